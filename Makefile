@@ -1,0 +1,49 @@
+# `make demo` and `make test` set up everything from nothing: a virtual environment with the pinned versions of
+# constraints.txt. PYTHON is the interpreter to make it with, VENV the folder to make it in.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
+	@echo "make test    every check and test"
+	@echo "make format  put the code into its form"
+	@echo "make clean   remove what make made, but no run folder"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older; name another with make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[digits,reports]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/inceptionnet train digits --out $(DEMO_RUN) --model inception_resnet_v1 --width 0.25 --size 75 --epochs 12
+	$(BIN)/inceptionnet evaluate $(DEMO_RUN) digits
+	$(BIN)/python examples/save_digits.py $(DEMO_RUN)/pictures
+	$(BIN)/inceptionnet predict $(DEMO_RUN) $(DEMO_RUN)/pictures --top 3
+	@echo "the run folder is $(DEMO_RUN); look at its curves.png and predictions.png"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

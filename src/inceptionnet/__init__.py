@@ -1,0 +1,41 @@
+"""The whole Inception family of image classifiers on PyTorch: every network as drawn and as released.
+
+Nothing heavy is imported until it is used: the names below are looked up on first access.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inceptionnet.errors import InceptionNetError as InceptionNetError
+    from inceptionnet.model import InceptionNet as InceptionNet
+    from inceptionnet.model import create_model as create_model
+    from inceptionnet.nets import list_models as list_models
+    from inceptionnet.weights import load_model as load_model
+    from inceptionnet.weights import read_record as read_record
+    from inceptionnet.weights import save_weights as save_weights
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "InceptionNet": "inceptionnet.model",
+    "InceptionNetError": "inceptionnet.errors",
+    "create_model": "inceptionnet.model",
+    "list_models": "inceptionnet.nets",
+    "load_model": "inceptionnet.weights",
+    "read_record": "inceptionnet.weights",
+    "save_weights": "inceptionnet.weights",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,230 @@
+"""From tree to torch modules, and their initial weights.
+
+`build` runs once and gives ordinary modules; a module's name is its path in the tree (`Row.path`), so names of weights,
+features and drawings agree. It allocates nothing: parameters are on the meta device until `initialise` or a weights
+file fills them, so that no random number is drawn twice and none is drawn in vain.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inceptionnet.analysis import Row, analyse, closing, pair
+from inceptionnet.spec import (
+    AdaptiveAvgPool,
+    AvgPool,
+    Branches,
+    Conv,
+    Conventions,
+    Dropout,
+    Init,
+    Leaf,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    Node,
+    Residual,
+    SeparableConv,
+)
+
+
+class Concatenation(nn.ModuleDict):
+    """Branches on the same input, joined along channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
+        return torch.cat([branch(x) for branch in self.values()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """x + scale · closing(branches(x)), then ReLU unless it is the release's last block."""
+
+    def __init__(self, branches: nn.Module, closing: nn.Module, scale: float, relu: bool) -> None:
+        super().__init__()
+        self.branches = branches
+        self.closing = closing
+        self.scale = scale
+        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        y: Tensor = self.relu(torch.add(x, self.closing(self.branches(x)), alpha=self.scale))
+        return y
+
+    def extra_repr(self) -> str:
+        """The scale, which is no module."""
+        return f"scale={self.scale}"
+
+
+class SamePad(nn.Module):
+    """TensorFlow's "same" padding for a strided window: the odd pixel goes after, not before."""
+
+    def __init__(self, kernel: tuple[int, int], stride: int, value: float) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.value = kernel, stride, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H + a few, W + a few)."""
+        top, bottom = self._sides(x.shape[2], self.kernel[0])
+        left, right = self._sides(x.shape[3], self.kernel[1])
+        return F.pad(x, (left, right, top, bottom), value=self.value)
+
+    def _sides(self, length: int, kernel: int) -> tuple[int, int]:
+        total = max((-(-length // self.stride) - 1) * self.stride + kernel - length, 0)
+        return total // 2, total - total // 2
+
+    def extra_repr(self) -> str:
+        """The window that it pads for."""
+        return f"kernel={self.kernel}, stride={self.stride}, value={self.value}"
+
+
+def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
+    """Body, head and auxiliary heads of the network, their parameters on the meta device."""
+    rows = {row.path: row for row in analyse(network)}
+    with torch.device("meta"):
+        heads = {on: _module(head, f"aux.{on}", rows, network.conventions) for on, head in network.aux.items()}
+        body = _module(network.body, "body", rows, network.conventions)
+        return body, _module(network.head, "head", rows, network.conventions), nn.ModuleDict(heads)
+
+
+def initialise(model: nn.Module, network: Network) -> None:
+    """Fill every parameter and buffer of `model` that is still on the meta device, as the network was published.
+
+    Paper: truncated normal with the released deviations, or the released variance scaling (2 / fan-in; the factor 1.3
+    makes up for what the truncation at two deviations takes), biases 0, batch norm 1 and 0.
+    """
+    inits = {path: init for row in analyse(network) for path, init in _inits(row, network.conventions)}
+    for path, module in model.named_modules():
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if not any(tensor.is_meta for tensor in tensors):
+            continue
+        module.to_empty(device=torch.get_default_device(), recurse=False)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _fill(module.weight, inits[path])
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.reset_parameters()
+
+
+def _module(node: Node, path: str, rows: Mapping[str, Row], conventions: Conventions) -> nn.Module:
+    match node:
+        case Branches(chains=chains):
+            named = {name: _module(chain, f"{path}.{name}", rows, conventions) for name, chain in chains.items()}
+            return Concatenation(named)
+        case Residual(body=body, scale=scale, relu=relu):
+            close = closing(rows[path].input.channels)
+            return ResidualBlock(
+                _module(body, f"{path}.branches", rows, conventions),
+                _module(close, f"{path}.closing", rows, conventions),
+                1.0 if scale is None else scale,
+                relu,
+            )
+        case Mapping():
+            parts = node.items()
+        case Sequence():
+            parts = {str(i): part for i, part in enumerate(node)}.items()
+        case _:
+            return _leaf(node, rows[path], conventions)
+    return _sequence(**{name: _module(part, f"{path}.{name}", rows, conventions) for name, part in parts})
+
+
+def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
+    channels = row.input.channels
+    match node:
+        case Conv():
+            pad, padding = _padding(node, conventions, 0.0)
+            norm = conventions.batch_norm_eps if node.norm else None
+            conv = nn.Conv2d(channels, node.filters, node.kernel, node.stride, padding, bias=norm is None)
+            return _sequence(pad=pad, conv=conv, bn=_norm2d(node.filters, norm), relu=_relu(node.relu))
+        case SeparableConv():
+            pad, padding = _padding(node, conventions, 0.0)
+            norm = conventions.batch_norm_eps if node.norm else None
+            wide = channels * node.multiplier
+            depthwise = nn.Conv2d(channels, wide, node.kernel, node.stride, padding, groups=channels, bias=False)
+            pointwise = nn.Conv2d(wide, node.filters, 1, bias=norm is None)
+            return _sequence(
+                pad=pad, depthwise=depthwise, pointwise=pointwise, bn=_norm2d(node.filters, norm), relu=_relu(True)
+            )
+        case MaxPool():
+            pad, padding = _padding(node, conventions, -torch.inf)
+            pool: nn.Module = nn.MaxPool2d(node.kernel, node.stride, padding, ceil_mode=node.padding == "ceil")
+            return _sequence(pad=pad, pool=pool) if pad else pool
+        case AvgPool(kernel=kernel, stride=stride):
+            # Only at stride 1 or without padding in this family, so "same" is symmetrical.
+            around = kernel // 2 if node.padding == "same" else 0
+            return nn.AvgPool2d(kernel, stride, around, count_include_pad=conventions.average_counts_padding)
+        case AdaptiveAvgPool(grid=grid):
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if grid == 1 else nn.AdaptiveAvgPool2d(grid)
+        case LocalResponseNorm():
+            return nn.LocalResponseNorm(node.size, node.alpha, node.beta, node.k)
+        case Dropout(p=p):
+            return nn.Dropout(p)
+        case Linear():
+            norm = conventions.batch_norm_eps if node.norm else None
+            grid = row.input.height * row.input.width
+            linear = nn.Linear(channels * grid, node.filters, bias=norm is None)
+            flatten = nn.Flatten() if grid > 1 else None
+            bn = None if norm is None else nn.BatchNorm1d(node.filters, eps=norm)
+            if node.relu or flatten or bn:
+                return _sequence(flatten=flatten, linear=linear, bn=bn, relu=_relu(node.relu))
+            return linear
+
+
+def _sequence(**parts: nn.Module | None) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((name, part) for name, part in parts.items() if part is not None))
+
+
+def _norm2d(filters: int, eps: float | None) -> nn.Module | None:
+    return None if eps is None else nn.BatchNorm2d(filters, eps=eps)
+
+
+def _relu(wanted: bool) -> nn.Module | None:
+    return nn.ReLU(inplace=True) if wanted else None
+
+
+def _padding(
+    node: Conv | SeparableConv | MaxPool, conventions: Conventions, value: float
+) -> tuple[SamePad | None, tuple[int, int]]:
+    """A module that pads first, if the window's own symmetrical padding cannot do it, and that padding."""
+    height, width = pair(node.kernel)
+    if node.padding != "same":
+        return None, (0, 0)
+    if node.stride > 1 and conventions.same == "tensorflow":
+        return SamePad((height, width), node.stride, value), (0, 0)
+    return None, (height // 2, width // 2)
+
+
+def _inits(row: Row, conventions: Conventions) -> list[tuple[str, Init]]:
+    """Paths of the weights' modules behind a row, and how each starts."""
+    match row.node:
+        case Conv(std=std):
+            return [(f"{row.path}.conv", std or conventions.conv_init)]
+        case SeparableConv(std=std):
+            init = std or conventions.conv_init
+            return [(f"{row.path}.depthwise", init), (f"{row.path}.pointwise", init)]
+        case Linear(std=std):
+            init = std or conventions.linear_init
+            return [(row.path, init), (f"{row.path}.linear", init)]
+    return []
+
+
+@torch.no_grad()
+def _fill(weight: Tensor, init: Init) -> None:
+    fan_in = weight[0].numel()
+    if init == "glorot uniform":
+        bound = sqrt(6 / (fan_in + weight.shape[0]))
+        weight.uniform_(-bound, bound)
+        return
+    std = sqrt(1.3 * 2 / fan_in) if init == "variance scaling" else float(init)
+    # A normal cut at two deviations, by the inverse of its distribution: one uniform draw for each value, where
+    # nn.init.trunc_normal_ takes ten times as long.
+    edge = 0.9544997361036416  # erf(sqrt(2)): the share of a normal within two deviations
+    weight.uniform_(-edge, edge).erfinv_().mul_(std * sqrt(2)).clamp_(-2 * std, 2 * std)

@@ -1,0 +1,68 @@
+"""The command `inceptionnet`: one file a command, errors in one line, exit code 2 for what cannot be done.
+
+Nothing heavy is imported before a command needs it, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import inceptionnet
+from inceptionnet.cli.evaluate import evaluate
+from inceptionnet.cli.models import models
+from inceptionnet.cli.predict import predict
+from inceptionnet.cli.show import show
+from inceptionnet.cli.train import train
+from inceptionnet.errors import InceptionNetError, Interrupted
+
+app = typer.Typer(
+    help="The whole Inception family of image classifiers: train, evaluate, predict, and look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (models, show, train, evaluate, predict):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"inceptionnet {inceptionnet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; every error that the package raises on purpose is one line on standard error."""
+    try:
+        code = app(standalone_mode=False)
+    except Interrupted as error:
+        _fail(str(error), 130)
+    except InceptionNetError as error:
+        _fail(str(error), 2)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message()}; see inceptionnet --help", 2)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        # Whoever read standard output has gone, as `head` does; nothing is left to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

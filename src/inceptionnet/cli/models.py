@@ -1,0 +1,51 @@
+"""`inceptionnet models`: every network with its paper and its size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inceptionnet.cli.options import Json
+
+
+def models(json: Json = False) -> None:
+    """List every network with paper, input size, parameters and multiply-adds."""
+    from dataclasses import replace
+
+    from inceptionnet.analysis import analyse, multiply_adds, parameters
+    from inceptionnet.cli.tables import print_json, print_table
+    from inceptionnet.nets import NETWORKS, PAPERS
+
+    rows: list[dict[str, Any]] = []
+    for network in NETWORKS.values():
+        figures = analyse(replace(network, aux={}))
+        rows.append(
+            {
+                "name": network.name,
+                "summary": network.summary,
+                "paper": network.paper,
+                "input_size_px": network.input_size,
+                "parameters": parameters(figures),
+                "multiply_adds": multiply_adds(figures),
+                "auxiliary_heads": len(network.aux),
+            }
+        )
+    if json:
+        print_json({"models": rows, "papers": PAPERS})
+        return
+    print_table(
+        ["name", "paper", "input px", "parameters", "multiply-adds", "what it is"],
+        [
+            [
+                row["name"],
+                row["paper"],
+                str(row["input_size_px"]),
+                f"{row['parameters']:,}",
+                f"{row['multiply_adds'] / 1e9:.2f} G",
+                row["summary"],
+            ]
+            for row in rows
+        ],
+        right={2, 3, 4},
+        note="1000 classes, without auxiliary heads. "
+        + " ".join(f"[{key}] {reference}." for key, reference in PAPERS.items()),
+    )

@@ -1,0 +1,22 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", rich_help_panel="Machine")]
+BadImages = Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name them.")]
+BatchSize = Annotated[int, typer.Option(help="Pictures at once.")]
+
+
+def default_workers(asked: int | None) -> int:
+    """As many reading processes as asked for, or half of the cores, at most 4."""
+    import os
+
+    if asked is None:
+        return min(4, max(1, (os.cpu_count() or 2) // 2))
+    return asked

@@ -1,0 +1,87 @@
+"""`inceptionnet show NAME`: a network row by row, or its drawing, from the tree alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inceptionnet.cli.options import Json
+from inceptionnet.errors import ConfigurationError
+from inceptionnet.spec import Network
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A network; `inceptionnet models` lists them.")],
+    size: Annotated[int | None, typer.Option(help="Height and width of the picture, px.")] = None,
+    width: Annotated[float, typer.Option(help="Factor on every number of filters.")] = 1.0,
+    num_classes: Annotated[int | None, typer.Option(help="Length of the logits.")] = None,
+    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary heads.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this file instead.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a network: output shape, parameters, multiply-adds and receptive field of every endpoint, or a drawing."""
+    from inceptionnet.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
+    from inceptionnet.cli.tables import print_json, print_table
+    from inceptionnet.edits import Configuration, configure
+
+    network = configure(Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux))
+    if svg:
+        _draw(network, svg)
+        return
+    rows = analyse(network)
+    shown = [*endpoints(rows), *(row for row in rows if row.path.startswith("aux.") and row.depth == 2)]
+    totals = {"parameters": parameters(rows), "multiply_adds": multiply_adds(rows)}
+    if json:
+        print_json(
+            {
+                "name": network.name,
+                "summary": network.summary,
+                "paper": network.paper,
+                "input": [network.in_channels, network.input_size, network.input_size],
+                "minimum_size_px": minimum_size(network),
+                **totals,
+                "endpoints": [
+                    {
+                        "endpoint": row.name if row.depth == 1 else row.path,
+                        "output": list(row.output),
+                        "parameters": row.parameters,
+                        "multiply_adds": row.multiply_adds,
+                        "receptive_field_px": [None if side == float("inf") else side for side in row.field[:2]],
+                    }
+                    for row in shown
+                ],
+            }
+        )
+        return
+    size_px, least = network.input_size, minimum_size(network)
+    print_table(
+        ["endpoint", "output (H×W×C)", "parameters", "multiply-adds", "receptive field (px)"],
+        [
+            [
+                row.name if row.depth == 1 else row.path,
+                f"{row.output.height}×{row.output.width}×{row.output.channels}",
+                f"{row.parameters:,}",
+                f"{row.multiply_adds / 1e6:,.2f} M",
+                "whole picture" if row.field.height == float("inf") else f"{row.field.height}×{row.field.width}",
+            ]
+            for row in shown
+        ],
+        right={1, 2, 3, 4},
+        title=f"{network.name}: {network.summary}. {network.paper}",
+        note=f"input {size_px}×{size_px}×{network.in_channels}, at least {least} px a side; "
+        f"{totals['parameters']:,} parameters, {totals['multiply_adds'] / 1e9:.2f} G multiply-adds",
+    )
+
+
+def _draw(network: Network, path: Path) -> None:
+    from inceptionnet.draw import svg
+    from inceptionnet.files import replacing
+
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(svg(network), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--svg {path}: cannot be written: {error.strerror}; name another file") from None
+    print(path)

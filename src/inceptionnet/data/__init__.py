@@ -1,0 +1,19 @@
+"""Labelled pictures and what is done to them before a network sees them; free of torch (loading.py is not)."""
+
+from __future__ import annotations
+
+from inceptionnet.data.decode import decode, read_picture
+from inceptionnet.data.preprocess import Augment, Preprocessing, centre_crop, random_crop
+from inceptionnet.data.sources import Source, Split, open_source
+
+__all__ = [
+    "Augment",
+    "Preprocessing",
+    "Source",
+    "Split",
+    "centre_crop",
+    "decode",
+    "open_source",
+    "random_crop",
+    "read_picture",
+]

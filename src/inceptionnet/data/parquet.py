@@ -1,0 +1,160 @@
+"""Parquet files in the Hugging Face layout: encoded pictures, labels, class names in the schema.
+
+Limit: all pictures are held in memory, encoded (as arrow buffers, so about the size of the files and no more), and
+a worker process that is spawned, not forked, gets its own copy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inceptionnet.data.splits import SPLIT_NAMES, Split
+from inceptionnet.errors import DataError, PictureError, missing_extra
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    images: Any  # pyarrow.ChunkedArray of large_binary
+    paths: list[str | None]
+    labels: list[int] | list[str]
+    classes: list[str] | None  # from the schema
+
+
+@dataclass(frozen=True)
+class _ArrowReader:
+    """Encoded pictures by position, out of a pyarrow.ChunkedArray."""
+
+    images: Any
+    names: Sequence[str]
+
+    def __call__(self, index: int) -> bytes:
+        data = self.images[index].as_py()
+        if data is None:
+            raise PictureError(f"{self.names[index]}: holds no picture bytes, only a path")
+        return bytes(data)
+
+
+def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str, Split], list[str]]:
+    """(classes, splits by name or all under "", notes on what was ignored) of some parquet files.
+
+    A file belongs to the split its name begins with (train-00000-of-00002.parquet). Raises: DataError.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", path.name.lower())
+        groups.setdefault(SPLIT_NAMES[match[1]] if match else "", []).append(path)
+    ignored = []
+    if len(groups) > 1 and "" in groups:
+        ignored.append(f"{', '.join(path.name for path in groups.pop(''))} ignored: not named after a split")
+    contents = {split: [_read(path) for path in paths] for split, paths in groups.items()}
+    for split in [split for split, parts in contents.items() if split and _unlabelled(parts)]:
+        ignored.append(f"{split} ignored: all its labels are -1, which means unlabelled")
+        del contents[split]
+
+    classes, codes = _classes([part for parts in contents.values() for part in parts], where)
+    found = {}
+    for split, parts in contents.items():
+        names = _names(parts)
+        labels = np.array([codes[label] for part in parts for label in part.labels], np.int64)
+        images = pa.chunked_array([c for part in parts for c in part.images.chunks], type=pa.large_binary())
+        found[split] = Split(names, labels, _ArrowReader(images, names))
+    return classes, found, ignored
+
+
+def _read(path: Path) -> _File:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+            label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+            if image is None or label is None:
+                expected = f"{'/'.join(IMAGE_COLUMNS)} and {'/'.join(LABEL_COLUMNS)}"
+                raise DataError(f"{path}: expected columns {expected}, got {', '.join(schema.names)}: rename them")
+            table = file.read(columns=[image, label])
+        images, labels = table[image], table[label]
+        paths: list[str | None] = [None] * len(table)
+        if pa.types.is_struct(images.type):
+            fields = {field.name for field in images.type}
+            paths = pc.struct_field(images, "path").to_pylist() if "path" in fields else paths
+            images = pc.struct_field(images, "bytes") if "bytes" in fields else images
+        if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
+            raise DataError(f"{path}: expected encoded pictures in column {image}, got {images.type}: encode them")
+        if pa.types.is_dictionary(labels.type):
+            labels = labels.cast(labels.type.value_type)
+        if not (pa.types.is_integer(labels.type) or pa.types.is_string(labels.type)) or labels.null_count:
+            got = f"{labels.type} with {labels.null_count} missing"
+            raise DataError(f"{path}: expected one integer or string per row in column {label}, got {got}: mend it")
+        return _File(path.name, images.cast(pa.large_binary()), paths, labels.to_pylist(), _class_names(schema, label))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}: expected a parquet file, got one that cannot be read ({reason}): fetch it anew"
+        ) from None
+
+
+def _class_names(schema: Any, column: str) -> list[str] | None:
+    try:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):  # written by something else, or the labels are not a ClassLabel
+        return None
+    return [str(name) for name in names]
+
+
+def _unlabelled(parts: list[_File]) -> bool:
+    return all(label == -1 for part in parts for label in part.labels)
+
+
+def _classes(parts: list[_File], where: str) -> tuple[list[str], dict[int | str, int]]:
+    """Class names in label order, and label → position among them. Raises: DataError where the files disagree."""
+    used: list[Any] = []
+    try:
+        used = sorted({label for part in parts for label in part.labels})
+    except TypeError:
+        raise DataError(f"{where}: expected labels of one type, got integers and strings: convert one") from None
+    if not used:
+        raise DataError(f"{where}: expected pictures, got .parquet files without labelled rows")
+    known = {tuple(part.classes) if part.classes is not None else None for part in parts}
+    if len(known) > 1:
+        raise DataError(
+            f"{where}: expected the same class names in every .parquet file, got {len(known)} different lists"
+        )
+    (names,) = known
+    if names is None:
+        return [str(label) for label in used], {label: i for i, label in enumerate(used)}
+    codes: dict[int | str, int] = {i: i for i in range(len(names))}
+    if isinstance(used[0], str):
+        codes = {name: i for i, name in enumerate(names)}
+    strange = [str(label) for label in used if label not in codes]
+    if strange:
+        raise DataError(f"{where}: expected labels of the {len(names)} named classes, got also {', '.join(strange)}")
+    return list(names), codes
+
+
+def _names(parts: list[_File]) -> list[str]:
+    """The stored path where it is there and new, FILE:ROW otherwise."""
+    names: list[str] = []
+    seen: set[str] = set()
+    for part in parts:
+        for row, path in enumerate(part.paths):
+            names.append(path if path and path not in seen else f"{part.name}:{row}")
+            seen.add(names[-1])
+    return names

@@ -1,0 +1,153 @@
+"""Labelled pictures in named splits, and the one rule that holds pictures out where a data set is not split.
+
+The rule looks at nothing but the picture's name and the seed, so adding or removing pictures never moves another
+one between training and validation, and a folder, its copy and its zip are split alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from inceptionnet.errors import DataError
+
+VAL_SHARE = 0.2
+# What folders and files call a split → what this package calls it.
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pictures in a fixed order: names, labels (N,) int64 and `read(index)`, which gives one encoded file's bytes.
+
+    `read` can be pickled and called in any process. Raises: PictureError from `read`.
+    """
+
+    names: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    read: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, positions: npt.NDArray[np.intp]) -> Split:
+        """The split that holds only the pictures at `positions`, in that order."""
+        return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set: class names in label order, its splits ("train", "val", "test"), how they came about (`note`).
+
+    "train" is always there, and "val" or "test" or both. `suggestions` are settings that suit these pictures better
+    than the general defaults, by dotted name ("augment.flip").
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    note: str
+    suggestions: Mapping[str, object] = field(default_factory=dict)
+
+    def pick(self, split: str) -> tuple[str, Split]:
+        """The name and the pictures of a split: `auto` is test, else val; `all` is every picture.
+
+        Raises: DataError for a split that is not there.
+        """
+        if split == "all":
+            return split, _joined(list(self.splits.values()))
+        name = ("test" if "test" in self.splits else "val") if split == "auto" else split
+        if name not in self.splits:
+            raise DataError(f"{self.title}: expected a split {split}, got {', '.join(self.splits)}: use one, or all")
+        return name, self.splits[name]
+
+
+def _joined(splits: Sequence[Split]) -> Split:
+    """One split after the other."""
+    reads = [(split.read, index) for split in splits for index in range(len(split))]
+    names = [name for split in splits for name in split.names]
+    return Split(names, np.concatenate([split.labels for split in splits]), _Joined(reads))
+
+
+@dataclass(frozen=True)
+class _Joined:
+    reads: Sequence[tuple[Callable[[int], bytes], int]]
+
+    def __call__(self, position: int) -> bytes:
+        read, index = self.reads[position]
+        return read(index)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    read: Callable[[int], bytes]
+    positions: npt.NDArray[np.intp]
+
+    def __call__(self, index: int) -> bytes:
+        return self.read(int(self.positions[index]))
+
+
+def draw(seed: int, name: str) -> float:
+    """A picture's lot in [0, 1): the first 8 bytes of sha256("SEED/NAME") as a binary fraction."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
+    """(train, val): a picture whose lot is below VAL_SHARE is held out.
+
+    A class of two or more pictures gets both: where the lots leave one side empty, the picture with the highest
+    (lowest) lot moves to train (val). A class of one picture is trained on.
+    """
+    lots = np.array([draw(seed, name) for name in split.names])
+    held = lots < VAL_SHARE
+    by_class = np.argsort(split.labels, kind="stable")
+    for members in np.split(by_class, np.flatnonzero(np.diff(split.labels[by_class])) + 1):
+        if held[members].all():
+            held[members[lots[members].argmax()]] = False
+        elif not held[members].any() and len(members) > 1:
+            held[members[lots[members].argmin()]] = True
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def make_source(
+    where: str,
+    title: str,
+    classes: Sequence[str],
+    found: Mapping[str, Split],
+    *,
+    seed: int,
+    ignored: Sequence[str] = (),
+    suggestions: Mapping[str, object] | None = None,
+) -> Source:
+    """A checked Source from what was `found`: splits by name, or all pictures under "" where they are not split.
+
+    Raises: DataError where there is no training split, one class only, nothing to hold out, or a class that is
+    evaluated and not trained on.
+    """
+    splits = dict(found)
+    if len(classes) < 2:
+        raise DataError(f"{where}: expected at least 2 classes, got {len(classes)} ({', '.join(classes)}): add another")
+    if not splits.keys() & {"", "train"}:
+        raise DataError(f"{where}: expected a train split, got only {' and '.join(sorted(splits))}: add train")
+    reason = {"": "not split", "train": "no val or test split"}.get(next(iter(splits)) if len(splits) == 1 else "-")
+    if reason:
+        (all_pictures,) = splits.values()
+        train, val = hold_out(all_pictures, seed)
+        if not len(val):
+            raise DataError(f"{where}: expected a class with 2 pictures or more to hold some out, got 1 each: add some")
+        splits = {"train": train, "val": val}
+        reason += f": {100 * VAL_SHARE:.0f} % of the pictures held out as val, chosen by file name and seed {seed}"
+    for name, split in splits.items():
+        unknown = np.setdiff1d(split.labels, splits["train"].labels)
+        if len(unknown):
+            missing = ", ".join(classes[label] for label in unknown)
+            raise DataError(f"{where}: expected the classes of train, got also {missing} in {name}: add them to train")
+    splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    note = f"{reason or 'split as found'} ({counts})"
+    return Source(title, tuple(classes), splits, "; ".join([note, *ignored]), suggestions or {})

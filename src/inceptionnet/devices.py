@@ -1,0 +1,25 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from inceptionnet.errors import ConfigurationError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the accelerator that torch finds, else the CPU; any other name is torch's own, such as `cuda:1`.
+
+    Raises:
+        ConfigurationError: torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"--device {name}: not usable here ({reason}); use auto or cpu") from None
+    return device

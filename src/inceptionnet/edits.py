@@ -1,0 +1,184 @@
+"""A published network made one's own: every argument of `create_model` is one function from tree to tree (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from inceptionnet.analysis import analyse, minimum_size, pair
+from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.variants import patched
+from inceptionnet.spec import Branches, Conv, Dropout, Leaf, Linear, Network, Node, Residual, SeparableConv, V
+
+Scale = float | Sequence[float]
+"""One residual scale for all blocks, or one for each stage (A, B, C)."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The arguments of `create_model` that decide a network; they travel in a weights file's metadata.
+
+    None is as published.
+    """
+
+    name: str
+    num_classes: int | None = None
+    in_channels: int = 3
+    width: float = 1.0
+    input_size: int | None = None
+    residual_scale: Scale | None = None
+    dropout: float | None = None
+    aux: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.residual_scale, Sequence):  # a list, where it comes from JSON
+            object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
+
+
+def configure(configuration: Configuration) -> Network:
+    """The network of that name, changed as asked; see `create_model` for what each argument means.
+
+    Raises:
+        ConfigurationError: an unknown name, or a value that cannot be used.
+    """
+    c = configuration
+    if c.name not in NETWORKS:
+        raise ConfigurationError(f"unknown network {c.name!r}: {nearest(c.name, NETWORKS)}")
+    network = replace(NETWORKS[c.name], in_channels=_whole("in_channels", c.in_channels))
+    if c.num_classes is not None:
+        network = with_classes(network, c.num_classes)
+    if c.width != 1.0:
+        network = with_width(network, c.width)
+    if c.residual_scale is not None:
+        network = with_residual_scale(network, c.residual_scale)
+    if c.dropout is not None:
+        network = with_dropout(network, c.dropout)
+    network = with_aux(network) if c.aux else replace(network, aux={})
+    return at_size(network, network.input_size if c.input_size is None else c.input_size)
+
+
+def with_classes(network: Network, num_classes: int) -> Network:
+    """Logits for `num_classes` classes, in the auxiliary heads too."""
+    _whole("num_classes", num_classes)
+
+    def head(chain: Mapping[str, Node]) -> dict[str, Node]:
+        return {**chain, "logits": replace(chain["logits"], filters=num_classes)}  # type: ignore[type-var]
+
+    return replace(network, head=head(network.head), aux={on: head(chain) for on, chain in network.aux.items()})
+
+
+def with_width(network: Network, width: float) -> Network:
+    """`width` times as many filters everywhere but in the logits, to the nearest multiple of 8 and never below 8."""
+    if not (isinstance(width, int | float) and isfinite(width) and width > 0):
+        raise ConfigurationError(f"width is {width!r}; expected a finite number above 0, such as 0.5")
+
+    def scaled(leaf: Leaf) -> Leaf:
+        if isinstance(leaf, Conv | SeparableConv | Linear):
+            return replace(leaf, filters=max(8, int(leaf.filters * width / 8 + 0.5) * 8))
+        return leaf
+
+    def chain(parts: Mapping[str, Node]) -> dict[str, Node]:
+        return {name: part if name == "logits" else rewritten(part, scaled) for name, part in parts.items()}
+
+    stems = {
+        size: {name: None if part is None else rewritten(part, scaled) for name, part in diff.items()}
+        for size, diff in network.low_resolution.items()
+    }
+    aux = {on: chain(head) for on, head in network.aux.items()}
+    return replace(network, body=chain(network.body), head=chain(network.head), aux=aux, low_resolution=stems)
+
+
+def with_residual_scale(network: Network, scale: Scale) -> Network:
+    """Residual blocks scaled by `scale`: one number, or one for each stage (A, B, C) of the network."""
+    # A stage is a run of residual blocks; what stands between two runs reduces the grid.
+    stage_of: dict[str, int] = {}
+    previous: Node | None = None
+    for name, node in network.body.items():
+        if isinstance(node, Residual):
+            stage_of[name] = max(stage_of.values(), default=-1) + (not isinstance(previous, Residual))
+        previous = node
+    stages = max(stage_of.values(), default=-1) + 1
+    if not stages:
+        raise ConfigurationError(
+            f"residual_scale is {scale!r}, but {network.name} has no residual blocks; leave it out"
+        )
+    scales = [scale] * stages if isinstance(scale, int | float) else list(scale)
+    if len(scales) != stages or not all(isinstance(s, int | float) and isfinite(s) and s > 0 for s in scales):
+        raise ConfigurationError(f"residual_scale is {scale!r}; expected one number above 0, or {stages} of them")
+
+    def scaled(node: Node, stage: int) -> Node:
+        assert isinstance(node, Residual)
+        return node if node.scale is None else replace(node, scale=float(scales[stage]))
+
+    diff = {name: scaled(network.body[name], stage) for name, stage in stage_of.items()}
+    return replace(network, body=patched(network.body, diff))
+
+
+def with_dropout(network: Network, p: float) -> Network:
+    """A share `p` of the pooled features dropped before the logits in training."""
+    if not (isinstance(p, int | float) and 0 <= p < 1):
+        raise ConfigurationError(f"dropout is {p!r}; expected the share to drop, from 0 up to but not including 1")
+    return replace(network, head={**network.head, "dropout": Dropout(float(p))})
+
+
+def with_aux(network: Network) -> Network:
+    """The network as it is, if it has auxiliary heads."""
+    if not network.aux:
+        have = ", ".join(name for name, other in NETWORKS.items() if other.aux)
+        raise ConfigurationError(
+            f"{network.name} has no auxiliary head, so aux=True cannot be; networks with one: {have}"
+        )
+    return network
+
+
+def at_size(network: Network, size: int) -> Network:
+    """The network for pictures of `size` px: the paper's stem where it has one for just that size, else the ordinary.
+
+    As in the released code, an auxiliary head's valid convolution is no larger than the grid it stands on.
+    """
+    _whole("input_size", size)
+    diff = network.low_resolution.get(size, {})
+    network = replace(network, input_size=size, body=patched(network.body, diff), low_resolution={})
+    pools = replace(network, aux={on: {"pool": head["pool"]} for on, head in network.aux.items()})
+    smallest = minimum_size(pools)
+    if size < smallest:
+        heads = " with its auxiliary head" if network.aux else ""
+        raise ConfigurationError(
+            f"input_size is {size} px; {network.name}{heads} takes pictures of {smallest} px or more on each side"
+        )
+    grids = {row.path: min(row.output[1:]) for row in analyse(pools)}
+
+    def fitted(node: Node, grid: int) -> Node:
+        if isinstance(node, Conv) and node.padding == V:
+            return replace(node, kernel=min(max(pair(node.kernel)), grid))
+        return node
+
+    aux = {
+        on: {name: fitted(node, grids[f"aux.{on}.pool"]) for name, node in head.items()}
+        for on, head in network.aux.items()
+    }
+    return replace(network, aux=aux)
+
+
+def rewritten(node: Node, change: Callable[[Leaf], Leaf]) -> Node:
+    """The same tree with every leaf replaced by `change(leaf)`."""
+    match node:
+        case Branches(chains=chains):
+            return Branches(**{name: rewritten(chain, change) for name, chain in chains.items()})  # type: ignore[arg-type]
+        case Residual(body=body):
+            return replace(node, body=rewritten(body, change))  # type: ignore[arg-type]
+        case Mapping():
+            return {name: rewritten(part, change) for name, part in node.items()}
+        case Sequence():
+            return [rewritten(part, change) for part in node]
+        case _:
+            return change(node)
+
+
+def _whole(argument: str, value: int) -> int:
+    """`value`, if it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{argument} is {value!r}; expected a whole number, 1 or more")
+    return value

@@ -1,0 +1,1 @@
+"""Measuring a network on labelled pictures, and using it on unlabelled ones."""

@@ -1,0 +1,117 @@
+"""Classes of pictures that nobody has labelled: a row for each picture, with its reason if it cannot be read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inceptionnet.data.decode import decode, read_picture
+from inceptionnet.data.loading import normalise
+from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.sources import EXTENSIONS
+from inceptionnet.errors import DataError, PictureError
+from inceptionnet.files import replacing
+from inceptionnet.model import InceptionNet
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one picture with their softmax probabilities, or why there are none."""
+
+    file: str
+    top: tuple[tuple[str, float], ...]
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: `file`, and either `top` or `error`."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        return {"file": self.file, "top": [{"class": name, "probability": p} for name, p in self.top]}
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and every picture below the folders named, in order of path.
+
+    Raises:
+        DataError: a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        if not inside:
+            raise DataError(f"{path}: expected a picture or a folder with pictures, got a folder without any")
+        found += inside
+    return found
+
+
+def predict(
+    model: InceptionNet,
+    paths: Sequence[Path],
+    prep: Preprocessing,
+    classes: Sequence[str],
+    *,
+    top: int = 5,
+    batch_size: int = 16,
+    advance: Callable[[int], None] = lambda pictures: None,
+) -> Iterator[Prediction]:
+    """Predictions in the order of `paths`, as they come.
+
+    Args:
+        classes: names in the order of the logits.
+        top: how many classes to give for each picture.
+        advance: called after each batch with its number of pictures.
+    """
+    model.eval()
+    for start in range(0, len(paths), batch_size):
+        names = [str(path) for path in paths[start : start + batch_size]]
+        read = [_read(path, prep) for path in paths[start : start + batch_size]]
+        good = [pixels for pixels in read if not isinstance(pixels, str)]
+        answers = iter(_classify(model, good, prep, classes, top) if good else [])
+        for name, pixels in zip(names, read, strict=True):
+            yield Prediction(name, (), pixels) if isinstance(pixels, str) else Prediction(name, next(answers))
+        advance(len(names))
+
+
+def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
+    """One line a picture: file, error, class_1, probability_1, class_2, …
+
+    Raises:
+        OSError: the file cannot be written; one that was there is as it was.
+    """
+    most = max((len(prediction.top) for prediction in predictions), default=0)
+    ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "error", *ranks])
+        for prediction in predictions:
+            cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
+            writer.writerow([prediction.file, prediction.error, *cells])
+
+
+def _read(path: Path, prep: Preprocessing) -> Pixels | str:
+    """The picture as the network takes it, or why it cannot be had."""
+    try:
+        return centre_crop(decode(read_picture(path), channels=prep.channels, name=str(path)), prep)
+    except PictureError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _classify(
+    model: InceptionNet, pixels: Sequence[Pixels], prep: Preprocessing, classes: Sequence[str], top: int
+) -> list[tuple[tuple[str, float], ...]]:
+    """The most probable classes of each of a batch of pictures (H, W, C)."""
+    pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        probabilities = model(normalise(pictures.to(model.device), prep)).float().softmax(1)
+    best = probabilities.topk(min(top, len(classes)))
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [tuple((classes[i], p) for i, p in zip(indices, values, strict=True)) for indices, values in rows]

@@ -1,0 +1,201 @@
+"""`create_model` and the module that it gives: one class for all networks, logits always one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inceptionnet.analysis import minimum_size
+from inceptionnet.build import build, initialise
+from inceptionnet.edits import Configuration, Scale, configure
+from inceptionnet.errors import ConfigurationError, InputError
+from inceptionnet.spec import Linear, Network
+
+
+class InceptionNet(nn.Module):
+    """Any network of the family, as ordinary modules: `body` (named endpoints), `head` (pool, dropout, logits), `aux`.
+
+    Shapes: pictures are float (N, in_channels, H, W) in [-1, 1]; H and W may differ and may be any size from
+    `minimum_size` px up, whatever the network was built for.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        super().__init__()
+        self.network = configure(configuration)
+        self.configuration = replace(
+            configuration, num_classes=_classes(self.network), input_size=self.network.input_size
+        )
+        self.body, self.head, self.aux = build(self.network)
+        self.minimum_size = minimum_size(replace(self.network, aux={}))
+        self.minimum_size_aux = minimum_size(self.network) if self.aux else self.minimum_size
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the logits."""
+        return _classes(self.network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, in training and evaluation alike.
+
+        Shapes: (N, in_channels, H, W) → (N, num_classes).
+
+        Raises:
+            InputError: not such a batch of pictures, or smaller than `minimum_size`.
+        """
+        self._check(x)
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """The output of every endpoint of the body, by name, in order.
+
+        Shapes: (N, in_channels, H, W) → {name: (N, C, H', W')}.
+
+        Raises:
+            InputError: as `forward`.
+        """
+        self._check(x)
+        outputs = {}
+        for name, module in self.body.named_children():
+            x = outputs[name] = module(x)
+        return outputs
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pooled features, what the logits are computed from but without dropout; the face network's embedding.
+
+        Shapes: (N, in_channels, H, W) → (N, C).
+
+        Raises:
+            InputError: as `forward`.
+        """
+        self._check(x)
+        x = self.body(x)
+        for name, module in self.head.named_children():
+            if name not in ("dropout", "logits"):
+                x = module(x)
+        return x
+
+    def all_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Main and auxiliary logits in one pass, for training: `logits`, then each endpoint that has a head.
+
+        Shapes: (N, in_channels, H, W) → {"logits": (N, num_classes), endpoint: (N, num_classes)}.
+
+        Raises:
+            InputError: as `forward`, or a size that the auxiliary heads cannot take.
+        """
+        self._check(x)
+        if min(x.shape[2:]) < self.minimum_size_aux:
+            raise InputError(
+                f"the auxiliary heads as built take pictures of {self.minimum_size_aux} px or more on each side, got "
+                f"{x.shape[2]}×{x.shape[3]}; give create_model the input_size that you train at"
+            )
+        outputs = {}
+        for name, module in self.body.named_children():
+            x = module(x)
+            if name in self.aux:
+                outputs[name] = self.aux[name](x)
+        return {"logits": self.head(x), **outputs}
+
+    def reset_head(self, num_classes: int) -> None:
+        """New, freshly initialised logits for `num_classes` classes, in the auxiliary heads too; all else stays.
+
+        Raises:
+            ConfigurationError: `num_classes` is not a whole number of at least 1.
+        """
+        configuration = replace(self.configuration, num_classes=num_classes)
+        network = configure(configuration)
+        for head in (self.head, *self.aux.children()):
+            old = head.get_submodule("logits")
+            assert isinstance(old, nn.Linear)
+            new = nn.Linear(old.in_features, num_classes, device="meta", dtype=old.weight.dtype)
+            head.register_module("logits", new.train(self.training))
+        with self.device:
+            initialise(self, network)
+        self.configuration, self.network = configuration, network
+
+    def _check(self, x: Tensor) -> None:
+        channels, least = self.network.in_channels, self.minimum_size
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise InputError(f"expected pictures of shape (N, {channels}, H, W), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise InputError(
+                f"expected pictures as float in [-1, 1], got {x.dtype}; convert with x.float() / 127.5 - 1"
+            )
+        if x.shape[2] < least or x.shape[3] < least:
+            raise InputError(
+                f"{self.network.name} as built takes pictures of {least} px or more on each side, "
+                f"got {x.shape[2]}×{x.shape[3]}; enlarge them"
+            )
+
+
+def _classes(network: Network) -> int:
+    logits = network.head["logits"]
+    assert isinstance(logits, Linear)
+    return logits.filters
+
+
+def create_model(
+    name: str | None = None,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    width: float | None = None,
+    input_size: int | None = None,
+    residual_scale: Scale | None = None,
+    dropout: float | None = None,
+    aux: bool | None = None,
+    weights: str | Path | None = None,
+) -> InceptionNet:
+    """A network of the family, freshly initialised as it was published, or with weights from a file.
+
+    An argument left out is as published (1000 classes, 3 channels, width 1, no auxiliary heads), or, with `weights`,
+    as that file says.
+
+    Args:
+        name: one of `list_models()`; may be left out with `weights`.
+        num_classes: length of the logits. Other than in `weights`: the logits start anew, all else is loaded.
+        in_channels: channels of a picture.
+        width: factor on every number of filters; they stay multiples of 8.
+        input_size: height and width in pixels the network is meant for. 79 and 151 give the 299 px networks their
+            stems for low resolution ([v3] section 8); others, from the smallest that works, keep the ordinary stem.
+        residual_scale: factor on the residuals, one number or one for each stage; as published 0.17, 0.10, 0.20.
+        dropout: share of the pooled features dropped in training.
+        aux: with auxiliary heads, see `InceptionNet.all_logits`.
+        weights: a weights file of this package (.safetensors).
+
+    Raises:
+        ConfigurationError: an unknown name, or an argument that cannot be used.
+        WeightsError: the file holds no weights, or they do not fit.
+
+    Example:
+        >>> model = create_model("inception_v4", num_classes=5, width=0.25).eval()
+        >>> model(torch.zeros(2, 3, 299, 299)).shape
+        torch.Size([2, 5])
+    """
+    asked = {
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "width": width,
+        "input_size": input_size,
+        "residual_scale": residual_scale,
+        "dropout": dropout,
+        "aux": aux,
+    }
+    given = {argument: value for argument, value in asked.items() if value is not None}
+    if weights is not None:
+        from inceptionnet.weights import load_model  # it builds on this module
+
+        return load_model(weights, name=name, **given)
+    if name is None:
+        raise ConfigurationError("create_model needs a name, or weights=FILE; list_models() gives the names")
+    model = InceptionNet(Configuration(name, **given))  # type: ignore[arg-type]
+    initialise(model, model.network)
+    return model

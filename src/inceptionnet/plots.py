@@ -1,0 +1,112 @@
+"""The pictures of a run: curves over the epochs, and held-out pictures with what the network says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inceptionnet.data.decode import decode
+from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.splits import Split
+from inceptionnet.errors import RunError, missing_extra
+from inceptionnet.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from inceptionnet.evaluate.evaluation import Evaluation
+
+TRAIN, HELD_OUT, WRONG, RIGHT = "#7a8793", "#1f6fb2", "#b3261e", "#2b6a3f"
+COLUMNS, ROWS = 8, 2
+
+
+def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
+    """Loss and accuracy of training and held-out pictures by epoch.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        RunError: the file cannot be written.
+    """
+    held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
+    epochs = [row["epoch"] for row in metrics]
+    figure = _figure(9, 3.6)
+    for axes, what, label, factor in zip(
+        figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy loss", "accuracy (%)"), (1, 100), strict=True
+    ):
+        for name, colour in (("train", TRAIN), (held_out, HELD_OUT)):
+            values = [row[f"{name}_{what}"] * factor for row in metrics]
+            axes.plot(epochs, values, color=colour, label=name, marker="o", markersize=3 if len(epochs) > 1 else 6)
+            last = (epochs[-1], values[-1])
+            axes.annotate(f"{values[-1]:.3g}", last, (4, 0), textcoords="offset points", color=colour)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path: Path, title: str) -> None:
+    """Held-out pictures drawn evenly, then the mistakes that the network was surest of.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        RunError: the file cannot be written.
+    """
+    count = COLUMNS * ROWS
+    even = np.unique(np.linspace(0, len(evaluation.labels) - 1, min(count, len(evaluation.labels))).astype(int))
+    mistakes = np.flatnonzero(~evaluation.right)
+    surest = mistakes[np.argsort(-evaluation.confidence[mistakes], kind="stable")][:count]
+    groups = [("drawn evenly", even), (f"surest of {len(mistakes)} mistakes", surest)]
+    groups = [(heading, chosen) for heading, chosen in groups if len(chosen)]
+    lines = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
+    figure = _figure(1.45 * COLUMNS, 1.85 * sum(lines) + 0.5 * len(groups) + 0.6)
+    figure.suptitle(f"{title}: accuracy {evaluation.top1:.1%} on {len(evaluation.labels)} held-out pictures")
+    parts = figure.subfigures(len(groups), 1, height_ratios=lines, squeeze=False)[:, 0]
+    for part, (heading, chosen), rows in zip(parts, groups, lines, strict=True):
+        part.suptitle(heading, fontsize=10, color="#444444")
+        grid = part.subplots(rows, COLUMNS, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, i in zip(grid, chosen, strict=False):
+            _picture(axes, evaluation, int(i), split, prep)
+    _save(figure, path)
+
+
+def _picture(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Preprocessing) -> None:
+    index = int(evaluation.indices[i])
+    pixels = _crop(split, index, prep)
+    axes.imshow(pixels.squeeze(), cmap="gray" if prep.channels == 1 else None, vmin=0, vmax=255)
+    said, truth = (evaluation.classes[k[i]] for k in (evaluation.predicted, evaluation.labels))
+    text = f"{_short(said)} {evaluation.confidence[i]:.0%}"
+    if said != truth:
+        text += f"\nis {_short(truth)}"
+    axes.set_title(text, fontsize=8, color=RIGHT if said == truth else WRONG, pad=3)
+
+
+def _crop(split: Split, index: int, prep: Preprocessing) -> Pixels:
+    return centre_crop(decode(split.read(index), channels=prep.channels, name=split.names[index]), prep)
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure  # heavy, and not needed to train; Figure itself opens no window
+    except ImportError:
+        raise missing_extra("matplotlib", "reports", "drawing curves and predictions") from None
+    return Figure(figsize=(width_in, height_in), layout="constrained", dpi=130)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None

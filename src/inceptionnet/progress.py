@@ -1,0 +1,78 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+
+Everything goes to standard error, so that results on standard output stay clean for scripts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_EVERY_S = 10.0
+
+
+class Bar:
+    """Counts pictures towards a total; a context manager, so that the terminal is left as it was found."""
+
+    def __init__(self, total: int, title: str) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._title, self._figures = title, ""
+        self._done, self._total = 0, total
+        self._start = self._last = time.monotonic()
+        self._progress: Progress | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"),
+                _Rate(),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                expand=True,
+            )
+            self._task = self._progress.add_task(title, total=total, figures="")
+
+    def __enter__(self) -> Bar:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def advance(self, pictures: int, figures: str = "", title: str | None = None) -> None:
+        """Count `pictures` more, and show what the work has come to, such as `loss 0.41  accuracy 87.2 %`."""
+        self._done += pictures
+        self._figures, self._title = figures, title or self._title
+        if self._progress:
+            self._progress.update(self._task, advance=pictures, figures=figures, description=self._title)
+        elif time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            rate = self._done / (self._last - self._start)
+            left_s = (self._total - self._done) / rate if rate else 0
+            self.note(f"{self._title}  {figures}  {rate:.0f} pictures/s  {_clock(left_s)} left")
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        if self._progress:
+            self._progress.console.print(line, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,143 @@
+"""A recipe: every setting of a training run that is not the data or the network, typed, frozen and written down.
+
+`--set key=value` changes one setting by its dotted key. The run folder holds the whole recipe as it was used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inceptionnet.data.preprocess import Interpolation, Resize
+from inceptionnet.errors import ConfigurationError, nearest
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, finite, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Optimizer(Settings):
+    """The step from gradients to weights."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """sgd is with Nesterov's momentum."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Learning rate at its height."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd; adamw's first beta."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    """On the weights of convolutions and linear layers only, not on biases and batch norm."""
+
+
+class Schedule(Settings):
+    """Learning rate over the run: a linear rise, then half a cosine to zero."""
+
+    warmup_epochs: float = Field(default=1.0, ge=0)
+
+
+class Loss(Settings):
+    """Cross-entropy and what is added to it."""
+
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """[v3] section 7."""
+    aux_weight: float = Field(default=0.4, ge=0)
+    """Weight of each auxiliary head's loss, where the network has any ([v1] has 0.3, [v3] and [v4] 0.4)."""
+
+
+class Network(Settings):
+    """What `create_model` can change about the network."""
+
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    residual_scale: float | tuple[float, ...] | None = None
+    """One number, or one for each stage with commas between them."""
+    aux: bool = False
+
+
+class BatchNorm(Settings):
+    """Batch norm's running statistics."""
+
+    momentum: float = Field(default=0.1, gt=0, le=1)
+    """Share of the newest batch. The published 0.0003 (a decay of 0.9997) needs hundreds of thousands of steps."""
+
+
+class Augmentation(Settings):
+    """What training does to a picture: a random box of it, mirrored half of the time."""
+
+    area_min: float = Field(default=0.3, gt=0, le=1)
+    """Smallest share of the picture's area that a box may have; the papers' 0.05 and 0.08 are for ImageNet's size."""
+    flip: bool = True
+
+
+class Preprocess(Settings):
+    """How a picture is made ready for evaluation; it travels with the weights."""
+
+    crop: float = Field(default=0.875, gt=0, le=1)
+    """Share of each side that the centre crop keeps."""
+    resize: Resize = "squash"
+    interpolation: Interpolation = "bilinear"
+
+
+class Recipe(Settings):
+    """All settings, by group."""
+
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    network: Network = Network()
+    batch_norm: BatchNorm = BatchNorm()
+    augment: Augmentation = Augmentation()
+    preprocess: Preprocess = Preprocess()
+
+    def changed(self, settings: Mapping[str, object]) -> Recipe:
+        """A copy with the settings of these dotted keys in place of its own; values may be text.
+
+        Raises:
+            ConfigurationError: an unknown key (with the nearest known ones), or a value it cannot take.
+        """
+        known = dict(self.items())
+        merged = self.model_dump()
+        for key, value in settings.items():
+            if key not in known:
+                raise ConfigurationError(f"unknown setting {key!r}: {nearest(key, known)}")
+            group, _, name = key.partition(".")
+            merged[group][name] = _from_text(value) if isinstance(value, str) else value
+        try:
+            return Recipe.model_validate(merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"][:2])
+            raise ConfigurationError(f"setting {key} is {settings.get(key)!r}: {first['msg']}") from None
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Every setting as (dotted key, value)."""
+        for group, values in self.model_dump().items():
+            for name, value in values.items():
+                yield f"{group}.{name}", value
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, object]:
+    """`["optimizer.lr=0.02"]` → `{"optimizer.lr": "0.02"}`.
+
+    Raises:
+        ConfigurationError: no `=`, or the same key twice.
+    """
+    settings: dict[str, object] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--set {text!r}: expected key=value, such as optimizer.lr=0.02")
+        if key in settings:
+            raise ConfigurationError(f"--set {key} is given twice; give it once")
+        settings[key] = value
+    return settings
+
+
+def _from_text(text: str) -> object:
+    """Text as the settings' types take it: `none` for nothing, numbers with commas for a list, else as it is."""
+    if text.lower() == "none":
+        return None
+    return text.split(",") if "," in text else text

@@ -1,0 +1,54 @@
+"""Pictures and a trained network that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inceptionnet.train.loop import Plan, train
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Sums in one order, and no fight over cores."""
+    torch.set_num_threads(1)
+
+
+def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
+    """`count` noisy 40×32 pictures for each colour, in folders named after it."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noisy = np.array(colour) + rng.normal(0, 25, (32, 40, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of three colours that a small network learns in seconds, not split."""
+    return write_pictures(tmp_path_factory.mktemp("data") / "colours", 12)
+
+
+@pytest.fixture(scope="session")
+def run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a narrow network trained on the colours."""
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    train(tiny_plan(colours), out)
+    return out
+
+
+def tiny_plan(data: Path, **changes: object) -> Plan:
+    """A training of some seconds."""
+    plan = {
+        "data": str(data), "model": "inception_v1.slim", "epochs": 3, "batch_size": 8, "size": 32, "width": 0.125,
+        "workers": 0,
+    }  # fmt: skip
+    return Plan(**(plan | changes))  # type: ignore[arg-type]

@@ -1,0 +1,215 @@
+"""Every odd kind of picture, with the pixels it must give, and every kind that must be refused."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inceptionnet.data import decode, read_picture
+from inceptionnet.data.decode import MAX_PIXELS
+from inceptionnet.errors import PictureError
+
+from .made import encoded, png
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def pixels(data: bytes, channels: int = 3) -> np.ndarray:
+    image = decode(data, channels=channels)
+    assert image.mode == {1: "L", 3: "RGB"}[channels]
+    return np.asarray(image)
+
+
+def quarters() -> Image.Image:
+    """Red, green over blue, white: no turn or mirror image of it is itself. 32×16 px."""
+    corners = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+    return Image.fromarray(corners.repeat(8, 0).repeat(16, 1))
+
+
+@pytest.mark.parametrize("format", ["BMP", "GIF", "PNG", "PPM", "TIFF", "WEBP"])
+def test_plain_pictures_come_back_exactly(format: str) -> None:
+    data = encoded(quarters(), format, **({"lossless": True} if format == "WEBP" else {}))
+    assert (pixels(data) == np.asarray(quarters())).all()
+
+
+def test_jpeg_and_grey() -> None:
+    assert (
+        np.abs(
+            pixels(encoded(quarters(), "JPEG", quality=95, subsampling=0)).astype(int) - np.asarray(quarters())
+        ).max()
+        < 12
+    )
+    assert (pixels(png(77)) == 77).all() and pixels(png(77)).shape == (4, 4, 3)
+    assert (pixels(png(77), channels=1) == 77).all() and pixels(png(77), channels=1).shape == (4, 4)
+    # ITU-R 601: 0.299 R + 0.587 G + 0.114 B
+    assert pixels(encoded(quarters()), channels=1)[::8, ::16].tolist() == [[76, 150], [29, 255]]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_cmyk(format: str) -> None:
+    # Cyan ink alone at 200/255 leaves 55 of red.
+    data = encoded(
+        Image.new("CMYK", (16, 16), (200, 0, 0, 0)), format, **({"quality": 100} if format == "JPEG" else {})
+    )
+    assert np.abs(pixels(data).reshape(-1, 3).astype(int) - (55, 255, 255)).max() <= 2
+
+
+def test_palette() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image)).tolist() == [[list(RED), list(BLUE)]]
+    assert pixels(encoded(image, transparency=0)).tolist() == [[list(WHITE), list(BLUE)]]
+    assert pixels(encoded(image, transparency=bytes([255, 0]))).tolist() == [[list(RED), list(WHITE)]]
+    assert pixels(encoded(image, "GIF", transparency=1)).tolist() == [[list(RED), list(WHITE)]]
+
+
+def test_alpha_is_laid_over_white() -> None:
+    image = Image.new("RGBA", (3, 1), (*RED, 255))
+    image.putpixel((1, 0), (*RED, 0))
+    image.putpixel((2, 0), (100, 0, 200, 51))  # a fifth: 100/5 + 255·4/5 = 224, 204, 200/5 + 204 = 244
+    assert pixels(encoded(image)).tolist() == [[list(RED), list(WHITE), [224, 204, 244]]]
+    grey = Image.new("LA", (1, 1), (0, 51))
+    assert pixels(encoded(grey), channels=1).tolist() == [[204]]
+    assert pixels(encoded(Image.new("L", (1, 1), 9), transparency=9)).tolist() == [[list(WHITE)]]
+    assert pixels(encoded(Image.new("RGB", (1, 1), RED), transparency=RED)).tolist() == [[list(WHITE)]]
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    expected = [0, 0, 1, 1, 128, 255]  # value / 257, rounded
+    for format in ("PNG", "TIFF"):
+        assert pixels(encoded(Image.fromarray(values), format), channels=1).tolist() == [expected]
+    big_endian = b"P5 6 1 65535\n" + values.astype(">u2").tobytes()
+    assert pixels(big_endian, channels=1).tolist() == [expected]
+    assert pixels(encoded(Image.fromarray(values))).tolist() == [[[value] * 3 for value in expected]]
+
+
+def test_one_bit() -> None:
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    for format in ("PNG", "TIFF", "BMP"):
+        assert pixels(encoded(image, format)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_rotation(format: str, orientation: int) -> None:
+    upright = np.asarray(quarters())
+    # What a camera stores so that this orientation puts it upright (Exif 2.3, tag 274).
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    how = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    found = pixels(encoded(Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif, **how))
+    assert found.shape == upright.shape and np.abs(found.astype(int) - upright).max() < 12
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_is_no_reason_to_refuse() -> None:
+    worded = b"Exif\0\0MM\0*" + struct.pack(">LHHHL4sL", 8, 1, 274, 2, 4, b"six\0", 0)  # an orientation in words
+    assert pixels(encoded(quarters(), "JPEG", exif=worded)).shape == (16, 32, 3)
+    assert pixels(encoded(quarters(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff")).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_animations(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    how = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **how)
+    assert (pixels(data) == RED).all()
+
+
+def test_content_counts_not_the_name() -> None:
+    assert decode(encoded(quarters(), "PNG"), name="lies.jpg").size == (32, 16)
+
+
+def test_large_jpeg_may_come_smaller_but_not_below_the_asked_side() -> None:
+    data = encoded(quarters().resize((640, 320)), "JPEG")
+    assert decode(data).size == (640, 320)
+    assert decode(data, at_least_px=100).size == (320, 160)
+    assert decode(data, at_least_px=161).size == (640, 320)
+    assert decode(encoded(quarters()), at_least_px=1).size == (32, 16)  # only JPEG can
+
+
+WHOLE = {
+    "jpeg": encoded(quarters(), "JPEG"),
+    "progressive": encoded(quarters(), "JPEG", progressive=True),
+    "png": encoded(quarters()),
+    "gif": encoded(quarters(), "GIF"),
+    "bmp": encoded(quarters(), "BMP"),
+    "webp": encoded(quarters(), "WEBP"),
+    "tiff": encoded(quarters(), "TIFF", compression="tiff_lzw"),
+    "ppm": encoded(quarters(), "PPM"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize("kind", WHOLE)
+def test_truncated_anywhere_is_refused_or_unharmed(kind: str) -> None:
+    whole = pixels(WHOLE[kind])
+    for cut in range(1, len(WHOLE[kind]), 7):
+        try:
+            found = pixels(WHOLE[kind][:-cut])
+        except PictureError as error:
+            assert str(error).startswith("picture: ") and "\n" not in str(error)
+        else:
+            assert cut < 24 and (found == whole).all()  # only an end mark was missing
+
+
+def huge_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", r"is empty \(0 bytes\)"),
+        (b"GIF89", "is not a picture in a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture in a known format"),
+        (b"<html>404</html>", "is not a picture in a known format"),
+        (encoded(quarters(), "JPEG")[:-10], r"is truncated or damaged \(image file is truncated"),
+        (huge_png(MAX_PIXELS, 1), "is truncated or damaged"),  # at the limit the size is no reason
+        (huge_png(MAX_PIXELS + 1, 1), "more than the limit of"),
+        (huge_png(60000, 60000), "more than the limit of"),
+        (encoded(Image.new("F", (2, 2)), "TIFF"), "floating-point pixels"),
+        (encoded(Image.fromarray(np.array([[70000]], np.int32)), "TIFF"), "32-bit pixels"),
+        (encoded(Image.fromarray(np.array([[-1]], np.int32)), "TIFF"), "32-bit pixels"),
+    ],
+)
+def test_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(PictureError, match=rf"^cat/1\.jpg: .*{reason}") as caught:
+        decode(data, name="cat/1.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_read_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    assert read_picture(path) == png()
+    with pytest.raises(PictureError, match=r"none\.png: cannot be read \(No such file or directory\)$"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(PictureError, match=r"^short: cannot be read \(Is a directory\)$"):
+        read_picture(tmp_path, name="short")
+    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "MAX_BYTES", 10)
+    with pytest.raises(PictureError, match="more than the limit of 10"):
+        read_picture(path)

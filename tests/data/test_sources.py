@@ -1,0 +1,304 @@
+"""Folders, zips, digits: layouts, the hold-out rule, and every refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inceptionnet.data import decode, open_source
+from inceptionnet.data.splits import Split, hold_out
+from inceptionnet.errors import DataError, MissingExtraError, PictureError
+
+from .made import CLASSES_OF_8, png, write_tree, write_zip
+
+
+def held_by_hand(names: list[str], seed: int) -> set[str]:
+    """The rule in its own words: the hash as a fraction below one fifth; no class left out on either side."""
+
+    def lot(name: str) -> int:
+        return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest(), 16)
+
+    held = {name for name in names if 5 * lot(name) < 2**256}
+    for kind in {name.split("/")[0] for name in names}:
+        of_kind = sorted((name for name in names if name.startswith(kind + "/")), key=lot)
+        if len(of_kind) > 1 and not held & set(of_kind):
+            held.add(of_kind[0])
+        if held >= set(of_kind):
+            held.remove(of_kind[-1])
+    return held
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 7])
+def test_unsplit_folder_is_held_out_by_name_and_seed(tmp_path: Path, seed: int) -> None:
+    source = open_source(write_tree(tmp_path / "pets", CLASSES_OF_8), seed=seed)
+    expected = held_by_hand(CLASSES_OF_8, seed)
+    assert source.classes == ("cat", "dog") and source.title == "pets" and source.suggestions == {}
+    assert set(source.splits["val"].names) == expected
+    assert set(source.splits["train"].names) == set(CLASSES_OF_8) - expected
+    n_val = len(expected)
+    assert source.note == (
+        f"not split: 20 % of the pictures held out as val, chosen by file name and seed {seed} "
+        f"({16 - n_val} train, {n_val} val)"
+    )
+
+
+def test_labels_and_bytes_belong_to_the_names(tmp_path: Path) -> None:
+    source = open_source(write_tree(tmp_path, CLASSES_OF_8))
+    for split in source.splits.values():
+        assert split.labels.dtype == np.int64 and len(split) == len(split.labels)
+        for i, name in enumerate(split.names):
+            assert source.classes[split.labels[i]] == name.split("/")[0]
+            assert split.read(i) == (tmp_path / name).read_bytes()
+
+
+def test_adding_pictures_moves_no_other(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(40)]
+    before = open_source(write_tree(tmp_path, names)).splits
+    added = [f"cat/new{i}.png" for i in range(40)]
+    after = open_source(write_tree(tmp_path, added)).splits
+    for name in ("train", "val"):
+        assert set(before[name].names) == set(after[name].names) - set(added)
+    assert set(after["val"].names) & set(added)
+
+
+def test_small_classes_get_training_first_then_validation() -> None:
+    # Over 200 seeds both pictures of "a" fall in either side and in both; the only one of "b" is never held out.
+    names = ["a/0", "a/1", "b/0"]
+    split = Split(names, np.array([0, 0, 1]), lambda index: b"")
+    corrected = set()
+    for seed in range(200):
+        train, val = hold_out(split, seed)
+        assert len(train) == 2 and len(val) == 1 and set(val.names) == held_by_hand(names, seed)
+        lots = [hashlib.sha256(f"{seed}/{name}".encode()).digest()[0] < 51 for name in names[:2]]
+        corrected.add(sum(lots))
+    assert corrected == {0, 1, 2}
+
+
+@pytest.mark.parametrize("alias", ["val", "valid", "validation", "Val"])
+def test_split_folders(tmp_path: Path, alias: str) -> None:
+    names = ["train/cat/a.jpg", "train/dog/deep/b.PNG", f"{alias}/cat/c.png", "test/dog/d.TIFF", "notes.txt"]
+    source = open_source(write_tree(tmp_path, names))
+    assert list(source.splits) == ["train", "val", "test"]
+    assert source.splits["train"].names == ["train/cat/a.jpg", "train/dog/deep/b.PNG"]
+    assert source.splits["val"].names == [f"{alias}/cat/c.png"] and source.splits["val"].labels.tolist() == [0]
+    assert source.splits["test"].labels.tolist() == [1]
+    assert source.note == "split as found (2 train, 1 val, 1 test); 1 files that are not pictures ignored (.txt)"
+
+
+def test_train_alone_is_split_and_train_with_test_is_not(tmp_path: Path) -> None:
+    names = [f"train/{name}" for name in CLASSES_OF_8]
+    source = open_source(write_tree(tmp_path, names))
+    held = set(source.splits["val"].names)
+    assert source.note.startswith("no val or test split: 20 % of the pictures held out as val")
+    assert held and held | set(source.splits["train"].names) == set(names)
+    write_tree(tmp_path, ["test/cat/0.png"])
+    assert {k: len(v) for k, v in open_source(tmp_path).splits.items()} == {"train": 16, "test": 1}
+
+
+def test_a_class_named_train_is_no_split(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}.png" for kind in ("bus", "car", "train") for i in range(3)]
+    assert open_source(write_tree(tmp_path, names)).classes == ("bus", "car", "train")
+
+
+def test_loose_and_other_files_are_counted_in_the_note(tmp_path: Path) -> None:
+    names = [*CLASSES_OF_8, "loose.png", "cat/x.heic", "README", ".hidden.png", "cat/.thumb.png", "__MACOSX/cat/y.png"]
+    source = open_source(write_tree(tmp_path, names))
+    assert source.classes == ("cat", "dog") and sum(map(len, source.splits.values())) == 16
+    assert source.note.endswith(
+        "; 1 pictures outside the class folders ignored; 2 files that are not pictures ignored (.heic, no extension)"
+    )
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    real = write_tree(tmp_path / "real", ["0.png", "1.png"])
+    root = write_tree(tmp_path / "set", ["dog/0.png", "dog/1.png"])
+    (root / "cat").symlink_to(real)
+    (root / "dog" / "again").symlink_to(root)
+    (root / "dog" / "gone.png").symlink_to(root / "nowhere")
+    splits = open_source(root).splits
+    names = {name for split in splits.values() for name in split.names}
+    assert names == {"cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/gone.png"}
+    split = next(split for split in splits.values() if "dog/gone.png" in split.names)
+    with pytest.raises(PictureError, match=r"^dog/gone.png: cannot be read \(No such file or directory\)$"):
+        split.read(list(split.names).index("dog/gone.png"))
+
+
+@pytest.mark.parametrize("prefix", ["", "pets/", "a/b/"])
+def test_zip_and_folder_are_split_alike(tmp_path: Path, prefix: str) -> None:
+    folder = open_source(write_tree(tmp_path / "pets", CLASSES_OF_8))
+    files = {prefix + name: png(i) for i, name in enumerate(CLASSES_OF_8)}
+    files |= {"__MACOSX/pets/cat/._0.png": b"x", f"{prefix}.DS_Store": b"x"}
+    packed = open_source(write_zip(tmp_path / "pets.zip", files))
+    assert packed.title == "pets.zip" and packed.note == folder.note
+    for name, split in folder.splits.items():
+        assert packed.splits[name].names == split.names
+        assert [packed.splits[name].read(i) for i in range(len(split))] == [split.read(i) for i in range(len(split))]
+
+
+def test_zip_with_splits_below_a_top_folder(tmp_path: Path) -> None:
+    names = [f"top/{split}/{kind}/0.png" for split in ("train", "test") for kind in ("cat", "dog")]
+    splits = open_source(write_zip(tmp_path / "x.ZIP", names)).splits
+    assert splits["test"].names == ["test/cat/0.png", "test/dog/0.png"] and splits["test"].read(1) == png(3)
+
+
+def read_all(split: Split) -> list[bytes]:
+    return [split.read(i) for i in range(len(split))]
+
+
+inherited: Split
+
+
+def read_inherited(times: int) -> list[bytes]:
+    (found,) = {tuple(read_all(inherited)) for _ in range(times)}
+    return list(found)
+
+
+def python(*arguments: str, stdin: Path = Path(os.devnull)) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with stdin.open("rb") as file:
+        return subprocess.run([sys.executable, *arguments], env=environment, stdin=file, capture_output=True, text=True)
+
+
+def test_zip_is_read_by_forked_processes_and_by_this_one_at_once(tmp_path: Path) -> None:
+    # Larger than any read buffer, so that a shared file offset shows.
+    files = {name: np.random.default_rng(i).bytes(100_000) for i, name in enumerate(CLASSES_OF_8)}
+    split = open_source(write_zip(tmp_path / "x.zip", files)).splits["train"]
+    here = read_all(split)  # opened here before the fork
+    global inherited  # by fork, not by pickle
+    inherited = split
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        there = [pool.submit(read_inherited, 20) for _ in range(2)]
+        assert all(read_all(split) == here for _ in range(20)) and all(future.result() == here for future in there)
+
+
+def test_zip_is_read_by_a_fresh_interpreter(tmp_path: Path) -> None:
+    split = open_source(write_zip(tmp_path / "x.zip", CLASSES_OF_8)).splits["train"]
+    expected = read_all(split)
+    (tmp_path / "split.pickle").write_bytes(pickle.dumps(split))
+    code = "import pickle, sys; s = pickle.load(sys.stdin.buffer); print(b''.join(map(s.read, range(len(s)))).hex())"
+    found = python("-c", code, stdin=tmp_path / "split.pickle").stdout
+    assert bytes.fromhex(found) == b"".join(expected)
+
+
+def test_bad_zip_members_are_bad_pictures(tmp_path: Path) -> None:
+    files = {name: png(0) for name in CLASSES_OF_8} | {"cat/bomb.png": bytes(2**24 + 1), "cat/torn.png": png(77)}
+    path = write_zip(tmp_path / "x.zip", files)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("cat/torn.png").header_offset
+    data = bytearray(path.read_bytes())
+    data[start + 30 + len("cat/torn.png") + 8] ^= 0xFF
+    path.write_bytes(data)
+    splits = open_source(path).splits
+    reasons = {}
+    for split in splits.values():
+        for i, name in enumerate(split.names):
+            try:
+                split.read(i)
+            except PictureError as error:
+                reasons[name] = str(error)
+    assert sorted(reasons) == ["cat/bomb.png", "cat/torn.png"]
+    assert "16777217 bytes, refused" in reasons["cat/bomb.png"]
+    assert reasons["cat/torn.png"].startswith("cat/torn.png: cannot be read from x.zip (")
+
+
+def test_member_over_the_size_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).bytes(3000)
+    split = open_source(write_zip(tmp_path / "x.zip", dict.fromkeys(CLASSES_OF_8, noise))).splits["train"]
+    assert split.read(0) == noise
+    monkeypatch.setattr("inceptionnet.data.containers.MAX_BYTES", 2999)
+    with pytest.raises(PictureError, match="to 3000 bytes, refused"):
+        split.read(0)
+
+
+def test_digits() -> None:
+    from sklearn.datasets import load_digits
+
+    source, bunch = open_source("digits"), load_digits()
+    assert source.classes == tuple("0123456789")
+    assert source.suggestions == {"augment.flip": False, "preprocess.crop": 1.0}
+    assert sum(map(len, source.splits.values())) == 1797 and 300 < len(source.splits["val"]) < 420
+    split = source.splits["val"]
+    number = int(split.names[5][2:6])
+    assert split.labels[5] == bunch.target[number] == int(split.names[5][0])
+    pixels = np.asarray(decode(split.read(5), channels=1)).astype(float)
+    assert np.abs(pixels - bunch.images[number] * 255 / 16).max() <= 0.5 and pixels.max() == 255
+    assert pickle.loads(pickle.dumps(split)).read(5) == split.read(5)
+    assert open_source("digits", seed=1).splits["val"].names != split.names
+
+
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"scikit-learn.*inceptionnet\[digits\]"):
+        open_source("digits")
+
+
+REFUSED = {
+    "no pictures": (["a.txt", "b/c.md"], "expected pictures .* got 2 other files"),
+    "loose pictures only": (["a.png", "b.png"], "one folder per class, got 2 pictures side by side"),
+    "one class": (["cat/0.png", "cat/1.png"], r"at least 2 classes, got 1 \(cat\)"),
+    "empty classes": (["cat/0.png", "dog/", "emu/x.txt"], "got none in dog, emu"),
+    "empty class in a split": (["train/cat/0.png", "train/dog/0.png", "val/dog/"], "got none in val/dog"),
+    "class not trained": (
+        ["train/cat/0.png", "train/dog/0.png", "val/emu/0.png"],
+        "classes of train, got also emu in val",
+    ),
+    "no train": (["val/cat/0.png", "val/dog/0.png", "test/cat/0.png"], "expected a train split, got only test and val"),
+    "val twice": (["train/a/0.png", "train/b/0.png", "val/a/0.png", "valid/a/0.png"], "per split, got .*val, valid"),
+    "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 pictures"),
+    "nothing to hold out": (["cat/0.png", "dog/0.png"], "a class with 2 pictures or more"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("packed", [False, True])
+def test_refused_layouts(tmp_path: Path, case: str, packed: bool) -> None:
+    names, reason = REFUSED[case]
+    path = tmp_path / ("set.zip" if packed else "set")
+    (write_zip if packed else write_tree)(path, names)
+    with pytest.raises(DataError, match=reason) as caught:
+        open_source(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_refused_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"^digit: expected digits, .* got nothing by that name.*did you mean digits\?"):
+        open_source("digit")
+    with pytest.raises(DataError, match=r"nowhere: expected .*check the path$"):
+        open_source(tmp_path / "nowhere")
+    (tmp_path / "set.tar").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"got a \.tar file"):
+        open_source(tmp_path / "set.tar")
+    (tmp_path / "set.zip").write_bytes(b"x")
+    with pytest.raises(DataError, match="expected a zip file, got one that cannot be opened"):
+        open_source(tmp_path / "set.zip")
+
+    def forbidden(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(DataError, match="got Permission denied: check its permissions"):
+        open_source(write_tree(tmp_path / "closed", CLASSES_OF_8))
+
+
+def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", CLASSES_OF_8)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag "encrypted" of the first entry in the directory
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="got an encrypted one"):
+        open_source(path)
+
+
+def test_the_package_is_free_of_torch() -> None:
+    code = "import sys, inceptionnet.data; sys.exit('torch' in sys.modules)"
+    assert python("-c", code).returncode == 0
