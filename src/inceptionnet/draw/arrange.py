@@ -72,8 +72,8 @@ def _possible_columns(sizes: Sequence[Size]) -> dict[tuple[int, int], list[Colum
     columns: dict[tuple[int, int], list[Column]] = {}
     for i, j in spans:
         least = max(width for width, _ in sizes[i:j])
-        rows_inside = {width for (a, b), width in widths.items() if i <= a and b <= j and width >= least}
-        ways = [_rows(sizes[i:j], width) for width in rows_inside]
+        tried = sorted({width for (a, b), width in widths.items() if i <= a and b <= j and width >= least})
+        ways = [_rows(sizes[i:j], width) for width in tried]
         columns[i, j] = sorted((Column(*_extent(rows), rows) for rows in ways), key=lambda way: (way.width, way.height))
     return columns
 

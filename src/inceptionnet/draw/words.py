@@ -122,7 +122,7 @@ def notes(network: Network, rows: Sequence[Row], letters: bool) -> list[str]:
         ),
         ("/2: stride 2, and so on.", any(node.stride > 1 for node in windows)),
         (f"V: valid, no padding; otherwise same, {same}.", any(node.padding == V for node in windows)),
-        (f"Padding is same, {same}.", not any(node.padding == V for node in windows)),
+        (f"Padding: same, {same}.", not any(node.padding == V for node in windows)),
         ("ceil: padded only after the last row and column.", any(node.padding == "ceil" for node in windows)),
         (
             f"Average pools {counted_in} the padding.",
