@@ -64,7 +64,7 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
     groups = [("drawn evenly", even), (f"surest of {len(mistakes)} mistakes", surest)]
     groups = [(heading, chosen) for heading, chosen in groups if len(chosen)]
     lines = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
-    figure = _figure(1.45 * COLUMNS, 1.85 * sum(lines) + 0.5 * len(groups) + 0.6)
+    figure = _figure(1.45 * COLUMNS, 1.75 * sum(lines) + 0.5 * len(groups) + 0.6)
     figure.suptitle(f"{title}: accuracy {evaluation.top1:.1%} on {len(evaluation.labels)} held-out pictures")
     parts = figure.subfigures(len(groups), 1, height_ratios=lines, squeeze=False)[:, 0]
     for part, (heading, chosen), rows in zip(parts, groups, lines, strict=True):

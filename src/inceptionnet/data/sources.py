@@ -69,8 +69,8 @@ def _digits(seed: int) -> Source:
         encoded.append(file.getvalue())
     names = [f"{label}/{i:04}.png" for i, label in enumerate(bunch.target)]
     split = Split(names, bunch.target.astype(np.int64), encoded.__getitem__)
-    # A mirrored digit is another sign, and a digit fills its picture to the border.
-    suggestions = {"augment.flip": False, "preprocess.crop": 1.0}
+    # A mirrored digit is another sign, and a digit fills its picture to the border, so little of it may be cut off.
+    suggestions = {"augment.flip": False, "augment.area_min": 0.7, "preprocess.crop": 1.0}
     return make_source("digits", "digits", list("0123456789"), {"": split}, seed=seed, suggestions=suggestions)
 
 

@@ -73,9 +73,6 @@ def train(plan: Plan, out: Path) -> Evaluation:
     )
     device = pick_device(plan.device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = recipe.batch_norm.momentum
     return _Training(plan, source, recipe, model, Run.create(out)).run()
 
 
@@ -95,6 +92,7 @@ class _Training:
         self.optimizer = _optimizer(model, recipe.optimizer)
         steps, warmup = plan.epochs * len(self.batches), recipe.schedule.warmup_epochs * len(self.batches)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate(step, steps, warmup))
+        self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.bad: dict[str, str] = {}
         self.provenance: dict[str, Any] = {
             "package": f"inceptionnet {inceptionnet.__version__}",
@@ -183,6 +181,7 @@ class _Training:
     def _step(self, pictures: Tensor, labels: Tensor) -> tuple[float, Tensor]:
         """One step of the optimiser; the loss and the main logits (N, classes) it was taken on."""
         device = self.model.device
+        self._set_memory()
         x, labels = normalise(pictures.to(device, non_blocking=True), self.prep), labels.to(device)
         outputs = self.model.all_logits(x) if self.model.aux else {"logits": self.model(x)}
         settings = self.recipe.loss
@@ -197,6 +196,18 @@ class _Training:
         self.optimizer.step()
         self.schedule.step()
         return losses["logits"].item(), outputs["logits"].detach()
+
+    def _set_memory(self) -> None:
+        """Batch norm's momentum for this step.
+
+        A fresh network's running statistics begin as the plain mean of the first steps. From their initial 0 and 1 they
+        would need a hundred steps and more, and a small data set would be evaluated with statistics of nothing.
+        """
+        momentum = self.recipe.batch_norm.momentum
+        if self.plan.weights is None:
+            momentum = max(momentum, 1 / (self.schedule.last_epoch + 1))
+        for norm in self.norms:
+            norm.momentum = momentum
 
     def _note_bad(self, bad: tuple[tuple[str, str], ...], bar: Bar) -> None:
         """Name each picture that cannot be decoded, once."""

@@ -1,0 +1,167 @@
+"""The command line as a person or a script meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inceptionnet
+from inceptionnet.cli import main
+from inceptionnet.nets import NETWORKS
+
+from .conftest import write_pictures
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command line; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["inceptionnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out = capsys.readouterr()
+        return int(end.value.code or 0), out.out, out.err
+
+    return run
+
+
+def test_version_and_help(command) -> None:
+    assert command("--version") == (0, f"inceptionnet {inceptionnet.__version__}\n", "")
+    code, out, _ = command("--help")
+    assert code == 0 and all(name in out for name in ("models", "show", "train", "evaluate", "predict"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models"], ["show", "inception_v4"]])
+def test_no_heavy_import_before_it_is_needed(arguments: list[str]) -> None:
+    code = (
+        "import sys; from inceptionnet.cli import main\n"
+        f"sys.argv[1:] = {arguments}\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_models(command) -> None:
+    code, out, _ = command("models", "--json")
+    listed = json.loads(out)
+    assert code == 0 and [row["name"] for row in listed["models"]] == list(NETWORKS)
+    v4 = next(row for row in listed["models"] if row["name"] == "inception_v4")
+    assert (v4["parameters"], v4["input_size_px"]) == (42_679_816, 299)
+    code, out, _ = command("models")
+    assert code == 0 and all(name in out for name in NETWORKS) and "42,679,816" in out and "arXiv:1602.07261" in out
+
+
+def test_show(command, tmp_path: Path) -> None:
+    code, out, _ = command("show", "inception_v4", "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["parameters"] == 42_679_816 and shown["minimum_size_px"] == 75
+    rows = {row["endpoint"]: row for row in shown["endpoints"]}
+    assert rows["reduction_a"]["output"] == [1024, 17, 17] and rows["pool"]["receptive_field_px"] == [None, None]
+    assert sum(row["parameters"] for row in shown["endpoints"]) == shown["parameters"]
+    code, out, _ = command("show", "inception_v4", "--size", 151, "--width", 0.5, "--num-classes", 10)
+    assert code == 0 and "17×17×512" in out and "1×1×10" in out and "input 151×151×3" in out
+    assert "[v4] figures 3 to 9" in out, "brackets are text, not markup"
+    code, out, _ = command("show", "inception_v3", "--aux")
+    assert "aux.mixed_6e.logits" in out and "27,161,264" in out
+    code, out, _ = command("show", "inception_v1", "--svg", tmp_path / "v1.svg")
+    assert code == 0 and (tmp_path / "v1.svg").read_text().startswith("<svg")
+
+
+def test_evaluate_and_predict(command, run: Path, colours: Path, tmp_path: Path) -> None:
+    code, out, _ = command("evaluate", run, colours, "--json")
+    figures = json.loads(out)
+    assert code == 0 and figures["split"] == "val" and figures["network"] == "inception_v1.slim"
+    trained = json.loads((run / "evaluation.json").read_text())
+    assert (figures["top1"], figures["classes"]) == (trained["top1"], trained["classes"]), "the split of the training"
+    code, out, _ = command("evaluate", run / "weights.safetensors", colours, "--split", "all")
+    assert code == 0 and "on 36 pictures" in out and "accuracy" in out
+
+    table = tmp_path / "rows.csv"
+    code, out, _ = command("predict", run, colours / "red", colours / "blue" / "00.png", "--json", "--csv", table)
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == 13 and {len(row["top"]) for row in rows} == {3}
+    with open(table, newline="") as file:
+        assert len(list(csv.DictReader(file))) == 13
+    broken = tmp_path / "broken.png"
+    broken.touch()
+    code, out, _ = command("predict", run, broken, colours / "red" / "00.png", "--top", 1)
+    assert code == 0 and "error: is empty (0 bytes)" in out and "00.png" in out
+    code, out, err = command("predict", run, broken)
+    assert code == 2 and "none of 1 pictures could be read" in err
+
+
+def test_train_end_to_end(command, colours: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "run"
+    code, out, err = command(
+        "train", colours, "--out", out_folder, "--model", "inception_v1.slim", "--width", 0.125, "--size", 32,
+        "--epochs", 1, "--batch-size", 8, "--workers", 0, "--set", "optimizer.lr=0.003",
+    )  # fmt: skip
+    assert code == 0 and "held-out pictures" in out
+    assert "epoch 1/1  train loss" in err and "held out as val, chosen by file name and seed 0" in err
+    assert json.loads((out_folder / "run.json").read_text())["recipe"]["optimizer"]["lr"] == 0.003
+
+
+def test_settings_are_listed(command) -> None:
+    code, out, _ = command("train", "--settings")
+    assert code == 0 and "optimizer.lr" in out and "augment.flip" in out
+
+
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, colours: Path, tmp_path: Path) -> None:
+    empty, single, hollow = tmp_path / "empty", tmp_path / "single", tmp_path / "hollow"
+    empty.mkdir()
+    shutil.copytree(colours / "red", single / "red")
+    (write_pictures(hollow, 2) / "zebra").mkdir()
+    text = tmp_path / "text.safetensors"
+    text.write_text("no weights")
+    new = tmp_path / "new"
+    base = ("--out", new, "--size", 32, "--workers", 0)
+    for arguments, message in (
+        (
+            ("train", colours, "--model", "inception_v33", *base),
+            "unknown network 'inception_v33': did you mean inception_v3",
+        ),
+        (
+            ("train", colours, "--model", "inception_v3", *base),
+            "input_size is 32 px; inception_v3 takes pictures of 75 px",
+        ),
+        (("train", colours, "--model", "inception_v1", *base, "--set", "optimizer.rl=1"), "did you mean optimizer.lr"),
+        (("train", colours, "--model", "inception_v1", *base, "--epochs", 0), "--epochs is 0; expected 1 or more"),
+        (("train", colours, "--model", "inception_v1", *base, "--epochs", "many"), "--epochs"),
+        (("train", colours, "--model", "inception_v1", *base, "--bad-images", "eat"), "expected fail or skip"),
+        (("train", colours, "--model", "inception_v1", *base, "--device", "abacus"), "--device abacus"),
+        (("train", colours, *base), "create_model needs a name, or weights=FILE"),
+        (("train", colours, "--model", "inception_v1", "--out", run), "exists and is not empty"),
+        (("train", tmp_path / "nothing", "--model", "inception_v1", *base), "nothing by that name"),
+        (("train", empty, "--model", "inception_v1", *base), "expected pictures"),
+        (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
+        (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
+        (("train", colours, "--weights", text, *base), "not a weights file"),
+        (("evaluate", text, colours), "not a weights file"),
+        (("evaluate", tmp_path / "nowhere", colours), "no such file"),
+        (("evaluate", empty, colours), "got a folder without weights.safetensors"),
+        (("evaluate", run, hollow), "got none in zebra"),
+        (("evaluate", run, colours, "--split", "test"), "expected a split test, got train, val"),
+        (("predict", run, empty), "got a folder without any"),
+        (("predict", run, colours, "--top", 0), "--top"),
+        (("predict", run, colours, "--csv", tmp_path / "no" / "x.csv"), "cannot be written"),
+        (("show", "inception_v4", "--size", 10), "takes pictures of 75 px or more"),
+        (("show", "inception_v4", "--svg", tmp_path / "no" / "x.svg"), "cannot be written"),
+        (("show",), "Missing argument"),
+        (("fly",), "No such command 'fly'"),
+        (("models", "--foo"), "No such option: --foo"),
+    ):
+        code, _, err = command(*arguments)
+        assert code == 2, arguments
+        assert err.startswith("error: ") and err.count("\n") == 1, err
+        assert message in err, (arguments, err)
+        assert "Traceback" not in err and not new.exists()

@@ -1,0 +1,132 @@
+"""Figures against hand calculation, and predictions that go on whatever a picture holds."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inceptionnet import load_model, read_record
+from inceptionnet.data import Preprocessing, Split, open_source
+from inceptionnet.data.loading import EvalLoader
+from inceptionnet.errors import DataError, RunError
+from inceptionnet.evaluate.evaluation import evaluate, matched_labels
+from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
+from inceptionnet.train.run import weights_of
+
+CLASSES = tuple("abcdefg")
+
+
+class Brightness(nn.Module):
+    """Stands in for a network: its logits are 10 for class `round(mean grey / 10)`, 5 for the next, else 0."""
+
+    device = torch.device("cpu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = ((x.mean((1, 2, 3)) + 1) * 127.5 / 10).round().long() % 7
+        logits = torch.zeros(len(x), 7)
+        logits[torch.arange(len(x)), first] = 10.0
+        logits[torch.arange(len(x)), (first + 1) % 7] = 5.0
+        return logits
+
+
+def grey_pictures(values: list[int], labels: list[int], broken: tuple[int, ...] = ()) -> Split:
+    import io
+
+    from PIL import Image
+
+    files = []
+    for value in values:
+        stream = io.BytesIO()
+        Image.new("RGB", (4, 4), (value,) * 3).save(stream, "PNG")
+        files.append(stream.getvalue())
+    for i in broken:
+        files[i] = b"not a picture"
+    return Split([f"{i}.png" for i in range(len(files))], np.array(labels, np.int64), files.__getitem__)
+
+
+def test_figures_by_hand() -> None:
+    """Seven pictures; the network says 0 1 2 3 4 and the last is broken: right 3 of 6, one more second best."""
+    split = grey_pictures([0, 10, 20, 30, 40, 40, 0], [0, 1, 2, 4, 0, 1, 0], broken=(6,))
+    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, bad_images="skip")
+    seen = []
+    result = evaluate(
+        Brightness(),  # type: ignore[arg-type]
+        loader,
+        Preprocessing(4),
+        CLASSES,
+        advance=lambda pictures, figures: seen.append((pictures, figures)),
+    )
+    total = math.exp(10) + math.exp(5) + 5
+    losses = [math.log(total) - logit for logit in (10, 10, 10, 5, 0, 0)]
+    assert result.predicted.tolist() == [0, 1, 2, 3, 4, 4]
+    assert result.top1 == 0.5
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-6)
+    assert result.confidence == pytest.approx(math.exp(10) / total, rel=1e-6)
+    figures = result.to_dict()
+    assert figures["pictures"] == 6 and figures["top5"] >= 4 / 6
+    assert figures["classes"]["a"] == {"pictures": 2, "right": 1} and "g" not in figures["classes"]
+    assert [bad["name"] for bad in figures["bad_pictures"]] == ["6.png"]
+    assert sum(pictures for pictures, _ in seen) == 7 and seen[-1][1] == "accuracy 50.0%"
+
+
+def test_classes_are_matched_by_name() -> None:
+    assert matched_labels(["c", "a"], CLASSES).tolist() == [2, 0]
+    with pytest.raises(DataError, match=r"does not know the data's classes x, y; it knows a, b, c, d, e, f, g"):
+        matched_labels(["x", "a", "y"], CLASSES)
+    split = grey_pictures([20, 0], [0, 1])
+    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, bad_images="fail")
+    labels_of = matched_labels(["c", "a"], CLASSES)
+    result = evaluate(Brightness(), loader, Preprocessing(4), CLASSES, labels_of=labels_of)  # type: ignore[arg-type]
+    assert result.labels.tolist() == [2, 0] and result.top1 == 1.0
+
+
+def test_evaluation_leaves_the_network_in_its_mode(run: Path, colours: Path) -> None:
+    model = load_model(weights_of(run))
+    record = read_record(weights_of(run))
+    split = open_source(colours).splits["val"]
+    loader = EvalLoader(split, record.preprocessing, batch_size=3, workers=0, bad_images="fail")
+    for mode in (True, False):
+        model.train(mode)
+        evaluate(model, loader, record.preprocessing, record.classes)
+        assert model.training is mode
+
+
+def test_batch_size_changes_nothing(run: Path, colours: Path) -> None:
+    model, record = load_model(weights_of(run)), read_record(weights_of(run))
+    files = find_pictures([colours])
+    one, many = (
+        list(predict(model, files, record.preprocessing, record.classes, batch_size=n, top=2)) for n in (1, 16)
+    )
+    assert [p.file for p in one] == [str(file) for file in files] and len(files) == 36
+    for a, b in zip(one, many, strict=True):
+        assert [name for name, _ in a.top] == [name for name, _ in b.top] and len(a.top) == 2
+        assert [p for _, p in a.top] == pytest.approx([p for _, p in b.top], abs=1e-5)
+
+
+def test_a_bad_picture_gets_its_row(run: Path, colours: Path, tmp_path: Path) -> None:
+    model, record = load_model(weights_of(run)), read_record(weights_of(run))
+    good = colours / "red" / "00.png"
+    text, missing = tmp_path / "text.jpg", tmp_path / "missing.jpg"
+    text.write_text("hello")
+    rows = list(predict(model, [good, text, missing, good], record.preprocessing, record.classes))
+    assert [bool(row.error) for row in rows] == [False, True, True, False]
+    assert "is not a picture" in rows[1].error and "cannot be read (No such file" in rows[2].error
+    assert rows[0].top == rows[3].top and sum(p for _, p in rows[0].top) == pytest.approx(1, abs=1e-5)
+    write_csv(tmp_path / "rows.csv", rows)
+    with open(tmp_path / "rows.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["file"] for row in table] == [str(p) for p in (good, text, missing, good)]
+    assert table[0]["class_1"] == rows[0].top[0][0] and not table[1]["class_1"] and table[1]["error"]
+
+
+def test_folders_and_runs_without_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got a folder without any"):
+        find_pictures([tmp_path])
+    with pytest.raises(RunError, match=r"got a folder without weights\.safetensors"):
+        weights_of(tmp_path)
