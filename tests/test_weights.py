@@ -52,8 +52,9 @@ def test_other_classes_start_the_logits_anew_and_say_so(
         other = load_model(path, num_classes=5)
     assert "started anew: head.logits" in caplog.text
     assert other.head.get_submodule("logits").weight.shape == (5, 224)
-    kept = [key for key in model.state_dict() if not key.startswith("head.logits")]
-    assert kept and all(torch.equal(model.state_dict()[key], other.state_dict()[key]) for key in kept)
+    before, after = model.state_dict(), other.state_dict()
+    kept = [key for key in before if not key.startswith("head.logits")]
+    assert kept and all(torch.equal(before[key], after[key]) for key in kept)
 
 
 def test_auxiliary_heads_that_the_file_lacks_start_anew_and_those_not_wanted_are_left(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inceptionnet.create import create_model as create_model
     from inceptionnet.errors import InceptionNetError as InceptionNetError
     from inceptionnet.model import InceptionNet as InceptionNet
-    from inceptionnet.model import create_model as create_model
     from inceptionnet.nets import list_models as list_models
     from inceptionnet.weights import load_model as load_model
     from inceptionnet.weights import read_record as read_record
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _HOME = {
     "InceptionNet": "inceptionnet.model",
     "InceptionNetError": "inceptionnet.errors",
-    "create_model": "inceptionnet.model",
+    "create_model": "inceptionnet.create",
     "list_models": "inceptionnet.nets",
     "load_model": "inceptionnet.weights",
     "read_record": "inceptionnet.weights",

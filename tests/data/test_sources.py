@@ -225,7 +225,7 @@ def test_digits() -> None:
 
     source, bunch = open_source("digits"), load_digits()
     assert source.classes == tuple("0123456789")
-    assert source.suggestions == {"augment.flip": False, "preprocess.crop": 1.0}
+    assert source.suggestions == {"augment.flip": False, "augment.area_min": 0.7, "preprocess.crop": 1.0}
     assert sum(map(len, source.splits.values())) == 1797 and 300 < len(source.splits["val"]) < 420
     split = source.splits["val"]
     number = int(split.names[5][2:6])

@@ -11,12 +11,44 @@ The released networks differ: `inception_resnet_v1.facenet` has a last unscaled 
 
 from __future__ import annotations
 
-from inceptionnet.nets.inception_v4 import CONVENTIONS, LOW_RESOLUTION, aux_head, head, pool_last, reduction_a, stem
+from inceptionnet.nets.heads import aux_head, head
+from inceptionnet.nets.inception_v4 import CONVENTIONS, LOW_RESOLUTION, pool_last, reduction_a, stem
 from inceptionnet.nets.variants import variant
-from inceptionnet.spec import AdaptiveAvgPool, AvgPool, Branches, Conv, Dropout, Linear, MaxPool, Network, Residual, V
+from inceptionnet.spec import (
+    AdaptiveAvgPool,
+    AvgPool,
+    Branches,
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    Network,
+    Node,
+    Residual,
+    V,
+)
 
 # [v4] section 3.3 asks for 0.1 to 0.3; the released networks' figures for A, B and C blocks.
 SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20
+
+
+def plain_stem() -> dict[str, Node]:
+    """[v4] figure 14 up to its last convolution, as in v3: 299×299×3 → 71×71×192."""
+    return {
+        "stem_conv_1": Conv(32, 3, 2, V),
+        "stem_conv_2": Conv(32, 3, 1, V),
+        "stem_conv_3": Conv(64, 3),
+        "stem_pool": MaxPool(3, 2, V),
+        "stem_conv_4": Conv(80),
+        "stem_conv_5": Conv(192, 3, 1, V),
+    }
+
+
+# [v3] section 8, for that stem.
+PLAIN_LOW_RESOLUTION: dict[int, dict[str, Node | None]] = {
+    151: {"stem_conv_1": Conv(32, 3, 1, V)},
+    79: {"stem_conv_1": Conv(32, 3, 1, V), "stem_pool": None},
+}
 
 
 def residual_a(b3x3dbl: tuple[int, int, int]) -> Residual:
@@ -68,12 +100,7 @@ V1 = Network(
     input_size=299,
     conventions=CONVENTIONS,
     body={
-        "stem_conv_1": Conv(32, 3, 2, V),
-        "stem_conv_2": Conv(32, 3, 1, V),
-        "stem_conv_3": Conv(64, 3),
-        "stem_pool": MaxPool(3, 2, V),
-        "stem_conv_4": Conv(80),
-        "stem_conv_5": Conv(192, 3, 1, V),
+        **plain_stem(),
         "stem_conv_6": Conv(256, 3, 2, V),
         **{f"residual_a{i}": residual_a((32, 32, 32)) for i in range(1, 6)},
         "reduction_a": reduction_a(k=192, l=192, m=256, n=384),
@@ -81,12 +108,9 @@ V1 = Network(
         "reduction_b": reduction_b(384, 256, (256, 256)),
         **{f"residual_c{i}": residual_c((192, 192, 192)) for i in range(1, 6)},
     },
-    head=head(),
+    head=head(dropout=0.2),
     aux={"residual_b10": aux_head()},  # not drawn; the one released with v2
-    low_resolution={
-        151: {"stem_conv_1": Conv(32, 3, 1, V)},
-        79: {"stem_conv_1": Conv(32, 3, 1, V), "stem_pool": None},
-    },
+    low_resolution=PLAIN_LOW_RESOLUTION,
 )
 
 FACENET = variant(
@@ -123,7 +147,7 @@ V2 = Network(
         "reduction_b": reduction_b(384, 288, (288, 320)),
         **{f"residual_c{i}": residual_c((192, 224, 256)) for i in range(1, 6)},
     },
-    head=head(),
+    head=head(dropout=0.2),
     aux={"residual_b10": aux_head()},
     low_resolution=LOW_RESOLUTION,
 )
@@ -135,12 +159,7 @@ V2_SLIM = Network(
     input_size=299,
     conventions=CONVENTIONS,
     body={
-        "stem_conv_1": Conv(32, 3, 2, V),
-        "stem_conv_2": Conv(32, 3, 1, V),
-        "stem_conv_3": Conv(64, 3),
-        "stem_pool_1": MaxPool(3, 2, V),
-        "stem_conv_4": Conv(80, 1, 1, V),
-        "stem_conv_5": Conv(192, 3, 1, V),
+        **plain_stem(),
         "stem_pool_2": MaxPool(3, 2, V),
         "mixed_5b": Branches(
             b1x1=[Conv(96)],
@@ -156,12 +175,9 @@ V2_SLIM = Network(
         "residual_c10": residual_c((192, 224, 256), last=True),
         "conv_7b": Conv(1536),
     },
-    head=head(),
+    head=head(dropout=0.2),
     aux={"residual_b20": aux_head()},
-    low_resolution={
-        151: {"stem_conv_1": Conv(32, 3, 1, V)},
-        79: {"stem_conv_1": Conv(32, 3, 1, V), "stem_pool_1": None},
-    },
+    low_resolution=PLAIN_LOW_RESOLUTION,
 )
 
 NETWORKS = (V1, FACENET, V2, V2_SLIM)

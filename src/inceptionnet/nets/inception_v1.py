@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from inceptionnet.nets.heads import head
 from inceptionnet.nets.variants import variant
 from inceptionnet.spec import (
     CEIL,
@@ -102,7 +103,7 @@ PAPER = Network(
         "pool_2": MaxPool(3, 2),
         **modules(large=5),
     },
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.4), "logits": Linear(1000)},
+    head=head(dropout=0.4),
     aux={"inception_4a": aux_head(), "inception_4d": aux_head()},
 )
 
@@ -113,7 +114,7 @@ SLIM = variant(
     paper="TF-slim release of [v1]",
     conventions=replace(PAPER.conventions, batch_norm_eps=1e-3, conv_init=0.01),
     body={"norm_1": None, "norm_2": None, **modules(large=3), "pool_4": MaxPool(2, 2)},
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.2), "logits": Linear(1000)},
+    head=head(dropout=0.2),
     aux={},
 )
 

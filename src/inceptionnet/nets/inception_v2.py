@@ -9,15 +9,13 @@ The other Inception-v2, of the Rethinking paper, is in inception_v3.py.
 
 from __future__ import annotations
 
+from inceptionnet.nets.heads import head
 from inceptionnet.nets.variants import variant
 from inceptionnet.spec import (
-    AdaptiveAvgPool,
     AvgPool,
     Branches,
     Conv,
     Conventions,
-    Dropout,
-    Linear,
     MaxPool,
     Network,
     SeparableConv,
@@ -77,7 +75,7 @@ PAPER = Network(
         "inception_5a": inception(352, (192, 320), (160, 224), AvgPool(3), 128),
         "inception_5b": inception(352, (192, 320), (192, 224), MaxPool(3), 128),
     },
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.0), "logits": Linear(1000)},
+    head=head(dropout=0.0),
 )
 
 SLIM = variant(
@@ -86,7 +84,7 @@ SLIM = variant(
     summary="released for TensorFlow: separable first convolution",
     paper="TF-slim release of [v2]",
     body={"conv_1": SeparableConv(64, 7, 2, multiplier=8, norm=False, std=1.0)},
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.2), "logits": Linear(1000)},
+    head=head(dropout=0.2),
 )
 
 NETWORKS = (PAPER, SLIM)

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from inceptionnet.nets.heads import aux_head, head
 from inceptionnet.nets.variants import variant
 from inceptionnet.spec import (
-    AdaptiveAvgPool,
     AvgPool,
     Branches,
     Conv,
     Conventions,
-    Dropout,
-    Linear,
     MaxPool,
     Network,
-    Node,
     V,
 )
 
@@ -82,17 +79,6 @@ def split(filters: int) -> Branches:
     return Branches(b1x3=[Conv(filters, (1, 3))], b3x1=[Conv(filters, (3, 1))])
 
 
-def aux_head(norm: bool) -> dict[str, Node]:
-    """The auxiliary head on the last 17×17 grid; at larger inputs the mean of its grid of answers."""
-    return {
-        "pool": AvgPool(5, 3, V),
-        "reduce": Conv(128, norm=norm),
-        "conv": Conv(768, 5, 1, V, norm=norm, std=0.01),
-        "grid": AdaptiveAvgPool(),
-        "logits": Linear(1000, std=0.001),
-    }
-
-
 V3 = Network(
     name="inception_v3",
     summary="Inception-v3; average pools leave their padding out, as the TensorFlow weights were trained",
@@ -125,8 +111,8 @@ V3 = Network(
         "mixed_7b": inception_c(AvgPool(3)),
         "mixed_7c": inception_c(AvgPool(3)),
     },
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.2), "logits": Linear(1000)},
-    aux={"mixed_6e": aux_head(norm=True)},
+    head=head(dropout=0.2),
+    aux={"mixed_6e": aux_head(conv_std=0.01, logits_std=0.001)},
     # [v3] section 8: the same cost at less resolution.
     low_resolution={
         151: {"conv_1a": Conv(32, 3, 1, V)},
@@ -148,7 +134,7 @@ FID = variant(
     summary="the 2015-12-05 graph of the Fréchet inception distance: 1008 classes, last module pools by maximum",
     paper="released graph classify_image, 2015-12-05",
     body={"mixed_7c": inception_c(MaxPool(3))},
-    head={"pool": AdaptiveAvgPool(), "dropout": Dropout(0.0), "logits": Linear(1008)},
+    head=head(dropout=0.0, classes=1008),
     aux={},
 )
 
@@ -159,7 +145,7 @@ RETHINKING = variant(
     paper="[v3] section 6, table 3",
     # 7×7/2 covers what v3's three 3×3 do and gives the same 147×147×64.
     body={"conv_1a": Conv(64, 7, 2, V), "conv_2a": None, "conv_2b": None},
-    aux={"mixed_6e": aux_head(norm=False)},
+    aux={"mixed_6e": aux_head(norm=False, conv_std=0.01, logits_std=0.001)},
     low_resolution={
         151: {"conv_1a": Conv(64, 7, 1, V)},
         79: {"conv_1a": Conv(64, 7, 1, V), "pool_3a": None},

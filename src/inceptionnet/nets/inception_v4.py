@@ -10,16 +10,14 @@ its branches come as 1×1, second, third, pool.
 
 from __future__ import annotations
 
+from inceptionnet.nets.heads import aux_head, head
 from inceptionnet.nets.variants import variant
 from inceptionnet.spec import (
-    AdaptiveAvgPool,
     AvgPool,
     Branches,
     Chain,
     Conv,
     Conventions,
-    Dropout,
-    Linear,
     MaxPool,
     Network,
     Node,
@@ -114,22 +112,6 @@ def inception_c() -> Branches:
     )
 
 
-def aux_head() -> dict[str, Node]:
-    """As released, on the last 17×17 grid; at larger inputs the mean of its grid of answers."""
-    return {
-        "pool": AvgPool(5, 3, V),
-        "reduce": Conv(128),
-        "conv": Conv(768, 5, 1, V),
-        "grid": AdaptiveAvgPool(),
-        "logits": Linear(1000),
-    }
-
-
-def head() -> dict[str, Node]:
-    """[v4] figure 9's top, common to the paper's networks; keeps 80 %."""
-    return {"pool": AdaptiveAvgPool(), "dropout": Dropout(0.2), "logits": Linear(1000)}
-
-
 PAPER = Network(
     name="inception_v4",
     summary="Inception-v4 as drawn",
@@ -144,7 +126,7 @@ PAPER = Network(
         "reduction_b": reduction_b(),
         **{f"inception_c{i}": inception_c() for i in range(1, 4)},
     },
-    head=head(),
+    head=head(dropout=0.2),
     aux={"inception_b7": aux_head()},
     low_resolution=LOW_RESOLUTION,
 )

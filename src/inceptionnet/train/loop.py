@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 import inceptionnet
 from inceptionnet import plots
+from inceptionnet.create import create_model
 from inceptionnet.data.loading import BadImages, EvalLoader, TrainLoader, normalise
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import Source, open_source
 from inceptionnet.devices import pick_device
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, MissingExtraError, TrainingError
 from inceptionnet.evaluate.evaluation import Evaluation, evaluate
-from inceptionnet.model import InceptionNet, create_model
+from inceptionnet.model import InceptionNet
 from inceptionnet.progress import Bar
 from inceptionnet.train.recipe import Optimizer, Recipe
 from inceptionnet.train.run import Run
