@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from inceptionnet import create_model, load_model, read_record
+from inceptionnet import create_model, load_model, read_record, save_weights
+from inceptionnet.data import Preprocessing
 from inceptionnet.errors import ConfigurationError, Interrupted, PictureError, RunError, TrainingError
 from inceptionnet.train import loop
 from inceptionnet.train.loop import train
@@ -88,6 +90,18 @@ def test_starting_from_weights_goes_on_from_there(colours: Path, run: Path, tmp_
     first = Run(tmp_path / "run").read_metrics()[0]["train_loss"]
     assert first < Run(run).read_metrics()[0]["train_loss"]
     assert read_record(tmp_path / "run" / "weights.safetensors").configuration.width == 0.125
+
+
+def test_preprocessing_comes_with_the_weights_unless_set(run: Path, colours: Path, tmp_path: Path) -> None:
+    prep = Preprocessing(32, crop=0.6, resize="keep-aspect", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    file = tmp_path / "weights.safetensors"
+    save_weights(load_model(weights_of(run)), file, classes=tuple(sorted(COLOURS)), preprocessing=prep)
+    plan = tiny_plan(colours, model=None, width=None, weights=str(file), epochs=1)
+    train(plan, tmp_path / "same")
+    assert read_record(weights_of(tmp_path / "same")).preprocessing == prep
+    train(replace(plan, size=40, settings={"preprocess.crop": "0.9"}), tmp_path / "other")
+    found = read_record(weights_of(tmp_path / "other")).preprocessing
+    assert found == replace(prep, size_px=40, crop=0.9)
 
 
 def test_other_classes_can_be_learnt_from_weights(run: Path, tmp_path: Path) -> None:

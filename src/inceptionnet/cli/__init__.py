@@ -53,7 +53,7 @@ def main() -> None:
     except InceptionNetError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(f"{error.format_message()}; see inceptionnet --help", 2)
+        _fail(f"{error.format_message().rstrip('.')}; see inceptionnet --help", 2)
     except KeyboardInterrupt:
         _fail("stopped", 130)
     except BrokenPipeError:

@@ -87,7 +87,7 @@ class Preprocessing:
 class Augment:
     """What training does to a picture: a random box of at least `area_min` of its area, mirrored half of the time."""
 
-    area_min: float = 0.3
+    area_min: float = 0.4
     flip: bool = True
 
     def __post_init__(self) -> None:

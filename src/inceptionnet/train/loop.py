@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupt
 from inceptionnet.evaluate.evaluation import Evaluation, evaluate
 from inceptionnet.model import InceptionNet
 from inceptionnet.progress import Bar
-from inceptionnet.train.recipe import Optimizer, Recipe
+from inceptionnet.train.recipe import Optimizer, Preprocess, Recipe
 from inceptionnet.train.run import Run
-from inceptionnet.weights import save_weights
+from inceptionnet.weights import read_record, save_weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ def train(plan: Plan, out: Path) -> Evaluation:
     """
     _check(plan)
     source = open_source(plan.data, seed=plan.seed)
-    recipe = Recipe().changed({**source.suggestions, **plan.settings})
+    # Weights bring the preprocessing they were trained with; the data and then the user may want another.
+    start = read_record(plan.weights).preprocessing if plan.weights else None
+    usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
+    recipe = Recipe().changed({**usual, **source.suggestions, **plan.settings})
     torch.manual_seed(plan.seed)
     model = create_model(
         plan.model,
@@ -74,24 +77,26 @@ def train(plan: Plan, out: Path) -> Evaluation:
     )
     device = pick_device(plan.device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _Training(plan, source, recipe, model, Run.create(out)).run()
+    seen_as = {"size_px": model.network.input_size, **recipe.preprocess.model_dump()}
+    prep = replace(start, **seen_as) if start else Preprocessing(channels=model.network.in_channels, **seen_as)
+    return _Training(plan, source, recipe, model, prep, Run.create(out)).run()
 
 
 class _Training:
     """One run of the loop, with what its parts share."""
 
-    def __init__(self, plan: Plan, source: Source, recipe: Recipe, model: InceptionNet, run: Run) -> None:
-        self.plan, self.source, self.recipe, self.model, self.folder = plan, source, recipe, model, run
-        self.prep = Preprocessing(
-            model.network.input_size, channels=model.network.in_channels, **recipe.preprocess.model_dump()
-        )
+    def __init__(
+        self, plan: Plan, source: Source, recipe: Recipe, model: InceptionNet, prep: Preprocessing, run: Run
+    ) -> None:
+        self.plan, self.source, self.recipe, self.model, self.prep, self.folder = plan, source, recipe, model, prep, run
         self.held_out = "val" if "val" in source.splits else "test"
         shared = {"batch_size": plan.batch_size, "workers": plan.workers, "bad_images": plan.bad_images}
         augment = Augment(**recipe.augment.model_dump())
         self.batches = TrainLoader(source.splits["train"], self.prep, augment, seed=plan.seed, **shared)  # type: ignore[arg-type]
         self.checks = EvalLoader(source.splits[self.held_out], self.prep, **shared)  # type: ignore[arg-type]
         self.optimizer = _optimizer(model, recipe.optimizer)
-        steps, warmup = plan.epochs * len(self.batches), recipe.schedule.warmup_epochs * len(self.batches)
+        steps = plan.epochs * len(self.batches)
+        warmup = min(recipe.schedule.warmup_epochs * len(self.batches), steps / 5)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate(step, steps, warmup))
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.bad: dict[str, str] = {}

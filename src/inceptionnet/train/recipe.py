@@ -25,7 +25,7 @@ class Optimizer(Settings):
 
     name: Literal["adamw", "sgd"] = "adamw"
     """sgd is with Nesterov's momentum."""
-    lr: float = Field(default=2e-3, gt=0)
+    lr: float = Field(default=4e-3, gt=0)
     """Learning rate at its height."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd; adamw's first beta."""
@@ -37,6 +37,7 @@ class Schedule(Settings):
     """Learning rate over the run: a linear rise, then half a cosine to zero."""
 
     warmup_epochs: float = Field(default=1.0, ge=0)
+    """At most a fifth of the run."""
 
 
 class Loss(Settings):
@@ -67,7 +68,7 @@ class BatchNorm(Settings):
 class Augmentation(Settings):
     """What training does to a picture: a random box of it, mirrored half of the time."""
 
-    area_min: float = Field(default=0.3, gt=0, le=1)
+    area_min: float = Field(default=0.4, gt=0, le=1)
     """Smallest share of the picture's area that a box may have; the papers' 0.05 and 0.08 are for ImageNet's size."""
     flip: bool = True
 
