@@ -26,7 +26,8 @@ from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupt
 from inceptionnet.evaluate.evaluation import Evaluation, evaluate
 from inceptionnet.model import InceptionNet
 from inceptionnet.progress import Bar
-from inceptionnet.train.recipe import Optimizer, Preprocess, Recipe
+from inceptionnet.train.optimizers import make_optimizer, rate_at
+from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record, save_weights
 
@@ -94,10 +95,10 @@ class _Training:
         augment = Augment(**recipe.augment.model_dump())
         self.batches = TrainLoader(source.splits["train"], self.prep, augment, seed=plan.seed, **shared)  # type: ignore[arg-type]
         self.checks = EvalLoader(source.splits[self.held_out], self.prep, **shared)  # type: ignore[arg-type]
-        self.optimizer = _optimizer(model, recipe.optimizer)
-        steps = plan.epochs * len(self.batches)
-        warmup = min(recipe.schedule.warmup_epochs * len(self.batches), steps / 5)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate(step, steps, warmup))
+        self.optimizer = make_optimizer(model, recipe.optimizer)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: rate_at(step, len(self.batches), plan.epochs, recipe.schedule)
+        )
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.bad: dict[str, str] = {}
         self.provenance: dict[str, Any] = {
@@ -199,6 +200,8 @@ class _Training:
         assert isinstance(loss, Tensor)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if (norm := self.recipe.optimizer.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), norm)
         self.optimizer.step()
         self.schedule.step()
         return losses["logits"].item(), outputs["logits"].detach()
@@ -273,23 +276,3 @@ def _check(plan: Plan) -> None:
         if getattr(plan, name) < least:
             option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(f"{option} is {getattr(plan, name)}; expected {least} or more")
-
-
-def _optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser with weight decay on kernels and matrices, none on biases and batch norm."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if settings.name == "sgd":
-        nesterov = settings.momentum > 0
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
-
-
-def _rate(step: int, steps: int, warmup: float) -> float:
-    """Learning rate at a step as a share of its height: a linear rise, then half a cosine to zero."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(steps - warmup, 1))))

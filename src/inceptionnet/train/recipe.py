@@ -23,21 +23,31 @@ class Settings(BaseModel):
 class Optimizer(Settings):
     """The step from gradients to weights."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """sgd is with Nesterov's momentum."""
+    name: Literal["adamw", "sgd", "rmsprop"] = "adamw"
+    """sgd is with Nesterov's momentum; rmsprop is TensorFlow's, not torch's."""
     lr: float = Field(default=4e-3, gt=0)
     """Learning rate at its height."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd; adamw's first beta."""
+    """Of sgd and rmsprop; adamw's first beta."""
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    """Of rmsprop's mean square."""
+    eps: float = Field(default=1.0, gt=0)
+    """Of rmsprop, inside the root; [v3] has 1.0."""
     weight_decay: float = Field(default=0.02, ge=0)
     """On the weights of convolutions and linear layers only, not on biases and batch norm."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this norm over all parameters; [v3] has 2.0."""
 
 
 class Schedule(Settings):
-    """Learning rate over the run: a linear rise, then half a cosine to zero."""
+    """Learning rate over the run: a linear rise, then a fall."""
 
+    name: Literal["cosine", "exponential"] = "cosine"
     warmup_epochs: float = Field(default=1.0, ge=0)
     """At most a fifth of the run."""
+    decay: float = Field(default=0.94, gt=0, le=1)
+    """Of exponential: the factor every `decay_epochs` epochs ([v3], [v4])."""
+    decay_epochs: float = Field(default=2.0, gt=0)
 
 
 class Loss(Settings):
