@@ -36,9 +36,9 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
     for axes, what, label, factor in zip(
         figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy loss", "accuracy (%)"), (1, 100), strict=True
     ):
-        for name, colour in (("train", TRAIN), (held_out, HELD_OUT)):
+        for name, legend, colour in (("train", "train, augmented", TRAIN), (held_out, held_out, HELD_OUT)):
             values = [row[f"{name}_{what}"] * factor for row in metrics]
-            axes.plot(epochs, values, color=colour, label=name, marker="o", markersize=3 if len(epochs) > 1 else 6)
+            axes.plot(epochs, values, color=colour, label=legend, marker="o", markersize=3 if len(epochs) > 1 else 6)
             last = (epochs[-1], values[-1])
             axes.annotate(f"{values[-1]:.3g}", last, (4, 0), textcoords="offset points", color=colour)
         axes.set(xlabel="epoch", ylabel=label)
