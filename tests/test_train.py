@@ -194,6 +194,14 @@ def test_what_cannot_be_trained_makes_no_run_folder(colours: Path, tmp_path: Pat
         assert not (tmp_path / "run").exists()
 
 
+def test_weights_for_what_no_picture_has_make_no_run_folder(colours: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_weights(create_model("inception_v1.slim", in_channels=4, width=0.125, num_classes=3), file)
+    with pytest.raises(ConfigurationError, match="takes 4 channels, a picture file has 1 or 3"):
+        train(tiny_plan(colours, model=None, width=None, weights=str(file)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_with_advice(colours: Path, tmp_path: Path) -> None:
     plan = tiny_plan(colours, settings={"optimizer.lr": "1e38", "optimizer.name": "sgd"})
     with pytest.raises(TrainingError, match=r"lower the learning rate, --set optimizer\.lr="):

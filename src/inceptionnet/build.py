@@ -225,6 +225,6 @@ def _fill(weight: Tensor, init: Init) -> None:
         return
     std = sqrt(1.3 * 2 / fan_in) if init == "variance scaling" else float(init)
     # A normal cut at two deviations, by the inverse of its distribution: one uniform draw for each value, where
-    # nn.init.trunc_normal_ takes ten times as long.
+    # nn.init.trunc_normal_ takes several times as long (benchmarks/building.py).
     edge = 0.9544997361036416  # erf(sqrt(2)): the share of a normal within two deviations
     weight.uniform_(-edge, edge).erfinv_().mul_(std * sqrt(2)).clamp_(-2 * std, 2 * std)

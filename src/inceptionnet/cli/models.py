@@ -46,6 +46,6 @@ def models(json: Json = False) -> None:
             for row in rows
         ],
         right={2, 3, 4},
-        note="1000 classes, without auxiliary heads. "
+        note="Published classes (1000; FID: 1008), without auxiliary heads. "
         + " ".join(f"[{key}] {reference}." for key, reference in PAPERS.items()),
     )

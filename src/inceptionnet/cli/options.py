@@ -8,9 +8,9 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
-Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", rich_help_panel="Machine")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", min=0, rich_help_panel="Machine")]
 BadImages = Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name them.")]
-BatchSize = Annotated[int, typer.Option(help="Pictures at once.")]
+BatchSize = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
 
 
 def default_workers(asked: int | None) -> int:

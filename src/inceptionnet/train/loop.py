@@ -80,7 +80,7 @@ def train(plan: Plan, out: Path) -> Evaluation:
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen_as = {"size_px": model.network.input_size, **recipe.preprocess.model_dump()}
     prep = replace(start, **seen_as) if start else Preprocessing(channels=model.network.in_channels, **seen_as)
-    return _Training(plan, source, recipe, model, prep, Run.create(out)).run()
+    return _Training(plan, source, recipe, model, prep, Run(out)).run()
 
 
 class _Training:
@@ -112,6 +112,7 @@ class _Training:
     def run(self) -> Evaluation:
         """All epochs, then the pictures of the run."""
         plan, splits = self.plan, self.source.splits
+        self.folder.create()  # not before everything that can be refused has been
         self.folder.write_json("run.json", self._description())
         total = plan.epochs * (len(splits["train"]) + len(splits[self.held_out]))
         with Bar(total, "training") as bar:

@@ -28,20 +28,19 @@ class Run:
 
     path: Path
 
-    @classmethod
-    def create(cls, path: Path) -> Run:
-        """A new, empty run folder.
+    def create(self) -> None:
+        """Make the folder, new and empty.
 
         Raises:
             RunError: something is there already, or the folder cannot be made.
         """
+        path = self.path
         try:
             if path.is_dir() and any(path.iterdir()):
                 raise RunError(f"{path}: exists and is not empty; name another folder with --out, nothing was changed")
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot make the run folder: {error.strerror}") from None
-        return cls(path)
 
     @property
     def weights(self) -> Path:
