@@ -154,6 +154,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("predict", run, empty), "got a folder without any"),
         (("predict", run, colours, "--top", 0), "--top"),
         (("predict", run, colours, "--batch-size", 0), "--batch-size"),
+        (("predict", run, colours, "--device", "meta"), "--device meta: not usable here"),
         (("evaluate", run, colours, "--batch-size", 0), "--batch-size"),
         (("evaluate", run, colours, "--workers", -1), "--workers"),
         (("predict", run, colours, "--csv", tmp_path / "no" / "x.csv"), "cannot be written"),

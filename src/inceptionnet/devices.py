@@ -18,7 +18,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # there and able to answer: `meta` is neither
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"--device {name}: not usable here ({reason}); use auto or cpu") from None
