@@ -33,15 +33,14 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
     held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
     epochs = [row["epoch"] for row in metrics]
     figure = _figure(9, 3.6)
-    for axes, what, label, factor in zip(
+    for axes, what, unit, factor in zip(
         figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy loss", "accuracy (%)"), (1, 100), strict=True
     ):
         for name, legend, colour in (("train", "train, augmented", TRAIN), (held_out, held_out, HELD_OUT)):
             values = [row[f"{name}_{what}"] * factor for row in metrics]
-            axes.plot(epochs, values, color=colour, label=legend, marker="o", markersize=3 if len(epochs) > 1 else 6)
-            last = (epochs[-1], values[-1])
-            axes.annotate(f"{values[-1]:.3g}", last, (4, 0), textcoords="offset points", color=colour)
-        axes.set(xlabel="epoch", ylabel=label)
+            label = f"{legend}: {values[-1]:.3g} at the end"
+            axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3 if len(epochs) > 1 else 6)
+        axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
