@@ -45,7 +45,7 @@ def run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def tiny_plan(data: Path, **changes: object) -> Plan:
+def tiny_plan(data: Path | str, **changes: object) -> Plan:
     """A training of some seconds."""
     plan = {
         "data": str(data), "model": "inception_v1.slim", "epochs": 3, "batch_size": 8, "size": 32, "width": 0.125,

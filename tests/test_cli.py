@@ -35,10 +35,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_version_and_help(command) -> None:
     assert command("--version") == (0, f"inceptionnet {inceptionnet.__version__}\n", "")
     code, out, _ = command("--help")
-    assert code == 0 and all(name in out for name in ("models", "show", "train", "evaluate", "predict"))
+    assert code == 0 and all(
+        name in out for name in ("models", "show", "recipes", "check", "train", "evaluate", "predict")
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models"], ["show", "inception_v4"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["check", "--help"], ["models"], ["show", "inception_v4"]]
+)
 def test_no_heavy_import_before_it_is_needed(arguments: list[str]) -> None:
     code = (
         "import sys; from inceptionnet.cli import main\n"
@@ -111,6 +115,37 @@ def test_train_end_to_end(command, colours: Path, tmp_path: Path) -> None:
     assert json.loads((out_folder / "run.json").read_text())["recipe"]["optimizer"]["lr"] == 0.003
 
 
+def test_recipes_side_by_side(command) -> None:
+    code, out, _ = command("recipes")
+    assert code == 0 and all(name in out for name in ("default", "finetune", "paper [v1]", "paper [v4]", "rmsprop"))
+    assert "compute.precision" not in out and "[v3] Szegedy" in out, "only where they differ"
+    code, out, _ = command("recipes", "inception_v3", "--all")
+    assert code == 0 and "compute.precision" in out and "paper [v3]" in out and "paper [v1]" not in out
+    code, out, _ = command("recipes", "--json")
+    assert json.loads(out)["paper [v3]"]["optimizer.eps"] == 1.0
+
+
+def test_recipes_are_quick() -> None:
+    code = (
+        "import sys; from inceptionnet.cli import main\n"
+        "sys.argv[1:] = ['recipes']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_resume_and_repeat(command, run: Path, tmp_path: Path) -> None:
+    code, out, err = command("train", "--repeat", run, "--out", tmp_path / "again", "--workers", 0)
+    assert code == 0 and "held-out pictures" in out
+    same = (tmp_path / "again" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+    assert same
+    code, out, err = command("train", "--resume", "--out", tmp_path / "again", "--workers", 0)
+    assert code == 0 and "going on in epoch 3 after 4 of its 4 steps" in err
+
+
 def test_settings_are_listed(command) -> None:
     code, out, _ = command("train", "--settings")
     assert code == 0 and "optimizer.lr" in out and "augment.flip" in out
@@ -139,13 +174,33 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", colours, "--model", "inception_v1", *base, "--epochs", "many"), "--epochs"),
         (("train", colours, "--model", "inception_v1", *base, "--bad-images", "eat"), "expected fail or skip"),
         (("train", colours, "--model", "inception_v1", *base, "--device", "abacus"), "--device abacus"),
-        (("train", colours, *base), "create_model needs a name, or weights=FILE"),
+        (("train", colours, *base), "expected a network to train, got none; give --model"),
         (("train", colours, "--model", "inception_v1", "--out", run), "exists and is not empty"),
         (("train", tmp_path / "nothing", "--model", "inception_v1", *base), "nothing by that name"),
         (("train", empty, "--model", "inception_v1", *base), "expected pictures"),
         (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
         (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
         (("train", colours, "--weights", text, *base), "not a weights file"),
+        (("train", "--out", new), "expected DATA to train on, got none; name it, or --resume the run in --out"),
+        (("train", colours, "--model", "inception_v1", *base, "--recipe", "papre"), "did you mean paper"),
+        (("train", colours, "--model", "inception_v1", *base, "--recipe", "finetune"), "starts from weights"),
+        (
+            ("train", colours, "--model", "inception_v1", *base, "--bn", "freeze"),
+            "keeps the statistics of loaded weights",
+        ),
+        (("train", colours, "--model", "inception_v1", *base, "--bn", "freez"), "did you mean freeze?"),
+        (
+            ("train", colours, "--model", "inception_v1", *base, "--accumulate", 17),
+            "at most half of the batch size of 32",
+        ),
+        (("train", colours, "--resume", "--out", new), "leave out DATA"),
+        (
+            ("train", "--resume", "--out", run, "--epochs", 9),
+            "takes everything from the run folder; leave out --epochs",
+        ),
+        (("train", "--resume", "--out", new), "expected a run folder, got none with run.json"),
+        (("train", "--repeat", empty, "--out", new), "expected a run folder, got none with run.json"),
+        (("recipes", "inception_v33"), "unknown network 'inception_v33': did you mean inception_v3"),
         (("evaluate", text, colours), "not a weights file"),
         (("evaluate", tmp_path / "nowhere", colours), "no such file"),
         (("evaluate", empty, colours), "got a folder without weights.safetensors"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,29 +12,35 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.data import Preprocessing
+from inceptionnet.data.augment import to_input
 from inceptionnet.errors import ConfigurationError, Interrupted, PictureError, RunError, TrainingError
-from inceptionnet.train import loop
-from inceptionnet.train.loop import train
+from inceptionnet.train.batch_norm import blend
+from inceptionnet.train.checkpoint import Checkpoints
+from inceptionnet.train.loop import resume, train
 from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.step import Stepper
 
 from .conftest import COLOURS, tiny_plan, write_pictures
 
 
 def test_run_folder_is_whole(run: Path) -> None:
     assert {file.name for file in run.iterdir()} == {
-        "run.json", "weights.safetensors", "metrics.csv", "evaluation.json", "curves.png", "predictions.png",
+        "run.json", "weights.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json", "curves.png",
+        "predictions.png", "checkpoints",
     }  # fmt: skip
+    assert len(list((run / "checkpoints").iterdir())) == 2, "the newest ones"
     metrics = Run(run).read_metrics()
     assert [row["epoch"] for row in metrics] == [1, 2, 3]
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     about = json.loads((run / "run.json").read_text())
     assert about["data"]["classes"] == sorted(COLOURS)
     assert sum(about["data"]["pictures"].values()) == 36
-    assert about["recipe"] == Recipe().model_dump()
+    assert about["recipe"] == Recipe().changed({"schedule.epochs": 3}).model_dump()
     record = read_record(run / "weights.safetensors")
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert record.classes == tuple(sorted(COLOURS)) and record.provenance["epochs"] == 3
@@ -52,22 +60,21 @@ def test_it_learns(tmp_path: Path) -> None:
     assert train(tiny_plan(data, epochs=8), tmp_path / "run").top1 >= 0.9
 
 
-def test_running_statistics_of_a_fresh_network_start_as_a_plain_mean(
+def test_running_statistics_of_a_fresh_network_remember_a_ninth_of_the_steps(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, momenta = loop._Training._step, []
+    momenta: list[float] = []
 
-    def watched(self: Any, *arguments: Any) -> Any:
-        result = step(self, *arguments)
-        momenta.append({norm.momentum for norm in self.norms})
-        return result
+    def watched(before: Any, momentum: float) -> None:
+        momenta.append(momentum)
+        blend(before, momentum)
 
-    monkeypatch.setattr(loop._Training, "_step", watched)
+    monkeypatch.setattr("inceptionnet.train.step.blend", watched)
     train(tiny_plan(colours), tmp_path / "fresh")
-    assert momenta == [{max(0.1, 1 / n)} for n in range(1, len(momenta) + 1)] and len(momenta) > 10
+    assert momenta == [9 / (10 + n) for n in range(len(momenta))] and len(momenta) > 10
     momenta.clear()
     train(tiny_plan(colours, weights=str(weights_of(tmp_path / "fresh")), epochs=1), tmp_path / "tuned")
-    assert momenta and all(m == {0.1} for m in momenta)
+    assert momenta and all(m == 0.1 for m in momenta)
 
 
 def test_the_number_of_workers_changes_nothing(colours: Path, run: Path, tmp_path: Path) -> None:
@@ -156,12 +163,18 @@ def broken(folder: Path) -> Path:
     return folder
 
 
-def test_bad_pictures_stop_the_run_by_name_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_bad_pictures_stop_the_run_by_name_and_nothing_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = broken(tmp_path / "data")
     with pytest.raises(PictureError, match=r"red/03\.png: .*--bad-images skip") as caught:
         train(tiny_plan(data), tmp_path / "run")
     assert "\n" not in str(caught.value)
-    assert load_model(weights_of(tmp_path / "run")).num_classes == 3
+    assert f"go on with: inceptionnet train --resume --out {tmp_path / 'run'}" in capsys.readouterr().err
+    resume(tmp_path / "run", bad_images="skip")
+    train(tiny_plan(data, bad_images="skip"), tmp_path / "skipped")
+    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "skipped"))
+    assert all(torch.equal(one[key], other[key]) for key in one), "as if it had been skipped from the beginning"
 
 
 def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,10 +186,12 @@ def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, capsys: pyte
 
 
 def test_a_run_folder_that_exists_is_left_alone(colours: Path, run: Path, tmp_path: Path) -> None:
-    before = {file.name: file.read_bytes() for file in run.iterdir()}
-    with pytest.raises(RunError, match="exists and is not empty; name another folder with --out"):
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(
+        RunError, match=r"exists and is not empty; name another folder with --out, or go on with it by --resume"
+    ):
         train(tiny_plan(colours), run)
-    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot make the run folder"):
         train(tiny_plan(colours), tmp_path / "file")
@@ -202,26 +217,74 @@ def test_weights_for_what_no_picture_has_make_no_run_folder(colours: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(colours: Path, tmp_path: Path) -> None:
-    plan = tiny_plan(colours, settings={"optimizer.lr": "1e38", "optimizer.name": "sgd"})
-    with pytest.raises(TrainingError, match=r"lower the learning rate, --set optimizer\.lr="):
+def test_a_loss_that_is_no_number_stops_with_advice(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the fifth step on every input is nothing: three steps are skipped, then the run stops, weights unharmed."""
+    calls = []
+
+    def spoilt(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return to_input(*arguments) * (float("nan") if len(calls) > 4 else 1)
+
+    monkeypatch.setattr("inceptionnet.train.step.to_input", spoilt)
+    plan = tiny_plan(colours, settings={"watch.skipped_steps": 3})
+    with pytest.raises(
+        TrainingError, match=r"^3 steps in a row .* lower learning rate, --set optimizer\.lr="
+    ) as caught:
         train(plan, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    newest = Checkpoints(tmp_path / "run" / "checkpoints", 2).newest()
+    assert newest is not None
+    assert newest[1]["step"] == 7 and all(tensor.isfinite().all() for tensor in newest[0].values())
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, steps = loop._Training._step, []
+def test_a_single_step_without_a_finite_loss_is_skipped_and_counted(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def spoilt(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return to_input(*arguments) * (float("inf") if len(calls) == 6 else 1)
+
+    monkeypatch.setattr("inceptionnet.train.step.to_input", spoilt)
+    train(tiny_plan(colours), tmp_path / "run")
+    assert [row["skipped_steps"] for row in Run(tmp_path / "run").read_metrics()] == [0, 1, 0]
+    assert capsys.readouterr().err.count("step 5 of the run skipped, nothing was changed by it") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    number: int, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, steps = Stepper.step, []
 
     def interrupted(self: Any, *arguments: Any) -> Any:
         steps.append(1)
         if len(steps) == 6:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return step(self, *arguments)
 
-    monkeypatch.setattr(loop._Training, "_step", interrupted)
-    with pytest.raises(Interrupted, match=r"stopped in epoch 2 of 3; .*--weights .*weights\.safetensors"):
+    monkeypatch.setattr(Stepper, "step", interrupted)
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 after step 2; go on with: .*--resume --out .*run$"):
         train(tiny_plan(colours), tmp_path / "run")
-    assert read_record(weights_of(tmp_path / "run")).provenance["epochs"] == 1
-    assert len(Run(tmp_path / "run").read_metrics()) == 1
+    assert signal.getsignal(number) not in (signal.SIG_IGN, None), "handlers are as before"
+    assert len(steps) == 6 and len(Run(tmp_path / "run").read_metrics()) == 1
+    resume(tmp_path / "run")
+    assert len(steps) == 12, "no step is taken twice"
+    one, other = (load_file(folder / "weights.safetensors") for folder in (run, tmp_path / "run"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_second_ctrl_c_stops_at_once(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Stepper, "step", interrupted)
+    with pytest.raises(Interrupted, match=r"stopped at once in epoch 1 of 3; .*from the start: there is no checkpoint"):
+        train(tiny_plan(colours), tmp_path / "run")
 
 
 def test_settings_reach_training(colours: Path, tmp_path: Path) -> None:

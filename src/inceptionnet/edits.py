@@ -145,8 +145,10 @@ def at_size(network: Network, size: int) -> Network:
     smallest = minimum_size(pools)
     if size < smallest:
         heads = " with its auxiliary head" if network.aux else ""
+        without = "; aux=False leaves the head out (in a recipe: --set network.aux=false)" if network.aux else ""
         raise ConfigurationError(
             f"input_size is {size} px; {network.name}{heads} takes pictures of {smallest} px or more on each side"
+            f"{without}"
         )
     grids = {row.path: min(row.output[1:]) for row in analyse(pools)}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from inceptionnet.evaluate.evaluation import Evaluation
 
-TRAIN, HELD_OUT, WRONG, RIGHT = "#7a8793", "#1f6fb2", "#b3261e", "#2b6a3f"
+TRAIN, HELD_OUT, RAW, WRONG, RIGHT = "#7a8793", "#1f6fb2", "#9fc5e8", "#b3261e", "#2b6a3f"
 COLUMNS, ROWS = 8, 2
 
 
@@ -36,7 +36,16 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
     for axes, what, unit, factor in zip(
         figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy loss", "accuracy (%)"), (1, 100), strict=True
     ):
-        for name, legend, colour in (("train", "train, augmented", TRAIN), (held_out, held_out, HELD_OUT)):
+        shown = [("train", "train, augmented", TRAIN), (held_out, held_out, HELD_OUT)]
+        if f"{held_out}_raw_{what}" in metrics[0]:
+            shown[1:] = [
+                (f"{held_out}_raw", f"{held_out}, raw weights", RAW),
+                (held_out, f"{held_out}, averaged", HELD_OUT),
+            ]
+        everything = [row[f"{name}_{what}"] for name, _, _ in shown for row in metrics]
+        if what == "loss" and max(everything) > 20 * min(everything) > 0:
+            axes.set_yscale("log")  # the first epochs' held-out loss can be of another order
+        for name, legend, colour in shown:
             values = [row[f"{name}_{what}"] * factor for row in metrics]
             label = f"{legend}: {values[-1]:.3g} at the end"
             axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3 if len(epochs) > 1 else 6)

@@ -17,15 +17,19 @@ PLAIN_EVERY_S = 10.0
 
 
 class Bar:
-    """Counts pictures towards a total; a context manager, so that the terminal is left as it was found."""
+    """Counts pictures towards a total; a context manager, so that the terminal is left as it was found.
 
-    def __init__(self, total: int, title: str) -> None:
+    Not `shown`, it says nothing: of several processes one speaks. `done` pictures were counted before.
+    """
+
+    def __init__(self, total: int, title: str, *, shown: bool = True, done: int = 0) -> None:
+        self._shown = shown
         self._console = Console(stderr=True, highlight=False)
         self._title, self._figures = title, ""
-        self._done, self._total = 0, total
+        self._done, self._before, self._total = done, done, total
         self._start = self._last = time.monotonic()
         self._progress: Progress | None = None
-        if self._console.is_terminal:
+        if shown and self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -35,7 +39,7 @@ class Bar:
                 console=self._console,
                 expand=True,
             )
-            self._task = self._progress.add_task(title, total=total, figures="")
+            self._task = self._progress.add_task(title, total=total, completed=done, figures="")
 
     def __enter__(self) -> Bar:
         if self._progress:
@@ -56,7 +60,7 @@ class Bar:
             self._progress.update(self._task, advance=pictures, figures=figures, description=self._title)
         elif time.monotonic() - self._last > PLAIN_EVERY_S:
             self._last = time.monotonic()
-            rate = self._done / (self._last - self._start)
+            rate = (self._done - self._before) / (self._last - self._start)
             left_s = (self._total - self._done) / rate if rate else 0
             self.note(f"{self._title}  {figures}  {rate:.0f} pictures/s  {_clock(left_s)} left")
 
@@ -64,7 +68,7 @@ class Bar:
         """A line that stays."""
         if self._progress:
             self._progress.console.print(line, markup=False)
-        else:
+        elif self._shown:
             print(line, file=sys.stderr, flush=True)
 
 

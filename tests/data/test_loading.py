@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ import torch
 from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, Split, centre_crop, decode
-from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader, normalise
+from inceptionnet.data.augment import normalise, to_input
+from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader, parts_of
+from inceptionnet.data.splits import Picture, StreamSplit
+from inceptionnet.distributed import World
 from inceptionnet.errors import DataError, PictureError
 
 from .made import encoded, png
@@ -30,7 +34,18 @@ def made_split(count: int, bad: Iterable[int] = ()) -> Split:
     return Split([f"{i}.png" for i in range(count)], np.arange(count) % 3, pictures.__getitem__)
 
 
-def training(split: Split, batch_size: int = 4, **how: Any) -> TrainLoader:
+def made_stream(count: int, states: int | None = None, bad: Iterable[int] = ()) -> StreamSplit:
+    """The pictures of `made_split` in shards of five; `states` is how many it says there are."""
+    split = made_split(count, bad)
+
+    def read(shard: int) -> Iterator[Picture]:
+        for i in range(5 * shard, min(5 * shard + 5, count)):
+            yield split.names[i], int(split.labels[i]), split.read(i)
+
+    return StreamSplit("made", count if states is None else states, -(-count // 5), read)
+
+
+def training(split: Split | StreamSplit, batch_size: int = 4, **how: Any) -> TrainLoader:
     options: dict[str, Any] = {"seed": 0, "workers": 0, "bad_images": "fail"} | how
     return TrainLoader(split, PREP, options.pop("augment", Augment()), batch_size=batch_size, **options)
 
@@ -39,6 +54,18 @@ def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
     for a, b in zip(left, right, strict=True):
         assert torch.equal(a.pictures, b.pictures) and torch.equal(a.labels, b.labels)
         assert torch.equal(a.indices, b.indices) and a.bad == b.bad
+        assert torch.equal(a.rows, b.rows) and torch.equal(a.draws, b.draws) and a.planned == b.planned
+
+
+def joined(shares: list[Batch]) -> Batch:
+    """The shares of several processes as one batch, in order of rows."""
+    rows = torch.cat([share.rows for share in shares])
+    tensors = {
+        name: torch.cat([getattr(share, name) for share in shares])[rows.argsort()]
+        for name in ("pictures", "labels", "indices", "rows", "draws")
+    }
+    (planned,) = {share.planned for share in shares}
+    return Batch(planned=planned, bad=tuple(one for share in shares for one in share.bad), **tensors)
 
 
 def test_evaluation_sees_every_picture_once_in_order() -> None:
@@ -83,19 +110,88 @@ def test_an_epoch_can_be_entered_in_its_middle_and_left() -> None:
 
 
 def test_pictures_change_from_epoch_to_epoch_and_flips_are_half() -> None:
-    split = made_split(2)
-    loader = training(split, 2, augment=Augment(area_min=1.0))
-    still = training(split, 2, augment=Augment(area_min=1.0, flip=False))
+    """The loader leaves pictures as they lie; `to_input` mirrors them as their draws say."""
+    split, upright = made_split(2), Augment(area_min=1.0, flip=False)
+    loader, still = training(split, 2, augment=Augment(area_min=1.0)), training(split, 2, augment=upright)
     mirrored = 0
     for epoch in range(40):
         (a,), (b,) = loader.epoch(epoch), still.epoch(epoch)
-        for x, y in zip(a.pictures, b.pictures, strict=True):
+        assert torch.equal(a.pictures, b.pictures) and torch.equal(a.draws, b.draws)
+        as_is = normalise(a.pictures, PREP)
+        assert torch.equal(to_input(b.pictures, PREP, upright, b.draws), as_is)
+        for x, y in zip(to_input(a.pictures, PREP, Augment(), a.draws), as_is, strict=True):
             assert torch.equal(x, y) or torch.equal(x, y.flip(-1))
             mirrored += not torch.equal(x, y)
     assert 25 <= mirrored <= 55  # 40 of 80 expected, standard deviation 4.5
     crops = training(split, 2, augment=Augment(area_min=0.1, flip=False))
     (a,), (b,) = crops.epoch(0), crops.epoch(1)
     assert not torch.equal(a.pictures[a.indices.argsort()], b.pictures[b.indices.argsort()])
+
+
+def test_draws_are_those_of_seed_epoch_and_picture() -> None:
+    for batch in training(made_split(10), seed=5).epoch(3):
+        expected = [np.random.default_rng((5, 3, int(i))).random(6, np.float32) for i in batch.indices]
+        assert batch.draws.dtype == torch.float32 and (batch.draws.numpy() == expected).all()
+    for batch in EvalLoader(made_split(3), PREP, batch_size=2, workers=0, bad_images="fail"):
+        assert batch.draws.shape == (len(batch), 6) and not batch.draws.any(), "nothing by chance in evaluation"
+
+
+def test_rows_are_places_in_the_planned_step() -> None:
+    """Of 10 pictures in fours 3, 6 and 7 are broken: their rows are missing, and nothing moves up."""
+    order = np.random.default_rng((0, 1)).permutation(10)
+    batches = list(training(made_split(10, bad=[3, 6, 7]), bad_images="skip").epoch(1))
+    assert [batch.planned for batch in batches] == [4, 4, 2]
+    for number, batch in enumerate(batches):
+        chosen = order[4 * number : 4 * number + 4]
+        good = [(row, i) for row, i in enumerate(chosen.tolist()) if i not in (3, 6, 7)]
+        assert list(zip(batch.rows.tolist(), batch.indices.tolist(), strict=True)) == good
+        assert sorted(name for name, _ in batch.bad) == sorted(f"{i}.png" for i in chosen if i in (3, 6, 7))
+        assert batch.pictures.shape == (len(good), 3, 8, 8) and batch.rows.dtype == torch.int64
+
+
+def test_parts_of_a_step_by_hand() -> None:
+    assert parts_of(8, 1) == [range(8)]
+    assert parts_of(8, 2) == [range(4), range(4, 8)]
+    assert parts_of(9, 2) == [range(4), range(4, 9)]
+    assert parts_of(10, 3) == [range(3), range(3, 6), range(6, 10)]
+    assert parts_of(5, 4) == [range(2), range(2, 5)], "no part of one picture"
+    assert parts_of(3, 2) == [range(3)] and parts_of(1, 4) == [range(1)]
+    for planned in range(1, 40):
+        for parts in range(1, 9):
+            found = parts_of(planned, parts)
+            assert [row for part in found for row in part] == list(range(planned))
+            assert min(map(len, found)) >= min(2, planned) and max(map(len, found)) - min(map(len, found)) <= 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_shares_of_several_processes_are_the_batches_of_one(size: int, parts: int) -> None:
+    """Also with broken pictures, with a last batch of 3 for 5 processes, and each part shared as evenly as can be."""
+    split = made_split(19, bad=[4, 11])
+    alone = list(training(split, 8, bad_images="skip").epoch(2))
+    shares = [
+        list(training(split, 8, bad_images="skip", parts=parts, world=World(rank, size)).epoch(2))
+        for rank in range(size)
+    ]
+    for number, whole in enumerate(alone):
+        mine = [share[number] for share in shares]
+        whole = replace(whole, bad=tuple(sorted(whole.bad)))
+        together = joined(mine)
+        assert_same([replace(together, bad=tuple(sorted(together.bad)))], [whole])
+    full = [list(training(made_split(16), 8, parts=parts, world=World(rank, size)).epoch(0)) for rank in range(size)]
+    for part in parts_of(8, parts):
+        counts = [int(((share[0].rows >= part.start) & (share[0].rows < part.stop)).sum()) for share in full]
+        assert sum(counts) == len(part) and max(counts) - min(counts) <= 1
+
+
+def test_several_processes_evaluate_every_picture_once() -> None:
+    split = made_split(10, bad=[2])
+    options: dict[str, Any] = {"batch_size": 4, "workers": 0, "bad_images": "skip"}
+    alone = list(EvalLoader(split, PREP, **options))
+    shares = [list(EvalLoader(split, PREP, **options, world=World(rank, 3))) for rank in range(3)]
+    assert [len(share) for share in shares] == [3, 3, 3], "as many batches, so that all wait for each other"
+    assert_same([joined(list(batches)) for batches in zip(*shares, strict=True)], alone)
+    assert torch.cat([batch.indices for batch in alone]).tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(("pictures", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 1, [1, 1, 1])])
@@ -170,3 +266,52 @@ def test_loading_leaves_the_global_generator_alone() -> None:
     after = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
+
+
+def test_a_stream_is_batched_in_the_order_in_which_it_comes() -> None:
+    stream = made_stream(13)
+    for epoch in (0, 2):
+        names = [name for name, _, _ in stream.iterate(epoch, 0)]
+        assert sorted(names) == sorted(f"{i}.png" for i in range(13)) and names != [f"{i}.png" for i in range(13)]
+        batches = list(training(stream, seed=0).epoch(epoch))
+        assert [len(batch) for batch in batches] == [4, 4, 4], "13 leave one over, which is not trained on"
+        labels = [int(name.removesuffix(".png")) % 3 for name in names]
+        assert torch.cat([batch.labels for batch in batches]).tolist() == labels[:12]
+        assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(12))
+        assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3]] * 3
+    loader = EvalLoader(stream, PREP, batch_size=5, workers=0, bad_images="fail")
+    for _ in range(2):
+        same = EvalLoader(made_split(13), PREP, batch_size=5, workers=0, bad_images="fail")
+        assert_same(loader, same)
+
+
+def test_streams_are_the_same_with_workers_and_processes() -> None:
+    stream = made_stream(23, bad=[8, 9])
+    alone, helped = (training(stream, workers=workers, bad_images="skip") for workers in (0, 2))
+    for epoch in (0, 1):
+        assert_same(alone.epoch(epoch), helped.epoch(epoch))
+    one, two = (EvalLoader(stream, PREP, batch_size=4, workers=workers, bad_images="skip") for workers in (0, 2))
+    assert_same(one, two)
+    shares = [list(training(stream, bad_images="skip", world=World(rank, 2)).epoch(1)) for rank in range(2)]
+    assert_same([joined(list(batches)) for batches in zip(*shares, strict=True)], alone.epoch(1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_of_a_stream_can_be_entered_in_its_middle_and_left(workers: int) -> None:
+    loader = training(made_stream(14), workers=workers)
+    whole = list(loader.epoch(2))
+    next(loader.epoch(1))  # left unfinished
+    assert_same(loader.epoch(2, first_batch=2), whole[2:])
+    assert_same(loader.epoch(2), whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_is_too_short_says_so(workers: int) -> None:
+    stream = made_stream(9, states=14)
+    for batches in (
+        training(stream, workers=workers).epoch(0),
+        iter(EvalLoader(stream, PREP, batch_size=4, workers=workers, bad_images="skip")),
+    ):
+        with pytest.raises(DataError, match=r"^made: expected 14 pictures, got 9: ") as caught:
+            list(batches)
+        assert "\n" not in str(caught.value)

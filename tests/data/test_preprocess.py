@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, centre_crop, random_crop
-from inceptionnet.data.preprocess import TRIES, random_crop_source_px
+from inceptionnet.data.preprocess import TRIES, random_box
 from inceptionnet.errors import ConfigurationError, WeightsError
 
 
@@ -65,11 +66,56 @@ def test_every_size_and_channel_count_works(size: tuple[int, int], resize: Any, 
     picture = Image.new(mode, size, "white")
     channels = len(mode) if mode == "RGB" else 1
     for crop in (0.875, 1.0, 0.01):
-        prep = Preprocessing(75, crop=crop, resize=resize, interpolation="bicubic", channels=channels)
-        found = centre_crop(picture, prep)
-        assert found.shape == (75, 75, channels) and (found == 255).all() and found.flags.writeable
+        for interpolation in ("bicubic", "tf1-bilinear"):
+            prep = Preprocessing(75, crop=crop, resize=resize, interpolation=interpolation, channels=channels)  # type: ignore[arg-type]
+            found = centre_crop(picture, prep)
+            assert found.shape == (75, 75, channels) and (found == 255).all() and found.flags.writeable
     found = random_crop(picture, 75, np.random.default_rng(0), area_min=0.05)
     assert found.shape == (75, 75, channels) and (found == 255).all()
+
+
+# For pixel i of n, TensorFlow 1 looks at i · side / n; Pillow's affine transform at (i + 1/2) · a + c, less half a
+# pixel, so c = (1 - a) / 2. Pillow leaves what is beyond the middle of the last pixel black: a margin is added there.
+def tf1_by_pillow(image: Image.Image, width: int, height: int) -> np.ndarray:
+    wide, high = image.size
+    padded = Image.fromarray(np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)), mode="edge"))
+    a, e = wide / width, high / height
+    moved = (a, 0, (1 - a) / 2 + 1, 0, e, (1 - e) / 2 + 1)
+    found = padded.transform((width, height), Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR)
+    return np.asarray(found).astype(int)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (61, 40), (13, 97), (9, 5), (300, 171)])
+def test_tf1_bilinear_is_pillows_affine_transform(size: tuple[int, int]) -> None:
+    picture = noise(*size)
+    left, top = (int((side - side * 0.875) / 2) for side in size)
+    middle = picture.crop((left, top, size[0] - left, size[1] - top))
+    found = centre_crop(picture, Preprocessing(28, interpolation="tf1-bilinear"))
+    assert np.abs(found - tf1_by_pillow(middle, 28, 28)).max() <= 1
+
+    found = centre_crop(picture, Preprocessing(28, resize="keep-aspect", interpolation="tf1-bilinear"))
+    width, height = (int(32 * side / min(size)) for side in size)
+    left, top = round((width - 28) / 2), round((height - 28) / 2)
+    assert np.abs(found - tf1_by_pillow(picture, width, height)[top : top + 28, left : left + 28]).max() <= 1
+
+    found = random_crop(picture, 28, np.random.default_rng(0), area_min=0.3, interpolation="tf1-bilinear")
+    box = random_box(*size, np.random.default_rng(0), area_min=0.3)
+    assert np.abs(found - tf1_by_pillow(picture.crop(box), 28, 28)).max() <= 1
+
+
+def test_tf1_bilinear_by_hand() -> None:
+    ramp = Image.fromarray(np.array([[0, 30, 60, 90, 120, 150]], np.uint8).repeat(3, 0))
+    prep = Preprocessing(4, crop=1, interpolation="tf1-bilinear", channels=1)
+    # 6 → 4 px: looked at 0, 1.5, 3, 4.5, with no shift by half a pixel.
+    assert centre_crop(ramp, prep)[:, :, 0].tolist() == [[0, 45, 90, 135]] * 4
+    # 2 → 4 px: 0, 0.5, 1 and 1.5, where there is no more than the last pixel.
+    pair = Image.fromarray(np.array([[10, 20], [50, 60]], np.uint8))
+    assert centre_crop(pair, prep)[:, :, 0].tolist() == [
+        [10, 15, 20, 20], [30, 35, 40, 40], [50, 55, 60, 60], [50, 55, 60, 60]
+    ]  # fmt: skip
+    # 8 → 2 px without antialiasing: pixels 0 and 4 as they are.
+    stripes = Image.fromarray(np.array([[0, 255] * 4] * 8, np.uint8))
+    assert not centre_crop(stripes, dataclasses.replace(prep, size_px=2)).any()
 
 
 def boxes(width: int, height: int, count: int = 400, **how: Any) -> np.ndarray:
@@ -78,12 +124,12 @@ def boxes(width: int, height: int, count: int = 400, **how: Any) -> np.ndarray:
     found = []
     ramp = coordinates(width, height)
 
-    def spy(size: Any, resample: Any, box: tuple[int, ...]) -> Image.Image:
+    def spy(box: tuple[int, ...]) -> Image.Image:
         found.append((box[0], box[1], box[2] - box[0], box[3] - box[1]))
         return ramp
 
     picture = Image.new("RGB", (width, height))
-    picture.resize = spy  # type: ignore[assignment, method-assign]
+    picture.crop = spy  # type: ignore[assignment, method-assign]
     for _ in range(count):
         random_crop(picture, 8, rng, **how)
     return np.array(found)
@@ -115,7 +161,10 @@ def test_random_crop_takes_the_first_box_that_fits_else_the_whole() -> None:
 def test_random_crop_is_resized_from_its_box() -> None:
     found = random_crop(coordinates(100, 100), 10, np.random.default_rng(3), area_min=0.3).astype(int)
     left, top, width, height = np.array(boxes_of_one(3))
-    assert abs(found[0, 0, 0] - (left + width / 20)) <= 1 and abs(found[-1, -1, 1] - (top + height - height / 20)) <= 1
+    # Pixel i's middle lies at (i + 1/2) tenths of the box, and the value there is half a pixel less.
+    assert abs(found[2, 6, 0] - (left + width * 0.65 - 0.5)) <= 0.51
+    assert abs(found[2, 6, 1] - (top + height * 0.25 - 0.5)) <= 0.51
+    assert found[..., 0].min() >= left and found[..., 0].max() < left + width  # nothing from outside the box
 
 
 def boxes_of_one(seed: int) -> tuple[int, int, int, int]:
@@ -124,12 +173,6 @@ def boxes_of_one(seed: int) -> tuple[int, int, int, int]:
     sizes = zip(np.rint(np.sqrt(areas * aspects)), np.rint(np.sqrt(areas / aspects)), strict=True)
     width, height = next((int(w), int(h)) for w, h in sizes if w <= 100 and h <= 100)
     return int(right * (101 - width)), int(down * (101 - height)), width, height
-
-
-def test_random_crop_source_is_enough_for_the_smallest_box() -> None:
-    side = random_crop_source_px(299, 0.3)
-    assert side == math.ceil(299 / math.sqrt(0.3 * 3 / 4)) == 631
-    assert boxes(side, side, area_min=0.3, area_max=0.3)[:, 2:].min() >= 298
 
 
 def test_preprocessing_travels_as_json() -> None:

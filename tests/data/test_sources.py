@@ -275,9 +275,9 @@ def test_refused_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_source("digit")
     with pytest.raises(DataError, match=r"nowhere: expected .*check the path$"):
         open_source(tmp_path / "nowhere")
-    (tmp_path / "set.tar").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"got a \.tar file"):
-        open_source(tmp_path / "set.tar")
+    (tmp_path / "set.7z").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"got a \.7z file"):
+        open_source(tmp_path / "set.7z")
     (tmp_path / "set.zip").write_bytes(b"x")
     with pytest.raises(DataError, match="expected a zip file, got one that cannot be opened"):
         open_source(tmp_path / "set.zip")

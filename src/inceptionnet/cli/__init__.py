@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 import inceptionnet
+from inceptionnet.cli.check import check
 from inceptionnet.cli.evaluate import evaluate
 from inceptionnet.cli.models import models
 from inceptionnet.cli.predict import predict
+from inceptionnet.cli.recipes import recipes
 from inceptionnet.cli.show import show
 from inceptionnet.cli.train import train
 from inceptionnet.errors import InceptionNetError, Interrupted
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, show, train, evaluate, predict):
+for command in (models, show, recipes, check, train, evaluate, predict):
     app.command()(command)
 
 
@@ -54,12 +56,12 @@ def main() -> None:
         _fail(str(error), 2)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see inceptionnet --help", 2)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
     except BrokenPipeError:
         # Whoever read standard output has gone, as `head` does; nothing is left to be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if code == 130:  # what typer makes of Ctrl-C
+        _fail("stopped", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

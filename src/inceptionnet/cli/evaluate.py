@@ -19,11 +19,15 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Evaluate a network: top-1, top-5 and cross-entropy, class by class; one centre crop a picture."""
+    """Evaluate a network: top-1, top-5 and cross-entropy, class by class; one centre crop a picture.
+
+    Under torchrun (as train) every process takes its share, and every picture counts once.
+    """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.sources import open_source
     from inceptionnet.devices import pick_device
+    from inceptionnet.distributed import joined_world
     from inceptionnet.evaluate.evaluation import evaluate, matched_labels
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
@@ -34,12 +38,17 @@ def evaluate(
     source = open_source(data, seed=record.provenance.get("seed", 0))
     name, pictures = source.pick(split)
     labels_of = matched_labels(source.classes, record.classes)
-    model = load_model(file).to(pick_device(device))
-    loader = EvalLoader(
-        pictures, record.preprocessing, batch_size=batch_size, workers=default_workers(workers), bad_images="skip"
-    )
-    with Bar(len(pictures), f"evaluating on {name}") as bar:
-        result = evaluate(model, loader, record.preprocessing, record.classes, labels_of=labels_of, advance=bar.advance)
+    with joined_world() as world:
+        model = load_model(file).to(pick_device(device))
+        workers = default_workers(workers)
+        prep = record.preprocessing
+        loader = EvalLoader(pictures, prep, batch_size=batch_size, workers=workers, bad_images="skip", world=world)
+        with Bar(len(pictures), f"evaluating on {name}", shown=world.is_main) as bar:
+            result = evaluate(
+                model, loader, prep, record.classes, labels_of=labels_of, advance=bar.advance, world=world
+            )
+        if not world.is_main:
+            return
     figures = {
         "weights": str(file),
         "network": record.configuration.name,

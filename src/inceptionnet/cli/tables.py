@@ -33,7 +33,7 @@ def print_table(
         console.print(Text(title, style="bold"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=i in right or i == 0)
+        table.add_column(Text(name), justify="right" if i in right else "left", no_wrap=i in right or i == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

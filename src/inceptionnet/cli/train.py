@@ -1,4 +1,4 @@
-"""`inceptionnet train DATA`: from labelled pictures to a run folder."""
+"""`inceptionnet train DATA`: from labelled pictures to a run folder, or on with one that stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BadImages, BatchSize, Device, Workers, default_workers
+from inceptionnet.cli.options import Device, Workers, default_workers
 from inceptionnet.errors import ConfigurationError
 
 
@@ -21,46 +21,94 @@ def _list_settings(wanted: bool) -> None:
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="digits, a folder of class folders (split or not), a .zip of one, or a "
-                                             "folder of .parquet files.")],
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    data: Annotated[str | None, typer.Argument(help="digits, a folder of class folders (split or not), a .zip of one, "
+                                                    "a folder of .parquet or .tar files, or a stream: hf:OWNER/NAME, "
+                                                    "https://…/train-{000..099}.tar.")] = None,
     model: Annotated[str | None, typer.Option(help="A network; left out, the one in --weights.")] = None,
-    epochs: Annotated[int, typer.Option(help="Times through all pictures.")] = 30,
-    batch_size: BatchSize = 32,
+    recipe: Annotated[str | None, typer.Option(help="default, paper (the network's paper's) or finetune (from "
+                                                    "--weights); see inceptionnet recipes.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through all pictures; left out, the recipe's.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures a step, over all processes and parts together.")] = 32,
+    accumulate: Annotated[int, typer.Option(help="Parts that a step is computed in, where memory is short.")] = 1,
     size: Annotated[int | None, typer.Option(help="Height and width that pictures are brought to, px; left out, the "
                                                   "network's own.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on every number of filters.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from this weights file or run folder.")] = None,
+    bn: Annotated[str | None, typer.Option(help="Batch norm's statistics: update, freeze (keep those of --weights) or "
+                                                "recalibrate (measured anew before each evaluation).")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and all chance.")] = 0,
-    workers: Workers = None,
-    bad_images: BadImages = "fail",
-    device: Device = "auto",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
                                                        "recipe, see --settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    repeat: Annotated[Path | None, typer.Option(help="Run the training of this run folder again.")] = None,
+    bad_images: Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name "
+                                                 "them.")] = "fail",
+    workers: Workers = None,
+    device: Device = "auto",
     list_settings: Annotated[bool, typer.Option("--settings", callback=_list_settings, is_eager=True,
                                                 help="List the recipe's settings and exit.")] = False,
 ) -> None:  # fmt: skip
-    """Train a network on labelled pictures and leave a run folder with weights, metrics and pictures of both."""
+    """Train a network on labelled pictures and leave a run folder with weights, metrics and pictures of both.
+
+    Ctrl-C finishes the step and saves; --resume --out RUN goes on from there, after a crash too. In several processes:
+    torchrun --nproc-per-node N -m inceptionnet train …
+    """
     if bad_images not in ("fail", "skip"):
         raise ConfigurationError(f"--bad-images is {bad_images!r}; expected fail or skip")
+    if resume or repeat:
+        _refuse_others(context, "--resume" if resume else "--repeat", "repeat" if not resume else "resume")
+    elif data is None:
+        raise ConfigurationError("expected DATA to train on, got none; name it, or --resume the run in --out")
 
-    from inceptionnet.train.loop import Plan, train
+    from inceptionnet.distributed import joined_world
+    from inceptionnet.train import loop
+    from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings
     from inceptionnet.train.run import weights_of
 
-    plan = Plan(
-        data=data,
-        model=model,
-        epochs=epochs,
-        batch_size=batch_size,
-        size=size,
-        width=width,
-        weights=str(weights_of(weights)) if weights else None,
-        seed=seed,
-        workers=default_workers(workers),
-        bad_images="skip" if bad_images == "skip" else "fail",
-        device=device,
-        settings=parse_settings(settings or []),
-    )
-    evaluation = train(plan, out)
-    print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out pictures")
+    machine = {"workers": default_workers(workers), "device": device}
+    if not resume or _given(context, "bad_images"):
+        machine["bad_images"] = bad_images
+    asked = parse_settings(settings or [])
+    if bn is not None:
+        asked = {"batch_norm.mode": bn, **asked}
+    with joined_world() as world:
+        if resume:
+            evaluation = loop.resume(out, world, **machine)
+        elif repeat:
+            evaluation = loop.repeat(repeat, out, world, **machine)
+        else:
+            plan = Plan(
+                data=str(data),
+                model=model,
+                recipe=recipe,
+                epochs=epochs,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                size=size,
+                width=width,
+                weights=str(weights_of(weights)) if weights else None,
+                seed=seed,
+                settings=asked,
+                **machine,  # type: ignore[arg-type]
+            )
+            evaluation = loop.train(plan, out, world)
+        if world.is_main:
+            print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out pictures")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether the user wrote the option, rather than its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_others(context: typer.Context, option: str, own: str) -> None:
+    """An option that the run folder decides, given all the same, would be ignored; better say so."""
+    free = {own, "out", "workers", "device", "bad_images"}
+    extra = sorted(name for name in context.params if name not in free and _given(context, name))
+    if extra:
+        names = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in extra)
+        raise ConfigurationError(f"{option} takes everything from the run folder; leave out {names}")

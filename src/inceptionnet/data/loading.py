@@ -1,4 +1,4 @@
-"""Split → batches of uint8 pictures for the device, the same ones whatever the number of worker processes.
+"""Split → batches of uint8 pictures for the device, the same ones whatever the number of workers and processes.
 
 A training batch is a function of (seed, epoch, position): the order comes from the generator (seed, epoch), what is
 done to a picture from the generator (seed, epoch, index). So a run resumed within an epoch misses and repeats nothing.
@@ -9,25 +9,23 @@ the one PictureError it is, or left out and listed. It is never replaced by anot
 from __future__ import annotations
 
 import os
+import signal
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from inceptionnet.data.augment import training_crop
 from inceptionnet.data.decode import check_channels, decode
-from inceptionnet.data.preprocess import (
-    Augment,
-    Pixels,
-    Preprocessing,
-    centre_crop,
-    random_crop,
-    random_crop_source_px,
-)
-from inceptionnet.data.splits import Split
+from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
+from inceptionnet.data.splits import AnySplit, Picture, Split
+from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError, PictureError
 
 BadImages = Literal["fail", "skip"]
@@ -35,37 +33,66 @@ BadImages = Literal["fail", "skip"]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Shapes: pictures (N, C, H, W) uint8 in channels-last memory, labels (N,) int64, indices (N,) int64.
+    """This process's share of the pictures of one step.
 
-    `indices` are positions in the split; `bad` lists (name, reason) of the pictures left out, so N may be 0.
+    Shapes: pictures (N, C, H, W) uint8 in channels-last memory, labels (N,) int64, draws (N, D) float32 for
+    `augment.to_input`. N may be 0.
     """
 
     pictures: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    """(N,) int64: positions in the split."""
+    rows: torch.Tensor
+    """(N,) int64: positions among the `planned` pictures of the step."""
+    draws: torch.Tensor
+    planned: int
+    """Pictures of the step over all processes, those that turn out bad with them."""
     bad: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of the pictures left out."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-_Key: TypeAlias = tuple[int, int]  # epoch, index
-_Sample: TypeAlias = tuple[Pixels | None, int, int, str]  # pixels, label, index, why there are no pixels
-_Parts: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, str]]]
+class _Key(NamedTuple):
+    """What a worker is asked for; a stream's picture is in it, since it cannot be asked for by its position."""
+
+    epoch: int
+    row: int
+    position: int
+    item: Picture | None = None
+
+
+class _Sample(NamedTuple):
+    key: _Key
+    name: str
+    label: int
+    pixels: Pixels | None
+    draws: npt.NDArray[np.float32]
+    why: str  # there are no pixels
+
+
+_Parts: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[str, str]]]
 
 
 class TrainLoader:
-    """Shuffled, cropped and mirrored batches, one epoch after the other, from workers that live as long as this does.
+    """Shuffled crops in batches, one epoch after the other, from workers that live as long as this does.
 
     The last batch is left out where it would hold one picture, which batch normalisation cannot train on.
     Every planned batch is yielded, so that step numbers, `len` and resuming agree, even where bad pictures leave it
     with one picture or none: check `len(batch)` before training on it.
+
+    Args:
+        batch_size: pictures of a step, over all processes and parts together.
+        parts: each step is computed in so many parts of even size, one after the other (see `parts_of`).
+
     Raises: PictureError where bad_images is "fail", DataError where a whole epoch has no picture that can be decoded.
     """
 
     def __init__(
         self,
-        split: Split,
+        split: AnySplit,
         prep: Preprocessing,
         augment: Augment,
         *,
@@ -73,9 +100,11 @@ class TrainLoader:
         seed: int,
         workers: int,
         bad_images: BadImages,
+        parts: int = 1,
+        world: World = ALONE,
     ) -> None:
-        self._plan = _Plan(len(split), batch_size, seed)
-        self._batches = _Batches(_Pictures(split, prep, augment, seed), self._plan, workers, bad_images)
+        self._plan = _Plan(split, batch_size, seed, parts, world)
+        self._batches = _Batches(_Pictures(_here(split), prep, augment, seed), self._plan, workers, bad_images)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -86,16 +115,23 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Centre crops in the split's order, every picture once; iterate as often as needed.
+    """Centre crops in the split's order, every picture once over all processes; iterate as often as needed.
 
     Raises: PictureError where bad_images is "fail", DataError where no picture can be decoded.
     """
 
     def __init__(
-        self, split: Split, prep: Preprocessing, *, batch_size: int, workers: int, bad_images: BadImages
+        self,
+        split: AnySplit,
+        prep: Preprocessing,
+        *,
+        batch_size: int,
+        workers: int,
+        bad_images: BadImages,
+        world: World = ALONE,
     ) -> None:
-        self._plan = _Plan(len(split), batch_size, seed=None)
-        self._batches = _Batches(_Pictures(split, prep, None, 0), self._plan, workers, bad_images)
+        self._plan = _Plan(split, batch_size, None, 1, world)
+        self._batches = _Batches(_Pictures(_here(split), prep, None, 0), self._plan, workers, bad_images)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -104,73 +140,102 @@ class EvalLoader:
         return self._batches.run()
 
 
-def normalise(pictures: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
-    """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory order."""
-    mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
-    return (pictures.float() - mean) / std
+def parts_of(planned: int, parts: int) -> list[range]:
+    """The rows of each part of a step: as even as can be, and never a part of one picture."""
+    count = max(1, min(parts, planned // 2))
+    return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
 
 
 class _Plan(Sampler[list[_Key]]):
     """Which pictures make up which batch: shuffled by (seed, epoch), or in order where there is no seed."""
 
-    def __init__(self, pictures: int, batch_size: int, seed: int | None) -> None:
-        self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
+    def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
+        self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
         self.epoch = self.first = 0
-        lonely = seed is not None and batch_size > 1 and pictures % batch_size == 1
-        self.total = -(-pictures // batch_size) - lonely
+        lonely = seed is not None and batch_size > 1 and len(split) % batch_size == 1
+        self.total = -(-len(split) // batch_size) - lonely
 
     def __len__(self) -> int:
         return self.total - self.first
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        epoch, order = self.epoch, np.arange(self.pictures)
+        if not isinstance(self.split, Split):
+            yield from self._streamed()
+            return
+        epoch, order = self.epoch, np.arange(len(self.split))
         if self.seed is not None:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
         for batch in range(self.first, self.total):
-            yield [(epoch, int(i)) for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [_Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
+
+    def planned(self, batch: int) -> int:
+        return min(self.batch_size, len(self.split) - batch * self.batch_size)
+
+    def _mine(self, planned: int) -> list[int]:
+        return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
+
+    def _streamed(self) -> Iterator[list[_Key]]:
+        """Every process reads the whole stream and keeps its own rows: the same batches, whatever their number."""
+        assert not isinstance(self.split, Split)
+        with closing(self.split.iterate(self.epoch, self.seed)) as pictures:
+            for batch in range(self.total):
+                planned = self.planned(batch)
+                mine = set(self._mine(planned))
+                items = [(row, next(pictures)) for row in range(planned)]
+                if batch >= self.first:
+                    start = batch * self.batch_size
+                    yield [_Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
 
 
 @dataclass(eq=False)
 class _Pictures(Dataset[_Sample]):
-    """(epoch, index) → one picture as the network is to see it; runs in the workers."""
+    """Key → one picture as the network is to see it; runs in the workers."""
 
-    split: Split
+    split: Split | None  # None: keys bring their pictures
     prep: Preprocessing
     augment: Augment | None
     seed: int
 
     def __getitem__(self, key: _Key) -> _Sample:
-        epoch, index = key
-        name, label, pixels, why = self.split.names[index], int(self.split.labels[index]), None, ""
+        draws, pixels, why = np.zeros(len(CHANGES), np.float32), None, ""
+        if key.item is None:
+            assert self.split is not None
+            name, label, data = self.split.names[key.position], int(self.split.labels[key.position]), None
+        else:
+            name, label, data = key.item
         try:
-            data = self.split.read(index)
+            if self.split is not None:
+                data = self.split.read(key.position)
+            assert data is not None
             if self.augment is None:
                 pixels = centre_crop(decode(data, channels=self.prep.channels, name=name), self.prep)
             else:
-                rng = np.random.default_rng((self.seed, epoch, index))
-                pixels = self._augmented(data, name, self.augment, rng)
+                rng = np.random.default_rng((self.seed, key.epoch, key.position))
+                draws = draw(rng)
+                pixels = training_crop(data, self.prep, self.augment, rng, name=name)
         except PictureError as error:
             why = str(error).removeprefix(f"{name}: ")
-        return pixels, label, index, why
-
-    def _augmented(self, data: bytes, name: str, augment: Augment, rng: np.random.Generator) -> Pixels:
-        prep, area_min = self.prep, augment.area_min
-        image = decode(
-            data, channels=prep.channels, name=name, at_least_px=random_crop_source_px(prep.size_px, area_min)
-        )
-        mirrored = rng.random() < 0.5  # drawn even where it is not used: the boxes stay the same without flips
-        pixels = random_crop(image, prep.size_px, rng, area_min=area_min, interpolation=prep.interpolation)
-        return pixels[:, ::-1] if augment.flip and mirrored else pixels
+        return _Sample(key._replace(item=None), name, label, pixels, draws, why)
 
     def collate(self, samples: list[_Sample]) -> _Parts:
-        good = [(pixels, label, index) for pixels, label, index, _ in samples if pixels is not None]
+        good = [sample for sample in samples if sample.pixels is not None]
         stacked = np.empty((len(good), self.prep.size_px, self.prep.size_px, self.prep.channels), np.uint8)
-        for row, (pixels, *_) in zip(stacked, good, strict=True):
-            row[:] = pixels
-        labels = torch.tensor([label for _, label, _ in good], dtype=torch.int64)
-        indices = torch.tensor([index for _, _, index in good], dtype=torch.int64)
-        bad = [(index, why) for pixels, _, index, why in samples if pixels is None]
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2), labels, indices, bad
+        for row, sample in zip(stacked, good, strict=True):
+            assert sample.pixels is not None
+            row[:] = sample.pixels
+        labels, indices, rows = (
+            torch.tensor(values, dtype=torch.int64)
+            for values in (
+                [sample.label for sample in good],
+                [sample.key.position for sample in good],
+                [sample.key.row for sample in good],
+            )
+        )
+        draws = np.stack([sample.draws for sample in good]) if good else np.zeros((0, len(CHANGES)), np.float32)
+        bad = [(sample.name, sample.why) for sample in samples if sample.pixels is None]
+        pictures = torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        return pictures, labels, indices, rows, torch.from_numpy(draws), bad
 
 
 class _Batches:
@@ -180,7 +245,7 @@ class _Batches:
         check_channels(pictures.prep.channels)
         # More processes than cores or batches only take memory, and the batches are the same.
         workers = min(workers, _cores(), plan.total)
-        self.names, self.plan, self.bad_images = pictures.split.names, plan, bad_images
+        self.plan, self.bad_images = plan, bad_images
         self.loader: DataLoader[_Sample] = DataLoader(
             pictures,
             batch_sampler=plan,
@@ -188,6 +253,7 @@ class _Batches:
             collate_fn=pictures.collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_deaf_to_ctrl_c,
             generator=torch.Generator(),  # else every pass takes a number from the generator that drives dropout
         )
         # The registered reference keeps the loader out of any dying cycle of references (a caught PictureError's
@@ -198,16 +264,27 @@ class _Batches:
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first
         decoded, left_out = 0, 0
-        for pictures, labels, indices, failures in self.loader:
-            bad = tuple((self.names[index], why) for index, why in failures)
+        for number, (pictures, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
+            bad = tuple(failures)
             if bad and self.bad_images == "fail":
                 name, why = bad[0]
                 raise PictureError(f"{name}: {why}; remove the file, or leave such pictures out with --bad-images skip")
-            decoded, left_out = decoded + len(labels), left_out + len(bad)
-            yield Batch(pictures, labels, indices, bad)
-        if left_out and not decoded and not first:
+            batch = Batch(pictures, labels, indices, rows, draws, self.plan.planned(number), bad)
+            decoded, left_out = decoded + len(batch), left_out + len(bad)
+            yield batch
+        if left_out and not decoded and not first and self.plan.world.size == 1:
             name, why = bad[-1]
             raise DataError(f"expected pictures, got {left_out} of which none can be decoded, such as {name} ({why})")
+
+
+def _here(split: AnySplit) -> Split | None:
+    """The split, if workers can read from it; a stream's connections stay in the main process."""
+    return split if isinstance(split, Split) else None
+
+
+def _deaf_to_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; it is for the main one, which still needs its pictures."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _let_go(loader: DataLoader[_Sample]) -> None:

@@ -7,7 +7,6 @@ a worker process that is spawned, not forked, gets its own copy.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from inceptionnet.data.splits import SPLIT_NAMES, Split
+from inceptionnet.data.names import split_of_file
+from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, PictureError, missing_extra
 
 IMAGE_COLUMNS = ("image", "img")
@@ -56,8 +56,7 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
         raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
     groups: dict[str, list[Path]] = {}
     for path in files:
-        match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", path.name.lower())
-        groups.setdefault(SPLIT_NAMES[match[1]] if match else "", []).append(path)
+        groups.setdefault(split_of_file(path.name), []).append(path)
     ignored = []
     if len(groups) > 1 and "" in groups:
         ignored.append(f"{', '.join(path.name for path in groups.pop(''))} ignored: not named after a split")

@@ -2,7 +2,8 @@
 
 Source: the released TensorFlow preprocessing ("squash") and its PyTorch ports ("keep-aspect"). Both are here by name
 because a checkpoint's accuracy depends on which one it gets. Pillow's filters widen when they shrink a picture
-(antialiasing); TensorFlow 1's did not, which costs or gains some tenths of a per cent either way.
+(antialiasing); TensorFlow 1's did not, which costs or gains some tenths of a per cent either way: "tf1-bilinear".
+What is drawn at random for a training picture is drawn here, in the worker process; augment.py applies it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,23 @@ from PIL import Image
 from inceptionnet.errors import ConfigurationError, WeightsError
 
 Resize = Literal["squash", "keep-aspect"]
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "tf1-bilinear"]
+AnyInterpolation = Literal[Interpolation, "nearest", "area"]
+Color = Literal["none", "fast", "full"]
+TrainInterpolation = Literal["same", "random"]
 Pixels = npt.NDArray[np.uint8]  # (H, W, C)
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 TRIES = 100
 ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3  # width / height
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RANDOM_INTERPOLATIONS: tuple[AnyInterpolation, ...] = ("bilinear", "nearest", "bicubic", "area")
+CHANGES = ("mirror", "order", "brightness", "saturation", "hue", "contrast")  # what the columns of `draw` decide
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,9 @@ class Preprocessing:
 
     squash: the middle `crop` of each side, resized to a square whatever its aspect (released TensorFlow evaluation).
     keep-aspect: the short side resized to round(size_px / crop), then the middle square (PyTorch ports).
+    tf1-bilinear: TensorFlow 1's resize_bilinear, without half-pixel centres and without antialiasing: pixel i of the
+    result is what lies at i · (source side / size), no further than the last row or column; rounded to whole grey
+    values at the end, which TensorFlow left out.
     mean, std: of pictures in [0, 1], per channel, or one value for all; 0.5 and 0.5 give [-1, 1].
     Raises: ConfigurationError for values that cannot be used.
     """
@@ -85,24 +100,39 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to a picture: a random box of at least `area_min` of its area, mirrored half of the time."""
+    """What training does to a picture: a random box of at least `area_min` of its area, mirrored half of the time.
+
+    color: the released distortions; "fast" is brightness and saturation, "full" also hue and contrast.
+    interpolation: "same" as the preprocessing's, or for each picture one of four at "random", as released with "full".
+    Raises: ConfigurationError for values that cannot be used.
+    """
 
     area_min: float = 0.4
     flip: bool = True
+    color: Color = "none"
+    interpolation: TrainInterpolation = "same"
 
     def __post_init__(self) -> None:
         usable = _is_number(self.area_min) and 0 < self.area_min <= 1
         _require("area_min", "a number in (0, 1]", self.area_min, usable, what="augment")
+        for name, known in (("color", get_args(Color)), ("interpolation", get_args(TrainInterpolation))):
+            value = getattr(self, name)
+            _require(name, " or ".join(known), value, value in known, what="augment")
+
+
+def draw(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Numbers in [0, 1) for one picture, one for each of CHANGES; all are drawn, whichever a run makes use of."""
+    return rng.random(len(CHANGES), np.float32)
 
 
 def centre_crop(image: Image.Image, prep: Preprocessing) -> Pixels:
     """The evaluation crop. Shapes: image of any size → (size_px, size_px, C)."""
     width, height = image.size
-    size, resample = prep.size_px, _FILTERS[prep.interpolation]
+    size = prep.size_px
     if prep.resize == "squash":
         left, top = (int((side - side * prep.crop) / 2) for side in (width, height))  # as tf.image.central_crop rounds
         cropped = image.crop((left, top, width - left, height - top))
-        return _pixels(cropped.resize((size, size), resample))
+        return resize(cropped, size, prep.interpolation)
     # Only the square is resized, so that a 1×2000 px picture needs no strip of 684 000 px. The numbers are those of
     # resizing the whole, but for bicubic overshoot at pure black and white, which Pillow clips between its two passes.
     short = round(size / prep.crop)
@@ -112,7 +142,7 @@ def centre_crop(image: Image.Image, prep: Preprocessing) -> Pixels:
         (start * side / whole, (start + size) * side / whole)
         for start, side, whole in zip(starts, (width, height), resized, strict=True)
     )
-    return _pixels(image.resize((size, size), resample, box=(x0, y0, min(x1, width), min(y1, height))))
+    return resize(image, size, prep.interpolation, (x0, y0, min(x1, width), min(y1, height)))
 
 
 def random_crop(
@@ -123,31 +153,64 @@ def random_crop(
     area_min: float,
     area_max: float = 1.0,
     aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
-    interpolation: Interpolation = "bilinear",
+    interpolation: AnyInterpolation = "bilinear",
 ) -> Pixels:
-    """The Inception training crop: a random box of the picture, resized to a square.
+    """The Inception training crop of a decoded picture: a `random_box` of it, cut out and resized to a square.
+
+    Shapes: image of any size → (size_px, size_px, C).
+    """
+    box = random_box(*image.size, rng, area_min=area_min, area_max=area_max, aspect=aspect)
+    return resize(image.crop(box), size_px, interpolation)
+
+
+def random_box(
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    *,
+    area_min: float,
+    area_max: float = 1.0,
+    aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
+) -> Box:
+    """The box of a training crop within a picture of `width` × `height` px.
 
     Paper: [v1] section 6, area spread evenly over [area_min, area_max] of the picture's; width / height is spread
     evenly over `aspect`, and the first of 100 boxes that fits is taken, else the whole picture, as in TensorFlow's
     sample_distorted_bounding_box (which spreads the height evenly, not the area). Every call takes as much from `rng`.
-    Shapes: image of any size → (size_px, size_px, C).
     """
-    width, height = image.size
-    areas = width * height * rng.uniform(area_min, area_max, TRIES)
-    aspects = rng.uniform(*aspect, TRIES)
+    areas = width * height * (area_min + (area_max - area_min) * rng.random(TRIES))
+    aspects = aspect[0] + (aspect[1] - aspect[0]) * rng.random(TRIES)
     right, down = rng.random(2)
-    widths, heights = np.rint(np.sqrt(areas * aspects)), np.rint(np.sqrt(areas / aspects))
-    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
-    first = int(fits.argmax())
-    box_width, box_height = (int(widths[first]), int(heights[first])) if fits[first] else (width, height)
+    for area, ratio in zip(areas.tolist(), aspects.tolist(), strict=True):  # mostly the first or second fits
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 1 <= box_width <= width and 1 <= box_height <= height:
+            break
+    else:
+        box_width, box_height = width, height
     left, top = int(right * (width - box_width + 1)), int(down * (height - box_height + 1))
-    box = (left, top, left + box_width, top + box_height)
-    return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
+    return left, top, left + box_width, top + box_height
 
 
-def random_crop_source_px(size_px: int, area_min: float) -> int:
-    """The short side from which on even the smallest training crop has `size_px` pixels: decode's `at_least_px`."""
-    return math.ceil(size_px / math.sqrt(area_min * ASPECT_MIN))
+def resize(
+    image: Image.Image,
+    size_px: int,
+    interpolation: AnyInterpolation,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
+    """What is in `box` (left, top, right, bottom in px, else all) as a square. Shapes: → (size_px, size_px, C)."""
+    if interpolation != "tf1-bilinear":
+        return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
+    left, top, right, bottom = box or (0, 0, *image.size)
+    values: npt.NDArray[Any] = _pixels(image)
+    for axis, (start, end) in enumerate(((top, bottom), (left, right))):
+        last = values.shape[axis] - 1
+        at = np.minimum(start + np.arange(size_px) * ((end - start) / size_px), last)
+        low = at.astype(np.intp)
+        part = (at - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        near, far = (values.take(i, axis).astype(np.float32) for i in (low, np.minimum(low + 1, last)))
+        values = near + (far - near) * part
+    rounded: Pixels = np.rint(values).astype(np.uint8)
+    return rounded
 
 
 def _pixels(image: Image.Image) -> Pixels:

@@ -1,6 +1,6 @@
-"""Where labelled pictures come from: the built-in digits, a folder, a zip file, or parquet files.
+"""Where labelled pictures come from: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
 
-Every kind ends as encoded picture files in memory or on disk, read one at a time, so decoding is one path (decode.py).
+Every kind ends as encoded picture files that are read one at a time, so decoding is one path (decode.py).
 The layouts are the usual ones: CLASS/picture.jpg, or SPLIT/CLASS/picture.jpg with train, val (valid, validation), test.
 """
 
@@ -16,28 +16,38 @@ import numpy as np
 from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
+from inceptionnet.data.names import EXTENSIONS, expand
 from inceptionnet.data.parquet import read_parquet
+from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import SPLIT_NAMES, Source, Split, make_source
 from inceptionnet.errors import DataError, missing_extra, nearest
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-KINDS = "digits, a folder of class folders, a .zip of one, or a folder of .parquet files"
+KINDS = "digits, a folder of class folders, a .zip of one, .parquet files, or .tar shards (a folder, a file, a pattern)"
+STREAMS = ("hf:", "http://", "https://")
 
 
 def open_source(data: str | Path, *, seed: int = 0) -> Source:
-    """The data set at `data`: `digits`, a folder, a .zip or a folder of .parquet files (a folder `digits`: ./digits).
+    """The data set at `data`: `digits`, a folder, a .zip, .parquet files, .tar shards (a folder `digits`: ./digits).
 
-    `seed` decides which pictures are held out where the data set has neither val nor test (see splits.hold_out).
+    Shards are a folder of them, one, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and the URLs of
+    shards are streamed (see streams.py). `seed` decides which pictures are held out where the data set has neither val
+    nor test (see splits.hold_out).
     Raises: DataError, one line, for everything that cannot be trained on; MissingExtraError for a missing reader.
     """
-    if str(data) == "digits":
-        return _digits(seed)
     where, path = str(data), Path(data)
+    if where == "digits":
+        return _digits(seed)
+    if where.startswith(STREAMS):
+        from inceptionnet.data.streams import open_stream
+
+        return open_stream(where)
     try:
         is_folder = path.stat() and path.is_dir()
     except (FileNotFoundError, NotADirectoryError, ValueError):
+        if "{" in where:
+            return _from_shards([Path(name) for name in expand(where)], where, path.name, seed)
         hint = nearest(where, ["digits"])
         guess = f" ({hint})" if hint.startswith("did you mean") else ""
         raise DataError(f"{where}: expected {KINDS}, got nothing by that name: check the path{guess}") from None
@@ -45,14 +55,28 @@ def open_source(data: str | Path, *, seed: int = 0) -> Source:
         raise DataError(f"{where}: expected {KINDS}, got {error.strerror}: check its permissions") from None
     title = path.resolve().name
     if is_folder:
-        files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-        if files:
+        if files := _files(path, "*.parquet"):
             classes, found, ignored = read_parquet(files, where)
             return make_source(where, title, classes, found, seed=seed, ignored=ignored)
-        return _from_tree(where, title, list_folder(path), seed)
+        tree = list_folder(path)
+        # Beside pictures, a .tar is what they were unpacked from.
+        if (shards := _files(path, "*.tar")) and not any(map(_is_picture, tree.files)):
+            return _from_shards(shards, where, title, seed)
+        return _from_tree(where, title, tree, seed)
     if path.suffix.lower() == ".zip":
         return _from_tree(where, title, list_zip(path), seed)
+    if path.suffix.lower() == ".tar":
+        return _from_shards([path], where, title, seed)
     raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it or give its folder")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) or sorted(folder.glob(f"data/{pattern}"))
+
+
+def _from_shards(shards: list[Path], where: str, title: str, seed: int) -> Source:
+    classes, found, ignored = read_shards(shards, where)
+    return make_source(where, title, classes, found, seed=seed, ignored=ignored)
 
 
 def _digits(seed: int) -> Source:
@@ -87,7 +111,7 @@ class _ByName:
 
 def _from_tree(where: str, title: str, tree: Tree, seed: int) -> Source:
     """The one layout rule for folders and zips; a picture's name is its path below the folder the layout starts in."""
-    pictures = [file for file in tree.files if PurePosixPath(file).suffix.lower() in EXTENSIONS]
+    pictures = list(filter(_is_picture, tree.files))
     if not pictures:
         raise DataError(
             f"{where}: expected pictures ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
@@ -163,6 +187,10 @@ def _ignored(tree: Tree, pictures: list[str], members: dict[str, list[str]]) -> 
     kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])
     notes = [f"{outside} pictures outside the class folders ignored"] if outside else []
     return notes + ([f"{len(others)} files that are not pictures ignored ({kinds})"] if others else [])
+
+
+def _is_picture(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in EXTENSIONS
 
 
 def _parent(path: str) -> str:

@@ -7,8 +7,9 @@ one between training and validation, and a folder, its copy and its zip are spli
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ from inceptionnet.errors import DataError
 VAL_SHARE = 0.2
 # What folders and files call a split → what this package calls it.
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# A stream is shuffled by holding this much of it back and handing out any of it, so nothing moves much farther.
+BUFFER_PICTURES, BUFFER_BYTES = 1000, 2**29
+
+Picture: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,72 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
+class StreamSplit:
+    """Pictures that come one after the other and cannot be asked for by number.
+
+    They lie in `shards` parts; `read(shard)` gives those of one part in their order, `length` is how many there are
+    in all. Both belong in the main process: it may hold connections and threads, which no fork survives.
+    """
+
+    title: str
+    length: int
+    shards: int
+    read: Callable[[int], Iterator[Picture]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def iterate(self, epoch: int, seed: int | None) -> Generator[Picture, None, None]:
+        """One pass: in order where there is no seed, else in an order that is a function of (seed, epoch) only.
+
+        Shuffled are the shards, then the pictures as far as a buffer of BUFFER_PICTURES or BUFFER_BYTES reaches.
+        Raises: DataError where the stream breaks off, or holds fewer or more pictures than `length`.
+        """
+        if seed is None:
+            pictures = self._read(range(self.shards))
+        else:
+            rng = np.random.default_rng((seed, epoch))
+            pictures = _shuffled(self._read(rng.permutation(self.shards).tolist()), rng)
+        count = 0
+        for picture in pictures:
+            count += 1
+            if count > self.length:
+                break
+            yield picture
+        if count != self.length:
+            got = "more" if count > self.length else str(count)
+            raise DataError(f"{self.title}: expected {self.length} pictures, got {got}: correct the number it states")
+
+    def _read(self, order: Iterable[int]) -> Iterator[Picture]:
+        for shard in order:
+            yield from self.read(shard)
+
+
+def _shuffled(pictures: Iterable[Picture], rng: np.random.Generator) -> Iterator[Picture]:
+    """Every picture once, each drawn at random from those that are held back."""
+    held: list[Picture] = []
+    held_bytes = 0
+
+    def drawn() -> Picture:
+        nonlocal held_bytes
+        i = int(rng.integers(len(held)))
+        held[i], held[-1] = held[-1], held[i]
+        held_bytes -= len(held[-1][2])
+        return held.pop()
+
+    for picture in pictures:
+        held.append(picture)
+        held_bytes += len(picture[2])
+        while len(held) > BUFFER_PICTURES or held_bytes > BUFFER_BYTES:
+            yield drawn()
+    while held:
+        yield drawn()
+
+
+AnySplit: TypeAlias = Split | StreamSplit
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """A data set: class names in label order, its splits ("train", "val", "test"), how they came about (`note`).
 
@@ -49,17 +120,22 @@ class Source:
 
     title: str
     classes: tuple[str, ...]
-    splits: Mapping[str, Split]
+    splits: Mapping[str, AnySplit]
     note: str
     suggestions: Mapping[str, object] = field(default_factory=dict)
 
-    def pick(self, split: str) -> tuple[str, Split]:
+    def pick(self, split: str) -> tuple[str, AnySplit]:
         """The name and the pictures of a split: `auto` is test, else val; `all` is every picture.
 
-        Raises: DataError for a split that is not there.
+        Raises: DataError for a split that is not there, and for `all` of a stream.
         """
         if split == "all":
-            return split, _joined(list(self.splits.values()))
+            whole = [one for one in self.splits.values() if isinstance(one, Split)]
+            if len(whole) < len(self.splits):
+                raise DataError(
+                    f"{self.title}: expected one split of a stream, got all: use {' or '.join(self.splits)}"
+                )
+            return split, _joined(whole)
         name = ("test" if "test" in self.splits else "val") if split == "auto" else split
         if name not in self.splits:
             raise DataError(f"{self.title}: expected a split {split}, got {', '.join(self.splits)}: use one, or all")
@@ -130,8 +206,7 @@ def make_source(
     evaluated and not trained on.
     """
     splits = dict(found)
-    if len(classes) < 2:
-        raise DataError(f"{where}: expected at least 2 classes, got {len(classes)} ({', '.join(classes)}): add another")
+    _check_classes(where, classes)
     if not splits.keys() & {"", "train"}:
         raise DataError(f"{where}: expected a train split, got only {' and '.join(sorted(splits))}: add train")
     reason = {"": "not split", "train": "no val or test split"}.get(next(iter(splits)) if len(splits) == 1 else "-")
@@ -147,7 +222,34 @@ def make_source(
         if len(unknown):
             missing = ", ".join(classes[label] for label in unknown)
             raise DataError(f"{where}: expected the classes of train, got also {missing} in {name}: add them to train")
-    splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+    return _source(title, classes, splits, [reason or "split as found", *ignored], suggestions or {})
+
+
+def make_stream_source(
+    where: str, title: str, classes: Sequence[str], found: Mapping[str, StreamSplit], ignored: Sequence[str] = ()
+) -> Source:
+    """A checked Source of streams. Raises: DataError for fewer than two classes, no train, or neither val nor test."""
+    _check_classes(where, classes)
+    if "train" not in found or len(found) < 2:
+        raise DataError(
+            f"{where}: expected train and also val or test, as nothing can be held out of a stream, "
+            f"got {' and '.join(sorted(found)) or 'no split'}: add what is missing"
+        )
+    return _source(title, classes, found, ["streamed", *ignored], {})
+
+
+def _check_classes(where: str, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(f"{where}: expected at least 2 classes, got {len(classes)} ({', '.join(classes)}): add another")
+
+
+def _source(
+    title: str,
+    classes: Sequence[str],
+    found: Mapping[str, AnySplit],
+    notes: Sequence[str],
+    suggestions: Mapping[str, object],
+) -> Source:
+    splits = {name: found[name] for name in ("train", "val", "test") if name in found}
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    note = f"{reason or 'split as found'} ({counts})"
-    return Source(title, tuple(classes), splits, "; ".join([note, *ignored]), suggestions or {})
+    return Source(title, tuple(classes), splits, "; ".join([f"{notes[0]} ({counts})", *notes[1:]]), suggestions)

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inceptionnet.data.loading import EvalLoader, normalise
+from inceptionnet.data.augment import normalise
+from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError
 from inceptionnet.model import InceptionNet
 
@@ -84,8 +86,9 @@ def evaluate(
     *,
     labels_of: npt.NDArray[np.int64] | None = None,
     advance: Callable[[int, str], None] = lambda pictures, figures: None,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Run the network over a loader's pictures.
+    """Run the network over a loader's pictures, each process over its share of them; every process gets the whole.
 
     Args:
         classes: names in the order of the logits.
@@ -116,10 +119,20 @@ def evaluate(
                 for name, values in answers.items():
                     parts[name].append(values)
                 right, seen = right + int((predicted == labels).sum()), seen + len(labels)
-            advance(len(batch) + len(batch.bad), f"accuracy {right / max(seen, 1):.1%}")
+            counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
+            advance(counted, f"accuracy {right / max(seen, 1):.1%}")
     model.train(was_training)
-    arrays = {name: torch.cat(values).numpy() for name, values in parts.items()}
-    return Evaluation(classes=tuple(classes), bad=tuple(bad), **arrays)
+    mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
+    shares = world.gather((mine, bad))
+    full = [arrays for arrays, _ in shares if arrays]
+    everything = [one for _, share in shares for one in share]
+    if not full:
+        raise DataError(f"expected pictures, got {len(everything)} of which none can be decoded")
+    joined = {name: np.concatenate([arrays[name] for arrays in full]) for name in full[0]}
+    order = np.argsort(joined["indices"], kind="stable")
+    return Evaluation(
+        classes=tuple(classes), bad=tuple(everything), **{name: array[order] for name, array in joined.items()}
+    )
 
 
 def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from inceptionnet.data.augment import normalise
 from inceptionnet.data.decode import decode, read_picture
-from inceptionnet.data.loading import normalise
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.sources import EXTENSIONS
 from inceptionnet.errors import DataError, PictureError

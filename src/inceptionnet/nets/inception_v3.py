@@ -132,7 +132,7 @@ FID = variant(
     V3,
     name="inception_v3.fid",
     summary="the 2015-12-05 graph of the Fréchet inception distance: 1008 classes, last module pools by maximum",
-    paper="released graph classify_image, 2015-12-05",
+    paper="released graph of [v3], classify_image, 2015-12-05",
     body={"mixed_7c": inception_c(MaxPool(3))},
     head=head(dropout=0.0, classes=1008),
     aux={},

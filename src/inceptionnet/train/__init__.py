@@ -1,1 +1,1 @@
-"""Training: the recipe, the loop and the run folder."""
+"""Training: the recipes, the loop and the run folder."""

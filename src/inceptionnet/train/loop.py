@@ -1,279 +1,262 @@
-"""Train a network on labelled pictures: one loop, and a run folder that is whole after every epoch."""
+"""Train a network on labelled pictures: one loop, in one process or many, that can be killed anywhere and resumed."""
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-import inceptionnet
-from inceptionnet import plots
-from inceptionnet.create import create_model
-from inceptionnet.data.loading import BadImages, EvalLoader, TrainLoader, normalise
-from inceptionnet.data.preprocess import Augment, Preprocessing
-from inceptionnet.data.sources import Source, open_source
+from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.devices import pick_device
-from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, MissingExtraError, TrainingError
-from inceptionnet.evaluate.evaluation import Evaluation, evaluate
-from inceptionnet.model import InceptionNet
-from inceptionnet.progress import Bar
-from inceptionnet.train.optimizers import make_optimizer, rate_at
-from inceptionnet.train.recipe import Preprocess, Recipe
+from inceptionnet.distributed import ALONE, World, restarted
+from inceptionnet.errors import InceptionNetError, Interrupted, TrainingError
+from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
+from inceptionnet.train.keeper import Keeper
+from inceptionnet.train.plan import Job, Plan, decided, stored
+from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
-from inceptionnet.weights import read_record, save_weights
+from inceptionnet.train.step import Stepper, StepResult
+from inceptionnet.train.stop import StopWish
+from inceptionnet.train.validation import Validation
+from inceptionnet.train.watch import DEAD_SHARE, WAITING_SHARE, Features, remedy
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a training is asked for; see the `train` command for the meaning of each."""
-
-    data: str
-    model: str | None
-    epochs: int = 30
-    batch_size: int = 32
-    size: int | None = None
-    width: float | None = None
-    weights: str | None = None
-    seed: int = 0
-    workers: int = 1
-    bad_images: BadImages = "fail"
-    device: str = "auto"
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-
-def train(plan: Plan, out: Path) -> Evaluation:
+def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
     """Train as planned and leave a run folder at `out` (see train/run.py); returns the last evaluation.
 
-    Every picture's randomness follows from seed, epoch and picture, so the number of workers changes nothing.
+    All chance follows from seed, epoch and picture, so neither workers nor processes change anything. Processes that
+    torchrun started anew after a failure go on with the run.
 
     Raises:
         InceptionNetError: what was asked for cannot be done, before anything is written; or the training had to stop,
-            and the weights so far are in the run folder.
+            and `resume` goes on from there.
     """
-    _check(plan)
-    source = open_source(plan.data, seed=plan.seed)
-    # Weights bring the preprocessing they were trained with; the data and then the user may want another.
-    start = read_record(plan.weights).preprocessing if plan.weights else None
-    usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
-    recipe = Recipe().changed({**usual, **source.suggestions, **plan.settings})
-    torch.manual_seed(plan.seed)
-    model = create_model(
-        plan.model,
-        num_classes=len(source.classes),
-        input_size=plan.size,
-        width=plan.width,
-        weights=plan.weights,
-        dropout=recipe.network.dropout,
-        residual_scale=recipe.network.residual_scale,
-        aux=recipe.network.aux or None,
-    )
-    device = pick_device(plan.device)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seen_as = {"size_px": model.network.input_size, **recipe.preprocess.model_dump()}
-    prep = replace(start, **seen_as) if start else Preprocessing(channels=model.network.in_channels, **seen_as)
-    return _Training(plan, source, recipe, model, prep, Run(out)).run()
+    run = Run(out)
+    if restarted() and world.gather(run.exists)[0]:
+        return resume(out, world, workers=plan.workers, device=plan.device)
+    return _Training(decided(plan), run, world).run()
+
+
+def repeat(old: Path, out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
+    """Run the training of a run folder again, from nothing but what it says, into a new one.
+
+    Args:
+        machine: fields of the plan that change no result, such as workers and device; and bad_images.
+
+    Raises:
+        InceptionNetError: as `train`, or `old` is no run folder.
+    """
+    job = stored(Run(old))
+    return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world).run()
+
+
+def resume(out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
+    """Go on with a run that stopped or was killed, from its newest whole checkpoint to the end.
+
+    On the same machine with as many threads the weights become, on a CPU, bit for bit those of a run never stopped.
+
+    Args:
+        machine: fields of the plan that change no result, such as workers and device; and bad_images.
+
+    Raises:
+        InceptionNetError: as `train`, or there is no run, or its data has changed.
+    """
+    job = stored(Run(out))
+    return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world, resumed=True).run()
 
 
 class _Training:
     """One run of the loop, with what its parts share."""
 
-    def __init__(
-        self, plan: Plan, source: Source, recipe: Recipe, model: InceptionNet, prep: Preprocessing, run: Run
-    ) -> None:
-        self.plan, self.source, self.recipe, self.model, self.prep, self.folder = plan, source, recipe, model, prep, run
-        self.held_out = "val" if "val" in source.splits else "test"
-        shared = {"batch_size": plan.batch_size, "workers": plan.workers, "bad_images": plan.bad_images}
-        augment = Augment(**recipe.augment.model_dump())
-        self.batches = TrainLoader(source.splits["train"], self.prep, augment, seed=plan.seed, **shared)  # type: ignore[arg-type]
-        self.checks = EvalLoader(source.splits[self.held_out], self.prep, **shared)  # type: ignore[arg-type]
-        self.optimizer = make_optimizer(model, recipe.optimizer)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: rate_at(step, len(self.batches), plan.epochs, recipe.schedule)
+    def __init__(self, job: Job, run: Run, world: World, *, resumed: bool = False) -> None:
+        self.job, self.recipe, self.world, self.resumed = job, job.recipe, world, resumed
+        plan, device = job.plan, pick_device(job.plan.device)
+        newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
+        model = job.shell() if newest else job.model()
+        if self.recipe.compute.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device)
+        self.batches = TrainLoader(
+            job.source.splits["train"],
+            job.prep,
+            job.augment,
+            batch_size=plan.batch_size,
+            seed=plan.seed,
+            workers=plan.workers,
+            bad_images=plan.bad_images,
+            parts=plan.accumulate,
+            world=world,
         )
-        self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.bad: dict[str, str] = {}
-        self.provenance: dict[str, Any] = {
-            "package": f"inceptionnet {inceptionnet.__version__}",
-            "data": source.title,
-            "split": source.note,
-            "seed": plan.seed,
-            "epochs": 0,
-        }
+        self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
+        self.features = Features(self.model)
+        self.at = Position(len(self.batches))
+        self.notes: list[str] = []
+        if newest:
+            tensors, state, wrong = newest
+            self.at = Position.from_dict(state)
+            self.features.alive = tensors.pop("watch.alive", None)
+            restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
+            self.notes += [f"warning: {line}; an older checkpoint is used" for line in wrong]
+        self.keeper = Keeper(job, run, world, self.at, resumed=resumed)
+        self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
 
     def run(self) -> Evaluation:
-        """All epochs, then the pictures of the run."""
-        plan, splits = self.plan, self.source.splits
-        self.folder.create()  # not before everything that can be refused has been
-        self.folder.write_json("run.json", self._description())
-        total = plan.epochs * (len(splits["train"]) + len(splits[self.held_out]))
-        with Bar(total, "training") as bar:
-            bar.note(f"{self.source.title}: {self.source.note}; evaluating on {self.held_out}")
+        """What is left of the epochs, then the pictures of the run."""
+        keeper, epochs = self.keeper, self.recipe.schedule.epochs
+        keeper.open(self.model, self._tensors(), resumed=self.resumed)
+        with StopWish() as self.stop, keeper.bar, keeper.tracker:
+            for line in (*self.notes, *self._opening()):
+                keeper.note(line)
             try:
-                for epoch in range(1, plan.epochs + 1):
-                    evaluation = self._epoch(epoch, bar)
+                for epoch in range(self.at.epoch, epochs + 1):
+                    evaluation = self._epoch(epoch)
             except KeyboardInterrupt:
-                self._save()
-                raise Interrupted(
-                    f"stopped in epoch {epoch} of {plan.epochs}; the weights so far are in {self.folder.weights}; "
-                    f"go on from them with --weights {self.folder.weights} and another --out"
-                ) from None
-            except TrainingError:
-                raise
-            except InceptionNetError:
-                self._save()
-                raise
-            self._draw(evaluation, bar)
+                message = f"stopped at once in epoch {self.at.epoch} of {epochs}; {keeper.how_to_go_on()}"
+                raise Interrupted(message) from None
+            keeper.draw(evaluation)
         return evaluation
 
-    def _epoch(self, epoch: int, bar: Bar) -> Evaluation:
+    def _opening(self) -> Iterator[str]:
+        """The lines with which a run begins."""
+        job, settings, height = self.job, self.recipe.optimizer, self.stepper.height
+        yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
+        batch, parts = job.plan.batch_size, job.plan.accumulate
+        shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "parts")) if n > 1]
+        divided = f" ({' × '.join([*shares, f'{batch / (self.world.size * parts):.3g}'])})" if shares else ""
+        rule = f" ({settings.lr:g} for {settings.lr_batch}, {settings.lr_scaling} scaling)"
+        rule = rule if height != settings.lr else ""
+        yield (
+            f"recipe {job.plan.recipe}: {settings.name}, effective batch {batch}{divided}, learning rate {height:.3g}"
+            f"{rule}, {self.recipe.schedule.epochs} epochs of {len(self.batches)} steps"
+        )
+        if self.resumed:
+            yield f"going on in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
+
+    def _epoch(self, epoch: int) -> Evaluation:
         """Train on every picture once, evaluate, and leave the run folder whole."""
-        start = time.monotonic()
-        loss, accuracy, seen = self._train_epoch(epoch, bar)
-        rate = seen / (time.monotonic() - start)
-        title = f"epoch {epoch}/{self.plan.epochs} {self.held_out}"
-        evaluation = evaluate(
-            self.model,
-            self.checks,
-            self.prep,
-            self.source.classes,
-            advance=lambda pictures, figures: bar.advance(pictures, figures, title),
+        at, held_out = self.at, self.job.held_out
+        self._train_epoch(epoch)
+        if not at.counted.seen:
+            self._give_up()
+        # Before the evaluation, which then needs no state of its own: a run killed in it evaluates again.
+        self.keeper.checkpoint(self._tensors)
+        evaluation, raw = self.validation.run(epoch, at.counted.accuracy, self.stop)
+        row = self._row(evaluation, raw)
+        self.keeper.epoch(row, evaluation)
+        found = f"loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%}"
+        if raw:
+            found = f"averaged loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%} (raw {raw.top1:.1%})"
+        waiting = ""
+        if at.counted.waiting > WAITING_SHARE:
+            waiting = f", {at.counted.waiting:.0%} of the time waiting for them"
+        self.keeper.note(
+            f"epoch {epoch}/{self.recipe.schedule.epochs}  train loss {at.counted.loss:.4f} accuracy "
+            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['pictures_per_s']:.0f} pictures/s{waiting}"
         )
-        self._note_bad(evaluation.bad, bar)
-        figures = {
-            "epoch": epoch,
-            "train_loss": loss,
-            "train_top1": accuracy,
-            f"{self.held_out}_loss": evaluation.loss,
-            f"{self.held_out}_top1": evaluation.top1,
-            "pictures_per_s": rate,
-        }
-        self.provenance |= {"epochs": epoch, f"{self.held_out}_top1": evaluation.top1}
-        self._save()
-        self.folder.log_metrics(figures)
-        self.folder.write_json("evaluation.json", {"split": self.held_out, **evaluation.to_dict()})
-        bar.note(
-            f"epoch {epoch}/{self.plan.epochs}  train loss {loss:.4f} accuracy {accuracy:.1%}  "
-            f"{self.held_out} loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%}  {rate:.0f} pictures/s"
-        )
+        if row["dead_features"] >= DEAD_SHARE:
+            share = f"{row['dead_features']:.0%} of the features before the pool were zero for every picture"
+            self.keeper.once("dead", f"{share} of an epoch; {remedy(self.model.network)}")
+        at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
 
-    def _train_epoch(self, epoch: int, bar: Bar) -> tuple[float, float, int]:
-        """Mean loss, accuracy and number of pictures."""
-        self.model.train()
-        loss_sum, right, seen = 0.0, 0, 0
-        for batch in self.batches.epoch(epoch):
-            self._note_bad(batch.bad, bar)
-            if len(batch) > 1:  # batch norm cannot train on one picture
-                loss, logits = self._step(batch.pictures, batch.labels)
-                loss_sum += loss * len(batch)
-                right += int((logits.argmax(1).cpu() == batch.labels).sum())
-                seen += len(batch)
-                if not math.isfinite(loss_sum):
-                    raise TrainingError(
-                        f"the loss is {loss} in epoch {epoch}, not a number to learn from; lower the learning rate, "
-                        f"--set optimizer.lr={self.recipe.optimizer.lr / 4:.2g}, or for residual nets the scale"
-                    )
-            figures = f"loss {loss_sum / max(seen, 1):.3f}  accuracy {right / max(seen, 1):.1%}"
-            bar.advance(len(batch) + len(batch.bad), figures, f"epoch {epoch}/{self.plan.epochs}")
-        return loss_sum / max(seen, 1), right / max(seen, 1), seen
+    def _train_epoch(self, epoch: int) -> None:
+        """Train on what is left of the epoch's batches."""
+        at, keeper = self.at, self.keeper
+        if at.batch == 0:
+            self.features.clear()
+        batches = self.batches.epoch(epoch, at.batch)
+        for _ in range(at.batch, len(self.batches)):
+            start = time.monotonic()
+            batch = self._next(batches)
+            waited = time.monotonic() - start
+            keeper.bad_pictures(batch.bad)
+            result = self.stepper.step(batch, at.step)
+            at.counted.waited_s += waited
+            at.counted.trained_s += time.monotonic() - start
+            self._count(result, waited)
+            at.batch += 1
+            figures = f"loss {at.counted.loss:.3f}  accuracy {at.counted.accuracy:.1%}"
+            if at.counted.waiting > WAITING_SHARE:
+                figures += f"  waiting {at.counted.waiting:.0%}"
+            keeper.bar.advance(batch.planned, figures, f"epoch {epoch}/{self.recipe.schedule.epochs}")
+            if at.batch < len(self.batches) and keeper.due():
+                keeper.checkpoint(self._tensors)
+            if self.world.total([self.stop.wished])[0]:
+                keeper.checkpoint(self._tensors)
+                raise Interrupted(f"stopped in epoch {epoch} after step {at.batch}; {keeper.how_to_go_on()}")
+            if at.skipped_in_row >= self.recipe.watch.skipped_steps:
+                self._give_up()
 
-    def _step(self, pictures: Tensor, labels: Tensor) -> tuple[float, Tensor]:
-        """One step of the optimiser; the loss and the main logits (N, classes) it was taken on."""
-        device = self.model.device
-        self._set_memory()
-        x, labels = normalise(pictures.to(device, non_blocking=True), self.prep), labels.to(device)
-        outputs = self.model.all_logits(x) if self.model.aux else {"logits": self.model(x)}
-        settings = self.recipe.loss
-        losses = {
-            head: F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-            for head, logits in outputs.items()
-        }
-        loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
-        assert isinstance(loss, Tensor)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if (norm := self.recipe.optimizer.clip_norm) is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), norm)
-        self.optimizer.step()
-        self.schedule.step()
-        return losses["logits"].item(), outputs["logits"].detach()
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; if one process cannot have its share, all stop, with the training so far saved."""
+        batch, error = None, None
+        try:
+            batch = next(batches)
+        except InceptionNetError as caught:
+            error = caught
+        if self.world.total([error is not None])[0]:
+            self.keeper.checkpoint(self._tensors)
+            self.keeper.note(self.keeper.how_to_go_on())
+            raise error or TrainingError("another process of this run cannot go on and says why")
+        assert batch is not None
+        return batch
 
-    def _set_memory(self) -> None:
-        """Batch norm's momentum for this step.
+    def _count(self, result: StepResult, waited_s: float) -> None:
+        """Add a step to the epoch's figures, and write it down."""
+        at = self.at
+        if result.skipped:
+            at.skipped_in_row += 1
+            at.counted.skipped += 1
+            why = f"loss {result.loss:g}, gradient norm {result.gradient_norm:g}"
+            self.keeper.note(f"warning: step {at.step} of the run skipped, nothing was changed by it: {why}")
+        elif result.pictures:
+            at.skipped_in_row = 0
+            at.counted.loss_sum += result.loss * result.pictures
+            at.counted.right += result.right
+            at.counted.seen += result.pictures
+        if at.step % self.recipe.log.every_steps == 0:
+            row = {"step": at.step, "epoch": at.epoch, "loss": result.loss, "lr": result.lr}
+            row |= {"gradient_norm": result.gradient_norm, "pictures": result.pictures, "waited_s": round(waited_s, 6)}
+            self.keeper.step(row)
 
-        A fresh network's running statistics begin as the plain mean of the first steps. From their initial 0 and 1 they
-        would need a hundred steps and more, and a small data set would be evaluated with statistics of nothing.
-        """
-        momentum = self.recipe.batch_norm.momentum
-        if self.plan.weights is None:
-            momentum = max(momentum, 1 / (self.schedule.last_epoch + 1))
-        for norm in self.norms:
-            norm.momentum = momentum
-
-    def _note_bad(self, bad: tuple[tuple[str, str], ...], bar: Bar) -> None:
-        """Name each picture that cannot be decoded, once."""
-        new = {name: reason for name, reason in bad if name not in self.bad}
-        if new:
-            self.bad |= new
-            self.folder.write_bad_pictures(sorted(self.bad.items()))
-            for name, reason in new.items():
-                bar.note(f"left out: {name}: {reason}")
-
-    def _save(self) -> None:
-        save_weights(
-            self.model,
-            self.folder.weights,
-            classes=self.source.classes,
-            preprocessing=self.prep,
-            provenance=self.provenance,
+    def _give_up(self) -> None:
+        self.keeper.checkpoint(self._tensors)
+        lower = self.recipe.optimizer.lr / 4
+        raise TrainingError(
+            f"{self.at.skipped_in_row} steps in a row had no finite loss or gradient, so nothing was learnt from them; "
+            f"the weights are as before them; start anew with a lower learning rate, --set optimizer.lr={lower:.2g}, "
+            "or gradient clipping, --set optimizer.clip_norm=2, or for residual nets a lower scale, "
+            "--set network.residual_scale=0.1"
         )
 
-    def _draw(self, evaluation: Evaluation, bar: Bar) -> None:
-        split = self.source.splits[self.held_out]
-        try:
-            plots.curves(self.folder.read_metrics(), self.folder.path / "curves.png", self._title())
-            plots.predictions(evaluation, split, self.prep, self.folder.path / "predictions.png", self._title())
-        except MissingExtraError as error:
-            bar.note(f"no curves.png and predictions.png: {error}")
-
-    def _title(self) -> str:
-        return f"{self.model.network.name} on {self.source.title}"
-
-    def _description(self) -> dict[str, Any]:
-        """What run.json holds."""
-        return {
-            "plan": asdict(self.plan),
-            "recipe": self.recipe.model_dump(),
-            "configuration": asdict(self.model.configuration),
-            "preprocessing": self.prep.to_dict(),
-            "data": {
-                "title": self.source.title,
-                "note": self.source.note,
-                "classes": self.source.classes,
-                "pictures": {name: len(split) for name, split in self.source.splits.items()},
-            },
-            "environment": {
-                "inceptionnet": inceptionnet.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "device": str(self.model.device),
-                "cores": os.cpu_count(),
-            },
+    def _row(self, evaluation: Evaluation, raw: Evaluation | None) -> dict[str, float]:
+        """A line of metrics.csv."""
+        counted, held_out = self.at.counted, self.job.held_out
+        row = {
+            "epoch": self.at.epoch,
+            "step": self.at.step,
+            "lr": self.stepper.rate(self.at.step - 1),
+            "train_loss": counted.loss,
+            "train_top1": counted.accuracy,
+            f"{held_out}_loss": evaluation.loss,
+            f"{held_out}_top1": evaluation.top1,
+        }
+        if raw:
+            row |= {f"{held_out}_raw_loss": raw.loss, f"{held_out}_raw_top1": raw.top1}
+        return row | {
+            "dead_features": self.features.dead_share(self.world),
+            "skipped_steps": counted.skipped,
+            "pictures_per_s": counted.seen / counted.trained_s,
+            "waiting": counted.waiting,
         }
 
-
-def _check(plan: Plan) -> None:
-    for name, least in (("epochs", 1), ("batch_size", 2), ("workers", 0), ("seed", 0)):
-        if getattr(plan, name) < least:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(f"{option} is {getattr(plan, name)}; expected {least} or more")
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors of a checkpoint."""
+        alive = {} if self.features.alive is None else {"watch.alive": self.features.alive}
+        return tensors_of(self.model, self.stepper.optimizer, self.stepper.average) | alive

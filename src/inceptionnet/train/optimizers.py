@@ -43,25 +43,30 @@ class TensorFlowRMSprop(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                self._update(parameters, group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "mean_square": torch.ones_like(parameter),
+                    "momentum": torch.zeros_like(parameter),
+                }
+        gradients: Any = [parameter.grad for parameter in parameters]
+        mean_squares = [self.state[parameter]["mean_square"] for parameter in parameters]
+        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
         if group["weight_decay"]:
-            gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        state = self.state[parameter]
-        if not state:
-            state["mean_square"] = torch.ones_like(parameter)
-            state["momentum"] = torch.zeros_like(parameter)
-        mean_square, buffer = state["mean_square"], state["momentum"]
-        mean_square.mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])
-        root = mean_square.add(group["eps"]).sqrt_()
-        buffer.mul_(group["momentum"]).addcdiv_(gradient, root, value=group["lr"])
-        parameter.sub_(buffer)
+            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+        torch._foreach_mul_(mean_squares, group["decay"])
+        torch._foreach_addcmul_(mean_squares, gradients, gradients, 1 - group["decay"])
+        roots = torch._foreach_add(mean_squares, group["eps"])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_addcdiv_(buffers, gradients, roots, group["lr"])
+        torch._foreach_sub_(parameters, buffers)
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
@@ -83,16 +88,29 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
             return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
 
 
-def rate_at(step: int, steps_per_epoch: int, epochs: int, settings: Schedule) -> float:
+def height_of_rate(settings: Optimizer, batch_size: int) -> float:
+    """The learning rate for an effective batch: as stated for `lr_batch` pictures, times a power of their ratio.
+
+    linear suits SGD (Goyal et al., arXiv:1706.02677), sqrt adaptive methods (Malladi et al., arXiv:2205.10287).
+    """
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[settings.lr_scaling]
+    return settings.lr * math.pow(batch_size / settings.lr_batch, power)
+
+
+def rate_at(step: int, steps_per_epoch: int, settings: Schedule) -> float:
     """The learning rate at a step (from 0) as a share of its height.
 
-    A linear rise over the warm-up; then half a cosine to zero at the end of the run, or a factor `decay` every
-    `decay_epochs` epochs, in steps as [v3] has it.
+    A warm-up: a linear rise, or a first phase at a tenth (He et al., arXiv:1512.03385, section 4.2). Then half a cosine
+    to zero at the end of the run, or a factor `decay` every `decay_epochs` epochs, in steps as [v3] has it, or nothing.
     """
-    steps = epochs * steps_per_epoch
+    steps = settings.epochs * steps_per_epoch
     warmup = min(settings.warmup_epochs * steps_per_epoch, steps / 5)
     if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if settings.name == "exponential":
-        return math.pow(settings.decay, step // (settings.decay_epochs * steps_per_epoch))
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(steps - warmup, 1))))
+        return (step + 1) / (warmup + 1) if settings.warmup == "linear" else 0.1
+    match settings.name:
+        case "exponential":
+            return math.pow(settings.decay, step // (settings.decay_epochs * steps_per_epoch))
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(steps - warmup, 1))))
+        case "constant":
+            return 1.0

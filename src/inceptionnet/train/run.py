@@ -1,17 +1,22 @@
 """The run folder: everything that a training leaves, and nothing that is only half written.
 
-run.json              what was asked for and what it was run with; enough to run it again
-weights.safetensors   the weights of the last finished epoch, with all that a prediction needs
-metrics.csv           one line an epoch
-evaluation.json       the last evaluation, class by class
-curves.png            loss and accuracy over the epochs
-predictions.png       held-out pictures with what the network says of them
-bad_pictures.txt      the pictures that could not be decoded, if any
+run.json                what was asked for and what it was run with; enough to run it again
+weights.safetensors     the weights of the last finished epoch (their running average, where the recipe has one), with
+                        all that a prediction needs; weights_raw.safetensors the raw ones beside an average
+metrics.csv             one line an epoch
+steps.jsonl             one line every so many steps
+evaluation.json         the last evaluation, class by class
+curves.png              loss and accuracy over the epochs
+predictions.png         held-out pictures with what the network says of them
+bad_pictures.txt        the pictures that could not be decoded, if any
+checkpoints/            the state of the training, to go on from
+tensorboard/            the metrics for TensorBoard, where asked for
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.errors import RunError
-from inceptionnet.files import replacing
+from inceptionnet.files import remove_leftovers, replacing
 
 
 @dataclass(frozen=True)
@@ -29,44 +34,95 @@ class Run:
     path: Path
 
     def create(self) -> None:
-        """Make the folder, new and empty.
+        """Make the folder, new and empty; one in which nothing but a killed process's temporary files lie is empty.
 
         Raises:
-            RunError: something is there already, or the folder cannot be made.
+            RunError: something is there already, or the folder cannot be made or written.
         """
         path = self.path
         try:
-            if path.is_dir() and any(path.iterdir()):
-                raise RunError(f"{path}: exists and is not empty; name another folder with --out, nothing was changed")
             path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
+            if any(path.iterdir()):
+                go_on = f", or go on with it by --resume --out {path}" if self.exists else ""
+                raise RunError(f"{path}: exists and is not empty; name another folder with --out{go_on}")
+            with replacing(path / "run.json"):
+                pass
+            (path / "run.json").unlink()
         except OSError as error:
             raise RunError(f"{path}: cannot make the run folder: {error.strerror}") from None
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "run.json").is_file()
 
     @property
     def weights(self) -> Path:
         """The weights file."""
         return self.path / "weights.safetensors"
 
+    @property
+    def raw_weights(self) -> Path:
+        """The weights without averaging, where `weights` are a running average."""
+        return self.path / "weights_raw.safetensors"
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write or replace a JSON file of the run."""
         self._write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
-    def log_metrics(self, row: Mapping[str, float]) -> None:
-        """Add a line to metrics.csv; the first one gives the columns."""
-        file = self.path / "metrics.csv"
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises:
+            RunError: it is not there or damaged.
+        """
+        file = self.path / name
         try:
-            with open(file, "a", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, row.keys())
-                if not stream.tell():
-                    writer.writeheader()
-                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-        except OSError as error:
-            raise RunError(f"{file}: cannot be written: {error.strerror}; the weights so far are whole") from None
+            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file}: cannot be read: {error}") from None
+        return values
+
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write metrics.csv anew: one line for each finished epoch."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
+        self._write("metrics.csv", table.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The lines of metrics.csv, one for each finished epoch."""
         with open(self.path / "metrics.csv", newline="", encoding="utf-8") as stream:
             return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+    def log_step(self, row: Mapping[str, float]) -> None:
+        """Add a line to steps.jsonl."""
+        file = self.path / "steps.jsonl"
+        try:
+            with open(file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+
+    def read_steps(self) -> list[dict[str, float]]:
+        """The lines of steps.jsonl; one that was cut off is left out."""
+        rows = []
+        file = self.path / "steps.jsonl"
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def forget_steps(self, first: int) -> None:
+        """Leave only the lines of steps.jsonl before step `first`: those from there on will be run again."""
+        kept = [row for row in self.read_steps() if row["step"] < first]
+        self._write("steps.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_bad_pictures(self, bad: Sequence[tuple[str, str]]) -> None:
         """Write bad_pictures.txt: name and reason, a line each."""

@@ -1,0 +1,173 @@
+"""Pictures a second of one training step, beside timm's same network in a bare loop; or under this package's settings.
+
+python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_resnet_v2.slim] [--batch 16]
+    [--size 299] [--rounds 5] [--steps 3] [--device cpu|cuda] [--precision fp32|bf16] [--variants]
+
+SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random pictures; in every round each side has its turn, after a
+step to warm up. timm's loop begins with float pictures on the device. Ours is the step of `train`: it begins with uint8
+pictures in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
+and gradient norm. timm and torchvision are installed into a temporary folder and go with it. `--variants` times our
+step alone, with every choice of precision, memory order and torch.compile; compiling takes minutes for each.
+"""
+
+import argparse
+import itertools
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from input_speed import shown, torchvision_transforms
+
+from inceptionnet import create_model
+from inceptionnet.data.loading import Batch
+from inceptionnet.data.preprocess import CHANGES, Preprocessing
+from inceptionnet.data.splits import Source
+from inceptionnet.train.plan import Job, Plan
+from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.step import Stepper
+from inceptionnet.train.watch import Features
+
+PEERS = ("timm==1.0.31", "huggingface_hub", "pyyaml")
+CLASSES, DROPOUT, RATE = 1000, 0.2, 0.01
+PLAIN = {  # what the bare loop has
+    "optimizer.name": "sgd",
+    "optimizer.lr": RATE,
+    "optimizer.lr_scaling": "none",
+    "optimizer.weight_decay": 0,
+    "schedule.name": "constant",
+    "schedule.warmup_epochs": 0,
+    "loss.label_smoothing": 0,
+}
+Step = Callable[[], object]
+
+
+def ours(
+    name: str, given: argparse.Namespace, precision: str, channels_last: bool = True, compiled: bool = False
+) -> Step:
+    compute = {"precision": precision, "channels_last": channels_last, "compile": compiled}
+    recipe = Recipe().changed(PLAIN | {f"compute.{key}": value for key, value in compute.items()})
+    source = Source("random", tuple(map(str, range(CLASSES))), {}, "random pictures")
+    job = Job(Plan("random", name, batch_size=given.batch), source, recipe, Preprocessing(given.size))
+    model = create_model(name, num_classes=CLASSES, dropout=DROPOUT)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    stepper = Stepper(model.to(given.device), job, steps_per_epoch=1000)
+    Features(model)
+    pictures = torch.randint(256, (given.batch, given.size, given.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    labels, rows = torch.randint(CLASSES, (given.batch,)), torch.arange(given.batch)
+    if given.device == "cuda":  # as the loader hands them over
+        pictures, labels = pictures.pin_memory(), labels.pin_memory()
+    batch = Batch(pictures, labels, rows, rows, torch.rand(given.batch, len(CHANGES)), given.batch)
+    number = itertools.count()
+
+    def step() -> None:
+        if stepper.step(batch, next(number)).skipped:
+            raise SystemExit(f"{name}: a step was skipped, so the times mean nothing; use a larger --batch or --size")
+
+    return step
+
+
+def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format) -> Step:
+    import timm
+
+    model = timm.create_model(name.split(".")[0], num_classes=CLASSES, drop_rate=DROPOUT)
+    counts = [sum(p.numel() for p in each.parameters()) for each in (model, create_model(name, num_classes=CLASSES))]
+    if counts[0] != counts[1]:
+        raise SystemExit(f"{name}: {counts[1]:,} parameters, timm's of this name {counts[0]:,}; leave it out")
+    model = model.train().to(given.device, memory_format=memory)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
+    x = torch.rand(given.batch, 3, given.size, given.size).mul_(2).sub_(1).to(given.device, memory_format=memory)
+    labels = torch.randint(CLASSES, (given.batch,), device=given.device)
+
+    def step() -> None:
+        with torch.autocast(given.device, torch.bfloat16, enabled=given.precision == "bf16"):
+            loss = F.cross_entropy(model(x), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def seconds(step: Step, steps: int, device: str) -> float:
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait()
+    return time.perf_counter() - start
+
+
+def in_turns(sides: dict[str, Step], given: argparse.Namespace) -> dict[str, list[float]]:
+    """Pictures a second of each side, round by round."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _, (name, step) in itertools.product(range(given.rounds), sides.items()):
+        step()
+        found[name].append(given.steps * given.batch / seconds(step, given.steps, given.device))
+    return found
+
+
+def compare(name: str, given: argparse.Namespace) -> None:
+    sides = {"inceptionnet": ours(name, given, given.precision)}
+    for order, memory in (("default order", torch.contiguous_format), ("channels last", torch.channels_last)):
+        sides[f"timm, {order}"] = theirs(name, given, memory)
+    found = in_turns(sides, given)
+    for side, speeds in found.items():
+        print(f"  {side:<19} {shown(speeds, 2)}")
+    own = found.pop("inceptionnet")
+    faster = max(found, key=lambda side: statistics.median(found[side]))
+    print(f"  ratio to {faster}: {shown([a / b for a, b in zip(own, found[faster], strict=True)], 3)}")
+
+
+def variants(name: str, given: argparse.Namespace) -> None:
+    torch.compiler.reset()  # else the networks before count against the limit of compilations
+    sides, first = {}, {}
+    for precision, last, compiled in itertools.product(("fp32", "bf16"), (True, False), (False, True)):
+        row = f"{precision:<9} | {'yes' if last else 'no':<13} | {'yes' if compiled else 'no':<7}"
+        sides[row] = ours(name, given, precision, last, compiled)
+        first[row] = seconds(sides[row], 1, given.device)
+    print("  precision | channels last | compile | first step, s | pictures/s")
+    for row, speeds in in_turns(sides, given).items():
+        print(f"  {row} | {first[row]:13.1f} | {shown(speeds, 2)}")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument(
+        "--networks", nargs="+", default=["inception_v3", "inception_v4", "inception_resnet_v2.slim"]
+    )
+    for option, default in (("batch", 16), ("size", 299), ("rounds", 5), ("steps", 3)):
+        arguments.add_argument(f"--{option}", type=int, default=default)
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    arguments.add_argument("--variants", action="store_true")
+    given = arguments.parse_args()
+    torch.manual_seed(0)
+    about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    processor = next((line.split(": ")[1] for line in about if line.startswith("model name")), platform.processor())
+    with tempfile.TemporaryDirectory() as folder:
+        if not given.variants:
+            torchvision_transforms(folder)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PEERS]
+            subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+            print(PEERS[0].replace("==", " "), end=", ")
+        chip = f"{torch.cuda.get_device_name()}, " if given.device == "cuda" else ""
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {chip}{processor}")
+        what = "" if given.variants else f" in {given.precision}"
+        print(f"{given.batch} pictures of {given.size} px{what}, {given.rounds} rounds of {given.steps} steps")
+        print("pictures/s, median (range)")
+        for name in given.networks:
+            print(name, flush=True)
+            (variants if given.variants else compare)(name, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""`inceptionnet check DATA`: can every picture be read, and what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inceptionnet.cli.options import Json, Workers, default_workers
+
+if TYPE_CHECKING:
+    from inceptionnet.data.check import Report, Twins
+
+BAR = 40  # characters
+
+
+def check(
+    data: Annotated[str, typer.Argument(help="As for train.")],
+    seed: Annotated[int, typer.Option(help="As for train: it decides what is held out of data that is not split.")] = 0,
+    limit_listed: Annotated[
+        int, typer.Option(help="How many duplicates of each kind to name; pictures that cannot be read all are.", min=0)
+    ] = 10,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Decode every picture of a data set; exit code 0 if all can be read, 1 if some cannot, 2 for wrong use.
+
+    Prints counts by class and split, the bad pictures and why, sizes, formats, and what is there twice.
+    """
+    from inceptionnet.cli.tables import print_json
+    from inceptionnet.data.check import check
+    from inceptionnet.data.sources import open_source
+    from inceptionnet.progress import Bar
+
+    source = open_source(data, seed=seed)
+    total_bad = 0
+    with Bar(sum(map(len, source.splits.values())), "checking") as bar:
+
+        def advance(pictures: int, bad: int) -> None:
+            nonlocal total_bad
+            total_bad += bad
+            bar.advance(pictures, f"{total_bad} bad" if total_bad else "")
+
+        report = check(source, workers=default_workers(workers), listed=limit_listed, advance=advance)
+    if json:
+        print_json({"data": data, "split_note": source.note, **report.to_dict()})
+    else:
+        _print(report, data, source.note)
+    if report.bad_pictures:
+        raise typer.Exit(1)
+
+
+def _print(report: Report, data: str, note: str) -> None:
+    from inceptionnet.cli.tables import print_table
+
+    rows = [[name, *(f"{counts[i]:,}" for counts in report.counts.values())] for i, name in enumerate(report.classes)]
+    totals = [f"{sum(counts):,}" for counts in report.counts.values()]
+    print_table(
+        ["class", *report.counts],
+        [*rows, [f"all {len(rows)}", *totals]],
+        right=set(range(1, len(totals) + 1)),
+        title=data,
+        note=note,
+    )
+    for split, counts in report.counts.items():
+        if split == "train" and max(counts) > min(counts):
+            most, fewest = (report.classes[counts.index(pick(counts))] for pick in (max, min))
+            print(f"{split}: most of {most} ({max(counts):,}), fewest of {fewest} ({min(counts):,})")
+        elif 0 in counts:
+            print(f"{split}: none of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}")
+
+    readable = sum(report.formats.values())
+    if readable:
+        print()
+        most_px = max(found.pictures for found in report.short_sides)
+        print_table(
+            ["short side, px", "pictures", ""],
+            [
+                [
+                    f"{found.from_px}–{found.below_px - 1}" if found.below_px else f"{found.from_px} and more",
+                    f"{found.pictures:,}",
+                    "█" * -(-BAR * found.pictures // most_px),
+                ]
+                for found in report.short_sides
+            ],
+            right={1},
+        )
+        sizes = {(one.width_px, one.height_px) for one in report.extremes.values()}
+        for extreme, one in report.extremes.items() if len(sizes) > 1 else ():
+            print(f"{extreme:9} {one.width_px}×{one.height_px} px, {one.split}: {one.name}")
+        print(f"files     {_listed(report.formats)}; {_size(report.bytes)}, {_size(report.bytes // readable)} each")
+        print(f"colours   {_listed(report.modes)}")
+        if report.odd:
+            print(f"odd       {_listed(report.odd)}; made plain when decoded")
+    twins = {f"with the same bytes in {splits}": found for splits, found in report.shared.items()}
+    twins |= {f"with the bytes of an earlier one in {split}": found for split, found in report.repeated.items()}
+    twins["with the bytes of an earlier one, but another label"] = report.contradictory
+    for what, found in twins.items():
+        if found.pictures:
+            _print_twins(what, found)
+
+    if report.bad_pictures:
+        print()
+    for bad in report.bad_pictures:
+        print(f"bad, {bad.split}: {bad.name}: {bad.reason}")
+    print()
+    if report.bad_pictures:
+        print(f"{len(report.bad_pictures):,} of {len(report):,} pictures cannot be read")
+    else:
+        print(f"all {len(report):,} pictures can be read")
+
+
+def _print_twins(what: str, found: Twins) -> None:
+    print(f"\n{found.pictures:,} {'picture' if found.pictures == 1 else 'pictures'} {what}")
+    for earlier, later in found.such_as:
+        print(f"  {later} is {earlier}")
+    if found.pictures > len(found.such_as):
+        print(f"  … and {found.pictures - len(found.such_as):,} more")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -1,0 +1,47 @@
+"""`inceptionnet recipes`: the recipes side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inceptionnet.cli.options import Json
+
+
+def recipes(
+    network: Annotated[str | None, typer.Argument(help="Show paper as it is for this network only.")] = None,
+    all_settings: Annotated[bool, typer.Option("--all", help="Those that are the same in every recipe too.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Show the training recipes side by side: default, finetune, and that of each paper."""
+    from inceptionnet.cli.tables import print_json, print_table
+    from inceptionnet.nets import PAPERS
+    from inceptionnet.train.recipes import DEFAULT, FINETUNE, PAPER, paper_of, recipe_named
+
+    shown = {"default": DEFAULT, "finetune": FINETUNE}
+    if network:
+        shown[f"paper [{paper_of(network)}]"] = recipe_named("paper", network)
+    else:
+        shown |= {f"paper [{paper}]": recipe for paper, recipe in PAPER.items()}
+    values = {name: dict(recipe.items()) for name, recipe in shown.items()}
+    if json:
+        print_json(values)
+        return
+    rows = [[key, *(_text(value[key]) for value in values.values())] for key in values["default"]]
+    if not all_settings:
+        rows = [row for row in rows if len(set(row[1:])) > 1]
+    cited = [paper for paper in PAPERS if any(f"[{paper}]" in name for name in shown)]
+    print_table(
+        ["setting", *shown],
+        rows,
+        title="train --recipe NAME"
+        + ("" if all_settings else ": the settings in which they differ (--all: every one)"),
+        note="\n".join(f"[{paper}] {PAPERS[paper]}" for paper in cited),
+    )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()

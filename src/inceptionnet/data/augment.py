@@ -1,0 +1,161 @@
+"""A training picture's two halves: its crop, from bytes, in a worker process; colour and mirroring, in batches.
+
+Source: the released TensorFlow preprocessing, whose colour operations these are, in its ranges and orders. The batched
+half runs where the batch is: in a worker, colour would take more time than decoding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from inceptionnet.data.decode import decode_box
+from inceptionnet.data.preprocess import (
+    CHANGES,
+    RANDOM_INTERPOLATIONS,
+    AnyInterpolation,
+    Augment,
+    Box,
+    Color,
+    Pixels,
+    Preprocessing,
+    random_box,
+    resize,
+)
+from inceptionnet.errors import ConfigurationError
+
+BRIGHTNESS = 32 / 255  # added, from minus to plus this
+SATURATION = CONTRAST = (0.5, 1.5)  # factors
+HUE = 0.2  # of a full turn, either way
+ORDERS = {"fast": ("BS", "SB"), "full": ("BSHC", "SBCH", "CHBS", "HSCB")}  # first letters of the operations
+
+
+def training_crop(
+    data: bytes, prep: Preprocessing, augment: Augment, rng: np.random.Generator, *, name: str = "picture"
+) -> Pixels:
+    """A random box of the encoded picture `data`, resized; decided by `data` and `rng` alone, and not mirrored.
+
+    Where `random_crop` decodes the whole picture first, this decodes no more than the box needs, and resizes with
+    torch, whose bilinear and bicubic are Pillow's, bicubic's overshoot apart to a grey value, in a third of the time.
+    Shapes: → (size_px, size_px, C).
+    Raises: PictureError for the pictures that `decode` refuses, with its words.
+    """
+
+    def choose(width: int, height: int) -> Box:
+        return random_box(width, height, rng, area_min=augment.area_min)
+
+    pixels = decode_box(data, choose, at_least_px=prep.size_px, channels=prep.channels, name=name)
+    interpolation: AnyInterpolation = prep.interpolation
+    if augment.interpolation == "random":
+        interpolation = RANDOM_INTERPOLATIONS[rng.integers(len(RANDOM_INTERPOLATIONS))]
+    if interpolation == "bilinear" or interpolation == "bicubic":
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        size = (prep.size_px, prep.size_px)
+        resized: Pixels = F.interpolate(x, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+        return resized
+    return resize(Image.fromarray(pixels.squeeze(2) if prep.channels == 1 else pixels), prep.size_px, interpolation)
+
+
+def to_input(
+    pictures: torch.Tensor, prep: Preprocessing, augment: Augment | None = None, draws: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pictures as the network takes them: mirrored and distorted as `draws` say, then `normalise`d.
+
+    Shapes: pictures uint8 (N, C, H, W), on any device; draws float32 (N, 6), on the CPU, a row of `draw` for each
+    picture → float32 (N, C, H, W), same device and memory order.
+    Raises: ConfigurationError for an `augment` without a row of draws for each picture.
+    """
+    if augment is None:
+        return normalise(pictures, prep)
+    if draws is None or draws.shape != (len(pictures), len(CHANGES)):
+        got = "none" if draws is None else tuple(draws.shape)
+        raise ConfigurationError(f"draws: expected ({len(pictures)}, {len(CHANGES)}), got {got}: stack a draw for each")
+    if augment.flip:
+        pictures = flip(pictures, draws)
+    if augment.color == "none":
+        return normalise(pictures, prep)
+    mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) for values in (prep.mean, prep.std))
+    return distort(pictures.float().div_(255), draws, augment.color).sub_(mean).div_(std)
+
+
+def normalise(pictures: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
+    """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory order."""
+    mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
+    return pictures.float().sub_(mean).div_(std)
+
+
+def flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Half of the pictures mirrored left to right. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
+    mirrored = (draws[:, CHANGES.index("mirror")] < 0.5).to(x.device, non_blocking=True)
+    return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
+
+
+def distort(x: torch.Tensor, draws: torch.Tensor, color: Color) -> torch.Tensor:
+    """Brightness, saturation, hue and contrast changed, for each picture by how much and in which order `draws` say.
+
+    As in TensorFlow, values may leave [0, 1] between the operations and are clipped once, at the end. Pictures of one
+    channel have neither saturation nor hue.
+    Shapes: x float (N, 3 or 1, H, W) in [0, 1]; draws (N, 6) on the CPU, so that sorting pictures by their order of
+    operations does not wait for the device → as x.
+    """
+    if color == "none":
+        return x
+    out = torch.empty_like(x)
+    picked = (draws[:, CHANGES.index("order")] * len(ORDERS[color])).long()
+    for number, order in enumerate(ORDERS[color]):
+        rows = (picked == number).nonzero().flatten()
+        if len(rows):
+            amounts, rows = (values.to(x.device, non_blocking=True) for values in (draws[rows], rows))
+            part = x.index_select(0, rows).contiguous()  # operations take channel by channel, so planes, not pixels
+            out.index_copy_(0, rows, _operate_(part, amounts, order).clamp_(0, 1))
+    return out
+
+
+def _operate_(x: torch.Tensor, draws: torch.Tensor, order: str) -> torch.Tensor:
+    # In place, as the underscore says: fresh memory costs a CPU more than the arithmetic.
+    amounts = dict(zip(CHANGES, draws.view(-1, len(CHANGES), 1, 1, 1).unbind(1), strict=True))
+    for letter in order:
+        if letter == "B":
+            x.add_((2 * amounts["brightness"] - 1) * BRIGHTNESS)
+        elif letter == "C":
+            torch.lerp(x.mean((2, 3), keepdim=True), x, _between(CONTRAST, amounts["contrast"]), out=x)
+        elif letter == "S" and x.shape[1] == 3:
+            _saturate_(x, _between(SATURATION, amounts["saturation"]))
+        elif letter == "H" and x.shape[1] == 3:
+            _turn_hue_(x, (2 * amounts["hue"] - 1) * HUE)
+    return x
+
+
+def _between(ends: tuple[float, float], draw: torch.Tensor) -> torch.Tensor:
+    return ends[0] + (ends[1] - ends[0]) * draw
+
+
+def _saturate_(x: torch.Tensor, factor: torch.Tensor) -> None:
+    """Saturation (high - low) / high of HSV, none where high is 0 or less, times `factor`, at most 1.
+
+    Hue and value stay, so each channel's distance from the highest is scaled by as much as the saturation.
+    """
+    high, low = _extremes(x)
+    scale = torch.minimum(factor, high / (high - low)).masked_fill_(high <= 0, 0)
+    torch.lerp(high, x, scale, out=x)
+
+
+def _turn_hue_(x: torch.Tensor, turn: torch.Tensor) -> None:
+    """Hue of HSV, in sixths of a full turn: red 0, green 2, blue 4. Highest and lowest channel keep their values."""
+    high, low = _extremes(x)
+    red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
+    span = high - low
+    sixths = torch.where(green == high, blue - red + 2 * span, red - green + 4 * span)
+    sixths = torch.where(red == high, green - blue, sixths).div_(span).masked_fill_(span == 0, 0)
+    sixths.add_(6 * turn).remainder_(6)
+    low.copy_(torch.where(high > 0, low, high))
+    for channel, middle in ((green, 2), (blue, 4)):
+        torch.lerp(low, high, (2 - (sixths - middle).abs_()).clamp_(0, 1), out=channel)
+    torch.lerp(low, high, ((sixths - 3).abs_() - 1).clamp_(0, 1), out=red)
+
+
+def _extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
+    return torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)

@@ -1,0 +1,90 @@
+"""What names say: a picture by its extension, a split by a file's beginning, classes by a list, files by a pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from inceptionnet.data.splits import SPLIT_NAMES
+from inceptionnet.errors import DataError
+
+# What files are taken for pictures; what they are is told by their content.
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+CLASSES_FILE = "classes.txt"
+MAX_FILES = 100_000
+
+
+def split_of_file(name: str) -> str:
+    """The split a file's name begins with (train-00000-of-00002.parquet), or ""."""
+    match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", name.lower())
+    return SPLIT_NAMES[match[1]] if match else ""
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that a brace pattern stands for, as a shell would: {000..009} counts, {a,b} chooses, both nest.
+
+    Raises: DataError for more than MAX_FILES of them.
+    """
+    start, depth, commas = pattern.find("{"), 0, []
+    for end in range(start, len(pattern)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(pattern[end], 0)
+        if depth == 1 and pattern[end] == ",":
+            commas.append(end)
+        if depth == 0:
+            break
+    else:
+        return [pattern]
+    before, body, after = pattern[:start], pattern[start + 1 : end], expand(pattern[end + 1 :])
+    numbers = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", body)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        # A shell counts down too, but shards are written upwards: it is a slip, and here it gives nothing.
+        middle: Iterable[str] = (f"{i:0{width}}" for i in range(first, min(last, first + MAX_FILES) + 1))
+    elif commas:
+        edges = [start, *commas, end]
+        middle = [one for a, b in pairwise(edges) for one in expand(pattern[a + 1 : b])]
+    else:
+        middle = [f"{{{body}}}"]
+    found = [f"{before}{one}{rest}" for one in middle for rest in after]
+    if not 0 < len(found) <= MAX_FILES:
+        raise DataError(f"{pattern}: expected 1 to {MAX_FILES} names, got {len(found) or 'none'}: correct the braces")
+    return found
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The names in label order, and the label that a text stands for: a number first, else a name."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> ClassNames:
+        """From a file with one name a line, or `NUMBER name` on every line. Raises: DataError."""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        numbered = [line.split(maxsplit=1) for line in lines]
+        if all(len(parts) == 2 and parts[0].isdecimal() for parts in numbered):
+            by_number = {int(number): name for number, name in numbered}
+            if sorted(by_number) == list(range(len(lines))):
+                lines = [by_number[number] for number in range(len(lines))]
+        if not lines or len(set(lines)) < len(lines):
+            got = "none" if not lines else f"{len(lines) - len(set(lines))} of them twice"
+            raise DataError(f"{where}: expected one class name a line, got {got}: write each once")
+        return cls(tuple(lines))
+
+    def number(self, label: str, place: str) -> int:
+        """The label called `label`, a number or a name; `place` is where it came from. Raises: DataError."""
+        number = int(label) if is_number(label) else self.names.index(label) if label in self.names else -1
+        if not 0 <= number < len(self.names):
+            raise DataError(
+                f"{place}: expected a label from 0 to {len(self.names) - 1} or a name in {CLASSES_FILE}, got {label}: "
+                "correct one of them"
+            )
+        return number
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is an integer."""
+    return re.fullmatch(r"[+-]?[0-9]{1,9}", label) is not None

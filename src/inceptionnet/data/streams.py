@@ -1,0 +1,228 @@
+"""Data sets that are read as they come: from the Hugging Face Hub, or tar shards from a web server.
+
+`hf:owner/name`, `hf:owner/name:config` and `hf:owner/name@revision` (or both, in that order) are what the datasets
+library streams, `hf:PATH` a folder of its kind on this machine. `https://host/train-{000..009}.tar` are shards as in
+shards.py, compressed or not; in their folder lie classes.txt and sizes.json, which holds each shard's number of
+pictures: {"train-000.tar": 1000, …}. `https://host/folder/` is every shard that sizes.json names.
+
+The shards are read by the standard library: the datasets library would add an asynchronous HTTP client with its own
+threads, wants every shard's fields alike and labels that are integers, and would group and name pictures otherwise
+than shards.py does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from inceptionnet.data.decode import MAX_BYTES
+from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, expand, split_of_file
+from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
+from inceptionnet.data.splits import SPLIT_NAMES, Picture, Source, StreamSplit, make_stream_source
+from inceptionnet.data.web import Download, fetch
+from inceptionnet.errors import DataError, InceptionNetError, missing_extra
+
+SIZES_FILE = "sizes.json"
+READ_BYTES = 2**20  # at once
+
+
+def open_stream(where: str) -> Source:
+    """The data set at `where`, "hf:…" or "http…". Raises: DataError, MissingExtraError."""
+    if where.startswith("hf:"):
+        return _open_hub(where)
+    return _open_shards(where)
+
+
+def _open_hub(where: str) -> Source:
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "stream", f"streaming {where}") from None
+    # Bars of its own would run into ours, and its remarks, such as on a new try, come through a handler of its own.
+    datasets.disable_progress_bars()
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).propagate = False
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # many lines on what is one error here
+    name, config, revision = where.removeprefix("hf:"), None, None
+    if not (name and Path(name).is_dir()):
+        match = re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)(?::([^@]+))?(?:@(.+))?", name)
+        if not match:
+            raise DataError(f"{where}: expected hf:owner/name, with :config and @revision after it where needed")
+        name, config, revision = match.groups()
+    try:
+        found = datasets.load_dataset(name, config, revision=revision, streaming=True)
+    except Exception as error:  # of several libraries, for what is not there, not allowed, not reached, not a data set
+        raise DataError(f"{where}: cannot be opened: {_one_line(error)}; check its name and the connection") from None
+    splits: dict[str, StreamSplit] = {}
+    ignored, lists = [], []
+    for own_name, data in found.items():
+        split = SPLIT_NAMES.get(own_name.lower())
+        if split is None or split in splits:
+            ignored.append(f"{own_name} ignored: not a split's name")
+            continue
+        classes, opened = _hub_split(where, own_name, data)
+        if split == "test" and all(label == -1 for _, label, _ in _first(opened)):
+            ignored.append(f"{own_name} ignored: its first label is -1, which means unlabelled")
+            continue
+        splits[split] = opened
+        lists.append(classes)
+    if any(classes != lists[0] for classes in lists):
+        raise DataError(f"{where}: expected the same class names in every split, got different lists")
+    title = Path(name).resolve().name if Path(name).is_dir() else name
+    return make_stream_source(where, title, lists[0] if lists else [], splits, ignored)
+
+
+def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit]:
+    """Class names and pictures of a datasets.IterableDataset."""
+    import datasets
+
+    features = data.features or {}
+    pictures = [column for column in features if isinstance(features[column], datasets.Image)]
+    image = next((column for column in (*IMAGE_COLUMNS, *pictures) if column in pictures), None)
+    label = next((column for column in (*LABEL_COLUMNS, "cls") if column in features), None)
+    if image is None or label is None:
+        raise DataError(
+            f"{where}: expected pictures in {'/'.join(IMAGE_COLUMNS)} and labels in {'/'.join(LABEL_COLUMNS)}, "
+            f"got {', '.join(features) or 'no columns'} in {name}: rename them"
+        )
+    if not isinstance(features[label], datasets.ClassLabel):
+        raise DataError(
+            f"{where}: expected class names with {label}, got {type(features[label]).__name__} alone: "
+            "describe it as a class_label in the data set's README.md"
+        )
+    known = (data.info.splits or {}).get(name)
+    if not (known and known.num_examples):
+        raise DataError(
+            f"{where}: expected the number of pictures in {name}, got none in the data set's description: "
+            "put it into dataset_info in its README.md, as num_examples"
+        )
+    data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    count = data.num_shards
+
+    def read(shard: int) -> Iterator[Picture]:
+        try:
+            for row, example in enumerate(data.shard(count, shard)):
+                picture, number = example[image] or {}, example[label]
+                called = picture.get("path") or f"{name}-{shard}:{row}"
+                encoded = picture.get("bytes")
+                if encoded is None and picture.get("path"):
+                    encoded = _read_beside(picture["path"])
+                yield called, -1 if number is None else number, encoded or b""
+        except InceptionNetError:
+            raise
+        except Exception as error:  # of several libraries
+            raise DataError(f"{where}: cannot be read: {_one_line(error)}; try again, a run can be resumed") from None
+
+    return list(features[label].names), StreamSplit(f"{where}, {name}", known.num_examples, count, read)
+
+
+def _read_beside(path: str) -> bytes:
+    """A picture that lies beside the table, here or on the Hub."""
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        data: bytes = file.read(MAX_BYTES)
+    return data
+
+
+def _first(split: StreamSplit) -> list[Picture]:
+    pictures = split.read(0)
+    return [picture for picture, _ in zip(pictures, range(1), strict=False)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open_shards(where: str) -> Source:
+    parts = urlsplit(where)
+    folder = _beside(urlunsplit(parts._replace(path=parts.path.partition("{")[0])), "")
+    file = _beside(folder, SIZES_FILE)
+    sizes = _sizes(file)
+    urls = expand(where) if not parts.path.endswith("/") else [_beside(folder, name) for name in sizes]
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for url in urls:
+        name = urlsplit(url).path.rpartition("/")[2]
+        if name not in sizes or url != _beside(folder, name):
+            raise DataError(f"{url}: expected a shard that is in {file}, got another: add its number of pictures")
+        groups.setdefault(split_of_file(name), []).append((url, sizes[name]))
+    ignored = [f"{len(groups.pop(''))} shards ignored: not named after a split"] if "" in groups else []
+    listed = _beside(folder, CLASSES_FILE)
+    text = fetch(listed)
+    if text is None:
+        raise DataError(
+            f"{listed}: expected the class names, one a line in label order, got no such file: put it there"
+        )
+    classes = ClassNames.parse(text.decode(errors="replace"), listed)
+    title = urlunsplit(urlsplit(folder)._replace(query=""))  # which may be a key
+    splits = {
+        split: StreamSplit(f"{title}, {split}", sum(size for _, size in shards), len(shards), _reader(shards, classes))
+        for split, shards in groups.items()
+    }
+    return make_stream_source(where, title, classes.names, splits, ignored)
+
+
+def _beside(url: str, name: str) -> str:
+    """The address of the file `name` in the folder of `url`, with the same query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0] + "/" + name))
+
+
+def _sizes(url: str) -> dict[str, int]:
+    text = fetch(url)
+    got = "no such file"
+    if text is not None:
+        try:
+            sizes = json.loads(text)
+            if sizes and all(isinstance(name, str) and type(size) is int and size > 0 for name, size in sizes.items()):
+                return dict(sizes)
+            got = "other values"
+        except (ValueError, AttributeError, RecursionError) as error:
+            got = str(error)
+    raise DataError(
+        f'{url}: expected each shard\'s number of pictures, as {{"train-000.tar": 1000}}, got {got}: '
+        "put it there, counted by: tar tf SHARD | grep -c '\\.cls$'"
+    )
+
+
+def _reader(shards: list[tuple[str, int]], classes: ClassNames) -> Callable[[int], Iterator[Picture]]:
+    def read(shard: int) -> Iterator[Picture]:
+        url, size = shards[shard]
+        file = urlsplit(url).path.rpartition("/")[2]
+        count = 0
+        for name, label, data in labelled(_members(url), bytes, url):
+            count += 1
+            yield f"{file}/{name}", classes.number(label, f"{url}: {name}"), data
+        if count != size:
+            raise DataError(f"{url}: expected {size} pictures as {SIZES_FILE} says, got {count}: correct one of them")
+
+    return read
+
+
+def _members(url: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a tar's files; only pictures and labels are read."""
+    with Download(url) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r|*", bufsize=READ_BYTES) as tar:  # type: ignore[call-overload]
+                while (member := tar.next()) is not None:
+                    tar.members = []  # it would keep them all
+                    field = member.name.rpartition("/")[2].partition(".")[2].lower()
+                    wanted = field in LABEL_FIELDS or f".{field}" in EXTENSIONS
+                    limit = MAX_LABEL_BYTES if field in LABEL_FIELDS else MAX_BYTES
+                    if member.size < 0 or (wanted and member.size > limit):
+                        raise DataError(f"{url}: expected {member.name} of at most {limit} bytes, got {member.size}")
+                    if member.isreg() and not member.issparse():
+                        yield member.name.removeprefix("./"), tar.extractfile(member).read() if wanted else b""
+        except FileNotFoundError:
+            raise DataError(f"{url}: expected a shard, got no such file: check the address") from None
+        except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, EOFError) as error:
+            raise DataError(f"{url}: expected a tar file, got a broken one ({error}): pack it anew") from None

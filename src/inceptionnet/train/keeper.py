@@ -1,0 +1,178 @@
+"""What a run says and writes. One of its processes does both; what cannot be written is said, and training goes on."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+import inceptionnet
+from inceptionnet import plots
+from inceptionnet.data.splits import Split
+from inceptionnet.distributed import World
+from inceptionnet.errors import MissingExtraError, RunError, WeightsError
+from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.files import remove_leftovers
+from inceptionnet.model import InceptionNet
+from inceptionnet.progress import Bar
+from inceptionnet.train.checkpoint import Checkpoints
+from inceptionnet.train.plan import Job
+from inceptionnet.train.position import Position
+from inceptionnet.train.run import Run
+from inceptionnet.train.track import Tracker
+from inceptionnet.weights import save_weights
+
+
+class Keeper:
+    """The run folder, the checkpoints in it, the progress bar and TensorBoard, from the loop's point of view."""
+
+    def __init__(self, job: Job, run: Run, world: World, at: Position, *, resumed: bool) -> None:
+        self.job, self.run, self.world, self.at = job, run, world, at
+        self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
+        self.checkpointed = at.step if resumed and self.checkpoints.files() else None
+        """The step of the newest checkpoint."""
+        self._said: set[str] = set()
+        self._clock_s = self._saved_s = time.monotonic()
+        splits = job.source.splits
+        train, held_out = len(splits["train"]), len(splits[job.held_out])
+        done = (at.epoch - 1) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
+        total = job.recipe.schedule.epochs * (train + held_out)
+        self.bar = Bar(total, "training", shown=world.is_main, done=done)
+        self.tracker = Tracker()
+
+    def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:
+        """Make the run folder, or make it ready to be gone on with; all else that can be refused has been by now.
+
+        Raises:
+            RunError: the folder cannot be made or written, or the disk has too little room.
+        """
+        if not self.world.is_main:
+            return
+        if resumed:
+            remove_leftovers(self.run.path)
+            remove_leftovers(self.checkpoints.path)
+            self.run.forget_steps(self.at.step)
+        else:
+            self.run.create()
+        # Before its first step the optimiser has made none of the two tensors that it keeps for each parameter.
+        begun = any(name.startswith("optimizer.") for name in tensors)
+        states = 0 if begun else 2 * sum(parameter.nbytes for parameter in model.parameters())
+        self.checkpoints.check_space(sum(tensor.nbytes for tensor in tensors.values()) + states)
+        if not resumed:
+            self.run.write_json("run.json", self.job.describe(model, self.world.size))
+        if self.job.recipe.log.tensorboard:
+            self.tracker = Tracker(self.run.path, self.at.step)
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        self.bar.note(line)
+
+    def once(self, kind: str, line: str) -> None:
+        """A warning that is given once in a run, however often there is cause for it."""
+        if kind not in self._said:
+            self._said.add(kind)
+            self.note(f"warning: {line}")
+
+    def bad_pictures(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Name each picture that cannot be decoded, once. All processes must call it."""
+        if not self.world.total([len(bad)])[0]:
+            return
+        everywhere = [one for share in self.world.gather(tuple(bad)) for one in share]
+        new = {name: reason for name, reason in everywhere if name not in self.at.bad}
+        if new:
+            self.at.bad |= new
+            self._attempt(lambda: self.run.write_bad_pictures(sorted(self.at.bad.items())))
+            for name, reason in new.items():
+                self.note(f"left out: {name}: {reason}")
+
+    def step(self, row: Mapping[str, float]) -> None:
+        """A line of steps.jsonl."""
+        self._attempt(lambda: self.run.log_step(row))
+
+    def epoch(self, row: dict[str, float], evaluation: Evaluation) -> None:
+        """A line of metrics.csv, which gets the time spent so far, and the evaluation class by class."""
+        self._tick()
+        row["seconds"] = self.at.seconds
+        self.at.rows.append(row)
+        self._attempt(lambda: self.run.write_metrics(self.at.rows))
+        details = {"split": self.job.held_out, **evaluation.to_dict()}
+        self._attempt(lambda: self.run.write_json("evaluation.json", details))
+        self.tracker.log(row, self.at.step)
+
+    def due(self) -> bool:
+        """Whether a checkpoint is to be written within an epoch."""
+        rhythm = self.job.recipe.checkpoint
+        late = rhythm.every_minutes is not None and time.monotonic() - self._saved_s > 60 * rhythm.every_minutes
+        return late or (rhythm.every_steps is not None and self.at.step % rhythm.every_steps == 0)
+
+    def checkpoint(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Write where the training is; where that cannot be done the last good checkpoint stays."""
+        self._tick()
+        self._saved_s = time.monotonic()
+        if self._attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
+            self.checkpointed = self.at.step
+
+    def weights(self, model: InceptionNet, evaluation: Evaluation, *, raw: bool) -> None:
+        """Write the weights as they are in the model now.
+
+        Raises:
+            WeightsError: those of the last epoch cannot be written; there is no next time for them.
+        """
+        file = self.run.raw_weights if raw else self.run.weights
+        about = {
+            "package": f"inceptionnet {inceptionnet.__version__}",
+            "data": self.job.source.title,
+            "split": self.job.source.note,
+            "seed": self.job.plan.seed,
+            "recipe": self.job.plan.recipe,
+            "epochs": self.at.epoch,
+            f"{self.job.held_out}_top1": evaluation.top1,
+        }
+
+        def write() -> None:
+            classes, prep = self.job.source.classes, self.job.prep
+            save_weights(model, file, classes=classes, preprocessing=prep, provenance=about)
+
+        self._attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
+
+    def draw(self, evaluation: Evaluation) -> None:
+        """The pictures of the run."""
+        if not self.world.is_main:
+            return
+        source, folder = self.job.source, self.run.path
+        split = source.splits[self.job.held_out]
+        title = f"{self.job.plan.model} on {source.title}"
+        try:
+            plots.curves(self.at.rows, folder / "curves.png", title)
+            if isinstance(split, Split):
+                plots.predictions(evaluation, split, self.job.prep, folder / "predictions.png", title)
+        except (MissingExtraError, RunError) as error:
+            self.note(f"no curves.png and predictions.png: {error}")
+
+    def how_to_go_on(self) -> str:
+        """The end of a message about a run that stops before its end."""
+        line = f"go on with: inceptionnet train --resume --out {shlex.quote(str(self.run.path))}"
+        if self.checkpointed is None:
+            return f"{line} (from the start: there is no checkpoint yet)"
+        lost = self.at.step - self.checkpointed
+        return f"{line} (the last {lost} steps will be run again)" if lost else line
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.at.seconds, self._clock_s = self.at.seconds + now - self._clock_s, now
+
+    def _attempt(self, write: Callable[[], Any], *, last: bool = False) -> bool:
+        """Write, if this is the process that does. What cannot be written is said, or raised if it is the last time."""
+        if not self.world.is_main:
+            return True
+        try:
+            write()
+        except (RunError, WeightsError) as error:
+            if last:
+                raise
+            self.note(f"warning: {error}; training goes on, and what was written before is whole")
+            return False
+        return True

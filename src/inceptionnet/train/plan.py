@@ -1,0 +1,212 @@
+"""What a training is asked for, and the job that it becomes: everything decided, written to run.json, read back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import inceptionnet
+from inceptionnet.build import initialise
+from inceptionnet.create import create_model
+from inceptionnet.data.loading import BadImages
+from inceptionnet.data.preprocess import Augment, Preprocessing
+from inceptionnet.data.sources import STREAMS, open_source
+from inceptionnet.data.splits import Source, Split
+from inceptionnet.edits import Configuration
+from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
+from inceptionnet.model import InceptionNet
+from inceptionnet.nets import NETWORKS
+from inceptionnet.train.recipe import Preprocess, Recipe
+from inceptionnet.train.recipes import recipe_named
+from inceptionnet.train.run import Run
+from inceptionnet.weights import read_record
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is asked for; see the `train` command for the meaning of each."""
+
+    data: str
+    model: str | None
+    recipe: str | None = None
+    """None: finetune from weights, else default."""
+    epochs: int | None = None
+    """None: as the recipe has it."""
+    batch_size: int = 32
+    accumulate: int = 1
+    size: int | None = None
+    width: float | None = None
+    weights: str | None = None
+    seed: int = 0
+    workers: int = 1
+    bad_images: BadImages = "fail"
+    device: str = "auto"
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training of which everything is decided."""
+
+    plan: Plan
+    source: Source
+    recipe: Recipe
+    prep: Preprocessing
+    configuration: Configuration | None = None
+    """Of the network, once there is one: what `shell` makes."""
+
+    @property
+    def held_out(self) -> str:
+        """The split that every epoch is evaluated on."""
+        return "val" if "val" in self.source.splits else "test"
+
+    @property
+    def augment(self) -> Augment:
+        """What training does to a picture."""
+        return Augment(**self.recipe.augment.model_dump())
+
+    def model(self) -> InceptionNet:
+        """The network as training starts with it: a function of the plan, its seed included."""
+        plan, network = self.plan, self.recipe.network
+        torch.manual_seed(plan.seed)
+        return create_model(
+            plan.model,
+            num_classes=len(self.source.classes),
+            input_size=plan.size,
+            width=plan.width,
+            weights=plan.weights,
+            dropout=network.dropout,
+            residual_scale=network.residual_scale,
+            aux=network.aux or None,
+        )
+
+    def shell(self) -> InceptionNet:
+        """The network of a job that was read back, with weights of no meaning, for a checkpoint to fill."""
+        assert self.configuration is not None
+        model = InceptionNet(self.configuration)
+        initialise(model, model.network)
+        return model
+
+    def describe(self, model: InceptionNet, processes: int) -> dict[str, Any]:
+        """What run.json holds."""
+        return {
+            "plan": asdict(self.plan),
+            "recipe": self.recipe.model_dump(),
+            "configuration": asdict(model.configuration),
+            "preprocessing": self.prep.to_dict(),
+            "data": {
+                "title": self.source.title,
+                "note": self.source.note,
+                "classes": self.source.classes,
+                "pictures": {name: len(split) for name, split in self.source.splits.items()},
+                "fingerprint": fingerprint(self.source),
+            },
+            "environment": {
+                "inceptionnet": inceptionnet.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "device": str(model.device),
+                "processes": processes,
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+            },
+        }
+
+
+def decided(plan: Plan) -> Job:
+    """The job that a plan comes to: source, recipe and preprocessing.
+
+    Weights bring the preprocessing they were trained with; the data and then the user may want another.
+
+    Raises:
+        InceptionNetError: something in the plan cannot be done.
+    """
+    _check(plan)
+    plan = replace(plan, data=_absolute(plan.data), weights=str(Path(plan.weights).resolve()) if plan.weights else None)
+    record = read_record(plan.weights) if plan.weights else None
+    name = plan.recipe or ("finetune" if record else "default")
+    if name == "finetune" and not record:
+        raise ConfigurationError("--recipe finetune starts from weights; give --weights, or another recipe")
+    network = plan.model or (record.configuration.name if record else None)
+    if network is None:
+        raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
+    source = open_source(plan.data, seed=plan.seed)
+    start = record.preprocessing if record else None
+    usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
+    asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
+    recipe = recipe_named(name, network).changed({**usual, **source.suggestions, **asked})
+    if recipe.batch_norm.mode == "freeze" and not record:
+        raise ConfigurationError("--bn freeze keeps the statistics of loaded weights; give --weights, or --bn update")
+    size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
+    seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
+    channels = record.configuration.in_channels if record else 3
+    prep = replace(start, **seen_as) if start else Preprocessing(channels=channels, **seen_as)
+    return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
+
+
+def stored(run: Run) -> Job:
+    """The job of a run folder.
+
+    Raises:
+        RunError: there is no run, or its data is no longer what it was.
+    """
+    about = run.read_json("run.json")
+    try:
+        plan = Plan(**about["plan"])
+        recipe = Recipe.model_validate(about["recipe"])
+        prep = Preprocessing.from_dict(about["preprocessing"])
+        configuration = Configuration(**about["configuration"])
+        kept = about["data"]["fingerprint"]
+    except (KeyError, TypeError, ValueError, InceptionNetError) as error:
+        what = " ".join(str(error).split())
+        raise RunError(
+            f"{run.path / 'run.json'}: not one of this version ({what}); start anew with another --out"
+        ) from None
+    source = open_source(plan.data, seed=plan.seed)
+    if fingerprint(source) != kept:
+        raise RunError(
+            f"{plan.data}: other pictures, names or classes than when the run in {run.path} began; bring them back, or "
+            f"start from its weights with --weights {run.path} and another --out"
+        )
+    return Job(plan, source, recipe, prep, configuration)
+
+
+def fingerprint(source: Source) -> str:
+    """A hash over classes, and the names and labels of every split; the pictures themselves are not read."""
+    digest = hashlib.sha256("\0".join(source.classes).encode(errors="surrogateescape"))
+    for name, split in source.splits.items():
+        digest.update(f"\1{name}\0{len(split)}".encode())
+        if isinstance(split, Split):
+            digest.update("\0".join(split.names).encode(errors="surrogateescape"))
+            digest.update(split.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _absolute(data: str) -> str:
+    """A path in full, so that run.json is true from any folder; names of other kinds as they are."""
+    scheme = next((start for start in STREAMS if data.startswith(start)), "")
+    path = data.removeprefix(scheme)
+    if data == "digits" or (scheme and not (scheme == "hf:" and Path(path).is_dir())):
+        return data
+    return scheme + str(Path(path).resolve())
+
+
+def _check(plan: Plan) -> None:
+    least = {"epochs": 1, "batch_size": 2, "accumulate": 1, "workers": 0, "seed": 0}
+    for name, smallest in least.items():
+        value = getattr(plan, name)
+        if value is not None and value < smallest:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is {value}; expected {smallest} or more")
+    if plan.accumulate > plan.batch_size // 2:
+        raise ConfigurationError(
+            f"--accumulate is {plan.accumulate}; expected at most half of the batch size of {plan.batch_size}, since "
+            "batch norm cannot train on one picture"
+        )

@@ -1,0 +1,158 @@
+"""One step of the optimiser: forward and backward over the parts of a batch, then the update, or none at all."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from inceptionnet.data.augment import to_input
+from inceptionnet.data.loading import Batch, parts_of
+from inceptionnet.distributed import ALONE, World
+from inceptionnet.model import InceptionNet
+from inceptionnet.train.average import Average
+from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
+from inceptionnet.train.dropout import seeded
+from inceptionnet.train.optimizers import height_of_rate, make_optimizer, rate_at
+from inceptionnet.train.plan import Job
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to, over the pictures of all processes."""
+
+    pictures: int
+    loss: float
+    """Mean cross-entropy of the main head, with label smoothing, without the auxiliary heads."""
+    right: int
+    """Pictures whose most probable class was the label."""
+    gradient_norm: float
+    lr: float
+    skipped: bool
+    """Loss or gradient was not finite, and nothing was changed."""
+
+
+class Stepper:
+    """Network, optimiser and running average of a training, and the one way in which they change."""
+
+    def __init__(
+        self,
+        model: InceptionNet,
+        job: Job,
+        *,
+        steps_per_epoch: int,
+        world: World = ALONE,
+    ) -> None:
+        self.model, self.job, self.recipe, self.world = model, job, job.recipe, world
+        self.steps_per_epoch, self.fresh = steps_per_epoch, job.plan.weights is None
+        recipe = self.recipe
+        self.dropouts = seeded(model)
+        if world.size > 1:
+            synchronise(model, model.device)
+        self.norms = norms_of(model)
+        for norm in self.norms:
+            norm.momentum = 1.0  # see `blend`
+        self.optimizer = make_optimizer(model, recipe.optimizer)
+        self.height = height_of_rate(recipe.optimizer, job.plan.batch_size)
+        self.average = Average(model, recipe.average.decay) if recipe.average.decay is not None else None
+        network: nn.Module = _AllLogits(model)
+        if recipe.compute.compile:
+            network.compile()
+        self.network = network
+        if world.size > 1:
+            self.network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def step(self, batch: Batch, number: int) -> StepResult:
+        """Step `number` of the run (from 0), on this process's share of a batch; all processes must call it."""
+        recipe, device = self.recipe, self.model.device
+        rows = parts_of(batch.planned, self.job.plan.accumulate)
+        mine = [(batch.rows >= part.start) & (batch.rows < part.stop) for part in rows]
+        counts = self.world.total([float(part.sum()) for part in mine])
+        # Batch norm cannot train on one picture; a part that bad pictures left so small is left out.
+        used = [i for i, count in enumerate(counts) if count > 1]
+        pictures = int(sum(counts[i] for i in used))
+        rate = self.rate(number)
+        if not used:
+            return StepResult(0, 0.0, 0, 0.0, rate, skipped=False)
+        self._prepare(number, rate)
+        kept = snapshot(self.norms)
+        sums = torch.zeros(2, device=device)
+        x = to_input(batch.pictures.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
+        if not recipe.compute.channels_last:
+            x = x.contiguous()
+        labels = batch.labels.to(device, non_blocking=True)
+        for i in used:
+            chosen = mine[i].nonzero()[:, 0]
+            for k, dropout in enumerate(self.dropouts):
+                dropout.set_rows((self.job.plan.seed, number, k), batch.planned, batch.rows[chosen])
+            last = i == used[-1]
+            before = kept if i == used[0] else snapshot(self.norms)
+            with nullcontext() if last or self.world.size == 1 else self.network.no_sync():  # type: ignore[operator]
+                self._part(x, labels, chosen if len(rows) > 1 else None, pictures, sums)
+            if recipe.batch_norm.mode != "freeze":
+                blend(before, momentum_at(number, recipe.batch_norm.momentum, fresh=self.fresh))
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # waits once
+        loss, right = self.world.total(mine_summed)
+        result = StepResult(pictures, loss / pictures, int(right), norm, rate, not _finite(loss, norm))
+        if result.skipped:
+            restore(kept)
+            return result
+        if recipe.optimizer.clip_norm is not None and norm > recipe.optimizer.clip_norm:
+            torch._foreach_mul_(gradients, recipe.optimizer.clip_norm / norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(number)
+        return result
+
+    def rate(self, number: int) -> float:
+        """The learning rate of a step."""
+        return self.height * rate_at(number, self.steps_per_epoch, self.recipe.schedule)
+
+    def _prepare(self, number: int, rate: float) -> None:
+        """Everything that depends on the number of the step and nothing else, so that no schedule has a state."""
+        self.model.train()
+        for norm in self.norms:
+            norm.train(self.recipe.batch_norm.mode != "freeze")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, pictures: int, sums: Tensor) -> None:
+        """Add a part's gradients to those of the step, and its loss and right answers to `sums`."""
+        if chosen is not None:
+            x, labels = x[chosen.to(x.device)], labels[chosen.to(x.device)]
+        settings = self.recipe.loss
+        lowered = self.recipe.compute.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=lowered):
+            outputs = self.network(x)
+        if lowered:
+            outputs = {head: logits.float() for head, logits in outputs.items()}
+        losses = {
+            head: F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing, reduction="sum")
+            for head, logits in outputs.items()
+        }
+        loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
+        assert isinstance(loss, Tensor)
+        # Processes' gradients are averaged, pictures' are to be: the mean over those of all parts and processes.
+        (loss * (self.world.size / pictures)).backward()  # type: ignore[no-untyped-call]
+        sums += torch.stack([losses["logits"].detach(), (outputs["logits"].argmax(1) == labels).sum()])
+
+
+class _AllLogits(nn.Module):
+    """The network as the loss needs it: main and auxiliary logits by name."""
+
+    def __init__(self, model: InceptionNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.model.all_logits(x) if self.model.aux else {"logits": self.model(x)}
+
+
+def _finite(*values: float) -> bool:
+    return all(abs(value) < float("inf") for value in values)

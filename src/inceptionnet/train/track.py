@@ -1,0 +1,49 @@
+"""The metrics of a run for TensorBoard, where the recipe asks for it (log.tensorboard)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from inceptionnet.errors import missing_extra
+
+
+class Tracker:
+    """Writes to RUN/tensorboard; without a run folder it does nothing."""
+
+    def __init__(self, run: Path | None = None, step: int = 0) -> None:
+        self._writer: Any = None
+        if run is not None:
+            self._writer = summary_writer()(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Write the figures of a step."""
+        if self._writer:
+            for name, value in figures.items():
+                if name not in ("epoch", "step"):
+                    self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+
+def summary_writer() -> Any:
+    """torch's writer of TensorBoard's files.
+
+    Raises:
+        MissingExtraError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise missing_extra("tensorboard", "track", "log.tensorboard") from None
+    return SummaryWriter

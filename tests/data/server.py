@@ -1,0 +1,129 @@
+"""Loopback servers: files with byte ranges and made-up failures, and as much of a hub as the datasets library asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Site:
+    """What is served, what was asked for, and what goes wrong."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = dict(files)
+        self.asked: list[tuple[str, str]] = []  # path with query, range
+        self.refusals: list[int] = []  # status codes of the next answers
+        self.cuts: list[int] = []  # bytes after which the next answers end
+        self.ranges, self.error_code = True, "EntryNotFound"
+        self.url = ""
+
+    @contextmanager
+    def served(self) -> Iterator[Site]:
+        site = self
+
+        class Handler(_Handler):
+            def find(self, path: str) -> bytes | None:
+                return site.files.get(path.lstrip("/"))
+
+        Handler.site = site
+        with _running(Handler) as self.url:
+            yield self
+
+
+class _Handler(BaseHTTPRequestHandler):
+    site: Site
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def find(self, path: str) -> bytes | None:
+        raise NotImplementedError
+
+    def more_headers(self, data: bytes) -> dict[str, str]:
+        return {}
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        site, span = self.site, self.headers.get("Range", "")
+        site.asked.append((self.path, span))
+        data = self.find(unquote(urlsplit(self.path).path))
+        status = site.refusals.pop(0) if site.refusals else 200 if data is not None else 404
+        headers = {} if data is None else self.more_headers(data)
+        if data is None or status != 200:
+            data, headers = b"", {"X-Error-Code": site.error_code}
+        elif span and site.ranges:
+            first, _, last = span.removeprefix("bytes=").partition("-")
+            end = min(int(last) + 1, len(data)) if last else len(data)
+            headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(data)}"
+            data, status = data[int(first) : end], 206
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(data))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            cut = site.cuts.pop(0) if site.cuts and data else len(data)
+            self.wfile.write(data[:cut])
+            self.close_connection = cut < len(data)
+
+
+@contextmanager
+def hub(files: Mapping[str, bytes], repository: str = "me/pets") -> Iterator[Site]:
+    """A hub that holds one data set."""
+    site = Site(files)
+    api, resolve = f"/api/datasets/{repository}", f"/datasets/{repository}/resolve/"
+
+    class Handler(_Handler):
+        def more_headers(self, data: bytes) -> dict[str, str]:
+            return {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+
+        def find(self, path: str) -> bytes | None:
+            if path.startswith(resolve):
+                return files.get(path.removeprefix(resolve).partition("/")[2])
+            if path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
+                siblings = [{"rfilename": name} for name in files]
+                return json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings, "tags": []}).encode()
+            if path.startswith(f"{api}/tree/{COMMIT}"):
+                return json.dumps(self.listed(path.removeprefix(f"{api}/tree/{COMMIT}").strip("/"))).encode()
+            return None
+
+        def listed(self, folder: str) -> list[dict[str, object]]:
+            """The entries directly in a folder."""
+            below = f"{folder}/" if folder else ""
+            found: dict[str, dict[str, object]] = {}
+            for name, data in files.items():
+                if name.startswith(below):
+                    first, deeper, _ = name.removeprefix(below).partition("/")
+                    digest, kind = hashlib.sha1(data).hexdigest(), "directory" if deeper else "file"
+                    found[first] = {"type": kind, "path": below + first, "oid": digest, "size": len(data)}
+            return list(found.values())
+
+    Handler.site = site
+    with _running(Handler) as site.url:
+        yield site
+
+
+@contextmanager
+def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,207 @@
+"""`inceptionnet check`: every kind of bad picture is listed, what is odd or there twice is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inceptionnet.cli import main
+from inceptionnet.data import open_source
+from inceptionnet.data.check import check
+from inceptionnet.data.splits import Source, Split, StreamSplit
+from inceptionnet.errors import DataError
+
+from .data.made import encoded, png, write_tree
+
+
+def bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def photo(width: int = 300, height: int = 200, *, mode: str = "RGB", seed: int = 0, **how: object) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+    return encoded(Image.fromarray(noise).resize((width, height)).convert(mode), "JPEG", **how)
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+BAD = {
+    "train/cat/bomb.png": (bomb(50_000, 50_000), "has more than the limit of 89478485 pixels"),
+    "train/cat/cut.jpg": (photo()[:2000], "is truncated or damaged ("),
+    "train/cat/empty.jpg": (b"", "is empty (0 bytes)"),
+    "train/dog/float.tif": (encoded(Image.new("F", (9, 9)), "TIFF"), "has floating-point pixels"),
+    "train/dog/large.png": (bomb(10_000, 9_500), "has 10000×9500 pixels, more than the limit of 89478485"),
+    "train/dog/page.jpg": (b"<html>404</html>", "is not a picture in a known format ("),
+    "val/cat/also_empty.png": (b"", "is empty (0 bytes)"),
+}
+GOOD = {
+    "train/cat/0.jpg": photo(),
+    "train/cat/1.jpg": photo(seed=1),
+    "train/cat/2.jpg": photo(seed=1),  # a copy
+    "train/cat/ink.jpg": photo(mode="CMYK"),
+    "train/dog/0.jpg": photo(seed=2),
+    "train/dog/turned.jpg": photo(60, 20, exif=TURNED),
+    "train/dog/palette.gif": encoded(Image.new("P", (40, 40)), "GIF"),
+    "train/dog/deep.png": encoded(Image.new("I;16", (40, 40)), "PNG"),
+    "val/cat/0.jpg": photo(seed=2),  # a dog in train
+    "val/dog/0.jpg": photo(1300, 1100),
+    "val/dog/clear.png": encoded(Image.new("RGBA", (31, 33)), "PNG"),
+}
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_tree(tmp_path_factory.mktemp("check"), GOOD | {name: data for name, (data, _) in BAD.items()})
+    (root / "train/cat/gone.png").symlink_to(root / "nowhere")
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_found(nasty: Path, workers: int) -> None:
+    told = []
+    report = check(open_source(nasty), workers=workers, advance=lambda *counts: told.append(counts))
+    expected = [(name, why) for name, (_, why) in BAD.items()]
+    expected.insert(3, ("train/cat/gone.png", "cannot be read (No such file or directory)"))
+    for bad, (name, why) in zip(report.bad_pictures, expected, strict=True):
+        assert bad.name == name and bad.split == name.partition("/")[0] and bad.reason.startswith(why)
+    assert [sum(count) for count in zip(*told, strict=True)] == [len(GOOD) + 8, 8]
+    assert report.classes == ("cat", "dog") and report.counts == {"train": (8, 7), "val": (2, 2)} and len(report) == 19
+    assert report.bytes == sum(map(len, GOOD.values())) and report.formats == {"JPEG": 8, "PNG": 2, "GIF": 1}
+    assert report.modes == {"RGB": 7, "CMYK": 1, "P": 1, "I;16": 1, "RGBA": 1}
+    assert report.odd == {
+        "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "turned or mirrored by EXIF": 1
+    }  # fmt: skip
+    counted = {(found.from_px, found.below_px): found.pictures for found in report.short_sides if found.pictures}
+    assert counted == {(1, 32): 2, (32, 64): 2, (160, 224): 6, (1024, 2048): 1}
+    assert {key: (one.split, one.name, one.width_px, one.height_px) for key, one in report.extremes.items()} == {
+        "smallest": ("train", "train/dog/turned.jpg", 20, 60),
+        "largest": ("val", "val/dog/0.jpg", 1300, 1100),
+        "tallest": ("train", "train/dog/turned.jpg", 20, 60),
+        "widest": ("train", "train/cat/0.jpg", 300, 200),
+    }
+    assert report.repeated.keys() == {"train"} and report.shared.keys() == {"train and val"}
+    assert report.repeated["train"].such_as == (("train/cat/1.jpg", "train/cat/2.jpg"),)
+    leak = (("train/dog/0.jpg", "val/cat/0.jpg"),)
+    assert report.shared["train and val"].such_as == report.contradictory.such_as == leak
+
+
+def test_how_many_duplicates_are_named(tmp_path: Path) -> None:
+    same = {f"{split}/{kind}/{i}.png": png(7) for split in ("train", "test") for kind in "ab" for i in range(5)}
+    report = check(open_source(write_tree(tmp_path, same)), workers=0, listed=3)
+    found = [report.repeated["train"], report.repeated["test"], report.shared["train and test"], report.contradictory]
+    assert [(one.pictures, len(one.such_as)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streams(workers: int) -> None:
+    pictures = [("a", 0, png(1)), ("b", 1, b""), ("c", 1, png(1)), ("d", 0, photo())]
+
+    def source(length: int) -> Source:
+        splits = {name: StreamSplit(name, length, 10, lambda shard: iter(pictures)) for name in ("train", "val")}
+        return Source("x", ("cat", "dog"), splits, "")
+
+    report = check(source(40), workers=workers)
+    assert report.counts == {"train": (20, 20), "val": (20, 20)} and report.formats == {"PNG": 40, "JPEG": 20}
+    assert [(bad.name, bad.reason) for bad in report.bad_pictures] == [("b", "is empty (0 bytes)")] * 20
+    assert report.shared["train and val"].pictures == 30
+    with pytest.raises(DataError, match="train: expected 41 pictures, got 40"):
+        check(source(41), workers=workers)
+
+
+def dies(index: int) -> bytes:
+    if index == 20:
+        os._exit(1)
+    return png(index)
+
+
+def test_a_process_that_dies_is_an_error() -> None:
+    split = Split([f"{i}.png" for i in range(99)], np.arange(99) % 2, dies)
+    with pytest.raises(DataError, match=r"^x: .* ended its process, .* between \d+.png and \d+.png: try fewer"):
+        check(Source("x", ("a", "b"), {"train": split, "val": split}, ""), workers=2)
+
+
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object):
+    monkeypatch.setattr(sys, "argv", ["inceptionnet", "check", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), *capsys.readouterr()
+
+
+def test_command(nasty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0)
+    assert code == 1 and not err and out.rstrip().endswith("8 of 19 pictures cannot be read")
+    assert (
+        "bad, train: train/cat/cut.jpg: is truncated or damaged (" in out and "split as found (15 train, 4 val)" in out
+    )
+    assert "1 picture with the same bytes in train and val\n  val/cat/0.jpg is train/dog/0.jpg\n" in out
+    assert "odd       1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
+    code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0, "--json", "--limit-listed", 0)
+    found = json.loads(out)
+    assert code == 1 and not err and found["data"] == str(nasty) and found["pictures"] == 19
+    assert found["splits"]["train"] == {"pictures": 15, "classes": {"cat": 8, "dog": 7}}
+    assert len(found["bad_pictures"]) == 8 and set(found["bad_pictures"][0]) == {"split", "name", "reason"}
+    assert found["shared"] == {"train and val": {"pictures": 1, "such_as": []}}
+    assert found["short_sides"][0] == {"from_px": 1, "below_px": 32, "pictures": 2}
+
+
+def test_command_on_good_and_on_no_data(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = command(capsys, monkeypatch, colours, "--workers", 0)
+    assert code == 0 and out.endswith("\nall 36 pictures can be read\n") and "smallest" not in out
+    code, out, err = command(capsys, monkeypatch, tmp_path / "nowhere")
+    assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_no_picture_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, {f"{kind}/{i}.png": b"" for kind in "ab" for i in range(2)})
+    code, out, _ = command(capsys, monkeypatch, tmp_path, "--workers", 0)
+    assert code == 1 and out.endswith("\n4 of 4 pictures cannot be read\n")
+
+
+TELLING = """
+from concurrent.futures import ProcessPoolExecutor
+from inceptionnet.cli import main
+submit = ProcessPoolExecutor.submit
+def telling(*arguments):
+    future = submit(*arguments)
+    ProcessPoolExecutor.submit = submit
+    print("at work", flush=True)
+    return future
+ProcessPoolExecutor.submit = telling
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
+def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"{kind}/{i}.jpg": photo(3000, 3000, seed=i) for kind in "ab" for i in range(2)})
+    for i in range(2, 500):
+        for kind in "ab":
+            (tmp_path / kind / f"{i}.jpg").symlink_to(tmp_path / kind / "0.jpg")
+    process = subprocess.Popen(
+        [sys.executable, "-c", TELLING, "check", tmp_path, "--workers", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline() == "at work\n"
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == 130 and not out and "Traceback" not in err

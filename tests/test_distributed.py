@@ -1,0 +1,128 @@
+"""Several processes under torchrun: the same losses as one, every picture counted once, and a restart that goes on.
+
+Rounding makes the difference here, not the number of processes: batch norm over few pixels and ReLU turn an input that
+differs by 1e-7 into gradients that differ by 1e-3 (in one process too). So float32 is compared on the one network
+without batch norm, and networks with it in float64, where nothing is lost in the rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from inceptionnet.data.augment import to_input
+from inceptionnet.train.loop import train
+from inceptionnet.train.plan import Plan
+from inceptionnet.train.run import Run
+
+from .conftest import tiny_plan, write_pictures
+
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from inceptionnet.data.augment import to_input
+from inceptionnet.distributed import joined_world
+from inceptionnet.evaluate import evaluation
+from inceptionnet.train import loop, step, validation
+from inceptionnet.train.plan import Plan
+
+plan, out, how = Plan(**json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if how == "double":
+    torch.set_default_dtype(torch.float64)
+    step.to_input = validation.to_input = evaluation.normalise = lambda *arguments: to_input(*arguments).double()
+with joined_world() as world:
+    if how == "killed" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and world.rank == 1:
+        plain = step.Stepper.step
+        def stepped(self, batch, number):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(self, batch, number)
+        step.Stepper.step = stepped
+    loop.train(plan, out, world)
+"""
+
+
+def torchrun(plan: Plan, out: Path, how: str = "plain", *options: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    script = out.parent / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options,
+         str(script), json.dumps(asdict(plan)), str(out), how],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """33 pictures, one of them broken: 2 processes do not divide it."""
+    folder = write_pictures(tmp_path_factory.mktemp("distributed") / "data", 11)
+    broken = folder / "red" / "03.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return folder
+
+
+def plan(data: Path, **changes: Any) -> Plan:
+    settings = {"log.every_steps": 1, "optimizer.name": "sgd", "optimizer.lr": 0.01, "optimizer.lr_scaling": "none",
+                "optimizer.clip_norm": 1, "average.decay": 0.9, "augment.color": "full", "network.dropout": 0.4,
+                "checkpoint.every_steps": 2}  # fmt: skip
+    settings |= changes.pop("settings", {})
+    return tiny_plan(data, **{"epochs": 2, "batch_size": 9, "bad_images": "skip", "settings": settings} | changes)
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in Run(run).read_steps()]
+
+
+def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
+    """With dropout, averages, colours, clipping, auxiliary heads, accumulation, and a batch that does not divide."""
+    job = plan(data, model="inception_v1", size=72, accumulate=2, settings={"network.aux": True})
+    torchrun(job, tmp_path / "two")
+    train(job, tmp_path / "one")
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6 and max(one) - min(one) > 1e-3, "it moves"
+    assert two == pytest.approx(one, abs=1e-5)
+    results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    for result in results:
+        assert result["pictures"] == sum(part["pictures"] for part in result["classes"].values()) == 5
+    assert results[1]["loss"] == pytest.approx(results[0]["loss"], abs=1e-5)
+    assert (tmp_path / "two" / "bad_pictures.txt").read_text() == (tmp_path / "one" / "bad_pictures.txt").read_text()
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["environment"]["processes"] == 2
+
+
+def test_batch_norm_is_over_the_pictures_of_all_processes(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """float64, where the processes' sums differ from one sum by 1e-16 and nothing else may."""
+    job = plan(data, model="inception_v2", size=48, settings={"batch_norm.mode": "recalibrate"})
+    torchrun(job, tmp_path / "two", "double")
+    for place in ("train.step.to_input", "train.validation.to_input", "evaluate.evaluation.normalise"):
+        monkeypatch.setattr(f"inceptionnet.{place}", lambda *arguments: to_input(*arguments).double())
+    torch.set_default_dtype(torch.float64)
+    try:
+        train(job, tmp_path / "one")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-9)
+    one, two = (load_file(tmp_path / name / "weights_raw.safetensors") for name in ("one", "two"))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one if one[key].is_floating_point()) < 1e-8
+
+
+def test_processes_started_anew_go_on(data: Path, tmp_path: Path) -> None:
+    """One of two processes is killed within the second epoch; torchrun starts both again."""
+    job = plan(data, model="inception_v1.slim", size=32)
+    torchrun(job, tmp_path / "whole")
+    torchrun(job, tmp_path / "killed", "killed", "--max-restarts", "1")
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")

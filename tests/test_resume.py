@@ -1,0 +1,326 @@
+"""A run that is killed anywhere and resumed ends with the weights of the run that never was, bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from inceptionnet.errors import Interrupted, RunError, WeightsError
+from inceptionnet.files import replacing
+from inceptionnet.train import checkpoint
+from inceptionnet.train.loop import repeat, resume, train
+from inceptionnet.train.plan import Plan
+from inceptionnet.train.run import Run
+from inceptionnet.train.step import Stepper
+
+from .conftest import COLOURS, tiny_plan, write_pictures
+from .data.made import write_tar
+from .data.server import Site
+
+# Everything that has a state or takes chances: momentum and mean squares, averages, masks, colours, parts of a step.
+SETTINGS = {
+    "optimizer.name": "rmsprop", "optimizer.lr": 0.02, "optimizer.clip_norm": 2, "average.decay": 0.99,
+    "network.dropout": 0.4, "augment.color": "full", "augment.interpolation": "random", "checkpoint.every_steps": 2,
+    "log.every_steps": 1,
+}  # fmt: skip
+
+# Runs in a process of its own; what comes first in it kills that process at some point.
+KILLED = """
+import json, os, signal, sys
+import torch
+from pathlib import Path
+from inceptionnet.train import checkpoint, keeper, loop, step, validation
+from inceptionnet.train.plan import Plan
+
+torch.set_num_threads(1)
+calls = {}
+def kill(): os.kill(os.getpid(), signal.SIGKILL)
+def nth(name, n):
+    calls[name] = calls.get(name, 0) + 1
+    return calls[name] == n
+%s
+loop.train(Plan(**json.loads(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+BEFORE_STEP = """
+plain = step.Stepper.step
+def stepped(self, *arguments):
+    if nth("step", %d): kill()
+    return plain(self, *arguments)
+step.Stepper.step = stepped
+"""
+WITHIN_CHECKPOINT = """
+plain = checkpoint.save_file
+def half(tensors, file, metadata):
+    plain(tensors, file, metadata)
+    if nth("save", 3):
+        whole = Path(file).read_bytes()
+        Path(file).write_bytes(whole[:len(whole) // 2])
+        kill()
+checkpoint.save_file = half
+"""
+BEFORE_RENAME = """
+import inceptionnet.files
+plain = os.replace
+def renamed(source, target):
+    if "step-" in str(target) and nth("rename", 3): kill()
+    plain(source, target)
+inceptionnet.files.os.replace = renamed
+"""
+AFTER_CHECKPOINT = """
+plain = checkpoint.Checkpoints.save
+def saved(self, *arguments):
+    plain(self, *arguments)
+    if nth("saved", 3): kill()
+checkpoint.Checkpoints.save = saved
+"""
+WITHIN_EVALUATION = """
+plain = validation.evaluate
+def evaluated(*arguments, **options):
+    if nth("evaluate", 3): kill()
+    return plain(*arguments, **options)
+validation.evaluate = evaluated
+"""
+BEFORE_WEIGHTS = """
+plain = keeper.save_weights
+def saved(*arguments, **options):
+    if nth("weights", 4): kill()
+    plain(*arguments, **options)
+keeper.save_weights = saved
+"""
+POINTS = {
+    "before the first step": BEFORE_STEP % 1,
+    "within an epoch": BEFORE_STEP % 6,
+    "between the halves of a checkpoint": WITHIN_CHECKPOINT,
+    "before a checkpoint gets its name": BEFORE_RENAME,
+    "after a checkpoint": AFTER_CHECKPOINT,
+    "within an evaluation": WITHIN_EVALUATION,
+    "before the averaged weights are written": BEFORE_WEIGHTS,
+}
+
+
+def plan(data: Path) -> Plan:
+    return tiny_plan(data, epochs=3, accumulate=2, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to."""
+    out = tmp_path_factory.mktemp("resume") / "whole"
+    train(plan(colours), out)
+    return out
+
+
+def killed(data: Path, out: Path, how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", KILLED % how, json.dumps(asdict(plan(data))), str(out)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    """Weights, averages, optimiser and figures; the times alone may differ."""
+    for file in ("weights.safetensors", "weights_raw.safetensors", "checkpoints/step-00000012.safetensors"):
+        one, other = load_file(run / file), load_file(whole / file)
+        assert one.keys() == other.keys()
+        assert [key for key in one if not torch.equal(one[key], other[key])] == [], file
+    times = {"pictures_per_s", "waiting", "seconds", "waited_s"}
+    for read in (Run.read_metrics, Run.read_steps):
+        rows = [[{k: v for k, v in row.items() if k not in times} for row in read(Run(out))] for out in (run, whole)]
+        assert rows[0] == rows[1]
+    assert not list(run.glob(".*")) and not list((run / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_resumed_is_never_killed(point: str, colours: Path, whole: Path, tmp_path: Path) -> None:
+    killed(colours, tmp_path / "run", POINTS[point])
+    resume(tmp_path / "run", workers=2)
+    assert_same(tmp_path / "run", whole)
+
+
+def test_killed_twice(colours: Path, whole: Path, tmp_path: Path) -> None:
+    killed(colours, tmp_path / "run", BEFORE_STEP % 4)
+    again = (BEFORE_STEP % 4).join(("", "\nloop.resume(Path(sys.argv[2]))\n"))
+    killed(colours, tmp_path / "run", again)
+    resume(tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+def test_a_finished_run_stays_as_it_is(whole: Path, colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    resume(tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+def test_repeated_from_its_run_folder_alone(whole: Path, tmp_path: Path) -> None:
+    repeat(whole, tmp_path / "run", workers=1)
+    assert_same(tmp_path / "run", whole)
+    one, other = (json.loads((folder / "run.json").read_text()) for folder in (whole, tmp_path / "run"))
+    assert one["recipe"] == other["recipe"] and one["data"] == other["data"]
+
+
+def test_torchrun_that_starts_anew_resumes(
+    colours: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command line a second time; without a run folder yet, from the start."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    train(plan(colours), tmp_path / "run")
+    train(plan(colours), tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+def test_a_broken_checkpoint_gives_way_to_the_one_before(
+    colours: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed(colours, tmp_path / "run", BEFORE_STEP % 8)
+    _, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resume(tmp_path / "run")
+    assert "warning: step-00000006.safetensors cannot be read" in capsys.readouterr().err
+    assert_same(tmp_path / "run", whole)
+
+
+def test_no_checkpoint_that_can_be_read_is_said(colours: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(RunError, match=r"no checkpoint can be read: step-00000012\.safetensors cannot .*another --out"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["checkpoints", "weights", "tables"])
+def test_a_full_disk_stops_nothing_and_breaks_nothing(
+    kind: str, colours: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """From some write on until nearly the end nothing can be written; half of what was begun had been."""
+    place = {"checkpoints": "train.checkpoint.save_file", "weights": "weights.native.save_file",
+             "tables": "train.run.replacing"}[kind]  # fmt: skip
+    owner = replacing if kind == "tables" else checkpoint.save_file
+    calls = []
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if 3 <= len(calls) <= 4:
+            if kind != "tables":
+                Path(arguments[1]).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return owner(*arguments, **options)
+
+    monkeypatch.setattr(f"inceptionnet.{place}", full)
+    train(plan(colours), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("No space left on device") == 2 and "training goes on" in said
+    monkeypatch.undo()
+    assert_same(tmp_path / "run", whole)
+
+
+def test_last_weights_that_cannot_be_written_are_an_error(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no next time for them; the checkpoint holds what is needed to write them later."""
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("inceptionnet.weights.native.save_file", full)
+    with pytest.raises(WeightsError, match="No space left on device"):
+        train(plan(colours), tmp_path / "run")
+    monkeypatch.undo()
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
+
+
+def test_too_little_room_is_said_before_training(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(RunError, match=r"the disk has 1 MiB free, .* need \d+; make room") as caught:
+        train(plan(colours), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    train(tiny_plan(colours, epochs=1), tmp_path / "run")
+
+
+def test_the_newest_checkpoints_stay(colours: Path, tmp_path: Path) -> None:
+    settings = {"checkpoint.every_minutes": 1e-9, "checkpoint.keep": 3}
+    train(tiny_plan(colours, epochs=2, settings=settings), tmp_path / "run")
+    files = sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir())
+    assert files == [f"step-0000000{step}.safetensors" for step in (6, 7, 8)]
+
+
+def test_what_cannot_be_resumed_is_said(colours: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"expected a run folder, got none with run\.json in it"):
+        resume(tmp_path)
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"run\.json: not one of this version"):
+        resume(tmp_path / "run")
+
+
+def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data", 6)
+    train(tiny_plan(data, epochs=1), tmp_path / "run")
+    (data / "red" / "05.png").rename(data / "red" / "06.png")
+    with pytest.raises(RunError, match=r"other pictures, names or classes than when the run .* began") as caught:
+        resume(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_metrics_for_tensorboard(colours: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_plan(colours, epochs=2, settings={"log.tensorboard": True}), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    rows = Run(tmp_path / "run").read_metrics()
+    found = [(event.step, event.value) for event in events.Scalars("val_top1")]
+    assert found == [(row["step"], pytest.approx(row["val_top1"], rel=1e-5)) for row in rows]
+
+
+def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tar shards from a web server: nothing is on the disk, and no picture is trained on twice or left out."""
+    monkeypatch.setenv("no_proxy", "*")
+    files = {}
+    for split, count in (("train", 9), ("val", 2)):
+        pictures = sorted(write_pictures(tmp_path / split, count).rglob("*.png"))
+        members = {}
+        for i, file in enumerate(pictures):
+            label = sorted(COLOURS).index(file.parent.name)
+            members |= {f"{i}.png": file.read_bytes(), f"{i}.cls": b"%d" % label}
+        files[f"{split}-0.tar"] = write_tar(tmp_path / f"{split}.tar", members).read_bytes()
+    files["classes.txt"] = "\n".join(sorted(COLOURS)).encode()
+    files["sizes.json"] = b'{"train-0.tar": 27, "val-0.tar": 6}'
+    seen: list[Any] = []
+    step = Stepper.step
+
+    def watched(self: Any, batch: Any, number: int) -> Any:
+        seen.append((number, batch.indices.tolist(), float(batch.pictures.double().sum())))
+        if len(seen) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, number)
+
+    with Site(files).served() as site:
+        job = tiny_plan(f"{site.url}/", epochs=2, workers=1)
+        train(job, tmp_path / "whole")
+        monkeypatch.setattr(Stepper, "step", watched)
+        with pytest.raises(Interrupted):
+            train(job, tmp_path / "run")
+        resume(tmp_path / "run")
+    assert [number for number, _, _ in seen] == list(range(8))
+    assert sorted(i for _, indices, _ in seen[4:] for i in indices) == list(range(27))
+    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not (tmp_path / "run" / "predictions.png").exists(), "a stream's pictures cannot be asked for by number"

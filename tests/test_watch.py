@@ -1,0 +1,191 @@
+"""What a run warns of: dead features and batch norm that does not fit, where they are and where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inceptionnet import create_model, load_model, read_record, save_weights
+from inceptionnet.distributed import ALONE, World
+from inceptionnet.model import InceptionNet
+from inceptionnet.nets import NETWORKS
+from inceptionnet.train.batch_norm import norms_of
+from inceptionnet.train.loop import train
+from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.watch import Features, batch_norm_gap, remedy
+
+from .conftest import tiny_plan, write_pictures
+
+
+def watched() -> tuple[nn.Module, Features]:
+    """A head alone, which gets what the test gives it."""
+    head = nn.Identity()
+    return head, Features(SimpleNamespace(head=head))  # type: ignore[arg-type]
+
+
+def grid(*alive: Sequence[int]) -> Tensor:
+    """(N, 4, 2, 2): for each picture the channels that are other than zero, in one place."""
+    x = torch.zeros(len(alive), 4, 2, 2)
+    for i, channels in enumerate(alive):
+        x[i, list(channels), 1, 0] = 0.5
+    return x
+
+
+def test_a_feature_is_dead_if_no_picture_wakes_it() -> None:
+    """Channels 0, then 0 and 2, then none: 1 and 3 are dead, half of the four."""
+    head, features = watched()
+    assert features.dead_share(ALONE) == 0.0, "nothing seen yet"
+    head(grid([0], [0]))
+    assert features.dead_share(ALONE) == 0.75
+    head(grid([2], [0]))
+    head(grid([], []))
+    assert features.dead_share(ALONE) == 0.5
+    assert features.alive is not None and features.alive.tolist() == [True, False, True, False]
+    features.clear()
+    assert features.dead_share(ALONE) == 0.0
+    head(grid([3]))
+    assert features.dead_share(ALONE) == 0.75
+
+
+def test_features_are_watched_in_training_only() -> None:
+    head, features = watched()
+    head.eval()(grid([0, 1, 2, 3]))
+    assert features.alive is None
+    head.train()(grid([1]))
+    head.eval()(grid([0, 1, 2, 3]))
+    head.train()(grid())  # a process without a picture of this step
+    assert features.dead_share(ALONE) == 0.75
+
+
+def test_a_feature_lives_if_any_process_saw_it() -> None:
+    class Two(World):
+        def total(self, values: Sequence[float]) -> list[float]:
+            return [value + other for value, other in zip(values, (0, 0, 1, 0), strict=True)]
+
+    head, features = watched()
+    head(grid([0]))
+    assert features.dead_share(Two(0, 2)) == 0.5
+
+
+def killed(model: InceptionNet) -> None:
+    """Every norm of the last block far below zero, so that ReLU lets nothing through."""
+    last = list(model.body.children())[-1]
+    assert norms_of(last)
+    for norm in norms_of(last):
+        nn.init.constant_(norm.bias, -100)
+
+
+def test_dead_features_of_a_network() -> None:
+    """Of the last block of inception_v1 nothing comes but what batch norm and ReLU let through."""
+    torch.manual_seed(0)
+    model = create_model("inception_v1.slim", num_classes=3, width=0.125, input_size=64)
+    features = Features(model)
+    x = torch.randn(4, 3, 64, 64)
+    model.train()(x)
+    alive = (model.body(x) != 0).any(0).flatten(1).any(1)
+    assert features.dead_share(ALONE) == pytest.approx(float((~alive).float().mean())) and alive.any()
+    features.clear()
+    killed(model)
+    model(x)
+    assert features.dead_share(ALONE) == 1.0
+
+
+def test_the_remedy_is_one_that_the_network_has() -> None:
+    for name, network in NETWORKS.items():
+        line = remedy(network)
+        assert ("network.residual_scale" in line) == ("resnet" in name), name
+        assert "\n" not in line and "learning rate" in line
+
+
+def spoil(model: InceptionNet) -> None:
+    """Running statistics as at the start, moved by one: not those of the weights."""
+    for norm in norms_of(model):
+        norm.reset_running_stats()
+        norm.running_mean.add_(1)
+
+
+def coloured(count: int = 4) -> list[tuple[Tensor, Tensor]]:
+    """Inputs of the three colours in [-1, 1], blue, green, red."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.tensor([(40, 60, 200), (40, 180, 60), (210, 40, 50)]) / 127.5 - 1
+    labels = torch.arange(9) % 3
+    return [
+        (colours[labels][:, :, None, None] + 0.2 * torch.randn(9, 3, 32, 32, generator=generator), labels)
+        for _ in range(count)
+    ]
+
+
+def test_the_gap_of_spoilt_statistics(run: Path) -> None:
+    model = load_model(weights_of(run)).train()
+    seen, batchwise, running = batch_norm_gap(model, coloured())
+    assert seen == 36 and batchwise >= 30 and running >= 30
+    spoil(model)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert batch_norm_gap(model, coloured())[:2] == (36, batchwise), "each batch's own statistics are as they were"
+    assert batch_norm_gap(model, coloured())[2] <= 18
+    after = dict(model.named_buffers())
+    assert model.training and [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert batch_norm_gap(model, []) == (0, 0, 0)
+
+
+def changed_weights(run: Path, folder: Path, change: Any) -> Path:
+    model, record = load_model(weights_of(run)), read_record(weights_of(run))
+    change(model)
+    file = folder / "changed.safetensors"
+    save_weights(model, file, classes=record.classes, preprocessing=record.preprocessing)
+    return file
+
+
+def tuned(data: Path, weights: Path, out: Path, epochs: int = 1, **settings: object) -> None:
+    plan = tiny_plan(data, model=None, width=None, size=None, weights=str(weights), epochs=epochs, settings=settings)
+    train(plan, out)
+
+
+def test_a_run_says_that_batch_norm_does_not_fit(
+    colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = changed_weights(run, tmp_path, spoil)
+    tuned(colours, weights, tmp_path / "run", 2, **{"batch_norm.momentum": 1e-6})
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "batch norm's running statistics do not fit the weights: 31 training pictures get" in line
+    assert "--bn recalibrate" in line and "--set batch_norm.momentum" in line
+
+
+def test_a_healthy_run_is_not_warned_of(
+    colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(colours, weights_of(run), tmp_path / "run")
+    assert "warning" not in capsys.readouterr().err
+    assert all(row["dead_features"] < 0.5 for row in Run(tmp_path / "run").read_metrics())
+
+
+def test_batch_norm_is_not_blamed_for_other_pictures(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held out are pictures under each other's names, so evaluation is far below training and all is well inside."""
+    write_pictures(tmp_path / "data" / "train", 8)
+    held_out = write_pictures(tmp_path / "data" / "val", 4, seed=1)
+    for old, new in (("blue", "x"), ("green", "blue"), ("red", "green"), ("x", "red")):
+        (held_out / old).rename(held_out / new)
+    tuned(tmp_path / "data", weights_of(run), tmp_path / "run", 2)
+    metrics = Run(tmp_path / "run").read_metrics()
+    assert all(row["train_top1"] - row["val_top1"] > 0.5 for row in metrics)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_run_says_that_its_features_have_died(
+    colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = changed_weights(run, tmp_path, killed)
+    tuned(colours, weights, tmp_path / "run", 2, **{"optimizer.lr": 1e-5})
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "features" in line]
+    assert len(warnings) == 1, "once"
+    assert "100% of the features before the pool were zero for every picture of an epoch" in warnings[0]
+    assert "--set schedule.warmup_epochs=5" in warnings[0]
+    assert [row["dead_features"] for row in Run(tmp_path / "run").read_metrics()] == [1.0, 1.0]
