@@ -256,6 +256,8 @@ def test_sgd_and_adamw_are_torchs_with_the_settings() -> None:
     assert isinstance(sgd, torch.optim.SGD) and (sgd.defaults["lr"], sgd.defaults["momentum"]) == (0.3, 0.8)
     still = make_optimizer(model, Optimizer(name="sgd", momentum=0))
     assert not still.defaults["nesterov"], "torch refuses it without momentum"
+    plain = make_optimizer(model, Optimizer(name="sgd", nesterov=False))
+    assert not plain.defaults["nesterov"] and plain.defaults["momentum"] == 0.9
     adamw = make_optimizer(model, Optimizer(lr=0.2, momentum=0.7))
     assert type(adamw) is torch.optim.AdamW and (adamw.defaults["lr"], adamw.defaults["betas"]) == (0.2, (0.7, 0.999))
     rmsprop = make_optimizer(model, Optimizer(name="rmsprop", decay=0.8, momentum=0.6, eps=0.5))

@@ -47,6 +47,8 @@ def test_a_feature_is_dead_if_no_picture_wakes_it() -> None:
     head(grid([], []))
     assert features.dead_share(ALONE) == 0.5
     assert features.alive is not None and features.alive.tolist() == [True, False, True, False]
+    head(grid([]) * float("nan"))
+    assert features.dead_share(ALONE) == 0.5, "not a number is no life"
     features.clear()
     assert features.dead_share(ALONE) == 0.0
     head(grid([3]))

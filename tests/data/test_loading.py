@@ -306,12 +306,13 @@ def test_an_epoch_of_a_stream_can_be_entered_in_its_middle_and_left(workers: int
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_that_is_too_short_says_so(workers: int) -> None:
-    stream = made_stream(9, states=14)
+@pytest.mark.parametrize(("states", "got"), [(14, "9"), (8, "more"), (5, "more")])
+def test_a_stream_that_holds_other_than_it_states_says_so(states: int, got: str, workers: int) -> None:
+    stream = made_stream(9, states=states)
     for batches in (
         training(stream, workers=workers).epoch(0),
         iter(EvalLoader(stream, PREP, batch_size=4, workers=workers, bad_images="skip")),
     ):
-        with pytest.raises(DataError, match=r"^made: expected 14 pictures, got 9: ") as caught:
+        with pytest.raises(DataError, match=rf"^made: expected {states} pictures, got {got}: ") as caught:
             list(batches)
         assert "\n" not in str(caught.value)

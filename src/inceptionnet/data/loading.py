@@ -26,7 +26,7 @@ from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Picture, Split
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, InceptionNetError, PictureError
 
 BadImages = Literal["fail", "skip"]
 
@@ -152,6 +152,7 @@ class _Plan(Sampler[list[_Key]]):
     def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
         self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
         self.epoch = self.first = 0
+        self.error: InceptionNetError | None = None
         lonely = seed is not None and batch_size > 1 and len(split) % batch_size == 1
         self.total = -(-len(split) // batch_size) - lonely
 
@@ -159,8 +160,13 @@ class _Plan(Sampler[list[_Key]]):
         return self.total - self.first
 
     def __iter__(self) -> Iterator[list[_Key]]:
+        self.error = None
         if not isinstance(self.split, Split):
-            yield from self._streamed()
+            try:
+                yield from self._streamed()
+            except InceptionNetError as error:
+                # Raised in here it would leave the workers to a dying cycle of references, see _Batches.
+                self.error = error
             return
         epoch, order = self.epoch, np.arange(len(self.split))
         if self.seed is not None:
@@ -186,6 +192,8 @@ class _Plan(Sampler[list[_Key]]):
                 if batch >= self.first:
                     start = batch * self.batch_size
                     yield [_Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
+            for _ in pictures:  # the one left over, if any; a stream that holds more than it states says so here
+                pass
 
 
 @dataclass(eq=False)
@@ -272,6 +280,8 @@ class _Batches:
             batch = Batch(pictures, labels, indices, rows, draws, self.plan.planned(number), bad)
             decoded, left_out = decoded + len(batch), left_out + len(bad)
             yield batch
+        if self.plan.error is not None:
+            raise self.plan.error
         if left_out and not decoded and not first and self.plan.world.size == 1:
             name, why = bad[-1]
             raise DataError(f"expected pictures, got {left_out} of which none can be decoded, such as {name} ({why})")

@@ -168,6 +168,8 @@ class _Training:
     def _train_epoch(self, epoch: int) -> None:
         """Train on what is left of the epoch's batches."""
         at, keeper = self.at, self.keeper
+        if at.batch == len(self.batches):  # killed in the evaluation
+            return
         if at.batch == 0:
             self.features.clear()
         batches = self.batches.epoch(epoch, at.batch)
@@ -192,6 +194,8 @@ class _Training:
                 raise Interrupted(f"stopped in epoch {epoch} after step {at.batch}; {keeper.how_to_go_on()}")
             if at.skipped_in_row >= self.recipe.watch.skipped_steps:
                 self._give_up()
+        for _ in batches:  # nothing is left, but a stream that holds more than it states says so here
+            pass
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; if one process cannot have its share, all stop, with the training so far saved."""

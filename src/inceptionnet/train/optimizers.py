@@ -78,7 +78,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     ]
     match settings.name:
         case "sgd":
-            nesterov = settings.momentum > 0
+            nesterov = settings.nesterov and settings.momentum > 0
             return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
         case "rmsprop":
             return TensorFlowRMSprop(

@@ -27,7 +27,7 @@ class Optimizer(Settings):
     """The step from gradients to weights."""
 
     name: Literal["adamw", "sgd", "rmsprop"] = "adamw"
-    """sgd is with Nesterov's momentum; rmsprop is TensorFlow's, not torch's."""
+    """rmsprop is TensorFlow's, not torch's."""
     lr: float = Field(default=4e-3, gt=0)
     """Learning rate at its height, for an effective batch of `lr_batch` pictures."""
     lr_batch: int = Field(default=32, ge=1)
@@ -35,6 +35,8 @@ class Optimizer(Settings):
     """How the rate follows the effective batch: × (batch / lr_batch) to the power of 0, 1/2 or 1."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd and rmsprop; adamw's first beta."""
+    nesterov: bool = True
+    """Nesterov's momentum for sgd; the papers do not say so, and their recipes have the plain one."""
     decay: float = Field(default=0.9, ge=0, lt=1)
     """Of rmsprop's mean square."""
     eps: float = Field(default=1.0, gt=0)

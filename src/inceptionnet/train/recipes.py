@@ -39,7 +39,7 @@ _AVERAGED = Averaging(decay=0.9999)
 _V1 = Recipe(
     # Momentum and the fall of 4 % every 8 epochs are [v1]'s, the rate and batches of 32 are what [v2] says of [v1].
     # 775 epochs are [v2]'s 31 million steps. Weight decay is 5 times that of [v2]. The rule for other batches is ours.
-    optimizer=Optimizer(name="sgd", lr=0.0015, lr_batch=32, lr_scaling="linear", weight_decay=2e-4),
+    optimizer=Optimizer(name="sgd", lr=0.0015, lr_batch=32, lr_scaling="linear", nesterov=False, weight_decay=2e-4),
     schedule=Schedule(epochs=775, name="exponential", decay=0.96, decay_epochs=8, warmup_epochs=0),
     loss=Loss(label_smoothing=0, aux_weight=0.3),
     network=Network(aux=True),
@@ -48,8 +48,8 @@ _V1 = Recipe(
 )
 _V2 = Recipe(
     # The ×30 rate with the fall 6 times as fast as [v1]'s; 150 epochs are its 6 million steps. Weight decay is what the
-    # released code has, batch norm's memory is not stated.
-    optimizer=Optimizer(name="sgd", lr=0.045, lr_batch=32, lr_scaling="linear", weight_decay=4e-5),
+    # released code has; momentum's amount, batch norm's memory and the smallest box are not stated.
+    optimizer=Optimizer(name="sgd", lr=0.045, lr_batch=32, lr_scaling="linear", nesterov=False, weight_decay=4e-5),
     schedule=Schedule(epochs=150, name="exponential", decay=0.96, decay_epochs=8 / 6, warmup_epochs=0),
     loss=Loss(label_smoothing=0),
     network=Network(dropout=0),
@@ -68,8 +68,9 @@ _V3 = Recipe(
     average=_AVERAGED,
     augment=_DISTORTED.model_copy(update={"area_min": 0.05}),
 )
-# [v4] states neither batch, epochs nor clipping: the first two are [v3]'s here.
-_V4 = _V3.model_copy(update={"optimizer": _V3.optimizer.model_copy(update={"clip_norm": None})})
+# [v4] has 20 replicas and states neither their batch, taken for [v3]'s 32, nor epochs, which are [v3]'s here, nor
+# clipping, which is left out.
+_V4 = _V3.model_copy(update={"optimizer": _V3.optimizer.model_copy(update={"clip_norm": None, "lr_batch": 20 * 32})})
 
 PAPER = {"v1": _V1, "v2": _V2, "v3": _V3, "v4": _V4}
 """The recipe of each paper."""

@@ -47,7 +47,8 @@ class Features:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _look(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
         if head.training and len(inputs[0]):
-            alive = (inputs[0].detach() != 0).any(0).flatten(1).any(1)
+            nonzero = inputs[0].detach().abs() > 0  # which is not so of what is not a number
+            alive = nonzero.any(0).flatten(1).any(1)
             self.alive = alive if self.alive is None else self.alive.to(alive.device) | alive
 
 
