@@ -32,7 +32,7 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
     """
     held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
     epochs = [row["epoch"] for row in metrics]
-    figure = _figure(9, 3.6)
+    figure = _figure(9, 4.2)
     for axes, what, unit, factor in zip(
         figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy loss", "accuracy (%)"), (1, 100), strict=True
     ):
@@ -53,7 +53,7 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)  # above, over no line
     figure.suptitle(title)
     _save(figure, path)
 
