@@ -1,7 +1,8 @@
 """Pictures a second of one training step, beside timm's same network in a bare loop; or under this package's settings.
 
 python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_resnet_v2.slim] [--batch 16]
-    [--size 299] [--rounds 5] [--steps 3] [--device cpu|cuda] [--precision fp32|bf16] [--variants]
+    [--size 299] [--rounds 5] [--steps 3] [--device cpu|cuda] [--precision fp32|bf16]
+    [--variants] [--compile no|yes|both]
 
 SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random pictures; in every round each side has its turn, after a
 step to warm up. timm's loop begins with float pictures on the device. Ours is the step of `train`: it begins with uint8
@@ -45,6 +46,7 @@ PLAIN = {  # what the bare loop has
     "schedule.warmup_epochs": 0,
     "loss.label_smoothing": 0,
 }
+COMPILE = {"no": (False,), "yes": (True,), "both": (False, True)}
 Step = Callable[[], object]
 
 
@@ -130,7 +132,7 @@ def compare(name: str, given: argparse.Namespace) -> None:
 def variants(name: str, given: argparse.Namespace) -> None:
     torch.compiler.reset()  # else the networks before count against the limit of compilations
     sides, first = {}, {}
-    for precision, last, compiled in itertools.product(("fp32", "bf16"), (True, False), (False, True)):
+    for precision, last, compiled in itertools.product(("fp32", "bf16"), (True, False), COMPILE[given.compile]):
         row = f"{precision:<9} | {'yes' if last else 'no':<13} | {'yes' if compiled else 'no':<7}"
         sides[row] = ours(name, given, precision, last, compiled)
         first[row] = seconds(sides[row], 1, given.device)
@@ -149,6 +151,7 @@ def main() -> None:
     arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     arguments.add_argument("--variants", action="store_true")
+    arguments.add_argument("--compile", choices=COMPILE, default="both")
     given = arguments.parse_args()
     torch.manual_seed(0)
     about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
