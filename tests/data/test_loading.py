@@ -16,7 +16,8 @@ from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, Split, centre_crop, decode
 from inceptionnet.data.augment import normalise, to_input
-from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader, parts_of
+from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader
+from inceptionnet.data.order import parts_of
 from inceptionnet.data.splits import Picture, StreamSplit
 from inceptionnet.distributed import World
 from inceptionnet.errors import DataError, PictureError

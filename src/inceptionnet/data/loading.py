@@ -12,21 +12,21 @@ import os
 import signal
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from inceptionnet.data.augment import training_crop
 from inceptionnet.data.decode import check_channels, decode
+from inceptionnet.data.order import BatchOrder, Key
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
-from inceptionnet.data.splits import AnySplit, Picture, Split
+from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.errors import DataError, InceptionNetError, PictureError
+from inceptionnet.errors import DataError, PictureError
 
 BadImages = Literal["fail", "skip"]
 
@@ -55,17 +55,8 @@ class Batch:
         return len(self.labels)
 
 
-class _Key(NamedTuple):
-    """What a worker is asked for; a stream's picture is in it, since it cannot be asked for by its position."""
-
-    epoch: int
-    row: int
-    position: int
-    item: Picture | None = None
-
-
 class _Sample(NamedTuple):
-    key: _Key
+    key: Key
     name: str
     label: int
     pixels: Pixels | None
@@ -85,7 +76,7 @@ class TrainLoader:
 
     Args:
         batch_size: pictures of a step, over all processes and parts together.
-        parts: each step is computed in so many parts of even size, one after the other (see `parts_of`).
+        parts: each step is computed in so many parts of even size, one after the other (see `order.parts_of`).
 
     Raises: PictureError where bad_images is "fail", DataError where a whole epoch has no picture that can be decoded.
     """
@@ -103,7 +94,7 @@ class TrainLoader:
         parts: int = 1,
         world: World = ALONE,
     ) -> None:
-        self._plan = _Plan(split, batch_size, seed, parts, world)
+        self._plan = BatchOrder(split, batch_size, seed, parts, world)
         self._batches = _Batches(_Pictures(_here(split), prep, augment, seed), self._plan, workers, bad_images)
 
     def __len__(self) -> int:
@@ -130,7 +121,7 @@ class EvalLoader:
         bad_images: BadImages,
         world: World = ALONE,
     ) -> None:
-        self._plan = _Plan(split, batch_size, None, 1, world)
+        self._plan = BatchOrder(split, batch_size, None, 1, world)
         self._batches = _Batches(_Pictures(_here(split), prep, None, 0), self._plan, workers, bad_images)
 
     def __len__(self) -> int:
@@ -138,62 +129,6 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches.run()
-
-
-def parts_of(planned: int, parts: int) -> list[range]:
-    """The rows of each part of a step: as even as can be, and never a part of one picture."""
-    count = max(1, min(parts, planned // 2))
-    return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
-
-
-class _Plan(Sampler[list[_Key]]):
-    """Which pictures make up which batch: shuffled by (seed, epoch), or in order where there is no seed."""
-
-    def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
-        self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
-        self.epoch = self.first = 0
-        self.error: InceptionNetError | None = None
-        lonely = seed is not None and batch_size > 1 and len(split) % batch_size == 1
-        self.total = -(-len(split) // batch_size) - lonely
-
-    def __len__(self) -> int:
-        return self.total - self.first
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        self.error = None
-        if not isinstance(self.split, Split):
-            try:
-                yield from self._streamed()
-            except InceptionNetError as error:
-                # Raised in here it would leave the workers to a dying cycle of references, see _Batches.
-                self.error = error
-            return
-        epoch, order = self.epoch, np.arange(len(self.split))
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
-        for batch in range(self.first, self.total):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [_Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
-
-    def planned(self, batch: int) -> int:
-        return min(self.batch_size, len(self.split) - batch * self.batch_size)
-
-    def _mine(self, planned: int) -> list[int]:
-        return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
-
-    def _streamed(self) -> Iterator[list[_Key]]:
-        """Every process reads the whole stream and keeps its own rows: the same batches, whatever their number."""
-        assert not isinstance(self.split, Split)
-        with closing(self.split.iterate(self.epoch, self.seed)) as pictures:
-            for batch in range(self.total):
-                planned = self.planned(batch)
-                mine = set(self._mine(planned))
-                items = [(row, next(pictures)) for row in range(planned)]
-                if batch >= self.first:
-                    start = batch * self.batch_size
-                    yield [_Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
-            for _ in pictures:  # the one left over, if any; a stream that holds more than it states says so here
-                pass
 
 
 @dataclass(eq=False)
@@ -205,7 +140,7 @@ class _Pictures(Dataset[_Sample]):
     augment: Augment | None
     seed: int
 
-    def __getitem__(self, key: _Key) -> _Sample:
+    def __getitem__(self, key: Key) -> _Sample:
         draws, pixels, why = np.zeros(len(CHANGES), np.float32), None, ""
         if key.item is None:
             assert self.split is not None
@@ -249,7 +184,7 @@ class _Pictures(Dataset[_Sample]):
 class _Batches:
     """Plan and pictures behind a DataLoader whose workers stay; one run at a time."""
 
-    def __init__(self, pictures: _Pictures, plan: _Plan, workers: int, bad_images: BadImages) -> None:
+    def __init__(self, pictures: _Pictures, plan: BatchOrder, workers: int, bad_images: BadImages) -> None:
         check_channels(pictures.prep.channels)
         # More processes than cores or batches only take memory, and the batches are the same.
         workers = min(workers, _cores(), plan.total)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inceptionnet.data.augment import to_input
-from inceptionnet.data.loading import Batch, parts_of
+from inceptionnet.data.loading import Batch
+from inceptionnet.data.order import parts_of
 from inceptionnet.distributed import ALONE, World
 from inceptionnet.model import InceptionNet
 from inceptionnet.train.average import Average

@@ -1,0 +1,83 @@
+"""Which pictures make up which batch, and which of them are this process's: a function of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from inceptionnet.data.splits import AnySplit, Picture, Split
+from inceptionnet.distributed import World
+from inceptionnet.errors import InceptionNetError
+
+
+class Key(NamedTuple):
+    """What a worker is asked for; a stream's picture is in it, since it cannot be asked for by its position."""
+
+    epoch: int
+    row: int
+    position: int
+    item: Picture | None = None
+
+
+def parts_of(planned: int, parts: int) -> list[range]:
+    """The rows of each part of a step: as even as can be, and never a part of one picture."""
+    count = max(1, min(parts, planned // 2))
+    return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
+
+
+class BatchOrder(Sampler[list[Key]]):
+    """Batches of keys, shuffled by (seed, epoch), or in order where there is no seed; set `epoch` and `first` before.
+
+    An error of a stream does not come out of here but stands in `error` afterwards: raised within DataLoader it would
+    leave the workers to a dying cycle of references (see loading.py).
+    """
+
+    def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
+        self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
+        self.epoch = self.first = 0
+        self.error: InceptionNetError | None = None
+        lonely = seed is not None and batch_size > 1 and len(split) % batch_size == 1
+        self.total = -(-len(split) // batch_size) - lonely
+
+    def __len__(self) -> int:
+        return self.total - self.first
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        self.error = None
+        if not isinstance(self.split, Split):
+            try:
+                yield from self._streamed()
+            except InceptionNetError as error:
+                self.error = error
+            return
+        epoch, order = self.epoch, np.arange(len(self.split))
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
+        for batch in range(self.first, self.total):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
+
+    def planned(self, batch: int) -> int:
+        """Pictures of a batch over all processes."""
+        return min(self.batch_size, len(self.split) - batch * self.batch_size)
+
+    def _mine(self, planned: int) -> list[int]:
+        return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
+
+    def _streamed(self) -> Iterator[list[Key]]:
+        """Every process reads the whole stream and keeps its own rows: the same batches, whatever their number."""
+        assert not isinstance(self.split, Split)
+        with closing(self.split.iterate(self.epoch, self.seed)) as pictures:
+            for batch in range(self.total):
+                planned = self.planned(batch)
+                mine = set(self._mine(planned))
+                items = [(row, next(pictures)) for row in range(planned)]
+                if batch >= self.first:
+                    start = batch * self.batch_size
+                    yield [Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
+            for _ in pictures:  # the one left over, if any; a stream that holds more than it states says so here
+                pass
