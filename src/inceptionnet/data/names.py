@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from inceptionnet.data.splits import SPLIT_NAMES
 from inceptionnet.errors import DataError
@@ -20,6 +21,17 @@ def split_of_file(name: str) -> str:
     """The split a file's name begins with (train-00000-of-00002.parquet), or ""."""
     match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", name.lower())
     return SPLIT_NAMES[match[1]] if match else ""
+
+
+def by_split(files: Iterable[Path]) -> tuple[dict[str, list[Path]], list[str]]:
+    """(the files of each split by its name, or all under "", notes on what was ignored)."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(split_of_file(file.name), []).append(file)
+    ignored = []
+    if len(groups) > 1 and "" in groups:
+        ignored.append(f"{', '.join(file.name for file in groups.pop(''))} ignored: not named after a split")
+    return groups, ignored
 
 
 def expand(pattern: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inceptionnet.data.names import split_of_file
+from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, PictureError, missing_extra
 
@@ -54,12 +54,7 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
         import pyarrow as pa
     except ImportError:
         raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
-    groups: dict[str, list[Path]] = {}
-    for path in files:
-        groups.setdefault(split_of_file(path.name), []).append(path)
-    ignored = []
-    if len(groups) > 1 and "" in groups:
-        ignored.append(f"{', '.join(path.name for path in groups.pop(''))} ignored: not named after a split")
+    groups, ignored = by_split(files)
     contents = {split: [_read(path) for path in paths] for split, paths in groups.items()}
     for split in [split for split, parts in contents.items() if split and _unlabelled(parts)]:
         ignored.append(f"{split} ignored: all its labels are -1, which means unlabelled")

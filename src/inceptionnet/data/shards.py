@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inceptionnet.data.decode import MAX_BYTES
-from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, is_number, split_of_file
+from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, by_split, is_number
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, PictureError
 
@@ -95,12 +95,7 @@ def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str,
     A file belongs to the split its name begins with (train-000.tar). Class names are those of a classes.txt beside the
     shards or above them, else the labels as they are written. Raises: DataError.
     """
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        groups.setdefault(split_of_file(file.name), []).append(file)
-    ignored = []
-    if len(groups) > 1 and "" in groups:
-        ignored.append(f"{', '.join(file.name for file in groups.pop(''))} ignored: not named after a split")
+    groups, ignored = by_split(files)
     known = _known_classes(files[0].parent)
     codes: dict[str, int] = {}
     contents = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,7 @@ class Stepper:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # waits once
         loss, right = self.world.total(mine_summed)
-        result = StepResult(pictures, loss / pictures, int(right), norm, rate, not _finite(loss, norm))
+        result = StepResult(pictures, loss / pictures, int(right), norm, rate, not (isfinite(loss) and isfinite(norm)))
         if result.skipped:
             restore(kept)
             return result
@@ -153,7 +154,3 @@ class _AllLogits(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.model.all_logits(x) if self.model.aux else {"logits": self.model(x)}
-
-
-def _finite(*values: float) -> bool:
-    return all(abs(value) < float("inf") for value in values)
