@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test peers lint format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
 	@echo "make test    every check and test"
+	@echo "make peers   compare with the libraries whose weights are read; they are 1.4 GB"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
 
@@ -26,6 +27,13 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+# In a folder of their own, which only `make peers` looks into; torch-fidelity brings its own tests as a package `tests`.
+$(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
+	rm -rf $(VENV)/peers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers --requirement tests/peers/requirements.txt
+	rm -rf $(VENV)/peers/tests
+	@touch $@
+
 demo: $(VENV)/.demo
 	$(BIN)/inceptionnet train digits --out $(DEMO_RUN) --model inception_resnet_v1 --width 0.25 --size 75 --epochs 12
 	$(BIN)/inceptionnet evaluate $(DEMO_RUN) digits
@@ -40,6 +48,9 @@ lint: $(VENV)/.test
 
 test: lint
 	$(BIN)/python -m pytest
+
+peers: $(VENV)/.peers
+	PYTHONPATH=$(VENV)/peers $(BIN)/python -m pytest tests/peers
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

@@ -244,6 +244,16 @@ def test_frozen_statistics_stay_and_weights_are_trained(colours: Path, run: Path
     assert trained and not trained & kept
 
 
+def test_recalibration_is_for_auxiliary_heads_too(colours: Path, tmp_path: Path) -> None:
+    """They are no part of an evaluation, but of the file; the last epoch's four batches are what is remembered."""
+    settings = {"network.aux": True, "batch_norm.mode": "recalibrate"}
+    train(tiny_plan(colours, model="inception_v1.torchvision", size=72, epochs=2, settings=settings), tmp_path / "run")
+    tensors = load_file(weights_of(tmp_path / "run"))
+    assert {int(tensor) for name, tensor in tensors.items() if name.endswith("num_batches_tracked")} == {4}
+    means = [tensor for name, tensor in tensors.items() if name.startswith("aux.") and name.endswith("running_mean")]
+    assert len(means) == 2 and all(mean.any() for mean in means)
+
+
 def test_freezing_needs_statistics_to_freeze(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--bn freeze keeps the statistics of loaded weights; give --weights"):
         train(tiny_plan(colours, settings={"batch_norm.mode": "freeze"}), tmp_path / "run")

@@ -12,31 +12,17 @@ from pathlib import Path
 import pytest
 
 import inceptionnet
-from inceptionnet.cli import main
 from inceptionnet.nets import NETWORKS
 
 from .conftest import write_pictures
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs a command line; gives exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["inceptionnet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out = capsys.readouterr()
-        return int(end.value.code or 0), out.out, out.err
-
-    return run
 
 
 def test_version_and_help(command) -> None:
     assert command("--version") == (0, f"inceptionnet {inceptionnet.__version__}\n", "")
     code, out, _ = command("--help")
     assert code == 0 and all(
-        name in out for name in ("models", "show", "recipes", "check", "train", "evaluate", "predict")
+        name in out
+        for name in ("models", "weights", "show", "recipes", "check", "train", "evaluate", "predict", "convert")
     )
 
 
@@ -180,7 +166,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", empty, "--model", "inception_v1", *base), "expected pictures"),
         (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
         (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
-        (("train", colours, "--weights", text, *base), "not a weights file"),
+        (("train", colours, "--weights", text, *base), "of no known format"),
         (("train", "--out", new), "expected DATA to train on, got none; name it, or --resume the run in --out"),
         (("train", colours, "--model", "inception_v1", *base, "--recipe", "papre"), "did you mean paper"),
         (("train", colours, "--model", "inception_v1", *base, "--recipe", "finetune"), "starts from weights"),
@@ -201,7 +187,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", "--resume", "--out", new), "expected a run folder, got none with run.json"),
         (("train", "--repeat", empty, "--out", new), "expected a run folder, got none with run.json"),
         (("recipes", "inception_v33"), "unknown network 'inception_v33': did you mean inception_v3"),
-        (("evaluate", text, colours), "not a weights file"),
+        (("evaluate", text, colours), "of no known format"),
         (("evaluate", tmp_path / "nowhere", colours), "no such file"),
         (("evaluate", empty, colours), "got a folder without weights.safetensors"),
         (("evaluate", run, hollow), "got none in zebra"),

@@ -224,7 +224,11 @@ def test_every_part_of_a_module_has_its_box(network: Network) -> None:
 def says(line: str, part: MaxPool | AvgPool | Conv) -> bool:
     """Whether the text of a box is that of the part, whatever the number of filters."""
     height, width = part.kernel if isinstance(part.kernel, tuple) else (part.kernel, part.kernel)
-    marks = " ".join([f"/{part.stride}"] * (part.stride > 1) + ["V"] * (part.padding == "valid"))
+    marks = " ".join(
+        [f"/{part.stride}"] * (part.stride > 1)
+        + ["V"] * (part.padding == "valid")
+        + ["after"] * (part.padding == "after")
+    )
     word = {MaxPool: "max pool", AvgPool: "avg pool", Conv: "conv"}[type(part)]
     what, *rest = line.removesuffix(", bias").split(", ")
     return what == f"{height}×{width} {word}" and rest[isinstance(part, Conv) :] == [marks] * bool(marks)

@@ -89,8 +89,29 @@ def test_reset_head_changes_logits_only() -> None:
     }  # fmt: skip
     assert model(torch.randn(1, 3, 299, 299)).shape == (1, 4)
     assert 0 < model.head.get_submodule("logits").weight.std() < 0.1
-    with pytest.raises(ConfigurationError, match="num_classes is 0; expected a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match="num_classes is -1; expected a whole number, 1 or more"):
+        model.reset_head(-1)
+
+
+def test_no_classifier_gives_the_pooled_features_and_can_have_one_again() -> None:
+    model = create_model("inception_v3", aux=True, **NARROW).eval()
+    x = torch.randn(2, 3, 299, 299)
+    with torch.no_grad():
+        features = model.embed(x)
         model.reset_head(0)
+        assert model(x).equal(features) and model.embed(x).equal(features)
+        assert model.num_classes == 0 and not model.aux and list(model.all_logits(x)) == ["logits"]
+    bare = create_model("inception_v3", num_classes=0, width=0.25)
+    assert list(bare.state_dict()) == list(model.state_dict())
+    model.reset_head(3)
+    assert model(x).shape == (2, 3) and model.head.get_submodule("dropout").p == 0.2
+    with pytest.raises(ConfigurationError, match="aux=True needs classes, and num_classes=0 asks for none"):
+        create_model("inception_v3", num_classes=0, aux=True)
+
+
+def test_the_face_networks_embedding_stays_without_classifier() -> None:
+    faces = create_model("inception_resnet_v1.facenet", num_classes=0, width=0.25).eval()
+    assert faces(torch.randn(2, 3, 160, 160)).shape == (2, 128)
 
 
 def test_arguments_reach_the_network() -> None:

@@ -71,7 +71,8 @@ RESNET_V2_SLIM = {
 FACENET = {"reduction_a": (8, 896), "reduction_b": (3, 1792), "residual_c6": (3, 1792), "embedding": (1, 512)}
 BOUNDARIES = {
     "inception_v1": V1, "inception_v1.slim": V1, "inception_v1.torchvision": V1, "inception_v2": V2,
-    "inception_v2.slim": V2, "inception_v3": V3, "inception_v3.torchvision": V3,
+    "inception_v2.slim": V2, "inception_v3": V3, "inception_v2.caffe": V2
+    | {"inception_4c": (14, 608), "inception_4d": (14, 608), "inception_4e": (7, 1056)}, "inception_v3.torchvision": V3,
     "inception_v3.fid": V3 | {"logits": (1, 1008)},
     "inception_v2.rethinking": {"conv_1a": (147, 64)} | dict(list(V3.items())[3:]),
     "inception_v4": V4, "inception_v4.slim": V4, "inception_resnet_v1": RESNET_V1,

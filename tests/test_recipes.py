@@ -103,6 +103,7 @@ OF_PAPERS = {
     "inception_v1.torchvision": ("v1", True),
     "inception_v2": ("v2", False),
     "inception_v2.slim": ("v2", False),
+    "inception_v2.caffe": ("v2", False),
     "inception_v3": ("v3", True),
     "inception_v3.torchvision": ("v3", True),
     "inception_v3.fid": ("v3", False),

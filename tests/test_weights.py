@@ -83,7 +83,6 @@ def test_a_trained_network_keeps_training_after_loading(saved: tuple[InceptionNe
             {"width": 0.25},
             r"does not fit inception_resnet_v1 as asked for; of another shape: body\.reduction_a\.b3x3\.0",
         ),
-        ({"in_channels": 1}, r"of another shape: body\.stem_conv_1\.conv\.weight \(8, 3, 3, 3\) for \(8, 1, 3, 3\)"),
     ],
 )
 def test_what_does_not_fit_is_listed(saved: tuple[InceptionNet, Path], change: dict[str, object], message: str) -> None:
@@ -99,25 +98,37 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
     text.write_text("not weights at all")
     empty = tmp_path / "empty.safetensors"
     empty.touch()
-    bare = tmp_path / "bare.safetensors"
-    save_file(model.state_dict(), bare)
     future = tmp_path / "future.safetensors"
     save_file(model.state_dict(), future, {"inceptionnet": json.dumps({"format": 99})})
     damaged = tmp_path / "damaged.safetensors"
     save_file(model.state_dict(), damaged, {"inceptionnet": "{"})
     for file, message in (
         (tmp_path / "none.safetensors", "no such file"),
-        (tmp_path, "not a weights file"),
-        (truncated, "not a weights file"),
-        (text, "not a weights file"),
-        (empty, "not a weights file"),
-        (bare, "without this package's metadata"),
+        (tmp_path, "expected a file, or a folder with one TensorFlow checkpoint"),
+        (truncated, "damaged or cut short"),
+        (text, "of no known format"),
+        (empty, "an empty file"),
         (future, "format 99, this version reads 1"),
         (damaged, "damaged metadata"),
     ):
         with pytest.raises(WeightsError, match=message) as caught:
             create_model(weights=file)
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["inception_v1", "inception_v2.slim", "inception_v3.torchvision", "inception_v4.slim"])
+def test_a_bare_state_dict_is_enough_for_a_network_of_that_name(name: str, tmp_path: Path) -> None:
+    model = create_model(name, num_classes=4, width=0.125, in_channels=2)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "bare.pth")
+    loaded = create_model(name, weights=tmp_path / "bare.pth", width=0.125)
+    assert loaded.network == model.network
+    assert all(a.equal(b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    guessed = read_record(tmp_path / "bare.pth").configuration.name
+    assert guessed == name.removesuffix(".torchvision")  # the first of those that it fits
+    with pytest.raises(
+        WeightsError, match=rf"a state dict of this package that fits .*{guessed}.*; expected inception_r"
+    ):
+        create_model("inception_resnet_v1", weights=tmp_path / "bare.pth")
 
 
 def test_missing_and_unexpected_tensors_are_listed_sorted(saved: tuple[InceptionNet, Path], tmp_path: Path) -> None:

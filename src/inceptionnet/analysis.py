@@ -215,7 +215,7 @@ def _seen(field: Field, window: tuple[float, float]) -> Field:
 def _steps(length: int, kernel: int, stride: int, padding: Padding) -> int:
     """Positions of a window along one side; below 1 where it does not fit."""
     match padding:
-        case "same":
+        case "same" | "after":
             return -(-length // stride)
         case "valid":
             return (length - kernel) // stride + 1

@@ -94,6 +94,28 @@ def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
         return body, _module(network.head, "head", rows, network.conventions), nn.ModuleDict(heads)
 
 
+def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
+    """The learned tensors behind a row: what each is (weight, bias, gamma, …) and its name in the state dict."""
+    path, node = row.path, row.node
+    match node:
+        case Conv():
+            names, owner = {"weight": f"{path}.conv.weight"}, f"{path}.conv"
+        case SeparableConv():
+            names = {"depthwise": f"{path}.depthwise.weight", "pointwise": f"{path}.pointwise.weight"}
+            owner = f"{path}.pointwise"
+        case Linear():
+            alone = not (node.relu or node.norm or row.input.height * row.input.width > 1)
+            owner = path if alone else f"{path}.linear"
+            names = {"weight": f"{owner}.weight"}
+        case _:
+            return {}
+    if not node.norm or conventions.batch_norm_eps is None:
+        # A linear layer has batch norm only where it says so, a convolution wherever the network has any.
+        return {**names, "bias": f"{owner}.bias"}
+    parts = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
+    return {**names, **{what: f"{path}.bn.{name}" for what, name in parts.items()}}
+
+
 def initialise(model: nn.Module, network: Network) -> None:
     """Fill every parameter and buffer of `model` that is still on the meta device, as the network was published.
 
@@ -195,9 +217,9 @@ def _padding(
 ) -> tuple[SamePad | None, tuple[int, int]]:
     """A module that pads first, if the window's own symmetrical padding cannot do it, and that padding."""
     height, width = pair(node.kernel)
-    if node.padding != "same":
+    if node.padding not in ("same", "after"):
         return None, (0, 0)
-    if node.stride > 1 and conventions.same == "tensorflow":
+    if node.stride > 1 and (node.padding == "after" or conventions.same == "tensorflow"):
         return SamePad((height, width), node.stride, value), (0, 0)
     return None, (height // 2, width // 2)
 

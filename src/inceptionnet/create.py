@@ -30,19 +30,25 @@ def create_model(
 
     Args:
         name: one of `list_models()`; may be left out with `weights`.
-        num_classes: length of the logits. Other than in `weights`: the logits start anew, all else is loaded.
-        in_channels: channels of a picture.
+        num_classes: length of the logits; 0 leaves the classifier out, and the model gives its pooled features. Other
+            than in `weights`: the logits start anew, all else is loaded. Files of 1001 classes give 1000, without the
+            background, unless 1001 are asked for.
+        in_channels: channels of a picture. Other than in `weights`: the first layer's kernels are summed for one
+            channel, which gives a grey picture what equal channels gave, and else repeated and scaled.
         width: factor on every number of filters; they stay multiples of 8.
         input_size: height and width in pixels the network is meant for. 79 and 151 give the 299 px networks their
             stems for low resolution ([v3] section 8); others, from the smallest that works, keep the ordinary stem.
         residual_scale: factor on the residuals, one number or one for each stage; as published 0.17, 0.10, 0.20.
         dropout: share of the pooled features dropped in training.
         aux: with auxiliary heads, see `InceptionNet.all_logits`.
-        weights: a weights file of this package (.safetensors).
+        weights: a weights file of this package (.safetensors), of TF-slim, Keras, torchvision, timm, Cadene,
+            facenet-pytorch or of the FID graph, or an address on the hub (`hf:owner/name`). Network and variant are
+            recognised from it; where it fits several, `name` chooses.
 
     Raises:
         ConfigurationError: an unknown name, or an argument that cannot be used.
         WeightsError: the file holds no weights, or they do not fit.
+        MissingExtraError: the file needs an extra that is not installed: `weights` (Keras, TensorFlow) or `hub`.
 
     Example:
         >>> import torch

@@ -20,7 +20,7 @@ Scale = float | Sequence[float]
 class Configuration:
     """The arguments of `create_model` that decide a network; they travel in a weights file's metadata.
 
-    None is as published.
+    None is as published; 0 classes are a network without classifier.
     """
 
     name: str
@@ -60,13 +60,16 @@ def configure(configuration: Configuration) -> Network:
 
 
 def with_classes(network: Network, num_classes: int) -> Network:
-    """Logits for `num_classes` classes, in the auxiliary heads too."""
+    """Logits for `num_classes` classes, in the auxiliary heads too; 0: no logits, the pooled features come out."""
+    if num_classes == 0 and num_classes is not False:
+        head = {name: node for name, node in network.head.items() if name not in ("dropout", "logits")}
+        return replace(network, head=head, aux={})
     _whole("num_classes", num_classes)
 
-    def head(chain: Mapping[str, Node]) -> dict[str, Node]:
+    def changed(chain: Mapping[str, Node]) -> dict[str, Node]:
         return {**chain, "logits": replace(chain["logits"], filters=num_classes)}  # type: ignore[type-var]
 
-    return replace(network, head=head(network.head), aux={on: head(chain) for on, chain in network.aux.items()})
+    return replace(network, head=changed(network.head), aux={on: changed(part) for on, part in network.aux.items()})
 
 
 def with_width(network: Network, width: float) -> Network:
@@ -120,11 +123,16 @@ def with_dropout(network: Network, p: float) -> Network:
     """A share `p` of the pooled features dropped before the logits in training."""
     if not (isinstance(p, int | float) and 0 <= p < 1):
         raise ConfigurationError(f"dropout is {p!r}; expected the share to drop, from 0 up to but not including 1")
-    return replace(network, head={**network.head, "dropout": Dropout(float(p))})
+    return replace(
+        network,
+        head=patched(network.head, {"dropout": Dropout(float(p))}) if "logits" in network.head else network.head,
+    )
 
 
 def with_aux(network: Network) -> Network:
     """The network as it is, if it has auxiliary heads."""
+    if not network.aux and "logits" not in network.head:
+        raise ConfigurationError("aux=True needs classes, and num_classes=0 asks for none; leave one of them out")
     if not network.aux:
         have = ", ".join(name for name, other in NETWORKS.items() if other.aux)
         raise ConfigurationError(

@@ -57,6 +57,13 @@ def nearest(word: str, known: Iterable[str], most: int = 3) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names in an error: sorted, the first few, and how many more there are."""
+    names = sorted(names)
+    some = ", ".join(names[:most])
+    return some if len(names) <= most else f"{some} and {len(names) - most} more"
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
     """The error for an optional dependency: what needs it, and the line that installs it."""
     return MissingExtraError(f"{purpose} needs {package}; install it with: pip install 'inceptionnet[{extra}]'")

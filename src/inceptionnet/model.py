@@ -33,7 +33,7 @@ class InceptionNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Length of the logits."""
+        """Length of the logits; 0 without a classifier."""
         return _classes(self.network)
 
     @property
@@ -42,9 +42,9 @@ class InceptionNet(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, in training and evaluation alike.
+        """Logits, in training and evaluation alike; pooled features where there is no classifier (0 classes).
 
-        Shapes: (N, in_channels, H, W) → (N, num_classes).
+        Shapes: (N, in_channels, H, W) → (N, num_classes), or (N, C) as `embed`.
 
         Raises:
             InputError: not such a batch of pictures, or smaller than `minimum_size`.
@@ -106,17 +106,24 @@ class InceptionNet(nn.Module):
     def reset_head(self, num_classes: int) -> None:
         """New, freshly initialised logits for `num_classes` classes, in the auxiliary heads too; all else stays.
 
+        0 takes the classifier away, auxiliary heads and all, and any other number brings one back.
+
         Raises:
-            ConfigurationError: `num_classes` is not a whole number of at least 1.
+            ConfigurationError: `num_classes` is not a whole number of at least 0.
         """
-        configuration = replace(self.configuration, num_classes=num_classes)
+        configuration = replace(self.configuration, num_classes=num_classes, aux=bool(self.aux) and num_classes > 0)
         network = configure(configuration)
-        for head in (self.head, *self.aux.children()):
-            old = head.get_submodule("logits")
-            assert isinstance(old, nn.Linear)
-            new = nn.Linear(old.in_features, num_classes, device="meta", dtype=old.weight.dtype)
-            head.register_module("logits", new.train(self.training))
-        with self.device:
+        like = next(self.parameters())
+        _, head, aux = build(network)
+        for new, old in ((head, self.head), *((aux[on], self.aux[on]) for on in aux)):
+            new.to(like.dtype).train(self.training)
+            for name, module in old.named_children():
+                if name != "logits" and hasattr(new, name):
+                    new.register_module(name, module)
+        self.head, self.aux = head, aux
+        if not aux:
+            self.minimum_size_aux = self.minimum_size
+        with like.device:
             initialise(self, network)
         self.configuration, self.network = configuration, network
 
@@ -136,6 +143,5 @@ class InceptionNet(nn.Module):
 
 
 def _classes(network: Network) -> int:
-    logits = network.head["logits"]
-    assert isinstance(logits, Linear)
-    return logits.filters
+    logits = network.head.get("logits")
+    return logits.filters if isinstance(logits, Linear) else 0

@@ -14,14 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Padding = Literal["same", "valid", "ceil"]
+Padding = Literal["same", "valid", "ceil", "after"]
 """`same` keeps the grid at stride 1 (what it means at stride 2 is a convention of the network, see `Conventions`),
-`valid` pads nothing, `ceil` pads only after the last row and column, so that a pool covers every input."""
+`valid` pads nothing, `ceil` pads only after the last row and column, so that a pool covers every input; `after` is
+`same` with the odd pixel after, whatever the network's convention."""
 
 V: Padding = "valid"
 """The papers' letter for a convolution or pool without padding."""
 
 CEIL: Padding = "ceil"
+AFTER: Padding = "after"
 
 Init = float | Literal["variance scaling", "glorot uniform"]
 """How weights start: a truncated normal of that standard deviation, or one of variance 2 / fan-in, or uniform in
@@ -172,7 +174,7 @@ class Network:
     body: Mapping[str, Node]
     """From picture to last grid; each entry is an endpoint."""
     head: Mapping[str, Node]
-    """From last grid to `logits`, which is its last entry."""
+    """From last grid to `logits`, which is its last entry; without it the features are what the network gives."""
     aux: Mapping[str, Mapping[str, Node]] = field(default_factory=dict)
     """Auxiliary heads by the endpoint each one stands on; the last entry of each is its `logits`."""
     low_resolution: Mapping[int, Mapping[str, Node | None]] = field(default_factory=dict)

@@ -14,12 +14,14 @@ import typer
 
 import inceptionnet
 from inceptionnet.cli.check import check
+from inceptionnet.cli.convert import convert
 from inceptionnet.cli.evaluate import evaluate
 from inceptionnet.cli.models import models
 from inceptionnet.cli.predict import predict
 from inceptionnet.cli.recipes import recipes
 from inceptionnet.cli.show import show
 from inceptionnet.cli.train import train
+from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, show, recipes, check, train, evaluate, predict):
+for command in (models, weights, show, recipes, check, train, evaluate, predict, convert):
     app.command()(command)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, Workers, default_workers
+from inceptionnet.cli.options import BatchSize, Device, Json, Weights, Workers, default_workers
 
 
 def evaluate(
-    weights: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder or a weights file.")],
+    weights: Weights,
     data: Annotated[str, typer.Argument(help="As for train; the same data is split in the same way as it was there.")],
     split: Annotated[str, typer.Option(help="auto (test, else val), train, val, test or all.")] = "auto",
     batch_size: BatchSize = 32,
@@ -31,15 +30,16 @@ def evaluate(
     from inceptionnet.evaluate.evaluation import evaluate, matched_labels
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
-    from inceptionnet.weights import load_model, read_record
+    from inceptionnet.weights import read_weights
 
     file = weights_of(weights)
-    record = read_record(file)
+    read = read_weights(file)
+    record = read.classifier()
     source = open_source(data, seed=record.provenance.get("seed", 0))
     name, pictures = source.pick(split)
     labels_of = matched_labels(source.classes, record.classes)
     with joined_world() as world:
-        model = load_model(file).to(pick_device(device))
+        model = read.model().to(pick_device(device))
         workers = default_workers(workers)
         prep = record.preprocessing
         loader = EvalLoader(pictures, prep, batch_size=batch_size, workers=workers, bad_images="skip", world=world)

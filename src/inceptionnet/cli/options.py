@@ -10,6 +10,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", min=0, rich_help_panel="Machine")]
 BadImages = Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name them.")]
+Weights = Annotated[
+    str,
+    typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, or hf:OWNER/NAME."),
+]
 BatchSize = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
 
 

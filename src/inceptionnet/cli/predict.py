@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json
+from inceptionnet.cli.options import BatchSize, Device, Json, Weights
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    weights: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder or a weights file.")],
+    weights: Weights,
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER…", help="Pictures, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to give.", min=1)] = 5,
     batch_size: BatchSize = 16,
@@ -31,12 +31,12 @@ def predict(
     from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
-    from inceptionnet.weights import load_model, read_record
+    from inceptionnet.weights import read_weights
 
-    file = weights_of(weights)
-    record = read_record(file)
+    read = read_weights(weights_of(weights))
+    record = read.classifier()
     files = find_pictures(pictures)
-    model = load_model(file).to(pick_device(device))
+    model = read.model().to(pick_device(device))
     with Bar(len(files), "predicting") as bar:
         rows = list(
             predict(

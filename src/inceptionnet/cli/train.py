@@ -35,7 +35,11 @@ def train(
     size: Annotated[int | None, typer.Option(help="Height and width that pictures are brought to, px; left out, the "
                                                   "network's own.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on every number of filters.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from this weights file or run folder.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Start from this weights file of any known layout, run folder or "
+                                                     "hf:OWNER/NAME.")] = None,
+    train_from: Annotated[str | None, typer.Option(help="Train the head alone (head), an endpoint of inceptionnet "
+                                                        "show and all after it, or all; the rest stays as in "
+                                                        "--weights.")] = None,
     bn: Annotated[str | None, typer.Option(help="Batch norm's statistics: update, freeze (keep those of --weights) or "
                                                 "recalibrate (measured anew before each evaluation).")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and all chance.")] = 0,
@@ -74,6 +78,8 @@ def train(
     asked = parse_settings(settings or [])
     if bn is not None:
         asked = {"batch_norm.mode": bn, **asked}
+    if train_from is not None:
+        asked = {"network.train_from": train_from, **asked}
     with joined_world() as world:
         if resume:
             evaluation = loop.resume(out, world, **machine)
@@ -89,7 +95,7 @@ def train(
                 accumulate=accumulate,
                 size=size,
                 width=width,
-                weights=str(weights_of(weights)) if weights else None,
+                weights=weights_of(weights) if weights else None,
                 seed=seed,
                 settings=asked,
                 **machine,  # type: ignore[arg-type]

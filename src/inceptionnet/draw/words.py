@@ -124,6 +124,7 @@ def notes(network: Network, rows: Sequence[Row], letters: bool) -> list[str]:
         (f"V: valid, no padding; otherwise same, {same}.", any(node.padding == V for node in windows)),
         (f"Padding: same, {same}.", not any(node.padding == V for node in windows)),
         ("ceil: padded only after the last row and column.", any(node.padding == "ceil" for node in windows)),
+        ("after: same, the odd pixel after the last one.", any(node.padding == "after" for node in windows)),
         (
             f"Average pools {counted_in} the padding.",
             any(isinstance(node, AvgPool) and node.padding != V for node in nodes),
@@ -139,7 +140,7 @@ def _kernel(kernel: Kernel) -> str:
 
 def _grid(node: Conv | SeparableConv | MaxPool | AvgPool) -> str:
     """What the node does to the grid besides its kernel."""
-    padding = {"same": "", "valid": "V", "ceil": "ceil"}[node.padding]
+    padding = {"same": "", "valid": "V", "ceil": "ceil", "after": "after"}[node.padding]
     return " ".join(mark for mark in (f"/{node.stride}" if node.stride > 1 else "", padding) if mark)
 
 

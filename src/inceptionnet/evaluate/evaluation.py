@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inceptionnet.data.augment import normalise
+from inceptionnet.data.imagenet import imagenet_classes, imagenet_wnids
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
@@ -136,12 +137,16 @@ def evaluate(
 
 
 def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[np.int64]:
-    """For each class of the data its number in the network, by name.
+    """For each class of the data its number in the network, by name; ImageNet's wnids and names stand for each other.
 
     Raises:
         DataError: the data has a class that the network does not know.
     """
     number = {name: i for i, name in enumerate(network)}
+    for wnid, name in zip(imagenet_wnids(), imagenet_classes(), strict=True):
+        for known, other in ((wnid, name), (name, wnid)):
+            if known in number:
+                number.setdefault(other, number[known])
     if unknown := [name for name in data if name not in number]:
         raise DataError(
             f"the network does not know the data's class{'es' * (len(unknown) > 1)} {', '.join(unknown)}; "

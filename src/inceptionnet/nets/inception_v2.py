@@ -2,22 +2,28 @@
 
 `inception_v2` is the paper's table with an ordinary 7×7 first convolution. The released TensorFlow network (`.slim`)
 makes that convolution separable, as the paper's text says it was trained, and drops out 20 % before the logits; the
-published checkpoint has a bias and no batch norm on that one convolution, so that is what it has here.
+published checkpoint has a bias and no batch norm on that one convolution, so that is what it has here. The network
+released for Caffe (`.caffe`), whose weights Cadene's PyTorch port has, is wider in two modules.
 
 The other Inception-v2, of the Rethinking paper, is in inception_v3.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from inceptionnet.nets.heads import head
 from inceptionnet.nets.variants import variant
 from inceptionnet.spec import (
+    AFTER,
+    CEIL,
     AvgPool,
     Branches,
     Conv,
     Conventions,
     MaxPool,
     Network,
+    Padding,
     SeparableConv,
 )
 
@@ -37,12 +43,12 @@ def inception(b1x1: int, b3x3: tuple[int, int], b3x3dbl: tuple[int, int], pool: 
     )
 
 
-def reduction(b3x3: tuple[int, int], b3x3dbl: tuple[int, int]) -> Branches:
-    """[v2] figure 5, a row with stride 2: no 1×1 branch, and the pool passes through."""
+def reduction(b3x3: tuple[int, int], b3x3dbl: tuple[int, int], padding: Padding = "same") -> Branches:
+    """[v2] figure 5, a row with stride 2: no 1×1 branch, and the pool, of that padding, passes through."""
     return Branches(
         b3x3=[reduce(b3x3[0]), Conv(b3x3[1], 3, 2)],
         b3x3dbl=[reduce(b3x3dbl[0]), Conv(b3x3dbl[1], 3), Conv(b3x3dbl[1], 3, 2)],
-        pool=[MaxPool(3, 2)],
+        pool=[MaxPool(3, 2, padding)],
     )
 
 
@@ -87,4 +93,22 @@ SLIM = variant(
     head=head(dropout=0.2),
 )
 
-NETWORKS = (PAPER, SLIM)
+CAFFE = variant(
+    PAPER,
+    name="inception_v2.caffe",
+    summary="released for Caffe: 4c and 4d pool to 128, own padding; Cadene's bninception",
+    paper="Caffe release of [v2]",
+    # There each convolution has a bias before its batch norm; it is folded into the mean when weights are read.
+    conventions=replace(PAPER.conventions, same="symmetric", average_counts_padding=True, batch_norm_eps=1e-5),
+    body={
+        "pool_1": MaxPool(3, 2, CEIL),
+        "pool_2": MaxPool(3, 2, CEIL),
+        # The release's pools are of ceil too; on the even grids that it works on at all this is the same.
+        "inception_3c": reduction((128, 160), (64, 96), AFTER),
+        "inception_4c": inception(160, (128, 160), (128, 160), AvgPool(3), 128),
+        "inception_4d": inception(96, (128, 192), (160, 192), AvgPool(3), 128),
+        "inception_4e": reduction((128, 192), (192, 256), AFTER),
+    },
+)
+
+NETWORKS = (PAPER, SLIM, CAFFE)

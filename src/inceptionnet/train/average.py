@@ -19,9 +19,12 @@ class Average:
     `decay` limits it.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, without: tuple[str, ...] = ()) -> None:
+        """`without`: beginnings of the names of what stays as it is, and needs no average."""
         self.decay = decay
-        self._live = dict(model.state_dict(keep_vars=True))
+        self._live = {
+            name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if not name.startswith(without)
+        }
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         """The averaged parameters and statistics by name; what is not a float (a count) is the newest one."""
 

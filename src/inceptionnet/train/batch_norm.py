@@ -6,7 +6,7 @@ decay of 0.9997) lags behind the weights, and a network that fits its training p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -58,12 +58,14 @@ def blend(before: Iterable[tuple[Tensor, Tensor]], momentum: float) -> None:
 
 
 @contextmanager
-def batch_statistics(model: nn.Module, *, remembered: bool) -> Iterator[None]:
+def batch_statistics(model: nn.Module, norms: Sequence[Norm] | None = None, *, remembered: bool) -> Iterator[None]:
     """All of the model as in evaluation, but batch norm, which uses each batch's own statistics.
 
-    `remembered`: the running statistics become the plain mean over the batches seen; else they stay as they are.
+    Args:
+        norms: the batch norms that do so; None: all of the model's.
+        remembered: their running statistics become the plain mean over the batches seen; else they stay as they are.
     """
-    norms, was_training = norms_of(model), model.training
+    norms, was_training = norms_of(model) if norms is None else norms, model.training
     momenta = [norm.momentum for norm in norms]
     kept = snapshot(norms)
     model.eval()

@@ -59,7 +59,8 @@ class Keeper:
             self.run.create()
         # Before its first step the optimiser has made none of the two tensors that it keeps for each parameter.
         begun = any(name.startswith("optimizer.") for name in tensors)
-        states = 0 if begun else 2 * sum(parameter.nbytes for parameter in model.parameters())
+        trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
+        states = 0 if begun else 2 * sum(trained)
         self.checkpoints.check_space(sum(tensor.nbytes for tensor in tensors.values()) + states)
         if not resumed:
             self.run.write_json("run.json", self.job.describe(model, self.world.size))

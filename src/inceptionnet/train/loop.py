@@ -18,6 +18,7 @@ from inceptionnet.errors import InceptionNetError, Interrupted, TrainingError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.keeper import Keeper
+from inceptionnet.train.layers import HEAD, described
 from inceptionnet.train.plan import Job, Plan, decided, stored
 from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
@@ -135,6 +136,7 @@ class _Training:
             f"recipe {job.plan.recipe}: {settings.name}, effective batch {batch}{divided}, learning rate {height:.3g}"
             f"{rule}, {self.recipe.schedule.epochs} epochs of {len(self.batches)} steps"
         )
+        yield from described(self.model, self.stepper.frozen, height, settings.layer_decay)
         if self.resumed:
             yield f"going on in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
 
@@ -161,7 +163,8 @@ class _Training:
         )
         if row["dead_features"] >= DEAD_SHARE:
             share = f"{row['dead_features']:.0%} of the features before the pool were zero for every picture"
-            self.keeper.once("dead", f"{share} of an epoch; {remedy(self.model.network)}")
+            helps = remedy(self.model.network, head_alone=self.recipe.network.train_from == HEAD)
+            self.keeper.once("dead", f"{share} of an epoch; {helps}")
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inceptionnet.train.layers import rate_factors
 from inceptionnet.train.recipe import Optimizer, Schedule
 
 
@@ -70,11 +71,18 @@ class TensorFlowRMSprop(torch.optim.Optimizer):
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser, with weight decay on kernels and matrices and none on biases and batch norm."""
-    parameters = list(model.parameters())
+    """The optimiser of all that is trained, with weight decay on kernels and matrices, none on biases and batch norm.
+
+    Each group has a `factor`: its rate is that much of the step's, see `layers.rate_factors`.
+    """
+    factors = rate_factors(model, settings.layer_decay)
+    alike: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            alike.setdefault((factors[name], parameter.dim() > 1), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": parameters, "factor": factor, "weight_decay": settings.weight_decay if decayed else 0.0}
+        for (factor, decayed), parameters in alike.items()
     ]
     match settings.name:
         case "sgd":

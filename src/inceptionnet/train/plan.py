@@ -23,10 +23,12 @@ from inceptionnet.edits import Configuration
 from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
 from inceptionnet.model import InceptionNet
 from inceptionnet.nets import NETWORKS
+from inceptionnet.train.layers import ALL
 from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.recipes import recipe_named
 from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record
+from inceptionnet.weights.hub import is_address
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Job:
             weights=plan.weights,
             dropout=network.dropout,
             residual_scale=network.residual_scale,
-            aux=network.aux or None,
+            aux=network.aux,
         )
 
     def shell(self) -> InceptionNet:
@@ -130,7 +132,10 @@ def decided(plan: Plan) -> Job:
         InceptionNetError: something in the plan cannot be done.
     """
     _check(plan)
-    plan = replace(plan, data=_absolute(plan.data), weights=str(Path(plan.weights).resolve()) if plan.weights else None)
+    start_from = plan.weights
+    if start_from and not is_address(start_from):
+        start_from = str(Path(start_from).resolve())
+    plan = replace(plan, data=_absolute(plan.data), weights=start_from)
     record = read_record(plan.weights) if plan.weights else None
     name = plan.recipe or ("finetune" if record else "default")
     if name == "finetune" and not record:
@@ -145,6 +150,11 @@ def decided(plan: Plan) -> Job:
     recipe = recipe_named(name, network).changed({**usual, **source.suggestions, **asked})
     if recipe.batch_norm.mode == "freeze" and not record:
         raise ConfigurationError("--bn freeze keeps the statistics of loaded weights; give --weights, or --bn update")
+    if recipe.network.train_from != ALL and not record:
+        raise ConfigurationError(
+            f"--train-from {recipe.network.train_from} keeps the loaded weights before it; give --weights, or "
+            f"--train-from {ALL}"
+        )
     size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
     seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
     channels = record.configuration.in_channels if record else 3

@@ -41,6 +41,8 @@ class Optimizer(Settings):
     """Of rmsprop's mean square."""
     eps: float = Field(default=1.0, gt=0)
     """Of rmsprop, inside the root; [v3] has 1.0."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the rate for each endpoint on the way from the head down, see `layers.rate_factors`."""
     weight_decay: float = Field(default=0.02, ge=0)
     """On the weights of convolutions and linear layers only, not on biases and batch norm."""
     clip_norm: float | None = Field(default=None, gt=0)
@@ -72,8 +74,10 @@ class Loss(Settings):
 
 
 class Network(Settings):
-    """What `create_model` can change about the network."""
+    """What `create_model` can change about the network, and how much of it is trained."""
 
+    train_from: str = "all"
+    """From loaded weights: `head`, or an endpoint, for it and all that follows; the rest stays as it is."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     residual_scale: float | tuple[float, ...] | None = None
     """One number, or one for each stage with commas between them."""

@@ -136,15 +136,16 @@ class Run:
             raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from None
 
 
-def weights_of(path: Path) -> Path:
-    """The weights file of a run folder, or the path itself if it is a file.
+def weights_of(source: str | Path) -> str:
+    """The weights file of a run folder; anything else (a file, an address on the hub) as it is.
 
     Raises:
         RunError: a folder without weights.
     """
-    if not path.is_dir():
-        return path
+    path = Path(source)
+    if not path.is_dir() or any(path.glob("*.index")):  # a folder may be a TensorFlow checkpoint's
+        return str(source)
     weights = Run(path).weights
     if not weights.is_file():
         raise RunError(f"{path}: expected a run folder or a weights file, got a folder without {weights.name}")
-    return weights
+    return str(weights)

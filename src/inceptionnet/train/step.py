@@ -19,6 +19,7 @@ from inceptionnet.model import InceptionNet
 from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
 from inceptionnet.train.dropout import seeded
+from inceptionnet.train.layers import freeze
 from inceptionnet.train.optimizers import height_of_rate, make_optimizer, rate_at
 from inceptionnet.train.plan import Job
 
@@ -34,6 +35,7 @@ class StepResult:
     """Pictures whose most probable class was the label."""
     gradient_norm: float
     lr: float
+    """That of the head, where it is not the same for all layers."""
     skipped: bool
     """Loss or gradient was not finite, and nothing was changed."""
 
@@ -55,12 +57,16 @@ class Stepper:
         self.dropouts = seeded(model)
         if world.size > 1:
             synchronise(model, model.device)
-        self.norms = norms_of(model)
+        self.frozen = freeze(model, recipe.network.train_from)
+        kept = {norm for module in self.frozen.values() for norm in norms_of(module)}
+        self.norms = [norm for norm in norms_of(model) if norm not in kept]
+        """Those that are trained."""
         for norm in self.norms:
             norm.momentum = 1.0  # see `blend`
         self.optimizer = make_optimizer(model, recipe.optimizer)
         self.height = height_of_rate(recipe.optimizer, job.plan.batch_size)
-        self.average = Average(model, recipe.average.decay) if recipe.average.decay is not None else None
+        decay, frozen = recipe.average.decay, tuple(f"body.{name}." for name in self.frozen)
+        self.average = Average(model, decay, without=frozen) if decay is not None else None
         network: nn.Module = _AllLogits(model)
         if recipe.compute.compile:
             network.compile()
@@ -118,10 +124,12 @@ class Stepper:
     def _prepare(self, number: int, rate: float) -> None:
         """Everything that depends on the number of the step and nothing else, so that no schedule has a state."""
         self.model.train()
+        for module in self.frozen.values():
+            module.eval()
         for norm in self.norms:
             norm.train(self.recipe.batch_norm.mode != "freeze")
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
 
     def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, pictures: int, sums: Tensor) -> None:

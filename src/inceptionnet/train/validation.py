@@ -51,10 +51,10 @@ class Validation:
 
     def _evaluate(self, epoch: int, which: str, stop: StopWish, *, raw: bool) -> Evaluation:
         """Evaluate and save the weights that are in the model."""
-        if self.job.recipe.batch_norm.mode == "recalibrate":
-            with batch_statistics(self.model, remembered=True), torch.no_grad():
+        if self.job.recipe.batch_norm.mode == "recalibrate" and self.stepper.norms:
+            with batch_statistics(self.model, self.stepper.norms, remembered=True), torch.no_grad():
                 for x, _ in self._inputs(epoch, RECALIBRATION_BATCHES):
-                    self.model(x)
+                    self.model.all_logits(x)  # auxiliary heads have statistics too
         title = f"epoch {epoch}/{self.job.recipe.schedule.epochs} {self.job.held_out}{which}"
 
         def advance(pictures: int, figures: str) -> None:
@@ -72,9 +72,10 @@ class Validation:
         """Where evaluation is far below training, find out whether batch norm is why, and say so."""
         if train_accuracy - evaluation.top1 <= GAP:
             return
-        if self.job.recipe.batch_norm.mode == "freeze" or (self.stepper.fresh and epoch == 1):
+        norms = self.stepper.norms if self.job.recipe.batch_norm.mode != "freeze" else []
+        if not norms or (self.stepper.fresh and epoch == 1):
             return  # trained with the running statistics; or they are too young to judge
-        found = batch_norm_gap(self.model, self._inputs(epoch, GAP_BATCHES))
+        found = batch_norm_gap(self.model, self._inputs(epoch, GAP_BATCHES), norms)
         seen, batchwise, running = self.world.total(found)
         if seen and (batchwise - running) / seen > GAP:
             self.keeper.once(

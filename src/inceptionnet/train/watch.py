@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inceptionnet.distributed import World
 from inceptionnet.spec import Network, Residual
-from inceptionnet.train.batch_norm import batch_statistics
+from inceptionnet.train.batch_norm import Norm, batch_statistics
 
 if TYPE_CHECKING:
     from inceptionnet.model import InceptionNet
@@ -52,23 +52,28 @@ class Features:
             self.alive = alive if self.alive is None else self.alive.to(alive.device) | alive
 
 
-def remedy(network: Network) -> str:
-    """What helps a network whose features die."""
+def remedy(network: Network, *, head_alone: bool = False) -> str:
+    """What helps a network whose features die; `head_alone`: nothing that makes them is trained."""
+    if head_alone:
+        return "the loaded weights see little in these pictures; train more than the head, --train-from ENDPOINT"
     if any(isinstance(node, Residual) for node in network.body.values()):
         return "lower the residual scale, --set network.residual_scale=0.1 ([v4] section 3.3), or the learning rate"
     return "lower the learning rate, or lengthen its warm-up, --set schedule.warmup_epochs=5"
 
 
-def batch_norm_gap(model: InceptionNet, inputs: Iterable[tuple[Tensor, Tensor]]) -> tuple[int, int, int]:
+def batch_norm_gap(
+    model: InceptionNet, inputs: Iterable[tuple[Tensor, Tensor]], norms: Sequence[Norm] | None = None
+) -> tuple[int, int, int]:
     """(pictures, right with each batch's own statistics, right with the running ones) of inputs and their labels.
 
-    The same pictures in the same state of the network: a difference comes from batch norm and nothing else.
+    The same pictures in the same state of the network: a difference comes from batch norm (`norms`, or all of them) and
+    nothing else.
     """
     seen, batchwise, running = 0, 0, 0
     was_training = model.training
     with torch.no_grad():
         for x, labels in inputs:
-            with batch_statistics(model, remembered=False):
+            with batch_statistics(model, norms, remembered=False):
                 batchwise += int((model(x).argmax(1) == labels).sum())
             model.eval()
             running += int((model(x).argmax(1) == labels).sum())

@@ -1,5 +1,10 @@
-"""Weights files: a file is enough to predict, since network, classes and preprocessing travel in it."""
+"""Weights files: a file is enough to predict, since network, classes and preprocessing travel in it.
 
-from inceptionnet.weights.native import Record, load_model, read_record, save_weights
+This package's own (native.py), and every published layout of other libraries, recognised by its names and mapped.
+"""
 
-__all__ = ["Record", "load_model", "read_record", "save_weights"]
+from inceptionnet.weights.convert import convert
+from inceptionnet.weights.native import Record, save_weights
+from inceptionnet.weights.reading import Report, WeightsFile, load_model, read_record, read_weights
+
+__all__ = ["Record", "Report", "WeightsFile", "convert", "load_model", "read_record", "read_weights", "save_weights"]

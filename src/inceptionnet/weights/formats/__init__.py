@@ -1,0 +1,59 @@
+"""Weights files of every format as plain named tensors: told apart by their first bytes, read without running code."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from inceptionnet.errors import WeightsError
+from inceptionnet.weights.formats.keras import read_keras_archive, read_keras_h5
+from inceptionnet.weights.formats.pytorch import read_pytorch
+from inceptionnet.weights.formats.safe_tensors import read_safetensors
+from inceptionnet.weights.formats.stored import Stored, damaged
+from inceptionnet.weights.formats.tensorflow import find_checkpoint, read_checkpoint
+
+__all__ = ["Stored", "open_weights"]
+
+READABLE = "safetensors, PyTorch (.pt, .pth), Keras (.h5, .weights.h5, .keras), TensorFlow checkpoints"
+ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
+
+
+def open_weights(path: Path) -> Stored:
+    """The tensors of a weights file, by the names that they have there.
+
+    The first bytes say the format, not the name. A TensorFlow checkpoint is given by its prefix, one of its files, or
+    a folder that holds one.
+
+    Raises:
+        WeightsError: there is no such file, it is of no format that can be read, damaged, or would run code.
+        MissingExtraError: the format needs a package that is not installed.
+    """
+    try:
+        if checkpoint := find_checkpoint(path):
+            return read_checkpoint(path, checkpoint)
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; expected a weights file: {READABLE}") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if head.startswith(ZIP):
+        return read_keras_archive(path) if _is_keras(path) else read_pytorch(path)
+    if head.startswith(HDF5):
+        return read_keras_h5(path)
+    if head.startswith(PICKLE):
+        return read_pytorch(path)
+    if head[8:9] == b"{":
+        return read_safetensors(path)
+    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
+        raise WeightsError(f"{path}: expected a weights file, got a tar or gzip archive; unpack it, give what is in it")
+    what = "of no known format, or cut short" if head else "an empty file"
+    raise WeightsError(f"{path}: {what}; what can be read: {READABLE}")
+
+
+def _is_keras(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from None

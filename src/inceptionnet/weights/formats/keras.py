@@ -1,0 +1,171 @@
+"""Keras's weights files: .h5 of a whole model or of weights, .weights.h5, and the .keras archive.
+
+Whatever the layout, a variable is `<layer>/<variable>` here, without the names of the models around the layer:
+`conv2d_3/kernel`, `batch_normalization_3/moving_mean`. Values have Keras's own shapes. A model's configuration gives
+layer names where the file has none; nothing in it is built or run. Without either, as before Keras 3.6, `conv2d@3` is
+the fourth of its kind in `model.layers`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from inceptionnet.errors import WeightsError
+from inceptionnet.weights.formats.hdf5 import Hdf5, opened
+from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+
+WEIGHTS, CONFIG = "model.weights.h5", "config.json"
+# Weights barely compress; what unpacks to far more than the archive is none.
+MAX_RATIO, RATIO_FROM_BYTES = 4, 2**20
+KERNEL_BIAS = {1: ("kernel",), 2: ("kernel", "bias")}
+# Native files number a layer's variables: trainable ones first, each in the order of creation. A batch norm of three
+# is taken for one without gamma, as Keras's Inceptions are.
+VARIABLES: dict[str, dict[int, tuple[str, ...]]] = {
+    "conv2d": KERNEL_BIAS,
+    "depthwise_conv2d": KERNEL_BIAS,
+    "dense": KERNEL_BIAS,
+    "separable_conv2d": {
+        2: ("depthwise_kernel", "pointwise_kernel"),
+        3: ("depthwise_kernel", "pointwise_kernel", "bias"),
+    },
+    "batch_normalization": {
+        2: ("moving_mean", "moving_variance"),
+        3: ("beta", "moving_mean", "moving_variance"),
+        4: ("gamma", "beta", "moving_mean", "moving_variance"),
+    },
+}
+# The name that a native file's paths have for a class; others hold no variables of interest.
+IN_PATHS = {
+    "Conv2D": "conv2d",
+    "DepthwiseConv2D": "depthwise_conv2d",
+    "Dense": "dense",
+    "SeparableConv2D": "separable_conv2d",
+    "BatchNormalization": "batch_normalization",
+    "Functional": "functional",
+    "Model": "model",
+    "Sequential": "sequential",
+}
+NOT_WEIGHTS = {
+    "optimizer": "optimiser state",
+    "optimizer_weights": "optimiser state",
+    "metrics": "metrics",
+    "top_level_model_weights": "of no layer",
+}
+
+
+def read_keras_h5(path: Path) -> Stored:
+    """The variables of an HDF5 file by Keras.
+
+    Raises:
+        WeightsError: no weights by Keras, a damaged file, or one that reaches out of itself.
+        MissingExtraError: h5py is not installed.
+    """
+    return _read(path, path, {})
+
+
+def read_keras_archive(path: Path) -> Stored:
+    """The variables of a .keras archive. Raises: as read_keras_h5."""
+    most = max(RATIO_FROM_BYTES, MAX_RATIO * path.stat().st_size)
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            for member in (archive.getinfo(CONFIG), archive.getinfo(WEIGHTS)):
+                if member.file_size > most:
+                    raise WeightsError(
+                        f"{path}: {member.filename} unpacks from {member.compress_size} to {member.file_size} bytes; "
+                        "it is not weights"
+                    )
+            names = _names_in(json.loads(archive.read(CONFIG)))
+            unpacked = Path(folder) / WEIGHTS
+            with archive.open(WEIGHTS) as source, unpacked.open("wb") as target:
+                shutil.copyfileobj(source, target, 2**20)
+            return _read(unpacked, path, names)
+    except (KeyError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, error) from None
+
+
+def _read(file: Path, path: Path, names: Mapping[str, str]) -> Stored:
+    with opened(file, path) as content:
+        model = content.member(content.root, "model_weights")
+        root = content.root if model is None else model
+        beside = {name: content.member(root, name) or content.member(content.root, name) for name in NOT_WEIGHTS}
+        dropped = {name: NOT_WEIGHTS[name] for name, group in beside.items() if group is not None and len(group)}
+        legacy = "layer_names" in root.attrs or "layer_names0" in root.attrs
+        found = _legacy(content, root) if legacy else _native(content, names, dropped)
+        tensors: dict[str, Tensor] = {}
+        for name, dataset in found:
+            tensor = content.tensor(dataset)
+            if not name.isprintable():
+                raise damaged(path, f"a name that is no text: {one_line(name, 40)}")
+            if not tensor.is_floating_point():
+                dropped[name] = "not floating point"
+            elif name in tensors:
+                raise WeightsError(f"{path}: two variables are named {name}; save a model of one network")
+            else:
+                tensors[name] = tensor
+        if not tensors:
+            held = one_line(", ".join(content.root), 80) or "nothing"
+            raise WeightsError(f"{path}: expected an HDF5 file with a Keras model's variables, got one with {held}")
+        return Stored(path, "Keras", tensors, {}, dropped)
+
+
+def _legacy(content: Hdf5, root: Any) -> Iterator[tuple[str, Any]]:
+    """Variables by the last two parts of their paths, the layer and the variable.
+
+    The lists of names beside them say the same, and where they are damaged HDF5 takes gigabytes to find out.
+    """
+    for group in content.groups(root):
+        below = group.name.removeprefix(root.name).strip("/")
+        if below.partition("/")[0] in NOT_WEIGHTS:
+            continue
+        for name, dataset in content.datasets(group).items():
+            yield "/".join([*below.split("/"), re.sub(r":\d+$", "", name)][-2:]), dataset
+
+
+def _native(content: Hdf5, names: Mapping[str, str], dropped: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Variables by the layer's own name, which `names` or recent files hold, and by their number in its `vars`."""
+    for group in content.groups(content.root):
+        inside, _, last = group.name.strip("/").rpartition("/")
+        datasets = content.datasets(group) if last == "vars" else {}
+        if not datasets or inside.partition("/")[0] in NOT_WEIGHTS:
+            continue
+        kind = re.sub(r"_\d+$", "", inside.rpartition("/")[2])
+        variables = VARIABLES.get(kind, {}).get(len(datasets))
+        if variables is None or datasets.keys() != {str(i) for i in range(len(datasets))}:
+            dropped[inside or "vars"] = f"{len(datasets)} variables of a {kind or 'model'}, whose names are not known"
+            continue
+        path = inside.replace("_layer_checkpoint_dependencies", "layers")
+        # Keras before 3.6 wrote no names: then the number says which one of its kind in `model.layers` it is.
+        number = re.search(r"_(\d+)$", inside)
+        layer = names.get(path) or content.text(group, "name") or f"{kind}@{number[1] if number else 0}"
+        for i, variable in enumerate(variables):
+            yield f"{layer}/{variable}", datasets[str(i)]
+
+
+def _names_in(model: Any, above: str = "") -> dict[str, str]:
+    """The layer's name for each path in a native file, which counts the layers of a class within their model."""
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    config = model.get("config") if isinstance(model, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        known = IN_PATHS.get(str(layer.get("class_name"))) if isinstance(layer, dict) else None
+        if known is None:
+            continue
+        path = f"{above}layers/{known}" + (f"_{counts[known]}" if counts[known] else "")
+        counts[known] += 1
+        inner = layer.get("config")
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            names[path] = inner["name"]
+        names |= _names_in(layer, f"{path}/")
+    return names

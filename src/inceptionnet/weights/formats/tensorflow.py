@@ -1,0 +1,166 @@
+"""TensorFlow's checkpoints, of one file (V1) or of index and data (V2), without TensorFlow.
+
+They are mapped into memory, so optimiser slots, which are left out, cost nothing; what is taken is checked against its
+checksum. Where running averages of a variable were saved, they are taken in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
+from inceptionnet.weights.formats.variables import BFLOAT16, TYPES, Variable, is_v1, mapped, of_bundle, of_slices
+
+AVERAGE = "/ExponentialMovingAverage"
+SLOT = re.compile(
+    r"/(RMSProp|Momentum|Adam|AdaMax|Adagrad|AdagradDA|Adadelta|Ftrl|LAMB)(_\d+)?$|^beta[12]_power(_\d+)?$"
+)
+V1_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})")
+V2_SHARD = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+CHUNK_BYTES = 2**20
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """The table of the checkpoint that `path` names, or None where it is another file or nothing.
+
+    Raises:
+        WeightsError: a folder without a checkpoint or with several, or data without its index.
+        OSError: the file cannot be read.
+    """
+    if path.is_dir():
+        return _in_folder(path)
+    if data := V2_SHARD.fullmatch(path.name):
+        index = path.with_name(f"{data[1]}.index")
+        if path.exists() and not index.exists():
+            raise WeightsError(f"{path}: expected {index.name} beside it, got none; get both files of the checkpoint")
+        return index if index.exists() else None
+    if path.exists():
+        return path if path.suffix == ".index" or _is_table(path) else None
+    if (index := path.with_name(f"{path.name}.index")).exists():
+        return index
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return next((p for p in beside if (shard := V1_SHARD.fullmatch(p.name)) and shard[1] == path.name), None)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The table of the checkpoint that a folder's `checkpoint` names, else of the only one in it."""
+    state = folder / "checkpoint"
+    if state.is_file():
+        with state.open(encoding="utf-8", errors="replace") as file:
+            named = re.search(r'^model_checkpoint_path: "([^"]+)"', file.read(2**16), re.MULTILINE)
+        latest = folder / Path(named[1]).name if named else folder  # the folder may have moved since
+        if not latest.is_dir() and (table := find_checkpoint(latest)):
+            return table
+    tables: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _is_table(path):
+            shard = V1_SHARD.fullmatch(path.name)
+            tables.setdefault(shard[1] if shard else path.name.removesuffix(".index"), path)
+    if len(tables) != 1:
+        got = f"{len(tables)} ({one_line(', '.join(tables), 80)})" if tables else "none"
+        raise WeightsError(
+            f"{folder}: expected a file, or a folder with one TensorFlow checkpoint, got {got}; name one"
+        )
+    return next(iter(tables.values()))
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_checkpoint(path: Path, table: Path) -> Stored:
+    """The variables of the checkpoint with the table `table`; errors name `path`, by which it was asked for.
+
+    Raises:
+        WeightsError: a damaged or incomplete checkpoint, or one of a kind that is not read.
+        MissingExtraError: google-crc32c is not installed.
+    """
+    checksum = _checksum(path)
+    try:
+        variables: dict[str, Variable] = {}
+        for part in _tables(path, table):
+            content = dict(entries(mapped(part), checksum))
+            v1 = is_v1(content)
+            variables |= of_slices(path, content) if v1 else of_bundle(path, part, content, checksum)
+        sources, dropped, notes = _chosen(variables)
+        if not sources:
+            raise WeightsError(f"{path}: expected a network's checkpoint, got one without variables of floating point")
+        tensors = {name: _tensor(variables[source], source) for name, source in sources.items()}
+        return Stored(path, "TensorFlow checkpoint", tensors, {}, dropped, notes)
+    except Snappy:
+        raise WeightsError(f"{path}: its table is compressed by Snappy; save it anew with TensorFlow") from None
+    except (BrokenTable, ValueError, OverflowError, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def _checksum(path: Path) -> Checksum:
+    try:
+        import google_crc32c
+    except ModuleNotFoundError:
+        raise missing_extra("google-crc32c", "weights", f"{path}: checking a TensorFlow checkpoint") from None
+
+    def checksum(data: memoryview) -> int:
+        crc = 0
+        for at in range(0, len(data), CHUNK_BYTES):  # it takes nothing but bytes: a copy, but a small one
+            crc = google_crc32c.extend(crc, bytes(data[at : at + CHUNK_BYTES]))
+        return crc
+
+    return checksum
+
+
+def _tables(path: Path, table: Path) -> list[Path]:
+    """All tables of the checkpoint: several where a V1 checkpoint was saved in shards."""
+    shard = V1_SHARD.fullmatch(table.name)
+    if not shard:
+        return [table]
+    tables = [table.with_name(f"{shard[1]}-{i:05}-of-{shard[2]}") for i in range(int(shard[2]))]
+    if missing := [part.name for part in tables if not part.is_file()]:
+        raise WeightsError(f"{path}: expected {missing[0]} beside {table.name}, got none; get all its files")
+    return tables
+
+
+def _chosen(variables: Mapping[str, Variable]) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """The variables to take, each with the one whose values it gets; what is left out and why; notes."""
+    sources: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    averaged = 0
+    for name, variable in variables.items():
+        if name.rpartition("/")[2] == "global_step":
+            dropped[name] = "count of training steps"
+        elif SLOT.search(name):
+            dropped[name] = "optimiser state"
+        elif variable.kind not in TYPES:
+            dropped[name] = "not floating point"
+        elif name.endswith(AVERAGE):
+            sources[name.removesuffix(AVERAGE)] = name
+            averaged += 1
+        elif name + AVERAGE in variables:
+            dropped[name] = "averaged weights taken instead"
+        else:
+            sources[name] = name
+    notes = (f"running averages (ExponentialMovingAverage) of {averaged} variables taken",) if averaged else ()
+    return sources, dropped, notes
+
+
+def _tensor(variable: Variable, name: str) -> Tensor:
+    dtype = np.dtype(TYPES[variable.kind])
+    data = variable.values()
+    if len(data) != math.prod(variable.shape) * dtype.itemsize:
+        raise BrokenTable(f"{name} of shape {variable.shape} has {len(data)} bytes")
+    if not len(data):
+        return torch.from_numpy(np.zeros(variable.shape, dtype))
+    values = np.frombuffer(data, dtype).reshape(variable.shape)
+    # A map is private, so it can be written to; torch expects numbers at addresses that their size divides.
+    tensor = torch.from_numpy(values if values.flags.aligned else values.copy())
+    return tensor.view(torch.bfloat16) if variable.kind == BFLOAT16 else tensor

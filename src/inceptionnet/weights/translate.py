@@ -1,0 +1,275 @@
+"""From the tensors of a published file to those of a network here: the layout is recognised, then every layer mapped.
+
+Nothing is guessed: a layer of the network that the file lacks is an error, and what the file has besides is named, with
+the reason why it is not taken. What is computed or made up on the way (a gamma of 1, a bias folded into batch norm's
+mean) is told too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inceptionnet.analysis import Row, analyse, pair
+from inceptionnet.build import tensors_of
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.edits import Configuration, configure
+from inceptionnet.errors import WeightsError, listed
+from inceptionnet.nets import NETWORKS
+from inceptionnet.spec import Conv, Linear, SeparableConv
+from inceptionnet.weights.formats import Stored
+from inceptionnet.weights.layouts import LAYOUTS, Layout
+from inceptionnet.weights.layouts.keras import named
+from inceptionnet.weights.layouts.layout import TORCH
+
+BACKGROUND = 1001
+"""Classes of a classifier of ImageNet whose class 0 is the background."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A published file in this package's names."""
+
+    layout: Layout
+    configuration: Configuration
+    tensors: Mapping[str, Tensor]
+    """By our names; views of the file's tensors wherever nothing is computed."""
+    background: bool
+    """Whether the file's class 0 is the background of ImageNet and was left out."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Names in the file that are not used, each with its reason."""
+    made_up: Mapping[str, str] = field(default_factory=dict)
+    """Our names that the file has nothing for, each with what it became."""
+    changed: tuple[str, ...] = ()
+    """One line for each thing that was computed."""
+
+
+def translate(stored: Stored, *, name: str | None = None, keep_background: bool = False) -> Translation:
+    """The file's tensors under the names of the network that they belong to.
+
+    Args:
+        name: which of the networks that the layout fits; left out, the one whose numbers its publisher's code gives.
+        keep_background: all of 1001 classes.
+
+    Raises:
+        WeightsError: no known layout, layers missing, or a network that the layout does not fit.
+    """
+    if any(tensor.startswith("body.") for tensor in stored.tensors):
+        return _bare(stored, name)
+    tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
+    layout = _recognised(tensors, stored)
+    return _Translator(stored, tensors, layout, name, keep_background).run()
+
+
+def _bare(stored: Stored, name: str | None) -> Translation:
+    """A state dict with this package's own names, but nothing that says which network it is of."""
+    tensors = stored.tensors
+    fits = tuple(other for other in NETWORKS if _is_body_of(other, tensors))
+    if not fits or (name is not None and name not in fits):
+        known = f"fits {' or '.join(fits)}" if fits else "fits no network"
+        raise WeightsError(
+            f"{stored.path}: a state dict of this package that {known}; expected {name or 'a known one'}"
+        )
+    chosen = fits[0] if name is None else name
+    logits = tensors.get("head.logits.weight")
+    first = next(iter(_rows(chosen)))
+    kernel = tensors[next(iter(tensors_of(first, NETWORKS[chosen].conventions).values()))]
+    multiplier = first.node.multiplier if isinstance(first.node, SeparableConv) else 0
+    configuration = Configuration(
+        chosen,
+        num_classes=0 if logits is None else len(logits),
+        in_channels=len(kernel) // multiplier if multiplier else kernel.shape[1],
+        aux=bool(NETWORKS[chosen].aux) and any(key.startswith("aux.") for key in tensors),
+    )
+    prep = Preprocessing(size_px=NETWORKS[chosen].input_size)
+    layout = Layout("a state dict of this package", fits, TORCH, {}, (), prep)
+    return Translation(layout, configuration, tensors, background=False, dropped=stored.dropped)
+
+
+def _rows(name: str) -> list[Row]:
+    """The convolutions of a network's body."""
+    network = NETWORKS[name]
+    return [row for row in analyse(network) if row.path.startswith("body.") and tensors_of(row, network.conventions)]
+
+
+def _is_body_of(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are the names of the network's body, with kernels of its heights and widths."""
+    held = {key for key in tensors if key.startswith("body.") and not key.endswith("num_batches_tracked")}
+    for row in _rows(name):
+        names = tensors_of(row, NETWORKS[name].conventions)
+        if not held.issuperset(names.values()):
+            return False
+        if isinstance(row.node, Conv) and tensors[names["weight"]].shape[2:] != pair(row.node.kernel):
+            return False
+        held -= set(names.values())
+    return not held
+
+
+def _recognised(tensors: Mapping[str, Tensor], stored: Stored) -> Layout:
+    """The layout with most layers of those that the file has whole."""
+    owners = {name[: cut.start()] for name in tensors for cut in re.finditer(r"[./]", name)}
+    missing = {layout: [name for name in layout.layers() if not _has(name, layout, owners)] for layout in LAYOUTS}
+    whole = [layout for layout, names in missing.items() if not names]
+    if whole:
+        return max(whole, key=lambda layout: len(list(layout.layers())))
+    nearest = min(missing, key=lambda layout: len(missing[layout]) / len(list(layout.layers())))
+    if len(missing[nearest]) > len(list(nearest.layers())) / 2:
+        some = ", ".join(sorted(stored.tensors)[:3])
+        raise WeightsError(
+            f"{stored.path}: {len(stored.tensors)} tensors ({some or 'none'} …) in no known layout; "
+            f"known: {', '.join(layout.name for layout in LAYOUTS)}"
+        )
+    raise WeightsError(f"{stored.path}: {nearest.name}, but without {listed(missing[nearest])}; get the whole file")
+
+
+def _has(layer: str, layout: Layout, owners: set[str]) -> bool:
+    return layer in owners or layout.style.conv.format(layer) in owners
+
+
+class _Translator:
+    """One translation: its parts share what has been used and what has been said."""
+
+    def __init__(
+        self, stored: Stored, tensors: Mapping[str, Tensor], layout: Layout, name: str | None, keep_background: bool
+    ) -> None:
+        self.stored, self.tensors, self.layout, self.style = stored, tensors, layout, layout.style
+        self.used: set[str] = set()
+        self.missing: list[str] = []
+        self.made_up: dict[str, str] = {}
+        self.folded = 0
+        self.classifier = next((n for n in layout.classifier if f"{self._weight_of(n)}" in tensors), None)
+        classes = 0 if self.classifier is None else self._classes_of(self.classifier)
+        self.background = classes == BACKGROUND and not keep_background
+        network = self._network(name, classes)
+        self.configuration = Configuration(
+            network,
+            num_classes=classes - self.background,
+            in_channels=self._in_channels(),
+            aux=bool(layout.aux and NETWORKS[network].aux)
+            and classes > 0
+            and all(self._weight_of(entry, conv=True) in tensors for names in layout.aux.values() for entry in names),
+        )
+
+    def run(self) -> Translation:
+        """Every layer of the network."""
+        network = configure(self.configuration)
+        entries = self._entries()
+        ours: dict[str, Tensor] = {}
+        for row in analyse(network):
+            if isinstance(row.node, Conv | SeparableConv | Linear):
+                where, _, rest = row.path.partition(".")
+                endpoint = rest.partition(".")[0]
+                entry = next(entries[f"aux.{endpoint}" if where == "aux" else endpoint])
+                ours |= self._layer(entry, row, tensors_of(row, network.conventions))
+        if self.missing:
+            raise WeightsError(
+                f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the whole file"
+            )
+        changed = [f"{self.folded} convolutions' biases folded into the batch norm's mean"] if self.folded else []
+        if self.layout.bgr_255:
+            first = next(iter(ours))
+            ours[first] = ours[first].flip(1) * 127.5
+            changed.append("first convolution: channels from BGR to RGB, × 127.5, so that it takes RGB of [-1, 1]")
+        if self.background:
+            changed.append(f"class 0 of {BACKGROUND}, the background, left out")
+        return Translation(
+            self.layout,
+            self.configuration,
+            ours,
+            self.background,
+            {**self.stored.dropped, **self._left()},
+            self.made_up,
+            tuple(changed),
+        )
+
+    def _entries(self) -> dict[str, Iterator[str]]:
+        """By endpoint, the names of its layers, each to be taken once."""
+        names = {**self.layout.body, **{f"aux.{on}": names for on, names in self.layout.aux.items()}}
+        if self.classifier is not None:
+            names["logits"] = (self.classifier,)
+        return {endpoint: iter(entries) for endpoint, entries in names.items()}
+
+    def _layer(self, entry: str, row: Row, names: Mapping[str, str]) -> dict[str, Tensor]:
+        """One layer's tensors under our names."""
+        normed = "gamma" in names
+        found: dict[str, Tensor] = {}
+        for part, ours in names.items():
+            theirs = self.style.tensor(entry, part, normed=normed)
+            if theirs in self.tensors:
+                self.used.add(theirs)
+                found[ours] = self._as_torch(self.tensors[theirs], part, row)
+            elif part == "gamma" and self.style.order == "tensorflow":
+                self.made_up[ours] = "1"
+            else:
+                self.missing.append(theirs)
+        bias = self.style.tensor(entry, "bias", normed=normed)
+        if normed and bias in self.tensors and names["mean"] in found:
+            # gamma · (x + bias - mean) / deviation + beta: the bias only moves the mean.
+            self.used.add(bias)
+            found[names["mean"]] = found[names["mean"]] - self.tensors[bias].flatten()
+            self.folded += 1
+        if "beta" in names and names["beta"] in found and names["gamma"] not in found:
+            found[names["gamma"]] = torch.ones_like(found[names["beta"]])
+        return found
+
+    def _as_torch(self, tensor: Tensor, part: str, row: Row) -> Tensor:
+        """The tensor with its axes in torch's order, and without the background."""
+        if part not in ("weight", "depthwise", "pointwise"):
+            tensor = tensor.flatten()  # Caffe kept a vector as a matrix of one row
+        if self.style.order == "tensorflow":
+            if tensor.dim() == 4:  # height, width, in, out; of a depthwise kernel in, multiplier
+                depthwise = part == "depthwise"
+                tensor = tensor.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if depthwise else tensor.permute(3, 2, 0, 1)
+            elif tensor.dim() == 2:
+                tensor = tensor.t()
+        if isinstance(row.node, Linear) and tensor.dim() == 4:
+            tensor = tensor.flatten(1)
+        return tensor[1:] if self.background and row.path.endswith(".logits") else tensor
+
+    def _left(self) -> dict[str, str]:
+        """What the file has besides, and why it is not taken."""
+        left = self.tensors.keys() - self.used
+        reasons = {name: self._reason(name) for name in sorted(left)}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _reason(self, name: str) -> str:
+        if name.endswith("num_batches_tracked"):
+            return ""  # a counter that no number depends on
+        if any(name.startswith(entry) for names in self.layout.aux.values() for entry in names):
+            has = NETWORKS[self.configuration.name].aux
+            return "auxiliary head without all of its layers" if has else "an auxiliary head, which the network has not"
+        return f"no part of {self.configuration.name}"
+
+    def _weight_of(self, entry: str, *, conv: bool = False) -> str:
+        """The name of a layer's weight; `conv`: of a convolution with batch norm, if the file has such."""
+        normed = self.style.tensor(entry, "weight", normed=True)
+        return normed if conv and normed in self.tensors else self.style.tensor(entry, "weight", normed=False)
+
+    def _classes_of(self, classifier: str) -> int:
+        shape = self.tensors[self._weight_of(classifier)].shape
+        return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
+
+    def _in_channels(self) -> int:
+        first = next(self.layout.layers())
+        for part, normed in (("weight", True), ("weight", False), ("depthwise", False)):
+            if part in self.style.parts and (name := self.style.tensor(first, part, normed=normed)) in self.tensors:
+                shape = self.tensors[name].shape
+                if len(shape) == 4:
+                    return int(shape[2] if self.style.order == "tensorflow" else shape[1])
+        return 3
+
+    def _network(self, asked: str | None, classes: int) -> str:
+        """The network asked for, if the layout fits it, else the one that its publisher's numbers are of."""
+        fits = self.layout.networks
+        if asked is None:
+            return self.layout.by_classes.get(classes, fits[0])
+        if asked not in fits:
+            raise WeightsError(
+                f"{self.stored.path}: {self.layout.name}, which fits {' or '.join(fits)}, not {asked}; "
+                "leave the name out or change it"
+            )
+        return asked

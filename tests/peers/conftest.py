@@ -1,0 +1,67 @@
+"""The other libraries, imported as far as this build of torch lets them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+# Both are read at the first import.
+os.environ["KERAS_BACKEND"] = "torch"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+Peer = Callable[[str], ModuleType]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A place for weights files, emptied after the test: together they are gigabytes."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def peer() -> Peer:
+    """Import a library by name.
+
+    Half of them import torchvision, whose compiled operators, for detection, are made for another build of torch: that
+    they are missing is overlooked. What a library warns of while it is imported is not this package's.
+    """
+
+    def imported(name: str) -> ModuleType:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch.setattr(torch.library, "register_fake", if_there(torch.library.register_fake))
+            return importlib.import_module(name)
+
+    return imported
+
+
+def if_there(register_fake: Callable[..., Callable]) -> Callable[..., Callable]:
+    """The decorator, but an operator that does not exist is passed over."""
+
+    def tolerant(*args: object, **options: object) -> Callable:
+        register = register_fake(*args, **options)
+
+        def decorate(function: Callable) -> Callable:
+            try:
+                return register(function)
+            except RuntimeError:
+                return function
+
+        return decorate
+
+    return tolerant
