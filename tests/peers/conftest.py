@@ -13,11 +13,19 @@ from types import ModuleType
 import pytest
 import torch
 
+from .judging import DIFFERENCES
+
 # Both are read at the first import.
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 Peer = Callable[[str], ModuleType]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for judge, found in DIFFERENCES.items():
+        line = f"{judge}: {len(found)} comparisons, relative differences {min(found):.1e} to {max(found):.1e}"
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module", autouse=True)
