@@ -17,11 +17,15 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
+import torch
 
+from inceptionnet import create_model, read_record
 from inceptionnet.errors import InceptionNetError, MissingExtraError, WeightsError
 from inceptionnet.weights.hub import Fetched, fetch, is_address
+from inceptionnet.weights.layouts.torchvision import GOOGLENET
 
 from ..data.server import COMMIT, Site, hub
+from .published import as_published, write
 
 LARGE = bytes(range(256)) * 400
 CONFIG = {"architecture": "inception_v3", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
@@ -215,10 +219,10 @@ def test_without_a_connection(
         repository, file = missing[3:10].rstrip("/"), missing.partition("@")[0].split("/", 2)[2]
         refused(
             missing,
-            rf"^{missing}: cannot be fetched \(.*refused\); expected {file} of {repository} in the cache, got none: "
-            "fetch it once with a connection, or download it, give its path$",
+            rf"^{missing}: cannot be fetched \(.*refused\); expected {file} of {repository} in the cache "
+            r"\(.+\), got none: fetch it once with a connection, or download it, give its path$",
         )
-    refused("hf:me/dogs", "expected a weights file of me/dogs in the cache, got none")
+    refused("hf:me/dogs", r"expected a weights file of me/dogs in the cache \(.+\), got none")
 
 
 def test_a_network_that_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +232,8 @@ def test_a_network_that_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch
         point_at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         assert fetch("hf:me/nets") == found
         refused(
-            "hf:me/nets/a.pth", r"cannot be fetched \(timed out\); expected a.pth of me/nets in the cache, got none"
+            "hf:me/nets/a.pth",
+            r"cannot be fetched \(timed out\); expected a.pth of me/nets in the cache \(.+\), got none",
         )
 
 
@@ -250,6 +255,30 @@ def test_a_cache_that_another_tool_filled(
     huggingface_hub.hf_hub_download("me/nets", "more/fine tuned.pth")
     offline(monkeypatch)
     refused("hf:me/nets", "expected one .pth or .pt or .bin file, got more/fine tuned.pth, pytorch_model.bin: choose")
+
+
+def test_a_model_from_the_hub_and_then_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way: another library's file with its own description beside it, then the same from the cache."""
+    theirs = create_model("inception_v1.torchvision", width=0.125).eval()
+    file = write(as_published(theirs, GOOGLENET), tmp_path / "model.safetensors")
+    stated = {
+        "input_size": [3, 240, 240], "crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.4] * 3, "std": [0.3] * 3
+    }  # fmt: skip
+    files = {"model.safetensors": file.read_bytes(), "config.json": json.dumps({"pretrained_cfg": stated}).encode()}
+    x = torch.randn(1, 3, 64, 64)
+    with hub(files, "me/nets", "models") as site:
+        point_at(site.url, monkeypatch)
+        assert create_model(weights="hf:me/nets", width=0.125).eval()(x).equal(theirs(x))
+    offline(monkeypatch)
+    assert create_model(weights="hf:me/nets", width=0.125).eval()(x).equal(theirs(x))
+    record = read_record("hf:me/nets")
+    assert record.provenance["source"] == f"hf:me/nets/model.safetensors@{COMMIT}"
+    assert (record.preprocessing.size_px, record.preprocessing.crop, record.preprocessing.std) == (240, 0.9, (0.3,) * 3)
+
+
+def test_a_known_file_that_is_not_there_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(monkeypatch)
+    refused("hf:timm/inception_v4.tf_in1k", "expected model.safetensors of timm/inception_v4.tf_in1k in the cache")
 
 
 def test_a_repository_known_to_have_no_config(

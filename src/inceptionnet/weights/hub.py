@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.weights.known import published_at
 
 log = logging.getLogger("inceptionnet")
 
@@ -139,7 +140,11 @@ def _from_cache(wanted: _Wanted, error: Exception) -> Fetched:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if folder else set()
     there = any(map(_is_weights, files)) if wanted.file is None else wanted.file in files
     if not folder or not there:
-        missing = f"expected {wanted.file or 'a weights file'} of {wanted.repository} in the cache, got none"
+        from huggingface_hub import constants
+
+        known = published_at(wanted.address)
+        file = wanted.file or (known.file if known else "a weights file")
+        missing = f"expected {file} of {wanted.repository} in the cache ({constants.HF_HUB_CACHE}), got none"
         advice = (
             "" if _status(error) else f"; {missing}: fetch it once with a connection, or download it, give its path"
         )
