@@ -27,7 +27,8 @@ def test_version_and_help(command) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["check", "--help"], ["models"], ["show", "inception_v4"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["check", "--help"], ["models"], ["show", "inception_v4"]],
 )
 def test_no_heavy_import_before_it_is_needed(arguments: list[str]) -> None:
     code = (

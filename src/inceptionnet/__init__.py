@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inceptionnet.errors import InceptionNetError as InceptionNetError
     from inceptionnet.model import InceptionNet as InceptionNet
     from inceptionnet.nets import list_models as list_models
+    from inceptionnet.weights import convert as convert
     from inceptionnet.weights import load_model as load_model
     from inceptionnet.weights import read_record as read_record
     from inceptionnet.weights import save_weights as save_weights
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "InceptionNet": "inceptionnet.model",
     "InceptionNetError": "inceptionnet.errors",
+    "convert": "inceptionnet.weights",
     "create_model": "inceptionnet.create",
     "list_models": "inceptionnet.nets",
     "load_model": "inceptionnet.weights",

@@ -1,10 +1,38 @@
 """Weights files: a file is enough to predict, since network, classes and preprocessing travel in it.
 
-This package's own (native.py), and every published layout of other libraries, recognised by its names and mapped.
+This package's own (native.py), and every published layout of other libraries, recognised by its names and mapped. As in
+the package itself, nothing heavy is imported until it is used: the table of published files needs no torch.
 """
 
-from inceptionnet.weights.convert import convert
-from inceptionnet.weights.native import Record, save_weights
-from inceptionnet.weights.reading import Report, WeightsFile, load_model, read_record, read_weights
+from __future__ import annotations
 
-__all__ = ["Record", "Report", "WeightsFile", "convert", "load_model", "read_record", "read_weights", "save_weights"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inceptionnet.weights.conversion import convert as convert
+    from inceptionnet.weights.native import Record as Record
+    from inceptionnet.weights.native import save_weights as save_weights
+    from inceptionnet.weights.reading import Report as Report
+    from inceptionnet.weights.reading import WeightsFile as WeightsFile
+    from inceptionnet.weights.reading import load_model as load_model
+    from inceptionnet.weights.reading import read_record as read_record
+    from inceptionnet.weights.reading import read_weights as read_weights
+
+_HOME = {
+    "Record": "native",
+    "Report": "reading",
+    "WeightsFile": "reading",
+    "convert": "conversion",
+    "load_model": "reading",
+    "read_record": "reading",
+    "read_weights": "reading",
+    "save_weights": "native",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
