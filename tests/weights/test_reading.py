@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,25 @@ def test_what_is_no_use_is_refused_in_one_line(
     with pytest.raises(WeightsError, match=message) as caught:
         load_model(file, **NARROW)
     assert "\n" not in str(caught.value) and str(file) in str(caught.value) and len(str(caught.value)) < 900
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_tensors_of_any_shape_are_filled_in_or_refused(googlenet: InceptionNet, tmp_path: Path, seed: int) -> None:
+    """Some tensors of another shape, or none at all: one line, whatever is asked for."""
+    rng = random.Random(seed)
+    tensors = as_published(googlenet, GOOGLENET)
+    names = [
+        *rng.sample(sorted(tensors), 2),
+        rng.choice(["conv1.conv.weight", "fc.weight", "fc.bias", "conv1.bn.weight"]),
+    ]
+    for name in names:
+        tensors[name] = torch.zeros(rng.choice([(), (0,), (5,), (1, 1), (0, 3, 7, 7), (8, 3, 7), (2, 2, 2, 2, 2)]))
+    tensors["conv2.conv.bias"] = torch.zeros(rng.choice([(8,), (9,), ()]))
+    changes = rng.choice([{}, {"in_channels": 1}, {"in_channels": 5}, {"num_classes": 0}, {"num_classes": 3}])
+    file = write(tensors, tmp_path / "m.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_model(file, **NARROW, **changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_left_over_is_named(googlenet: InceptionNet, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""State dicts of this package's networks, saved by torch alone, so that nothing in them says which network they are of."""
+"""State dicts of this package's networks, saved by torch alone: nothing in them says which network they are of."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:
     multiplier = first.node.multiplier if isinstance(first.node, SeparableConv) else 0
     configuration = Configuration(
         chosen,
-        num_classes=0 if logits is None else len(logits),
+        num_classes=0 if logits is None else logits.shape[:1].numel(),
         in_channels=len(kernel) // multiplier if multiplier else kernel.shape[1],
         aux=bool(NETWORKS[chosen].aux) and any(key.startswith("aux.") for key in tensors),
     )
@@ -58,7 +58,9 @@ def _is_body_of(name: str, tensors: Mapping[str, Tensor]) -> bool:
         names = tensors_of(row, NETWORKS[name].conventions)
         if not held.issuperset(names.values()):
             return False
-        if isinstance(row.node, Conv) and tensors[names["weight"]].shape[2:] != pair(row.node.kernel):
-            return False
+        if isinstance(row.node, Conv | SeparableConv):
+            kernel = tensors[names.get("weight") or names["depthwise"]]
+            if kernel.shape[2:] != pair(row.node.kernel):
+                return False
         held -= set(names.values())
     return not held

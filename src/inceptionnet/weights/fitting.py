@@ -81,6 +81,8 @@ def _first_layer(first: str, state: Mapping[str, Tensor], model: InceptionNet, h
     """
     asked = model.network.in_channels
     kernels = state[first]
+    if kernels.dim() != 4:
+        return {}  # no kernels at all, as will be said
     if first.endswith("depthwise.weight"):
         return _first_separable(first, first.replace("depthwise", "pointwise"), state, held, asked)
     if asked == 1:
@@ -96,6 +98,8 @@ def _first_separable(deep: str, across: str, state: Mapping[str, Tensor], held: 
     """
     depthwise, pointwise = state[deep], state[across]
     multiplier = len(depthwise) // held
+    if pointwise.shape[1:] != (len(depthwise), 1, 1):
+        return {}
     if asked == 1:
         sums = pointwise.flatten(1) @ depthwise.flatten(1)
         u, s, v = torch.linalg.svd(sums, full_matrices=False)

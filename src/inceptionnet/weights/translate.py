@@ -166,7 +166,10 @@ class _Translator:
         if normed and bias in self.tensors and names["mean"] in found:
             # gamma · (x + bias - mean) / deviation + beta: the bias only moves the mean.
             self.used.add(bias)
-            found[names["mean"]] = found[names["mean"]] - self.tensors[bias].flatten()
+            mean, shift = found[names["mean"]], self.tensors[bias].flatten()
+            if mean.shape != shift.shape:
+                raise WeightsError(f"{self.stored.path}: {bias} has {len(shift)} values for {len(mean)} channels")
+            found[names["mean"]] = mean - shift
             self.folded += 1
         if "beta" in names and names["beta"] in found and names["gamma"] not in found:
             found[names["gamma"]] = torch.ones_like(found[names["beta"]])
@@ -206,7 +209,10 @@ class _Translator:
         return normed if conv and normed in self.tensors else self.style.tensor(entry, "weight", normed=False)
 
     def _classes_of(self, classifier: str) -> int:
-        shape = self.tensors[self._weight_of(classifier)].shape
+        name = self._weight_of(classifier)
+        shape = self.tensors[name].shape
+        if len(shape) not in (2, 4):
+            raise WeightsError(f"{self.stored.path}: {name} of shape {tuple(shape)}; expected a classifier's matrix")
         return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
 
     def _in_channels(self) -> int:
