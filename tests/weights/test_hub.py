@@ -273,7 +273,11 @@ def test_a_model_from_the_hub_and_then_without_it(tmp_path: Path, monkeypatch: p
     assert create_model(weights="hf:me/nets", width=0.125).eval()(x).equal(theirs(x))
     record = read_record("hf:me/nets")
     assert record.provenance["source"] == f"hf:me/nets/model.safetensors@{COMMIT}"
-    assert (record.preprocessing.size_px, record.preprocessing.crop, record.preprocessing.std) == (240, 0.9, (0.3,) * 3)
+    assert (record.preprocessing.size_px, record.preprocessing.crop, record.preprocessing.std) == (
+        240,
+        240 / 266,
+        (0.3,) * 3,
+    )
 
 
 def test_a_known_file_that_is_not_there_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,7 +300,11 @@ def test_a_published_file_by_name_brings_what_is_known_of_it(
     monkeypatch.setattr(reading, "published_as", lambda name: replace(known, sha256=digest[:8]))
     read = read_weights(file)
     assert read.record.preprocessing == known.preprocessing and known.name in read.report.preprocessing
-    assert read.record.provenance["published"] == known.name and read.record.provenance["license"] == known.license
+    published = read.record.provenance["published"]
+    assert (published["name"], published["license"], published["top1"]) == (known.name, known.license, known.top1)
+    monkeypatch.setattr(reading, "published_as", lambda name: replace(known, sha256="", classes=5))
+    other = read_weights(file)  # somebody's own, under that name
+    assert "published" not in other.record.provenance and other.report.published == ""
 
 
 def test_a_repository_on_the_hub_states_its_own(
@@ -314,7 +318,7 @@ def test_a_repository_on_the_hub_states_its_own(
     monkeypatch.setattr(reading, "fetch", lambda address: Fetched(file, f"{address}/mine.pth@abc", config))
     read = read_weights("hf:somebody/flowers")
     assert read.record.preprocessing == Preprocessing(
-        240, 0.9, "keep-aspect", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        240, 240 / 266, "keep-aspect", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     )
     assert read.record.provenance["source"] == "hf:somebody/flowers/mine.pth@abc"
     stated["interpolation"] = "sinc"

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def _published(
     """A file of another library."""
     found = translate(stored, name=name, keep_background=keep)
     layout, configuration = found.layout, found.configuration
-    if known and known.network not in layout.networks:
+    held = (configuration.num_classes or 0) + found.background
+    if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
     classes, classes_from = _class_names(configuration.num_classes or 0, layout.by_classes, keep)
     prep, prep_from = _preprocessing(layout.preprocessing, config, known)
@@ -182,7 +184,7 @@ def _published(
         "classes": classes_from,
     }  # fmt: skip
     if known:
-        provenance |= {"published": known.name, "license": known.license, "top1": known.top1, "top5": known.top5}
+        provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
     if report.others:
         log.info(
             "%s: read as %s (%s); it fits %s as well, which the name chooses",
@@ -210,7 +212,7 @@ def _preprocessing(
     if isinstance(stated, Mapping):
         try:
             return _of_timm(stated), "config.json beside the file"
-        except (KeyError, TypeError, ValueError, InceptionNetError):
+        except (KeyError, TypeError, ValueError, ArithmeticError, InceptionNetError):
             log.warning("config.json beside the file: its preprocessing cannot be used; the layout's is")
     if known:
         return known.preprocessing, f"known of {known.name}"
@@ -222,7 +224,7 @@ def _of_timm(stated: Mapping[str, Any]) -> Preprocessing:
     channels, size_px, _ = stated["input_size"]
     return Preprocessing(
         size_px=size_px,
-        crop=float(stated["crop_pct"]),
+        crop=size_px / floor(size_px / stated["crop_pct"]),  # it resizes to whole pixels, and rounds down
         resize="squash" if stated.get("crop_mode") == "squash" else "keep-aspect",
         interpolation=stated["interpolation"],
         mean=tuple(stated["mean"]),

@@ -10,8 +10,11 @@ from __future__ import annotations
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.layouts.layout import TORCH, TORCH_PARTS, Layout, Names, Style, within
 
-# Of the released evaluation, as both ports give it: shorter side to 299 / 0.875, bicubic, the middle.
-PREPROCESSING = Preprocessing(size_px=299, crop=0.875, resize="keep-aspect", interpolation="bicubic")
+
+def _timm(resized_px: int) -> Preprocessing:
+    """As timm evaluates its own: the shorter side to so many px, bicubic, and the middle 299 px."""
+    return Preprocessing(size_px=299, crop=299 / resized_px, resize="keep-aspect", interpolation="bicubic")
+
 
 INCEPTION_V4 = Layout(
     name="timm's and Cadene's inception_v4",
@@ -48,7 +51,7 @@ INCEPTION_V4 = Layout(
         },
     },
     classifier=("last_linear",),
-    preprocessing=PREPROCESSING,
+    preprocessing=_timm(341),
 )
 
 RESIDUAL_A = "branch0 branch1.0 branch1.1 branch2.0 branch2.1 branch2.2 conv2d"
@@ -76,7 +79,7 @@ INCEPTION_RESNET_V2 = Layout(
         "conv_7b": ("conv2d_7b",),
     },
     classifier=("last_linear", "classif"),
-    preprocessing=PREPROCESSING,
+    preprocessing=_timm(333),
 )
 
 
