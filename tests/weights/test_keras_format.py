@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from inceptionnet import load_model
 from inceptionnet.errors import MissingExtraError, WeightsError
 from inceptionnet.weights.formats import open_weights
 
@@ -158,6 +159,20 @@ def test_an_archive_without_names_gets_them_from_the_configuration(tmp_path: Pat
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         write_native(file, named=False)
     assert_holds(tmp_path / "m.weights.h5", NAMELESS)
+
+
+def test_layers_of_shapes_that_the_network_has_not(tmp_path: Path) -> None:
+    """All of InceptionV3's layers, one value each."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for i in range(94):
+            file[f"conv2d_{i}/conv2d_{i}/kernel:0"] = np.ones((1, 1, 1, 1), "f4")
+            for variable in ("beta", "moving_mean", "moving_variance"):
+                file[f"batch_normalization_{i}/batch_normalization_{i}/{variable}:0"] = np.ones(1, "f4")
+        file.attrs["layer_names"] = []
+    message = r"does not fit inception_v3 as asked for; of another shape: body\.conv_1a\.bn\.bias \(1,\) for \(32,\), "
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_model(tmp_path / "m.h5")
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).endswith("more")
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:

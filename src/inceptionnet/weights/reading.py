@@ -185,7 +185,7 @@ def _published(
     }  # fmt: skip
     if known:
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
-    if report.others:
+    if report.others and name is None:
         log.info(
             "%s: read as %s (%s); it fits %s as well, which the name chooses",
             title, report.network, report.layout, " and ".join(report.others),
