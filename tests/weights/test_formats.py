@@ -262,3 +262,13 @@ def test_damaged_files_are_refused_or_come_in_whole(tmp_path: Path, kind: str) -
             assert_same(found, good)
         assert sorted(t.shape for t in found.values()) == sorted(t.shape for t in good.values())
     assert refusals >= 100
+
+
+def test_a_safetensors_file_may_begin_with_any_byte(tmp_path: Path) -> None:
+    """Its first bytes are the length of its header; 128, say, is what a pickle begins with."""
+    begun = set()
+    for padding in range(300):
+        save_file({"w": torch.ones(2)}, tmp_path / "m.safetensors", {"note": "x" * padding})
+        begun.add((tmp_path / "m.safetensors").read_bytes()[0])
+        assert open_weights(tmp_path / "m.safetensors").tensors["w"].tolist() == [1, 1]
+    assert 0x80 in begun and len(begun) == 32

@@ -41,10 +41,10 @@ def open_weights(path: Path) -> Stored:
         return read_keras_archive(path) if _is_keras(path) else read_pytorch(path)
     if head.startswith(HDF5):
         return read_keras_h5(path)
+    if head[8:9] == b"{":  # before pickles, since the length in front may begin with any byte
+        return read_safetensors(path)
     if head.startswith(PICKLE):
         return read_pytorch(path)
-    if head[8:9] == b"{":
-        return read_safetensors(path)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         raise WeightsError(f"{path}: expected a weights file, got a tar or gzip archive; unpack it, give what is in it")
     what = "of no known format, or cut short" if head else "an empty file"
