@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import inceptionnet
+from inceptionnet.data import open_source
 from inceptionnet.nets import NETWORKS
 
 from .conftest import write_pictures
@@ -71,7 +73,7 @@ def test_show(command, tmp_path: Path) -> None:
 def test_evaluate_and_predict(command, run: Path, colours: Path, tmp_path: Path) -> None:
     code, out, _ = command("evaluate", run, colours, "--json")
     figures = json.loads(out)
-    assert code == 0 and figures["split"] == "val" and figures["network"] == "inception_v1.slim"
+    assert code == 0 and figures["split"] == "val" and figures["networks"] == ["inception_v1.slim"]
     trained = json.loads((run / "evaluation.json").read_text())
     assert (figures["top1"], figures["classes"]) == (trained["top1"], trained["classes"]), "the split of the training"
     code, out, _ = command("evaluate", run / "weights.safetensors", colours, "--split", "all")
@@ -211,3 +213,37 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         assert err.startswith("error: ") and err.count("\n") == 1, err
         assert message in err, (arguments, err)
         assert "Traceback" not in err and not new.exists()
+
+
+def test_evaluate_on_many_crops_by_two_networks_without_some(command, run: Path, colours: Path, tmp_path: Path) -> None:
+    held_out = open_source(colours).splits["val"].names
+    names = tmp_path / "names.txt"
+    names.write_text(f"{held_out[0]}\n{Path(held_out[1]).name}\nof no picture\n")
+    code, out, _ = command("evaluate", run, run, colours, "--crops", 12, "--exclude", names, "--json", "--workers", 0)
+    figures = json.loads(out)
+    same_name = sum(Path(name).name == Path(held_out[1]).name or name == held_out[0] for name in held_out)
+    assert code == 0 and figures["left_out"] == same_name > 1
+    assert figures["pictures"] == len(held_out) - same_name
+    assert figures["crops"] == [{"count": 12, "scales_px": [37]}] * 2 and len(figures["weights"]) == 2
+    quick = ("--stop-after", 2, "--workers", 0)
+    code, out, _ = command("evaluate", run, colours, "--crops", 144, "--scales", "40,50", *quick)
+    assert code == 0 and "72 crops (shorter side 40, 50 px)" in out and "on 2 pictures" in out
+    picture = next(colours.rglob("*.png"))
+    code, out, _ = command("evaluate", run, colours, "--crops", 10, "--show-crops", picture, tmp_path / "sheet.png")
+    assert code == 0 and "10 crops of 32 px" in out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (364, 56)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--crops", 7), "--crops is 7; expected 1, 10, 12, 144"),
+        (("--crops", 12, "--scales", "wide"), "--scales 'wide': expected whole numbers"),
+        (("--exclude", "no.txt"), "--exclude no.txt: expected a text file"),
+        (("--show-crops", "no.jpg", "out.png"), "no.jpg: cannot be read"),
+    ],
+)
+def test_what_cannot_be_evaluated(command, run: Path, colours: Path, arguments: tuple, message: str) -> None:
+    code, _, told = command("evaluate", run, colours, *arguments)
+    assert code == 2 and message in told and told.count("\n") == 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from inceptionnet import load_model, read_record
 from inceptionnet.data import Preprocessing, Split, open_source
-from inceptionnet.data.loading import EvalLoader
+from inceptionnet.data.crops import Crops
+from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.errors import DataError, RunError
-from inceptionnet.evaluate.evaluation import evaluate, matched_labels
+from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together, matched_labels, same_classes
 from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
 from inceptionnet.train.run import weights_of
 
@@ -36,10 +40,6 @@ class Brightness(nn.Module):
 
 
 def grey_pictures(values: list[int], labels: list[int], broken: tuple[int, ...] = ()) -> Split:
-    import io
-
-    from PIL import Image
-
     files = []
     for value in values:
         stream = io.BytesIO()
@@ -73,6 +73,88 @@ def test_figures_by_hand() -> None:
     assert figures["classes"]["a"] == {"pictures": 2, "right": 1} and "g" not in figures["classes"]
     assert [bad["name"] for bad in figures["bad_pictures"]] == ["6.png"]
     assert sum(pictures for pictures, _ in seen) == 7 and seen[-1][1] == "accuracy 50.0%"
+
+
+class Corner(nn.Module):
+    """Stands in for a network: logits that tell the left from the right half, so that mirroring changes them."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        halves = x[:, 0, :, : x.shape[3] // 2].mean((1, 2)), x[:, 0, :, x.shape[3] // 2 :].mean((1, 2))
+        return torch.stack([*halves, torch.zeros(len(x))], 1) * self.factor
+
+
+def noisy_pictures(count: int) -> tuple[Split, list[np.ndarray]]:
+    rng = np.random.default_rng(5)
+    pictures = [rng.integers(0, 256, (16 + i, 20, 3), np.uint8) for i in range(count)]
+    files = []
+    for picture in pictures:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "PNG")
+        files.append(stream.getvalue())
+    return Split([f"{i}.png" for i in range(count)], np.arange(count, dtype=np.int64) % 3, files.__getitem__), pictures
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 1000])
+def test_crops_and_an_ensemble_by_hand(at_once: int) -> None:
+    """Two networks of other sizes and protocols, worked out with numpy; the second has its classes in another order."""
+    split, pictures = noisy_pictures(5)
+    views = [Crops(Preprocessing(14), 12), Crops(Preprocessing(7, mean=(0.2,), std=(0.4,)), 144)]
+    factors, order = (8.0, 5.0), np.array([2, 0, 1])
+    expected = np.zeros((5, 3))
+    for view, factor, columns in zip(views, factors, (np.arange(3), order), strict=True):
+        for i, picture in enumerate(pictures):
+            made = view.of(Image.fromarray(picture))
+            both = np.concatenate([made, made[:, :, ::-1]])
+            x = (both[..., 0] / 255 - view.prep.mean[0]) / view.prep.std[0]
+            half = view.prep.size_px // 2
+            logits = np.stack([x[:, :, :half].mean((1, 2)), x[:, :, half:].mean((1, 2)), np.zeros(len(x))], 1) * factor
+            expected[i] += softmax(logits).mean(0)[columns] / 2
+    members = [Member(Corner(8.0), views[0]), Member(Corner(5.0), views[1], order)]  # type: ignore[arg-type]
+    loader = EvalLoader(split, views[0].prep, batch_size=2, workers=0, bad_images="fail", crops=views)
+    result = evaluate_together(members, loader, "abc", at_once=at_once)
+    assert result.predicted.tolist() == expected.argmax(1).tolist()
+    assert result.confidence == pytest.approx(expected.max(1), rel=1e-5)
+    assert result.losses == pytest.approx(-np.log(expected[np.arange(5), split.labels]), rel=1e-5)
+    assert sum(members[0].model.seen) == 5 * 12 and sum(members[1].model.seen) == 5 * 144  # type: ignore[arg-type]
+    assert max(members[1].model.seen) <= at_once  # type: ignore[operator]
+
+
+def test_one_crop_of_one_network_is_what_it_was(run: Path, colours: Path) -> None:
+    model, record = load_model(weights_of(run)), read_record(weights_of(run))
+    split = open_source(colours).splits["val"]
+    options = {"batch_size": 3, "workers": 0, "bad_images": "fail"}
+    alone = evaluate(model, EvalLoader(split, record.preprocessing, **options), record.preprocessing, record.classes)
+    crops = Crops(record.preprocessing)
+    loader = EvalLoader(split, record.preprocessing, crops=[crops], **options)
+    together = evaluate_together([Member(model, crops), Member(model, crops)], _twice(loader), record.classes)
+    assert np.array_equal(alone.predicted, together.predicted)
+    assert together.losses == pytest.approx(alone.losses, rel=1e-5)
+
+
+def _twice(loader: EvalLoader) -> list[Batch]:
+    return [replace(batch, views=batch.views * 2) for batch in loader]
+
+
+def test_networks_with_other_classes_do_not_go_together() -> None:
+    assert same_classes("abc", "abc", "x") is None
+    assert same_classes("abc", "cab", "x").tolist() == [1, 2, 0]
+    with pytest.raises(
+        DataError, match="x: networks that are evaluated together need the same classes, got one without a"
+    ):
+        same_classes("ab", "bz", "x")
 
 
 def test_classes_are_matched_by_name() -> None:

@@ -1,60 +1,96 @@
-"""`inceptionnet evaluate RUN|WEIGHTS DATA`: a network's figures on labelled pictures."""
+"""`inceptionnet evaluate RUN|WEIGHTS… DATA`: figures of a network, or of several together, on labelled pictures."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, Weights, Workers, default_workers
+from inceptionnet.cli.options import BatchSize, Device, Json, Workers, default_workers
+from inceptionnet.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from inceptionnet.data.crops import Crops
+    from inceptionnet.data.splits import AnySplit
 
 
 def evaluate(
-    weights: Weights,
+    weights: Annotated[list[str], typer.Argument(metavar="RUN|WEIGHTS…", help="Run folders, weights files of any known "
+                                                 "layout, or hf:OWNER/NAME; several are evaluated together.")],
     data: Annotated[str, typer.Argument(help="As for train; the same data is split in the same way as it was there.")],
     split: Annotated[str, typer.Option(help="auto (test, else val), train, val, test or all.")] = "auto",
+    crops: Annotated[int, typer.Option(help="Crops of each picture: 1, 10, 12 or 144, as in the papers.")] = 1,
+    scales: Annotated[str, typer.Option(help="Their shorter sides in px, with commas; left out, the papers'.")] = "",
+    show_crops: Annotated[tuple[Path, Path] | None, typer.Option(metavar="PICTURE PNG", help="Draw a picture's "
+                                                                 "crops into this file, and evaluate nothing.")] = None,
+    stop_after: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by lot.", min=1)] = None,
+    exclude: Annotated[Path | None, typer.Option(help="A text file with names of pictures to leave out, one a "
+                                                      "line.")] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
     json: Json = False,
-) -> None:
-    """Evaluate a network: top-1, top-5 and cross-entropy, class by class; one centre crop a picture.
+) -> None:  # fmt: skip
+    """Evaluate networks: top-1, top-5 and cross-entropy, class by class, on one crop of each picture or many.
 
-    Under torchrun (as train) every process takes its share, and every picture counts once.
+    Softmax is averaged over the crops, then over the networks, each with its own preprocessing. Under torchrun (as
+    train) every process takes its share, and every picture counts once.
     """
     from inceptionnet.cli.tables import print_json
+    from inceptionnet.data.crops import Crops
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.sources import open_source
     from inceptionnet.devices import pick_device
     from inceptionnet.distributed import joined_world
-    from inceptionnet.evaluate.evaluation import evaluate, matched_labels
+    from inceptionnet.evaluate.evaluation import Member, evaluate_together, matched_labels, same_classes
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
-    file = weights_of(weights)
-    read = read_weights(file)
-    record = read.classifier()
-    source = open_source(data, seed=record.provenance.get("seed", 0))
+    files = [weights_of(one) for one in weights]
+    read = [read_weights(file) for file in files]
+    records = [one.classifier() for one in read]
+    views = [Crops(record.preprocessing, crops, _numbers(scales)) for record in records]
+    if show_crops:
+        _draw(*show_crops, views[0])
+        return
+    columns = [
+        same_classes(records[0].classes, record.classes, file) for record, file in zip(records, files, strict=True)
+    ]
+    source = open_source(data, seed=records[0].provenance.get("seed", 0))
     name, pictures = source.pick(split)
-    labels_of = matched_labels(source.classes, record.classes)
+    pictures, left_out = _chosen(pictures, exclude, stop_after)
+    labels_of = matched_labels(source.classes, records[0].classes)
     with joined_world() as world:
-        model = read.model().to(pick_device(device))
-        workers = default_workers(workers)
-        prep = record.preprocessing
-        loader = EvalLoader(pictures, prep, batch_size=batch_size, workers=workers, bad_images="skip", world=world)
+        at = pick_device(device)
+        members = [
+            Member(one.model().to(at), view, order) for one, view, order in zip(read, views, columns, strict=True)
+        ]
+        loader = EvalLoader(
+            pictures,
+            views[0].prep,
+            batch_size=max(1, batch_size // max(len(view.names) for view in views)),
+            workers=default_workers(workers),
+            bad_images="skip",
+            crops=views,
+            world=world,
+        )
         with Bar(len(pictures), f"evaluating on {name}", shown=world.is_main) as bar:
-            result = evaluate(
-                model, loader, prep, record.classes, labels_of=labels_of, advance=bar.advance, world=world
-            )
+            result = evaluate_together(
+                members, loader, records[0].classes,
+                labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world,
+            )  # fmt: skip
         if not world.is_main:
             return
     figures = {
-        "weights": str(file),
-        "network": record.configuration.name,
+        "weights": files,
+        "networks": [record.configuration.name for record in records],
         "data": data,
         "split": name,
         "split_note": source.note,
+        "crops": [{"count": len(view.names) * (1 + view.mirrored), "scales_px": view.scales} for view in views],
+        "left_out": left_out,
         **result.to_dict(),
     }
     if json:
@@ -63,10 +99,63 @@ def evaluate(
         _print(figures)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigurationError(
+            f"--scales {text!r}: expected whole numbers of px with commas, as in 256,288"
+        ) from None
+
+
+def _draw(picture: Path, file: Path, view: Crops) -> None:
+    from inceptionnet.data.crops import montage
+    from inceptionnet.data.decode import decode, read_picture
+
+    image = decode(read_picture(picture), channels=view.prep.channels, name=str(picture))
+    try:
+        montage(image, view).save(file, "PNG")
+    except OSError as error:
+        raise ConfigurationError(f"--show-crops {file}: cannot be written: {error.strerror}; name another") from None
+    print(f"{file}: {len(view.names) * (1 + view.mirrored)} crops of {view.prep.size_px} px")
+
+
+def _chosen(pictures: AnySplit, exclude: Path | None, stop_after: int | None) -> tuple[AnySplit, int]:
+    """The pictures that are wanted, and how many the list left out."""
+    import numpy as np
+
+    from inceptionnet.data.splits import Split
+
+    if exclude is None and stop_after is None:
+        return pictures, 0
+    if not isinstance(pictures, Split):
+        raise ConfigurationError("--exclude and --stop-after need data that is at hand, got a stream; leave them out")
+    keep = np.arange(len(pictures))
+    left_out = 0
+    if exclude is not None:
+        try:
+            names = set(exclude.read_text(encoding="utf-8").split("\n")) - {""}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"--exclude {exclude}: expected a text file, got {error}") from None
+        wanted = np.array([n not in names and n.rpartition("/")[2] not in names for n in pictures.names], dtype=bool)
+        left_out = int((~wanted).sum())
+        if names and not left_out:
+            raise DataError(
+                f"--exclude {exclude}: none of its {len(names)} names is among the pictures; see their names"
+            )
+        keep = keep[wanted]
+    if stop_after is not None and stop_after < len(keep):
+        keep = np.sort(np.random.default_rng(0).permutation(keep)[:stop_after])
+    return pictures.take(keep), left_out
+
+
 def _print(figures: dict[str, Any]) -> None:
     from inceptionnet.cli.tables import print_table
 
     top5 = f"  top-5 {figures['top5']:.2%}" if "top5" in figures else ""
+    together = " + ".join(
+        f"{file}: {network}" for file, network in zip(figures["weights"], figures["networks"], strict=True)
+    )
     print_table(
         ["class", "pictures", "right", "accuracy"],
         [
@@ -74,9 +163,20 @@ def _print(figures: dict[str, Any]) -> None:
             for name, one in figures["classes"].items()
         ],
         right={1, 2, 3},
-        title=f"{figures['weights']}: {figures['network']} on {figures['data']}, {figures['split']}",
+        title=f"{together} on {figures['data']}, {figures['split']}",
         note=figures["split_note"],
     )
+    told = sorted(
+        {f"{one['count']} crops ({_scales(one['scales_px'])})" for one in figures["crops"] if one["count"] > 1}
+    )
+    if told:
+        print("each picture as " + ", ".join(told))
+    if figures["left_out"]:
+        print(f"{figures['left_out']} pictures left out by name")
     print(f"top-1 {figures['top1']:.2%}{top5}  cross-entropy {figures['loss']:.4f}  on {figures['pictures']} pictures")
     for bad in figures["bad_pictures"]:
         print(f"not counted: {bad['name']}: {bad['reason']}")
+
+
+def _scales(scales: tuple[int, ...]) -> str:
+    return "shorter side " + ", ".join(map(str, scales)) + " px"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from inceptionnet.data.augment import training_crop
+from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.order import BatchOrder, Key
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
@@ -50,6 +51,8 @@ class Batch:
     """Pictures of the step over all processes, those that turn out bad with them."""
     bad: tuple[tuple[str, str], ...] = ()
     """(name, reason) of the pictures left out."""
+    views: tuple[torch.Tensor, ...] = ()
+    """For an EvalLoader with `crops`, each one's crops of every picture: (N, K, C, H, W) uint8; `pictures` is empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,12 +62,14 @@ class _Sample(NamedTuple):
     key: Key
     name: str
     label: int
-    pixels: Pixels | None
+    pixels: tuple[Pixels, ...] | None  # (K, H, W, C) for each view
     draws: npt.NDArray[np.float32]
     why: str  # there are no pixels
 
 
-_Parts: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[str, str]]]
+_Parts: TypeAlias = tuple[
+    list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[str, str]]
+]
 
 
 class TrainLoader:
@@ -108,6 +113,9 @@ class TrainLoader:
 class EvalLoader:
     """Centre crops in the split's order, every picture once over all processes; iterate as often as needed.
 
+    Args:
+        crops: what is made of each picture in place of `prep`'s centre crop, decoded once for all of them.
+
     Raises: PictureError where bad_images is "fail", DataError where no picture can be decoded.
     """
 
@@ -119,10 +127,12 @@ class EvalLoader:
         batch_size: int,
         workers: int,
         bad_images: BadImages,
+        crops: Sequence[Crops] = (),
         world: World = ALONE,
     ) -> None:
         self._plan = BatchOrder(split, batch_size, None, 1, world)
-        self._batches = _Batches(_Pictures(_here(split), prep, None, 0), self._plan, workers, bad_images)
+        pictures = _Pictures(_here(split), prep, None, 0, tuple(crops))
+        self._batches = _Batches(pictures, self._plan, workers, bad_images)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -139,6 +149,7 @@ class _Pictures(Dataset[_Sample]):
     prep: Preprocessing
     augment: Augment | None
     seed: int
+    crops: tuple[Crops, ...] = ()
 
     def __getitem__(self, key: Key) -> _Sample:
         draws, pixels, why = np.zeros(len(CHANGES), np.float32), None, ""
@@ -152,21 +163,33 @@ class _Pictures(Dataset[_Sample]):
                 data = self.split.read(key.position)
             assert data is not None
             if self.augment is None:
-                pixels = centre_crop(decode(data, channels=self.prep.channels, name=name), self.prep)
+                pixels = self._evaluated(data, name)
             else:
                 rng = np.random.default_rng((self.seed, key.epoch, key.position))
                 draws = draw(rng)
-                pixels = training_crop(data, self.prep, self.augment, rng, name=name)
+                pixels = (training_crop(data, self.prep, self.augment, rng, name=name)[None],)
         except PictureError as error:
             why = str(error).removeprefix(f"{name}: ")
         return _Sample(key._replace(item=None), name, label, pixels, draws, why)
 
+    def _evaluated(self, data: bytes, name: str) -> tuple[Pixels, ...]:
+        """The crops of one picture, which is decoded once for each number of channels."""
+        preps = [crops.prep for crops in self.crops] or [self.prep]
+        images = {n: decode(data, channels=n, name=name) for n in {prep.channels for prep in preps}}
+        if not self.crops:
+            return (centre_crop(images[self.prep.channels], self.prep)[None],)
+        return tuple(crops.of(images[crops.prep.channels]) for crops in self.crops)
+
     def collate(self, samples: list[_Sample]) -> _Parts:
         good = [sample for sample in samples if sample.pixels is not None]
-        stacked = np.empty((len(good), self.prep.size_px, self.prep.size_px, self.prep.channels), np.uint8)
-        for row, sample in zip(stacked, good, strict=True):
+        shapes = [(len(crops.names), crops.prep) for crops in self.crops] or [(1, self.prep)]
+        stacks = [
+            np.empty((len(good), count, prep.size_px, prep.size_px, prep.channels), np.uint8) for count, prep in shapes
+        ]
+        for i, sample in enumerate(good):
             assert sample.pixels is not None
-            row[:] = sample.pixels
+            for stack, pixels in zip(stacks, sample.pixels, strict=True):
+                stack[i] = pixels
         labels, indices, rows = (
             torch.tensor(values, dtype=torch.int64)
             for values in (
@@ -177,15 +200,16 @@ class _Pictures(Dataset[_Sample]):
         )
         draws = np.stack([sample.draws for sample in good]) if good else np.zeros((0, len(CHANGES)), np.float32)
         bad = [(sample.name, sample.why) for sample in samples if sample.pixels is None]
-        pictures = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-        return pictures, labels, indices, rows, torch.from_numpy(draws), bad
+        views = [torch.from_numpy(stack).permute(0, 1, 4, 2, 3) for stack in stacks]
+        return views, labels, indices, rows, torch.from_numpy(draws), bad
 
 
 class _Batches:
     """Plan and pictures behind a DataLoader whose workers stay; one run at a time."""
 
     def __init__(self, pictures: _Pictures, plan: BatchOrder, workers: int, bad_images: BadImages) -> None:
-        check_channels(pictures.prep.channels)
+        for prep in (pictures.prep, *(crops.prep for crops in pictures.crops)):
+            check_channels(prep.channels)
         # More processes than cores or batches only take memory, and the batches are the same.
         workers = min(workers, _cores(), plan.total)
         self.plan, self.bad_images = plan, bad_images
@@ -207,12 +231,15 @@ class _Batches:
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first
         decoded, left_out = 0, 0
-        for number, (pictures, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
+        cropped = bool(self.loader.dataset.crops)  # type: ignore[attr-defined]
+        for number, (made, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
             bad = tuple(failures)
             if bad and self.bad_images == "fail":
                 name, why = bad[0]
                 raise PictureError(f"{name}: {why}; remove the file, or leave such pictures out with --bad-images skip")
-            batch = Batch(pictures, labels, indices, rows, draws, self.plan.planned(number), bad)
+            pictures = made[0][:0, 0] if cropped else made[0][:, 0]
+            planned, views = self.plan.planned(number), tuple(made) if cropped else ()
+            batch = Batch(pictures, labels, indices, rows, draws, planned, bad, views)
             decoded, left_out = decoded + len(batch), left_out + len(bad)
             yield batch
         if self.plan.error is not None:

@@ -1,7 +1,11 @@
-"""Single-crop evaluation: every picture once, bad ones counted and named, never replaced."""
+"""Evaluation on one crop or many, by one network or several: bad pictures are counted and named, never replaced.
+
+Source: [v1] section 7, [v4] section 5: softmax probabilities are averaged over a picture's crops, then over networks.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inceptionnet.data.augment import normalise
+from inceptionnet.data.crops import Crops
 from inceptionnet.data.imagenet import imagenet_classes, imagenet_wnids
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, listed
 from inceptionnet.model import InceptionNet
 
 TOP = 5
@@ -79,25 +84,72 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One network of an evaluation, and what it is shown of each picture."""
+
+    model: InceptionNet
+    crops: Crops
+    columns: npt.NDArray[np.int64] | None = None
+    """Its logit for each class, where its own order is another; see `matched_labels`."""
+
+    def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:
+        """The logarithm of the softmax averaged over the crops.
+
+        Args:
+            view: (N, K, C, H, W) uint8, K crops of each picture.
+            at_once: how many of them go through the network together; None: all.
+
+        Shapes: → (N, classes).
+        """
+        passes: list[Tensor] = []
+        crops = view.flatten(0, 1)
+        for some in torch.split(crops, at_once or max(len(crops), 1)):
+            x = normalise(some.to(self.model.device, non_blocking=True), self.crops.prep)
+            both = (x, x.flip(3)) if self.crops.mirrored else (x,)
+            passes.append(torch.stack([self.model(seen).float().log_softmax(1) for seen in both], 1).cpu())
+        averaged = _log_mean(torch.cat(passes).reshape(len(view), -1, passes[0].shape[-1]), 1)
+        return averaged if self.columns is None else averaged[:, torch.from_numpy(self.columns)]
+
+
+def _log_mean(logs: Tensor, dim: int) -> Tensor:
+    """The logarithm of the mean of what these are the logarithms of; of a single one, exactly that one."""
+    return logs.logsumexp(dim) - math.log(logs.shape[dim]) if logs.shape[dim] > 1 else logs.squeeze(dim)
+
+
 def evaluate(
     model: InceptionNet,
     loader: EvalLoader,
     prep: Preprocessing,
     classes: Sequence[str],
+    **options: Any,
+) -> Evaluation:
+    """Evaluate one network on one crop of each picture; the options are those of `evaluate_together`."""
+    return evaluate_together([Member(model, Crops(prep))], loader, classes, **options)
+
+
+def evaluate_together(
+    members: Sequence[Member],
+    loader: EvalLoader,
+    classes: Sequence[str],
     *,
     labels_of: npt.NDArray[np.int64] | None = None,
+    at_once: int | None = None,
     advance: Callable[[int, str], None] = lambda pictures, figures: None,
     world: World = ALONE,
 ) -> Evaluation:
-    """Run the network over a loader's pictures, each process over its share of them; every process gets the whole.
+    """Run networks over a loader's pictures, each process over its share of them; every process gets the whole.
 
     Args:
-        classes: names in the order of the logits.
-        labels_of: the network's class for each class of the data, where their numbering differs.
+        members: the networks, in the order of the loader's `crops` where it has any.
+        classes: names in the order of the first network's logits.
+        labels_of: its class for each class of the data, where their numbering differs.
+        at_once: crops that go through a network together; None: all of a batch.
         advance: called after each batch with its number of pictures and the accuracy so far.
     """
-    was_training = model.training
-    model.eval()
+    was_training = [member.model.training for member in members]
+    for member in members:
+        member.model.eval()
     parts: dict[str, list[Tensor]] = defaultdict(list)
     bad: list[tuple[str, str]] = []
     right = seen = 0
@@ -106,23 +158,25 @@ def evaluate(
             bad += batch.bad
             if len(batch):
                 labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
-                pictures = batch.pictures.to(model.device, non_blocking=True)
-                logits = model(normalise(pictures, prep)).float().cpu()
-                confidence, predicted = logits.softmax(1).max(1)
+                views = batch.views or (batch.pictures[:, None],)
+                shown = zip(members, views, strict=True)
+                logs = _log_mean(torch.stack([m.log_probabilities(view, at_once) for m, view in shown]), 0)
+                confidence, predicted = logs.exp().max(1)
                 answers = {
                     "indices": batch.indices,
                     "labels": labels,
                     "predicted": predicted,
                     "confidence": confidence,
-                    "in_top": (logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]).any(1),
-                    "losses": F.cross_entropy(logits, labels, reduction="none"),
+                    "in_top": (logs.topk(min(TOP, logs.shape[1])).indices == labels[:, None]).any(1),
+                    "losses": F.nll_loss(logs, labels, reduction="none"),
                 }
                 for name, values in answers.items():
                     parts[name].append(values)
                 right, seen = right + int((predicted == labels).sum()), seen + len(labels)
             counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
             advance(counted, f"accuracy {right / max(seen, 1):.1%}")
-    model.train(was_training)
+    for member, training in zip(members, was_training, strict=True):
+        member.model.train(training)
     mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
     shares = world.gather((mine, bad))
     full = [arrays for arrays, _ in shares if arrays]
@@ -153,3 +207,19 @@ def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[n
             f"it knows {', '.join(network[:20])}{' …' * (len(network) > 20)}"
         )
     return np.array([number[name] for name in data], dtype=np.int64)
+
+
+def same_classes(first: Sequence[str], other: Sequence[str], what: str) -> npt.NDArray[np.int64] | None:
+    """For each class of the first network its number in another one; None where the order is the same.
+
+    Raises:
+        DataError: `what`, the other one, has other classes.
+    """
+    if tuple(first) == tuple(other):
+        return None
+    if sorted(first) != sorted(other):
+        missing, more = sorted(set(first) - set(other)), sorted(set(other) - set(first))
+        told = "; ".join(f"{word} {listed(names)}" for word, names in (("without", missing), ("with", more)) if names)
+        raise DataError(f"{what}: networks that are evaluated together need the same classes, got one {told}")
+    number = {name: i for i, name in enumerate(other)}
+    return np.array([number[name] for name in first], dtype=np.int64)
