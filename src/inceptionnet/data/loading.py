@@ -212,7 +212,7 @@ class _Batches:
             check_channels(prep.channels)
         # More processes than cores or batches only take memory, and the batches are the same.
         workers = min(workers, _cores(), plan.total)
-        self.plan, self.bad_images = plan, bad_images
+        self.plan, self.bad_images, self.cropped = plan, bad_images, bool(pictures.crops)
         self.loader: DataLoader[_Sample] = DataLoader(
             pictures,
             batch_sampler=plan,
@@ -231,14 +231,13 @@ class _Batches:
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first
         decoded, left_out = 0, 0
-        cropped = bool(self.loader.dataset.crops)  # type: ignore[attr-defined]
         for number, (made, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
             bad = tuple(failures)
             if bad and self.bad_images == "fail":
                 name, why = bad[0]
                 raise PictureError(f"{name}: {why}; remove the file, or leave such pictures out with --bad-images skip")
-            pictures = made[0][:0, 0] if cropped else made[0][:, 0]
-            planned, views = self.plan.planned(number), tuple(made) if cropped else ()
+            pictures = made[0][:0, 0] if self.cropped else made[0][:, 0]
+            planned, views = self.plan.planned(number), tuple(made) if self.cropped else ()
             batch = Batch(pictures, labels, indices, rows, draws, planned, bad, views)
             decoded, left_out = decoded + len(batch), left_out + len(bad)
             yield batch

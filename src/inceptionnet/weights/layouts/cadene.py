@@ -54,6 +54,13 @@ INCEPTION_V4 = Layout(
     preprocessing=_timm(341),
 )
 
+RESNET_STEM: dict[str, Names] = {
+    "stem_conv_1": ("conv2d_1a",),
+    "stem_conv_2": ("conv2d_2a",),
+    "stem_conv_3": ("conv2d_2b",),
+    "stem_conv_4": ("conv2d_3b",),
+    "stem_conv_5": ("conv2d_4a",),
+}
 RESIDUAL_A = "branch0 branch1.0 branch1.1 branch2.0 branch2.1 branch2.2 conv2d"
 RESIDUAL = "branch0 branch1.0 branch1.1 branch1.2 conv2d"
 REDUCTION_A = "branch0 branch1.0 branch1.1 branch1.2"
@@ -64,11 +71,7 @@ INCEPTION_RESNET_V2 = Layout(
     networks=("inception_resnet_v2.slim",),
     style=TORCH,
     body={
-        "stem_conv_1": ("conv2d_1a",),
-        "stem_conv_2": ("conv2d_2a",),
-        "stem_conv_3": ("conv2d_2b",),
-        "stem_conv_4": ("conv2d_3b",),
-        "stem_conv_5": ("conv2d_4a",),
+        **RESNET_STEM,
         "mixed_5b": within("mixed_5b.", "branch0 branch1.0 branch1.1 branch2.0 branch2.1 branch2.2 branch3.1"),
         **{f"residual_a{i}": within(f"repeat.{i - 1}.", RESIDUAL_A) for i in range(1, 11)},
         "reduction_a": within("mixed_6a.", REDUCTION_A),

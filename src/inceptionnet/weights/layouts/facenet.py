@@ -7,7 +7,7 @@ gives, divided by its length.
 from __future__ import annotations
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.weights.layouts.cadene import REDUCTION_A, REDUCTION_B, RESIDUAL, RESIDUAL_A
+from inceptionnet.weights.layouts.cadene import REDUCTION_A, REDUCTION_B, RESIDUAL, RESIDUAL_A, RESNET_STEM
 from inceptionnet.weights.layouts.layout import TORCH, Layout, within
 
 FACENET = Layout(
@@ -15,11 +15,7 @@ FACENET = Layout(
     networks=("inception_resnet_v1.facenet",),
     style=TORCH,
     body={
-        "stem_conv_1": ("conv2d_1a",),
-        "stem_conv_2": ("conv2d_2a",),
-        "stem_conv_3": ("conv2d_2b",),
-        "stem_conv_4": ("conv2d_3b",),
-        "stem_conv_5": ("conv2d_4a",),
+        **RESNET_STEM,
         "stem_conv_6": ("conv2d_4b",),
         **{f"residual_a{i}": within(f"repeat_1.{i - 1}.", RESIDUAL_A) for i in range(1, 6)},
         "reduction_a": within("mixed_6a.", REDUCTION_A),
