@@ -11,8 +11,12 @@ from inceptionnet.cli.options import BatchSize, Device, Json, Workers, default_w
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inceptionnet.data.crops import Crops
     from inceptionnet.data.splits import AnySplit
+    from inceptionnet.evaluate.evaluation import Evaluation
+    from inceptionnet.weights import WeightsFile
 
 
 def evaluate(
@@ -39,12 +43,7 @@ def evaluate(
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.crops import Crops
-    from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.sources import open_source
-    from inceptionnet.devices import pick_device
-    from inceptionnet.distributed import joined_world
-    from inceptionnet.evaluate.evaluation import Member, evaluate_together, matched_labels, same_classes
-    from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
@@ -55,34 +54,15 @@ def evaluate(
     if show_crops:
         _draw(*show_crops, views[0])
         return
-    columns = [
-        same_classes(records[0].classes, record.classes, file) for record, file in zip(records, files, strict=True)
-    ]
     source = open_source(data, seed=records[0].provenance.get("seed", 0))
     name, pictures = source.pick(split)
     pictures, left_out = _chosen(pictures, exclude, stop_after)
-    labels_of = matched_labels(source.classes, records[0].classes)
-    with joined_world() as world:
-        at = pick_device(device)
-        members = [
-            Member(one.model().to(at), view, order) for one, view, order in zip(read, views, columns, strict=True)
-        ]
-        loader = EvalLoader(
-            pictures,
-            views[0].prep,
-            batch_size=max(1, batch_size // max(len(view.names) for view in views)),
-            workers=default_workers(workers),
-            bad_images="skip",
-            crops=views,
-            world=world,
-        )
-        with Bar(len(pictures), f"evaluating on {name}", shown=world.is_main) as bar:
-            result = evaluate_together(
-                members, loader, records[0].classes,
-                labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world,
-            )  # fmt: skip
-        if not world.is_main:
-            return
+    result = _evaluated(
+        read, views, pictures, source.classes, f"evaluating on {name}",
+        batch_size=batch_size, workers=default_workers(workers), device=device,
+    )  # fmt: skip
+    if result is None:
+        return
     figures = {
         "weights": files,
         "networks": [record.configuration.name for record in records],
@@ -97,6 +77,44 @@ def evaluate(
         print_json(figures)
     else:
         _print(figures)
+
+
+def _evaluated(
+    read: Sequence[WeightsFile],
+    views: Sequence[Crops],
+    pictures: AnySplit,
+    classes: Sequence[str],
+    title: str,
+    *,
+    batch_size: int,
+    workers: int,
+    device: str,
+) -> Evaluation | None:
+    """The evaluation of the networks together, in the main process."""
+    from inceptionnet.data.loading import EvalLoader
+    from inceptionnet.devices import pick_device
+    from inceptionnet.distributed import joined_world
+    from inceptionnet.evaluate.evaluation import Member, evaluate_together, matched_labels, same_classes
+    from inceptionnet.progress import Bar
+
+    known = read[0].record.classes
+    orders = [same_classes(known, one.record.classes, str(one.path)) for one in read]
+    labels_of = matched_labels(classes, known)
+    with joined_world() as world:
+        at = pick_device(device)
+        members = [
+            Member(one.model().to(at), view, order) for one, view, order in zip(read, views, orders, strict=True)
+        ]
+        most = max(len(view.names) for view in views)
+        loader = EvalLoader(
+            pictures, views[0].prep,
+            batch_size=max(1, batch_size // most), workers=workers, bad_images="skip", crops=views, world=world,
+        )  # fmt: skip
+        with Bar(len(pictures), title, shown=world.is_main) as bar:
+            result = evaluate_together(
+                members, loader, known, labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world
+            )
+        return result if world.is_main else None
 
 
 def _numbers(text: str) -> tuple[int, ...]:
