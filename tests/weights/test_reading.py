@@ -262,7 +262,9 @@ def test_tensors_of_any_shape_are_filled_in_or_refused(googlenet: InceptionNet, 
         rng.choice(["conv1.conv.weight", "fc.weight", "fc.bias", "conv1.bn.weight"]),
     ]
     for name in names:
-        tensors[name] = torch.zeros(rng.choice([(), (0,), (5,), (1, 1), (0, 3, 7, 7), (8, 3, 7), (2, 2, 2, 2, 2)]))
+        tensors[name] = torch.zeros(
+            rng.choice([(), (0,), (5,), (1, 1), (0, 3, 7, 7), (8, 3, 7), (10**9, 0), (2, 2, 2, 2, 2)])
+        )
     tensors["conv2.conv.bias"] = torch.zeros(rng.choice([(8,), (9,), ()]))
     changes = rng.choice([{}, {"in_channels": 1}, {"in_channels": 5}, {"num_classes": 0}, {"num_classes": 3}])
     file = write(tensors, tmp_path / "m.pth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from inceptionnet.analysis import Row, analyse, pair
@@ -31,13 +32,13 @@ def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:
             f"{stored.path}: a state dict of this package that {known}; expected {name or 'a known one'}"
         )
     chosen = fits[0] if name is None else name
-    logits = tensors.get("head.logits.weight")
+    logits = tensors.get("head.logits.weight", torch.empty(0))
     first = next(iter(_rows(chosen)))
     kernel = tensors[next(iter(tensors_of(first, NETWORKS[chosen].conventions).values()))]
     multiplier = first.node.multiplier if isinstance(first.node, SeparableConv) else 0
     configuration = Configuration(
         chosen,
-        num_classes=0 if logits is None else logits.shape[:1].numel(),
+        num_classes=len(logits) if logits.numel() and logits.dim() == 2 else 0,
         in_channels=len(kernel) // multiplier if multiplier else kernel.shape[1],
         aux=bool(NETWORKS[chosen].aux) and any(key.startswith("aux.") for key in tensors),
     )

@@ -128,7 +128,8 @@ class _Translator:
         changed = [f"{self.folded} convolutions' biases folded into the batch norm's mean"] if self.folded else []
         if self.layout.bgr_255:
             first = next(iter(ours))
-            ours[first] = ours[first].flip(1) * 127.5
+            if ours[first].dim() == 4:  # else its shape will be refused
+                ours[first] = ours[first].flip(1) * 127.5
             changed.append("first convolution: channels from BGR to RGB, × 127.5, so that it takes RGB of [-1, 1]")
         if self.background:
             changed.append(f"class 0 of {BACKGROUND}, the background, left out")
@@ -211,7 +212,7 @@ class _Translator:
     def _classes_of(self, classifier: str) -> int:
         name = self._weight_of(classifier)
         shape = self.tensors[name].shape
-        if len(shape) not in (2, 4):
+        if len(shape) not in (2, 4) or not shape.numel():
             raise WeightsError(f"{self.stored.path}: {name} of shape {tuple(shape)}; expected a classifier's matrix")
         return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
 
@@ -220,7 +221,7 @@ class _Translator:
         for part, normed in (("weight", True), ("weight", False), ("depthwise", False)):
             if part in self.style.parts and (name := self.style.tensor(first, part, normed=normed)) in self.tensors:
                 shape = self.tensors[name].shape
-                if len(shape) == 4:
+                if len(shape) == 4 and shape.numel():
                     return int(shape[2] if self.style.order == "tensorflow" else shape[1])
         return 3
 
