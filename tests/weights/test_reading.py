@@ -237,6 +237,10 @@ def without_the_end(tensors: dict[str, Tensor]) -> None:
             r"expected floating-point weights, got body\.conv_1\.conv\.weight \(torch\.int8\)",
         ),
         (
+            spoilt(lambda t: t.update({"fc.weight": torch.zeros(10**9, 0)})),
+            r"fc\.weight of shape \(1000000000, 0\); expected a classifier's matrix",
+        ),
+        (
             lambda t: {"encoder.weight": torch.zeros(3)},
             r"1 tensors \(encoder.weight …\) in no known layout; known: TF-s",
         ),
