@@ -160,7 +160,7 @@ class _Translator:
                 self.used.add(theirs)
                 found[ours] = self._as_torch(self.tensors[theirs], part, row)
             elif part == "gamma" and self.style.order == "tensorflow":
-                self.made_up[ours] = "1"
+                self.made_up[ours] = "gamma is 1, which the file leaves out"
             else:
                 self.missing.append(theirs)
         bias = self.style.tensor(entry, "bias", normed=normed)
