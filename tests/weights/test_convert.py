@@ -111,6 +111,8 @@ def test_training_starts_from_another_librarys_file(command, file: Path, colours
     assert "training head" in told + printed
     record = read_record(tmp_path / "run" / "weights.safetensors")
     assert record.classes == ("blue", "green", "red") and record.configuration.name == "inception_v1.torchvision"
+    assert command("convert", tmp_path / "run", tmp_path / "kept.safetensors", "--no-aux")[0] == 0
+    assert read_record(tmp_path / "kept.safetensors").classes == record.classes
     tuned = create_model(weights=tmp_path / "run" / "weights.safetensors").state_dict()
     start = create_model(weights=file, aux=False).state_dict()
     assert all(tuned[name].equal(start[name]) for name in start if name.startswith("body."))

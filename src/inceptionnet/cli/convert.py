@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A weights file in any known format and layout, or "
-                                                              "hf:OWNER/NAME.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A weights file of any known layout, a run folder, "
+                                                              "or hf:OWNER/NAME.")],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The network, where the file fits several.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Another number of classes, whose logits start anew; 0 "
@@ -42,8 +42,10 @@ def convert(
     from dataclasses import asdict
 
     from inceptionnet.cli.tables import print_json
+    from inceptionnet.train.run import weights_of
     from inceptionnet.weights import convert, read_record
 
+    source = weights_of(source)
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux}
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else _lines(classes)
