@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 import inceptionnet
 from inceptionnet.data import open_source
@@ -239,6 +240,8 @@ def test_evaluate_on_many_crops_by_two_networks_without_some(command, run: Path,
     ("arguments", "message"),
     [
         (("--crops", 7), "--crops is 7; expected 1, 10, 12, 144"),
+        (("--predictions", "table.txt"), "--predictions table.txt: expected a file ending in .csv or .parquet"),
+        (("--predictions", "no/folder/table.csv", "--workers", 0), "table.csv: cannot be written"),
         (("--crops", 12, "--scales", "wide"), "--scales 'wide': expected whole numbers"),
         (("--exclude", "no.txt"), "--exclude no.txt: expected a text file"),
         (("--show-crops", "no.jpg", "out.png"), "no.jpg: cannot be read"),
@@ -247,3 +250,22 @@ def test_evaluate_on_many_crops_by_two_networks_without_some(command, run: Path,
 def test_what_cannot_be_evaluated(command, run: Path, colours: Path, arguments: tuple, message: str) -> None:
     code, _, told = command("evaluate", run, colours, *arguments)
     assert code == 2 and message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_predictions_of_an_evaluation_as_a_table(command, run: Path, colours: Path, tmp_path: Path, kind: str) -> None:
+    table = tmp_path / f"table.{kind}"
+    code, out, _ = command("evaluate", run, colours, "--predictions", table, "--json", "--workers", 0)
+    figures = json.loads(out)
+    if kind == "csv":
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = parquet.read_table(table).to_pylist()
+    assert code == 0 and len(rows) == figures["pictures"]
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right / len(rows) == figures["top1"]
+    assert sum(float(row["loss"]) for row in rows) / len(rows) == pytest.approx(figures["loss"], rel=1e-6)
+    held_out = open_source(colours).splits["val"]
+    assert [row["picture"] for row in rows] == list(held_out.names)
+    assert [row["label"] for row in rows] == [("blue", "green", "red")[i] for i in held_out.labels]

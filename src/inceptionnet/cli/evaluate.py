@@ -11,7 +11,7 @@ from inceptionnet.cli.options import BatchSize, Device, Json, Workers, default_w
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inceptionnet.data.crops import Crops
     from inceptionnet.data.splits import AnySplit
@@ -31,6 +31,8 @@ def evaluate(
     stop_after: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by lot.", min=1)] = None,
     exclude: Annotated[Path | None, typer.Option(help="A text file with names of pictures to leave out, one a "
                                                       "line.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write what is said of each picture into this .csv or "
+                                                          ".parquet file.")] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
@@ -44,9 +46,13 @@ def evaluate(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.crops import Crops
     from inceptionnet.data.sources import open_source
+    from inceptionnet.data.splits import Split
+    from inceptionnet.evaluate.table import check_kind, write_predictions
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
+    if predictions:
+        check_kind(predictions)
     files = [weights_of(one) for one in weights]
     read = [read_weights(file) for file in files]
     records = [one.classifier() for one in read]
@@ -56,6 +62,7 @@ def evaluate(
         return
     source = open_source(data, seed=records[0].provenance.get("seed", 0))
     name, pictures = source.pick(split)
+    _check_at_hand(pictures, {"--exclude": exclude, "--stop-after": stop_after, "--predictions": predictions})
     pictures, left_out = _chosen(pictures, exclude, stop_after)
     result = _evaluated(
         read, views, pictures, source.classes, f"evaluating on {name}",
@@ -63,6 +70,8 @@ def evaluate(
     )  # fmt: skip
     if result is None:
         return
+    if predictions and isinstance(pictures, Split):
+        write_predictions(predictions, result, pictures.names)
     figures = {
         "weights": files,
         "networks": [record.configuration.name for record in records],
@@ -138,16 +147,21 @@ def _draw(picture: Path, file: Path, view: Crops) -> None:
     print(f"{file}: {len(view.names) * (1 + view.mirrored)} crops of {view.prep.size_px} px")
 
 
+def _check_at_hand(pictures: AnySplit, asked: Mapping[str, object]) -> None:
+    from inceptionnet.data.splits import Split
+
+    if not isinstance(pictures, Split) and (given := [option for option, value in asked.items() if value is not None]):
+        raise ConfigurationError(f"{' and '.join(given)} need data that is at hand, got a stream; leave them out")
+
+
 def _chosen(pictures: AnySplit, exclude: Path | None, stop_after: int | None) -> tuple[AnySplit, int]:
     """The pictures that are wanted, and how many the list left out."""
     import numpy as np
 
     from inceptionnet.data.splits import Split
 
-    if exclude is None and stop_after is None:
-        return pictures, 0
     if not isinstance(pictures, Split):
-        raise ConfigurationError("--exclude and --stop-after need data that is at hand, got a stream; leave them out")
+        return pictures, 0
     keep = np.arange(len(pictures))
     left_out = 0
     if exclude is not None:

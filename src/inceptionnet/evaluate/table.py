@@ -1,0 +1,58 @@
+"""What was said of each picture of an evaluation, as a table: .csv, or .parquet by pyarrow."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from inceptionnet.errors import ConfigurationError, missing_extra
+from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.files import replacing
+
+KINDS = (".csv", ".parquet")
+
+
+def check_kind(path: Path) -> None:
+    """Raises: ConfigurationError for a file whose ending says neither kind; MissingExtraError without pyarrow."""
+    if path.suffix not in KINDS:
+        raise ConfigurationError(f"--predictions {path}: expected a file ending in {' or '.join(KINDS)}")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            raise missing_extra("pyarrow", "parquet", f"writing {path}") from None
+
+
+def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
+    """One row a picture that could be decoded: picture, label, predicted, confidence, in_top5, loss.
+
+    Args:
+        names: of all pictures of the split, by their position in it.
+
+    Raises:
+        ConfigurationError: the file cannot be written; one that was there is as it was.
+    """
+    classes = evaluation.classes
+    columns = {
+        "picture": [names[i] for i in evaluation.indices],
+        "label": [classes[i] for i in evaluation.labels],
+        "predicted": [classes[i] for i in evaluation.predicted],
+        "confidence": evaluation.confidence.tolist(),
+        "in_top5": evaluation.in_top.tolist(),
+        "loss": evaluation.losses.tolist(),
+    }
+    try:
+        with replacing(path) as temporary:
+            if path.suffix == ".parquet":
+                import pyarrow
+                import pyarrow.parquet
+
+                pyarrow.parquet.write_table(pyarrow.table(columns), str(temporary))
+                return
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
+    except OSError as error:
+        raise ConfigurationError(f"--predictions {path}: cannot be written: {error.strerror}; name another") from None
