@@ -123,10 +123,9 @@ def with_dropout(network: Network, p: float) -> Network:
     """A share `p` of the pooled features dropped before the logits in training."""
     if not (isinstance(p, int | float) and 0 <= p < 1):
         raise ConfigurationError(f"dropout is {p!r}; expected the share to drop, from 0 up to but not including 1")
-    return replace(
-        network,
-        head=patched(network.head, {"dropout": Dropout(float(p))}) if "logits" in network.head else network.head,
-    )
+    if "logits" not in network.head:
+        return network  # nothing behind the features
+    return replace(network, head=patched(network.head, {"dropout": Dropout(float(p))}))
 
 
 def with_aux(network: Network) -> Network:

@@ -13,7 +13,6 @@ from inceptionnet.cli.options import Json
 from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from inceptionnet.data.preprocess import Preprocessing
     from inceptionnet.weights import Record, Report
 
 
@@ -49,9 +48,7 @@ def convert(
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux}
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else _lines(classes)
-    prep = None
-    if preprocess:
-        prep = _changed(read_record(source).preprocessing, preprocess)
+    prep = _settings(preprocess) if preprocess else None
     report = convert(source, destination, name=model, classes=names, preprocessing=prep, **changes)
     record = read_record(destination)
     if json:
@@ -68,13 +65,14 @@ def _lines(file: Path) -> list[str]:
         raise ConfigurationError(f"--classes {file}: expected a text file, got {error}") from None
 
 
-def _changed(prep: Preprocessing, texts: list[str]) -> Preprocessing:
-    """The preprocessing with settings such as `mean=0.485,0.456,0.406` in place of its own."""
-    from dataclasses import fields, replace
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """Settings of the preprocessing such as `mean=0.485,0.456,0.406`."""
+    from dataclasses import fields
 
+    from inceptionnet.data.preprocess import Preprocessing
     from inceptionnet.errors import nearest
 
-    known = {field.name for field in fields(prep)} - {"channels"}
+    known = {field.name for field in fields(Preprocessing)} - {"channels"}
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -92,7 +90,7 @@ def _changed(prep: Preprocessing, texts: list[str]) -> Preprocessing:
                     values[key] = value
         except ValueError:
             raise ConfigurationError(f"--preprocess {text!r}: expected a number, or several with commas") from None
-    return replace(prep, **values)
+    return values
 
 
 def _print(report: Report, record: Record, destination: Path) -> None:

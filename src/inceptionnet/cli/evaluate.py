@@ -78,7 +78,7 @@ def evaluate(
         "data": data,
         "split": name,
         "split_note": source.note,
-        "crops": [{"count": len(view.names) * (1 + view.mirrored), "scales_px": view.scales} for view in views],
+        "crops": [{"count": view.shown, "scales_px": view.scales} for view in views],
         "left_out": left_out,
         **result.to_dict(),
     }
@@ -144,7 +144,7 @@ def _draw(picture: Path, file: Path, view: Crops) -> None:
         montage(image, view).save(file, "PNG")
     except OSError as error:
         raise ConfigurationError(f"--show-crops {file}: cannot be written: {error.strerror}; name another") from None
-    print(f"{file}: {len(view.names) * (1 + view.mirrored)} crops of {view.prep.size_px} px")
+    print(f"{file}: {view.shown} crops of {view.prep.size_px} px")
 
 
 def _check_at_hand(pictures: AnySplit, asked: Mapping[str, object]) -> None:

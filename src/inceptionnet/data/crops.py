@@ -56,6 +56,11 @@ class Crops:
         return self.count > 1
 
     @property
+    def shown(self) -> int:
+        """How many crops a picture is averaged over, mirrored ones included."""
+        return len(self.names) * (1 + self.mirrored)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What each crop of `of` is, in its order."""
         if self.count == 1:

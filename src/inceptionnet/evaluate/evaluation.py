@@ -91,7 +91,7 @@ class Member:
     model: InceptionNet
     crops: Crops
     columns: npt.NDArray[np.int64] | None = None
-    """Its logit for each class, where its own order is another; see `matched_labels`."""
+    """Its logit for each class, where its own order is another; see `same_classes`."""
 
     def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:
         """The logarithm of the softmax averaged over the crops.
@@ -221,5 +221,4 @@ def same_classes(first: Sequence[str], other: Sequence[str], what: str) -> npt.N
         missing, more = sorted(set(first) - set(other)), sorted(set(other) - set(first))
         told = "; ".join(f"{word} {listed(names)}" for word, names in (("without", missing), ("with", more)) if names)
         raise DataError(f"{what}: networks that are evaluated together need the same classes, got one {told}")
-    number = {name: i for i, name in enumerate(other)}
-    return np.array([number[name] for name in first], dtype=np.int64)
+    return matched_labels(first, other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def convert(
     *,
     name: str | None = None,
     classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Report:
     """Write a weights file of another library as one of this package's, which any command takes.
@@ -29,7 +29,7 @@ def convert(
         destination: the .safetensors file to write; one that is there is replaced whole.
         name: the network, where the file fits several.
         classes: names in the order of the logits; left out, the file's, or ImageNet's where there are 1000.
-        preprocessing: how pictures become input; left out, as published.
+        preprocessing: how pictures become input, or only what of it is not as published; left out, as published.
         changes: arguments of `create_model`, such as num_classes, in_channels or aux.
 
     Raises:
@@ -39,7 +39,10 @@ def convert(
     read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001)
     held, report = read.record, read.report
     model = read.model(**changes)
-    prep = preprocessing or held.preprocessing
+    if isinstance(preprocessing, Mapping):
+        prep = replace(held.preprocessing, **preprocessing)
+    else:
+        prep = preprocessing or held.preprocessing
     done = list(report.changed)
     if prep.channels != model.network.in_channels:
         prep = with_channels(prep, model.network.in_channels)

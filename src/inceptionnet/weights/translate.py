@@ -97,7 +97,7 @@ class _Translator:
         self.missing: list[str] = []
         self.made_up: dict[str, str] = {}
         self.folded = 0
-        self.classifier = next((n for n in layout.classifier if f"{self._weight_of(n)}" in tensors), None)
+        self.classifier = next((n for n in layout.classifier if self._weight_of(n) in tensors), None)
         classes = 0 if self.classifier is None else self._classes_of(self.classifier)
         self.background = classes == BACKGROUND and not keep_background
         network = self._network(name, classes)
