@@ -119,13 +119,14 @@ def montage(image: Image.Image, crops: Crops) -> Image.Image:
     columns, rows = across * (2 if crops.mirrored else 1), -(-len(made) // across)
     gap, line = 4, 16
     sheet = Image.new("RGB", (columns * (size + gap) + gap, rows * (size + gap + line) + gap), "white")
-    pen = ImageDraw.Draw(sheet)
     for i, (pixels, name) in enumerate(zip(made, names, strict=True)):
         for mirrored in (False, True)[: 1 + crops.mirrored]:
             left = gap + (i % across + across * mirrored) * (size + gap)
             top = gap + (i // across) * (size + gap + line)
             shown = pixels[:, ::-1] if mirrored else pixels
-            pen.text((left, top), name + (", mirrored" if mirrored else ""), fill="black")
+            label = Image.new("RGB", (size, line), "white")  # cut at the crop's width, so that none runs into the next
+            ImageDraw.Draw(label).text((0, 0), name + (", mirrored" if mirrored else ""), fill="black")
+            sheet.paste(label, (left, top))
             sheet.paste(
                 Image.fromarray(shown if shown.shape[2] == 3 else np.repeat(shown[:, :, :1], 3, 2)), (left, top + line)
             )
