@@ -13,8 +13,8 @@ import torch
 
 from inceptionnet import create_model
 from inceptionnet.engines import runtimes
-from inceptionnet.engines.choice import timed
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.timing import take_turns
 
 ROUNDS = {1: 12, 16: 4}
 GIVEN = {
@@ -31,19 +31,16 @@ def main(names: list[str]) -> None:
         size = model.network.input_size
         for batch, rounds in ROUNDS.items():
             x = torch.randn(batch, 3, size, size)
+            target = runtimes.Target(x, "fp32", torch.get_num_threads())
             engines = {}
             for given, make in GIVEN.items():
                 runtimes.fused = make  # what each builder makes of the model
                 for engine in ("fused", "onnxruntime", "openvino"):
                     label = f"{'torch' if engine == 'fused' else engine}, {given}"
-                    engines[label] = runtimes.build_engine(engine, model, x, "fp32", torch.get_num_threads())
-            times: dict[str, list[float]] = {label: [] for label in engines}
-            for _ in range(rounds):
-                for label, engine in engines.items():
-                    timed(engine, x)
-                    times[label].append(timed(engine, x))
+                    engines[label] = runtimes.build_engine(engine, model, target)
+            times = take_turns(list(engines.values()), x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
-            for label, found in times.items():
+            for label, found in zip(engines, times, strict=True):
                 speeds = [1000 * batch / ms for ms in found]
                 print(f"  {label:30} {statistics.median(speeds):6.2f} ({min(speeds):.2f}-{max(speeds):.2f})")
 

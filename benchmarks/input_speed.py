@@ -33,10 +33,17 @@ Crop = Callable[[bytes, int], np.ndarray]  # picture, its number → pixels
 
 
 def torchvision_transforms(folder: str):
-    """torchvision's transforms; its compiled operators, for detection, are not there on another build of torch."""
+    """torchvision's transforms, from a folder it is installed into."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, TORCHVISION]
     subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
     sys.path.append(folder)
+    torchvision = import_torchvision()
+    print(f"torchvision {torchvision.__version__}", end=", ")
+    return torchvision.transforms
+
+
+def import_torchvision():
+    """torchvision, though its compiled operators, for detection, are not there on another build of torch."""
     register_fake = torch.library.register_fake
 
     def tolerant(*args, **options):
@@ -55,8 +62,7 @@ def torchvision_transforms(folder: str):
         import torchvision
     finally:
         torch.library.register_fake = register_fake
-    print(f"torchvision {torchvision.__version__}", end=", ")
-    return torchvision.transforms
+    return torchvision
 
 
 def theirs(transforms, size: int, area: float) -> Crop:

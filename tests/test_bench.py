@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from inceptionnet import create_model
-from inceptionnet.engines import bench as benchmark
 from inceptionnet.engines import runtimes
 from inceptionnet.engines.bench import Measurement, Skipped, arithmetic_peak, bench
-from inceptionnet.engines.runtimes import Engine
+from inceptionnet.engines.runtimes import Engine, Target
+from inceptionnet.engines.timing import take_turns
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model import InceptionNet
 
@@ -24,17 +24,17 @@ from inceptionnet.model import InceptionNet
 def waiting(seconds: float):
     """A builder of an engine that takes this long."""
 
-    def build(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
+    def build(model: InceptionNet, target: Target) -> Engine:
         def run(x: Tensor) -> Tensor:
             time.sleep(seconds)
             return torch.zeros(len(x), 7)
 
-        return Engine("slow" if seconds > 0.01 else "quick", run, example, precision, threads, "torch")
+        return Engine("slow" if seconds > 0.01 else "quick", run, target, "torch")
 
     return build
 
 
-def broken(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
+def broken(model: InceptionNet, target: Target) -> Engine:
     raise ConfigurationError("engine broken cannot run here: for a reason; choose another")
 
 
@@ -47,10 +47,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> InceptionNet:
 def test_figures_of_engines_of_known_speed(model: InceptionNet) -> None:
     with FlopCounterMode(display=False) as flops, torch.inference_mode():
         model(torch.zeros(3, 3, 64, 64))
-    rows = bench(
-        "net", model, ["quick", "slow", "broken"], batch_size=3, precision="fp32", threads=1, rounds=5, peak=1e12
-    )
-    assert [row.engine for row in rows] == ["quick", "slow", "broken"]
+    engines = [(name, "fp32") for name in ("quick", "slow", "broken")]
+    rows = bench("net", model, engines, batch_size=3, peaks={"fp32": 1e12}, threads=1, rounds=5)
+    assert [(row.engine, row.precision) for row in rows] == engines
     quick, slow, refused = rows
     assert isinstance(quick, Measurement) and isinstance(slow, Measurement) and isinstance(refused, Skipped)
     assert 4 <= quick.latency_ms <= quick.p95_ms and 20 <= slow.latency_ms <= slow.p95_ms
@@ -69,10 +68,10 @@ def test_engines_take_turns(model: InceptionNet) -> None:
             order.append(name)
             return x.flatten(1)
 
-        return Engine(name, run, torch.zeros(1, 3, 4, 4), "fp32", 1, "torch")
+        return Engine(name, run, Target(torch.zeros(1, 3, 4, 4), "fp32", 1), "torch")
 
-    times = benchmark.take_turns([noted("a"), noted("b")], torch.zeros(1, 3, 4, 4), 3)
-    assert order == ["a", "a", "b", "b"] * 3 and [len(found) for found in times.values()] == [3, 3]
+    times = take_turns([noted("a"), noted("b")], torch.zeros(1, 3, 4, 4), 3)
+    assert order == ["a", "a", "b", "b"] * 3 and [len(found) for found in times] == [3, 3]
 
 
 def test_the_peak_is_of_this_machine() -> None:
@@ -90,7 +89,7 @@ def test_a_table_a_plot_and_json(command, run: Path, tmp_path: Path) -> None:
         assert drawn.size[0] > 800
     code, out, _ = command("bench", run, *given, "--json", "--precision", "bf16")
     found = json.loads(out)
-    assert code == 0 and found["peak_gflops"] > 0 and found["precision"] == "bf16"
+    assert code == 0 and found["peak_gflops"]["bf16"] > 0 and {row["precision"] for row in found["rows"]} == {"bf16"}
     assert [(row["engine"], row["batch_size"]) for row in found["rows"]] == [
         ("eager", 1), ("fused", 1), ("eager", 2), ("fused", 2),
     ]  # fmt: skip

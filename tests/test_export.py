@@ -28,9 +28,9 @@ from inceptionnet.engines import export as exporting
 from inceptionnet.engines.agreement import BATCHES, MOST, Agreement, Pictures, compare, drawn
 from inceptionnet.engines.export import FromPixels, export
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.kinds import KEYS, KINDS, read_metadata
+from inceptionnet.engines.kinds import KEYS, KINDS, Graph, read_metadata
 from inceptionnet.engines.onnx import to_onnx
-from inceptionnet.engines.openvino import import_openvino, to_openvino
+from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino
 from inceptionnet.engines.program import to_program
 from inceptionnet.errors import ConfigurationError, MissingExtraError, WeightsError
 from inceptionnet.model import InceptionNet
@@ -46,7 +46,7 @@ def session(file: Path) -> onnxruntime.InferenceSession:
 
 
 def exact(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    compiled = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: compiled(x)["logits"]
 
 
@@ -111,7 +111,7 @@ class Tiny(nn.Sequential):
 
 def agreeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the file gives is taken for right."""
-    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, (1,), 0.0, 0.0, 1.0))
+    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, (1,), 0.0, 0.0, 1.0, 1.0))
 
 
 def there(folder: Path) -> dict[str, bytes]:
@@ -139,7 +139,7 @@ def test_every_part_of_the_family_keeps_its_numbers(name: str, size: int, endpoi
     assert np.ptp(want, 0).min() > 1e-2 * np.abs(want).max(), "pictures that all give the same would prove nothing"
     module = fused(model, siblings=False, channels_last=False)
     for ending in GRAPHS:
-        KINDS[ending].write(module, x, False, {}, tmp_path / f"a{ending}")
+        KINDS[ending].write(Graph(module, x, False, {}), tmp_path / f"a{ending}")
     program = torch.export.load(tmp_path / "a.pt2").module()
     runs = {
         "onnx": lambda x: session(tmp_path / "a.onnx").run(["logits"], {"pictures": x})[0],
@@ -157,7 +157,7 @@ def in_production(file: Path, pictures: list[Path]) -> list[tuple[str, float]]:
         about = {key: json.loads(value) for key, value in ready.get_modelmeta().custom_metadata_map.items()}
         run = lambda x: ready.run(["logits"], {"pictures": x})[0]  # noqa: E731
     elif file.suffix == ".xml":
-        held = openvino.Core().read_model(file).get_rt_info(["inceptionnet"]).value
+        held = openvino_core().read_model(file).get_rt_info(["inceptionnet"]).value
         about, run = {key: json.loads(value) for key, value in held.items()}, exact(file)
     else:
         extra = dict.fromkeys(("classes", "preprocessing", "input"), "")
@@ -223,9 +223,8 @@ def test_weights_are_written_as_convert_writes_them_without_auxiliary_heads(tmp_
 def test_metadata_come_back_letter_by_letter(ending: str, tmp_path: Path) -> None:
     about = {key: {"of": [*ODD, key], "number": 0.1, "none": None} for key in KEYS}
     file = tmp_path / f"a{ending}"
-    KINDS[ending].write(
-        Tiny(), torch.zeros(2, 3, 32, 32), True, {key: json.dumps(value) for key, value in about.items()}, file
-    )
+    told = {key: json.dumps(value) for key, value in about.items()}
+    KINDS[ending].write(Graph(Tiny(), torch.zeros(2, 3, 32, 32), True, told), file)
     assert read_metadata(file) == about
 
 
@@ -416,7 +415,7 @@ class Known(nn.Module):
 
 
 def known(*values: int) -> Pictures:
-    return Pictures([np.full((2, 2, 3), value, np.uint8) for value in values], "made by hand")
+    return Pictures([np.full((2, 2, 3), value, np.uint8) for value in values], "pictures made by hand")
 
 
 PLAIN = Preprocessing(2, mean=(0.0,), std=(1.0,))
@@ -501,7 +500,7 @@ def test_converters_keep_quiet(
 ) -> None:
     with caplog.at_level(logging.INFO):
         for ending in GRAPHS:
-            KINDS[ending].write(Tiny(), torch.zeros(2, 3, 32, 32), True, {}, tmp_path / f"a{ending}")
+            KINDS[ending].write(Graph(Tiny(), torch.zeros(2, 3, 32, 32), True, {}), tmp_path / f"a{ending}")
     assert capfd.readouterr() == ("", "") and caplog.records == []
     assert {logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")} == {logging.NOTSET}
 

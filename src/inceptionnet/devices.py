@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from inceptionnet.errors import ConfigurationError
@@ -23,3 +25,13 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"--device {name}: not usable here ({reason}); use auto or cpu") from None
     return device
+
+
+def cpu_says(key: str) -> str:
+    """What Linux says of the first processor under that key, such as `model name` or `flags`; else nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in entries if name.strip() == key), "")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import Device, Json
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, nearest
 
 log = logging.getLogger("inceptionnet")
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from inceptionnet.engines.bench import Measurement, Skipped
     from inceptionnet.model import InceptionNet
@@ -25,7 +25,7 @@ def bench(
                                                   "weights; weights files or run folders.")],
     engines: Annotated[str, typer.Option(help="Which, with commas; left out, all that are installed.")] = "",
     batch: Annotated[str, typer.Option(help="Numbers of pictures at once, with commas.")] = "1,16",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, int8; several with commas.")] = "fp32",
     rounds: Annotated[int, typer.Option(help="How often each engine has its turn.", min=1)] = 20,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; left out, as many as torch takes.", min=1,
                                                 rich_help_panel="Machine")] = None,
@@ -42,39 +42,37 @@ def bench(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
     from inceptionnet.engines.bench import Measurement, arithmetic_peak, bench
-    from inceptionnet.engines.runtimes import BUILDERS, PRECISIONS
-    from inceptionnet.errors import nearest
+    from inceptionnet.engines.runtimes import BUILDERS, DTYPES, LACKS
 
-    chosen = [name.strip() for name in engines.split(",")] if engines else list(BUILDERS)
-    if unknown := [name for name in chosen if name not in BUILDERS]:
-        raise ConfigurationError(f"unknown engine {unknown[0]!r}: {nearest(unknown[0], BUILDERS)}")
+    named = _known(engines, "engine", BUILDERS) if engines else []
     batches = _numbers(batch)
-    if precision not in PRECISIONS:
-        raise ConfigurationError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+    precisions = _known(precision, "precision", DTYPES)
     if plot and plot.suffix != ".png":
         raise ConfigurationError(f"--plot {plot}: expected a file ending in .png")
     at = pick_device(device)
     count = threads or torch.get_num_threads()
     models = {name: _model(name).to(at).eval() for name in networks}
-    peak = arithmetic_peak(at, precision, count)
+    peaks = {one: arithmetic_peak(at, one, count) for one in precisions}
+    chosen = [
+        (name, one) for one in precisions for name in named or BUILDERS if named or name not in LACKS.get(one, ())
+    ]
     rows: list[Measurement | Skipped] = []
     for name, model in models.items():
         for size in batches:
             log.info("measuring %s, batch %d", name, size)
-            rows += bench(
-                name, model, chosen, batch_size=size, precision=precision, threads=count, rounds=rounds, peak=peak
-            )
+            rows += bench(name, model, chosen, batch_size=size, peaks=peaks, threads=count, rounds=rounds)
     measured = [row for row in rows if isinstance(row, Measurement)]
-    title = f"{precision} on {at}, {count} threads, {rounds} rounds in turn"
+    title = f"{' and '.join(precisions)} on {at}, {count} threads, {rounds} rounds in turn"
     if plot:
         from inceptionnet.report.plots import speeds
 
         speeds([row.to_dict() for row in measured], plot, title)
-    about = {"device": str(at), "threads": count, "peak_gflops": peak / 1e9, "rounds": rounds, "precision": precision}
+    peak_gflops = {one: peak / 1e9 for one, peak in peaks.items()}
     if json:
+        about = {"device": str(at), "threads": count, "rounds": rounds, "peak_gflops": peak_gflops}
         print_json({**about, "rows": [row.to_dict() for row in rows]})
     else:
-        _print(rows, title, peak)
+        _print(rows, title, peak_gflops)
     if not measured:
         raise ConfigurationError("no engine could run here; the reasons are above")
 
@@ -95,7 +93,14 @@ def _model(name: str) -> InceptionNet:
     return create_model(name) if name in NETWORKS else read_weights(weights_of(name)).model()
 
 
-def _print(rows: Sequence[Measurement | Skipped], title: str, peak: float) -> None:
+def _known(text: str, kind: str, names: Collection[str]) -> list[str]:
+    given = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigurationError(f"unknown {kind} {unknown[0]!r}: {nearest(unknown[0], names)}")
+    return given
+
+
+def _print(rows: Sequence[Measurement | Skipped], title: str, peak_gflops: Mapping[str, float]) -> None:
     from inceptionnet.cli.tables import print_table
     from inceptionnet.engines.bench import Measurement
 
@@ -105,18 +110,20 @@ def _print(rows: Sequence[Measurement | Skipped], title: str, peak: float) -> No
             key = row.network, row.batch_size
             fastest[key] = max(fastest.get(key, 0.0), row.pictures_per_s)
     print_table(
-        ["network", "batch", "engine", "pictures/s", "of the fastest", "latency (ms)", "95 % below (ms)", "of peak",
-         "memory (MB)", "ready in (s)"],
+        ["network", "batch", "engine", "precision", "pictures/s", "of the fastest", "latency (ms)", "95 % below (ms)",
+         "of peak", "memory (MB)", "ready in (s)"],
         [
-            [row.network, str(row.batch_size), row.engine, f"{row.pictures_per_s:.2f}",
+            [row.network, str(row.batch_size), row.engine, row.precision, f"{row.pictures_per_s:.2f}",
              f"{row.pictures_per_s / fastest[row.network, row.batch_size]:.0%}", f"{row.latency_ms:.1f}",
              f"{row.p95_ms:.1f}", f"{row.share_of_peak:.0%}", f"{row.memory_mb:.0f}", f"{row.ready_s:.1f}"]
             for row in rows if isinstance(row, Measurement)
         ],
-        right={1, 3, 4, 5, 6, 7, 8, 9},
+        right={1, 4, 5, 6, 7, 8, 9, 10},
         title=title,
-        note=f"peak: {peak / 1e9:.0f} GFLOP/s in a product of two matrices",
+        note="peak: "
+        + ", ".join(f"{peak:.0f} GFLOP/s ({'fp32' if name == 'int8' else name})" for name, peak in peak_gflops.items())
+        + " in a product of two matrices",
     )  # fmt: skip
     for row in rows:
         if not isinstance(row, Measurement):
-            print(f"skipped: {row.network}, batch {row.batch_size}, {row.engine}: {row.reason}")
+            print(f"skipped: {row.network}, batch {row.batch_size}, {row.engine} in {row.precision}: {row.reason}")

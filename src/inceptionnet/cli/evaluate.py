@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Engine, Json, Labels, Workers, default_workers
+from inceptionnet.cli.options import (
+    BatchSize,
+    Calibrate,
+    Device,
+    Engine,
+    Json,
+    Labels,
+    Precision,
+    Workers,
+    default_workers,
+)
 from inceptionnet.cli.predict import run_by
 from inceptionnet.errors import ConfigurationError
 
@@ -45,6 +55,8 @@ def evaluate(
     workers: Workers = None,
     device: Device = "auto",
     engine: Engine = "eager",
+    precision: Precision = "fp32",
+    calibrate: Calibrate = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Evaluate networks: top-1, top-5, cross-entropy, calibration, and class by class, on one crop or many.
@@ -56,13 +68,14 @@ def evaluate(
     from inceptionnet.data.crops import Crops
     from inceptionnet.data.sources import open_source
     from inceptionnet.data.splits import Split
-    from inceptionnet.engines.choice import check_engine
+    from inceptionnet.engines.choice import check_engine, check_precision
     from inceptionnet.evaluate.metrics import measure
     from inceptionnet.evaluate.table import check_kind, write_predictions
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
     check_engine(engine)
+    check_precision(precision, bool(calibrate))
     if predictions:
         check_kind(predictions)
     files = [weights_of(one) for one in weights]
@@ -80,6 +93,7 @@ def evaluate(
     result = evaluated(
         read, views, pictures, source.classes, f"evaluating on {name}",
         batch_size=batch_size, workers=default_workers(workers), device=device, engine=engine,
+        precision=precision, calibrate=calibrate,
     )  # fmt: skip
     if result is None:
         return
@@ -113,6 +127,8 @@ def evaluated(
     workers: int,
     device: str,
     engine: str = "eager",
+    precision: str = "fp32",
+    calibrate: Sequence[str] | None = None,
 ) -> Evaluation | None:
     """The evaluation of the networks together, in the main process."""
     from dataclasses import replace
@@ -134,7 +150,7 @@ def evaluated(
         for one, view, order in zip(read, views, orders, strict=True):
             model = one.model().to(at)
             crops_at_once = min(batch_size, max(1, min(pictures_at_once, len(pictures))) * len(view.names))
-            run, used = run_by(engine, model, crops_at_once, view.prep.size_px)
+            run, used = run_by(engine, model, crops_at_once, view.prep, precision, calibrate)
             members.append(Member(model, view, order, run))
             engines.append(used)
         loader = EvalLoader(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Weights
+from inceptionnet.cli.options import Calibrate, Json, LeastAgreement, Weights
 
 if TYPE_CHECKING:
     from inceptionnet.engines.export import Exported
@@ -25,18 +25,22 @@ def export(
                                                         "out, any number.", min=1)] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The layers as they were trained: nothing folded, nothing "
                                                         "moved.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32; or int8, into .onnx or .xml, with --calibrate.")] = "fp32",
+    calibrate: Calibrate = None,
+    least_agreement: LeastAgreement = 0.95,
     check: Annotated[list[str] | None, typer.Option(metavar="PICTURE|FOLDER|DATA", help="Pictures to compare on, at "
-                                                    "most 64 of them; may be given several times. Left out, 8 are "
-                                                    "drawn at random.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest difference of the logits, as a share of the largest logit.",
-                                             min=0)] = 1e-4,
+                                                    "most 64 of them, 256 for int8; may be given several times. Left "
+                                                    "out, 8 are drawn at random, or those that int8 is not "
+                                                    "calibrated on.")] = None,
+    tolerance: Annotated[float, typer.Option(help="For fp32: largest difference of the logits, as a share of the "
+                                                  "largest logit.", min=0)] = 1e-4,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Export a network for ONNX Runtime, OpenVINO or torch, and compare the numbers of the file with its own.
 
-    Beyond the tolerance the exit code is 1, and no file is written. The file says network, classes, preprocessing and
-    where the weights come from in its metadata. It has no auxiliary heads and no dropout; a network without classifier
-    gives its features.
+    Beyond the tolerance, or for int8 below the least agreement, the exit code is 1, and no file is written. The file
+    says network, classes, preprocessing and where the weights come from in its metadata. It has no auxiliary heads and
+    no dropout; a network without classifier gives its features.
     """
     from dataclasses import asdict
     from math import isfinite
@@ -46,29 +50,27 @@ def export(
     from inceptionnet.train.run import weights_of
 
     done = export(
-        weights_of(weights), destination, with_preprocessing=with_preprocessing, plain=plain, batch_size=batch_size,
-        check=check or (), tolerance=tolerance,
+        weights_of(weights), destination, with_preprocessing=with_preprocessing, plain=plain, precision=precision,
+        calibrate=calibrate or (), batch_size=batch_size, check=check or (), tolerance=tolerance,
+        least_agreement=least_agreement,
     )  # fmt: skip
     if json:
-        left_out = [{"name": name, "reason": reason} for name, reason in done.pictures.left_out]
+        left_out = [{"name": name, "reason": reason} for name, reason in done.left_out]
         difference = asdict(done.agreement)
         if not isfinite(done.agreement.logits):
             difference["logits"] = None  # JSON has no word for it
         print_json(
             {
                 "file": str(destination), "written": done.written, "kind": done.kind, "size_bytes": done.size_bytes,
-                "metadata": done.metadata, "compared_on": done.pictures.of, "bad_pictures": left_out,
+                "metadata": done.metadata, "compared_on": str(done.pictures), "bad_pictures": left_out,
                 "difference": difference, "tolerance": tolerance,
+                **({"least_agreement": least_agreement} if done.calibrated_on else {}),
             }
         )  # fmt: skip
     else:
         _print(done)
     if not done.written:
-        print(
-            f"error: {destination}: not written: the logits differ by {done.agreement.logits:.2g} of the largest, more "
-            f"than the tolerance of {tolerance:.2g}",
-            file=sys.stderr,
-        )
+        print(f"error: {destination}: not written: {done.refused}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -83,9 +85,11 @@ def _print(done: Exported) -> None:
     rows = [
         ["file", f"{done.path}: {done.kind}, {done.size_bytes / 1e6:.1f} MB" if done.written else "not written"],
         ["network", about["network"]],
+        ["precision", about["precision"]],
         ["takes", f"{about['input']['type']} ({shape})"],
         ["gives", what],
-        ["compared on", f"{done.pictures.of}, {' and '.join(map(str, found.batch_sizes))} at once"],
+        *([["calibrated on", str(done.calibrated_on)]] if done.calibrated_on else []),
+        ["compared on", f"{done.pictures}, {' and '.join(map(str, found.batch_sizes))} at once"],
         ["logits", f"differ by at most {found.logits:.2g} of the largest"],
     ]
     if found.probabilities is not None and found.top1 is not None:
@@ -93,5 +97,7 @@ def _print(done: Exported) -> None:
             ["probabilities", f"differ by at most {found.probabilities:.2g}"],
             ["first class", f"the same for {found.top1:.1%}"],
         ]
-    rows += [["left out", f"{name}: {reason}"] for name, reason in done.pictures.left_out]
+    else:
+        rows += [["features", f"keep {found.explained:.1%} of their variance"]]
+    rows += [["left out", f"{name}: {reason}"] for name, reason in done.left_out]
     print_table(["what", "how"], rows)

@@ -14,6 +14,21 @@ Engine = Annotated[
     typer.Option(help="eager, channels_last, fused, compile, onnxruntime or openvino; auto: the fastest here, measured "
                  "once.", rich_help_panel="Machine"),
 ]  # fmt: skip
+Precision = Annotated[
+    str,
+    typer.Option(help="Of an engine: fp32; bf16; int8, by onnxruntime or openvino, with --calibrate.",
+                 rich_help_panel="Machine"),
+]  # fmt: skip
+Calibrate = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PICTURE|FOLDER|DATA", help="For int8: pictures such as the network will see, 100 or "
+                 "more; may be given several times."),
+]  # fmt: skip
+LeastAgreement = Annotated[
+    float,
+    typer.Option(help="For int8: least share of other pictures for which the first class stays what it was; without a "
+                 "classifier, of the features' variance that is kept.", min=0, max=1),
+]  # fmt: skip
 Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", min=0, rich_help_panel="Machine")]
 BadImages = Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name them.")]
 Weights = Annotated[

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Engine, Json, Weights
+from inceptionnet.cli.options import BatchSize, Calibrate, Device, Engine, Json, Precision, Weights
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inceptionnet.data.preprocess import Preprocessing
     from inceptionnet.engines.runtimes import Run
     from inceptionnet.evaluate.prediction import Prediction
     from inceptionnet.model import InceptionNet
@@ -25,24 +26,27 @@ def predict(
     batch_size: BatchSize = 16,
     device: Device = "auto",
     engine: Engine = "eager",
+    precision: Precision = "fp32",
+    calibrate: Calibrate = None,
     json: Json = False,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
 ) -> None:
     """Predict classes with their probabilities; a picture that cannot be read gets a row that says why."""
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
-    from inceptionnet.engines.choice import check_engine
+    from inceptionnet.engines.choice import check_engine, check_precision
     from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
     check_engine(engine)
+    check_precision(precision, bool(calibrate))
     read = read_weights(weights_of(weights))
     record = read.classifier()
     files = find_pictures(pictures)
     model = read.model().to(pick_device(device))
-    run, used = run_by(engine, model, min(batch_size, len(files)), record.preprocessing.size_px)
+    run, used = run_by(engine, model, min(batch_size, len(files)), record.preprocessing, precision, calibrate)
     with Bar(len(files), "predicting") as bar:
         rows = list(
             predict(
@@ -63,13 +67,25 @@ def predict(
         raise DataError(f"none of {len(rows)} pictures could be read; the first: {rows[0].file}: {rows[0].error}")
 
 
-def run_by(engine: str, model: InceptionNet, batch_size: int, size_px: int) -> tuple[Run, dict[str, Any]]:
+def run_by(
+    engine: str,
+    model: InceptionNet,
+    batch_size: int,
+    prep: Preprocessing,
+    precision: str = "fp32",
+    calibrate: Sequence[str] | None = None,
+) -> tuple[Run, dict[str, Any]]:
     """What gives the model's logits by that engine, and what the engine says of itself."""
+    from inceptionnet.engines.agreement import to_calibrate
     from inceptionnet.engines.choice import optimize
 
-    if engine == "eager":
-        return model, {"engine": engine, "precision": "fp32"}
-    made = optimize(model, engine, batch_size=batch_size, device=str(model.device), size_px=size_px)
+    if engine == "eager" and precision == "fp32":
+        return model, {"engine": engine, "precision": precision}
+    pictures = to_calibrate(calibrate, prep) if calibrate else None
+    made = optimize(
+        model, engine, batch_size=batch_size, precision=precision, calibrate=pictures, device=str(model.device),
+        size_px=prep.size_px,
+    )  # fmt: skip
     return made, made.about
 
 

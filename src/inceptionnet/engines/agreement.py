@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -15,6 +16,7 @@ from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.splits import Split
 from inceptionnet.data.unlabelled import open_pictures
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, dealt
 from inceptionnet.engines.kinds import Runner
 from inceptionnet.errors import DataError, PictureError
 from inceptionnet.model import InceptionNet
@@ -34,9 +36,17 @@ class Pictures:
     pixels: Sequence[Pixels]
     """Each (size_px, size_px, C)."""
     of: str
-    """Where they come from, for people."""
+    """Where they come from, for people, after their number."""
     left_out: tuple[tuple[str, str], ...] = ()
     """(name, reason) of those that cannot be decoded."""
+
+    def __str__(self) -> str:
+        return f"{len(self.pixels)} {self.of}"
+
+    def dealt(self) -> tuple[Pictures, Pictures]:
+        """Those to calibrate on, with the ones left out, and those to compare on."""
+        calibrating, others = dealt(self.pixels)
+        return Pictures(calibrating, self.of, self.left_out), Pictures(others, self.of)
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,22 @@ class Agreement:
     """Largest difference of the softmax; None without a classifier, as is `top1`."""
     top1: float | None
     """Share of pictures with the same most probable class."""
+    explained: float
+    """Share of the variance of logits or features over the pictures that is kept: 1 - squared differences / variance
+    (the coefficient of determination); 0 where that would be less.
+    """
+
+    @property
+    def share(self) -> float:
+        """What of the network is kept: `top1`, or `explained` without a classifier."""
+        return self.explained if self.top1 is None else self.top1
 
 
-def given(paths: Sequence[str], prep: Preprocessing) -> Pictures:
+def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Pictures:
     """The pictures at `paths`, in anything that `open_pictures` opens, as the network sees them.
+
+    Args:
+        most: where there are more, so many are taken, spread evenly over them.
 
     Raises:
         DataError: there are none, or none can be decoded.
@@ -62,7 +84,7 @@ def given(paths: Sequence[str], prep: Preprocessing) -> Pictures:
     _, split = open_pictures(paths).pick("all")
     assert isinstance(split, Split)
     every = len(split)
-    split = split.take(np.unique(np.linspace(0, every - 1, min(every, MOST)).astype(np.intp)))
+    split = split.take(spread(every, most))
     pixels, bad = list[Pixels](), list[tuple[str, str]]()
     for i, name in enumerate(split.names):
         try:
@@ -73,7 +95,12 @@ def given(paths: Sequence[str], prep: Preprocessing) -> Pictures:
     if not pixels:
         name, why = bad[0]
         raise DataError(f"{where}: expected pictures, got {len(bad)} of which none can be read, such as {name} ({why})")
-    return Pictures(pixels, f"{len(pixels)} of {every} pictures of {where}", tuple(bad))
+    return Pictures(pixels, f"of {every} pictures of {where}", tuple(bad))
+
+
+def spread(number: int, most: int) -> npt.NDArray[np.intp]:
+    """Which of so many to take so that they are `most` at most, evenly from the first to the last."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.intp))
 
 
 def drawn(prep: Preprocessing) -> Pictures:
@@ -84,9 +111,17 @@ def drawn(prep: Preprocessing) -> Pictures:
         coarse = rng.integers(0, 256, (prep.channels, cells, cells), np.uint8)
         return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in coarse], -1)
 
-    return Pictures(
-        [cloud(2 + 4 * i) for i in range(DRAWN)], f"{DRAWN} pictures drawn at random, since none were given"
-    )
+    return Pictures([cloud(2 + 4 * i) for i in range(DRAWN)], "pictures drawn at random, since none were given")
+
+
+def as_input(pixels: Sequence[Pixels], prep: Preprocessing) -> torch.Tensor:
+    """What the network takes. Shapes: (H, W, C) each → (N, C, H, W)."""
+    return normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), prep).contiguous()
+
+
+def to_calibrate(paths: Sequence[str], prep: Preprocessing) -> torch.Tensor:
+    """The pictures at `paths`, as many as int8 has use for. Shapes: → (N, C, H, W). Raises: as `given`."""
+    return as_input(given(paths, prep, CALIBRATED + COMPARED).pixels, prep)
 
 
 def compare(
@@ -107,28 +142,38 @@ def compare(
     wanted, found, sizes = list[torch.Tensor](), list[torch.Tensor](), set[int]()
     number = len(pictures.pixels)
     for batch, count in _batches(pictures.pixels, batch_size):
-        stacked = np.stack(batch)
-        x = normalise(torch.from_numpy(stacked).permute(0, 3, 1, 2), prep)
+        x = as_input(batch, prep)
         with torch.inference_mode():
             want = model(x).float()
-        got = torch.from_numpy(np.asarray(run(stacked if raw else x.contiguous().numpy())))
+        got = torch.from_numpy(np.asarray(run(np.stack(batch) if raw else x.numpy())))
         sizes.add(len(batch))
         if got.shape != want.shape:
-            return Agreement(number, tuple(sorted(sizes)), inf, None, None)
+            return Agreement(number, tuple(sorted(sizes)), inf, None, None, 0.0)
         wanted.append(want[:count])
         found.append(got[:count])
-    logits, probabilities, top1 = _apart(torch.cat(wanted), torch.cat(found), classes=model.num_classes > 0)
-    return Agreement(number, tuple(sorted(sizes)), logits, probabilities, top1)
+    return agreement(torch.cat(wanted), torch.cat(found), classes=model.num_classes > 0, batch_sizes=sizes)
 
 
-def _apart(want: torch.Tensor, got: torch.Tensor, *, classes: bool) -> tuple[float, float | None, float | None]:
-    """`logits`, `probabilities` and `top1` of an Agreement."""
-    largest = max(want.abs().max().item(), torch.finfo(torch.float32).tiny)
-    logits = (got - want).abs().max().item() / largest
-    if not classes:
-        return logits, None, None
-    probabilities = (got.softmax(1) - want.softmax(1)).abs().max().item()
-    return logits, probabilities, (got.argmax(1) == want.argmax(1)).float().mean().item()
+def agreement(want: torch.Tensor, got: torch.Tensor, *, classes: bool, batch_sizes: Iterable[int]) -> Agreement:
+    """How far `got` is from `want`. Shapes: both (N, classes), or (N, features) without a classifier."""
+    smallest = torch.finfo(torch.float32).tiny
+    logits = (got - want).abs().max().item() / max(want.abs().max().item(), smallest)
+    spread = (want - want.mean(0)).square().sum().item()
+    explained = max(0.0, 1 - (got - want).square().sum().item() / max(spread, smallest))
+    probabilities = top1 = None
+    if classes:
+        probabilities = (got.softmax(1) - want.softmax(1)).abs().max().item()
+        top1 = (got.argmax(1) == want.argmax(1)).float().mean().item()
+    return Agreement(len(want), tuple(sorted(batch_sizes)), logits, probabilities, top1, explained)
+
+
+def spoilt(what: str, found: Agreement, least: float) -> str:
+    """What to say of a network in 8 bits of which too little is kept."""
+    kept = "the features' variance" if found.top1 is None else "the first classes"
+    return (
+        f"{what} keeps {found.share:.1%} of {kept} in int8, on {found.pictures} pictures; expected {least:.1%} at "
+        "least: calibrate on more pictures, such as it will see, or take fp32"
+    )
 
 
 def _batches(pixels: Sequence[Pixels], size: int | None) -> Iterator[tuple[list[Pixels], int]]:

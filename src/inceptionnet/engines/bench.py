@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inceptionnet.analysis import analyse, multiply_adds
-from inceptionnet.engines.choice import finish, noise, timed
-from inceptionnet.engines.runtimes import PRECISIONS, Engine, build_engine
+from inceptionnet.engines.runtimes import DTYPES, Engine, Target, build_engine
+from inceptionnet.engines.timing import finish, noise, take_turns
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.model import InceptionNet
 
 PEAK_SIDE, PEAK_TRIES = 2048, 8
 """Of the square matrices whose product is taken for the machine's arithmetic peak, and how often it is tried."""
+CALIBRATION = 4
+"""Pictures of noise for int8, whose speed depends on none of them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Measurement:
     """By the median."""
     share_of_peak: float
     """Multiplications and additions of the plain network's convolutions and linear layers each second, as a share of
-    what a large matrix product reaches here; more than 1 where an engine saves some of them.
+    what a large matrix product reaches here in fp32, or in bf16 for bf16; more than 1 where an engine saves some of
+    them, or computes in int8.
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Skipped:
 
     network: str
     engine: str
+    precision: str
     batch_size: int
     reason: str
 
@@ -67,61 +70,49 @@ class Skipped:
 def bench(
     name: str,
     model: InceptionNet,
-    engines: Sequence[str],
+    engines: Sequence[tuple[str, str]],
     *,
     batch_size: int,
-    precision: str,
+    peaks: Mapping[str, float],
     threads: int,
     rounds: int,
-    peak: float,
 ) -> list[Measurement | Skipped]:
-    """Measure engines on batches of noise of the size that the network is for.
+    """Measure engines in turn on batches of noise of the size that the network is for; int8 is calibrated on noise too.
 
     Args:
         name: what the figures go by.
         model: on its device, in evaluation mode.
-        peak: from `arithmetic_peak`.
+        engines: by name and precision.
+        peaks: from `arithmetic_peak`, by precision.
     """
     size = model.network.input_size
     x = noise(batch_size, model.configuration.in_channels, size).to(model.device)
-    ready: dict[str, tuple[Engine, float, float]] = {}
+    ready: list[tuple[Engine, float, float]] = []
     skipped: list[Measurement | Skipped] = []
-    for engine in engines:
+    for engine, precision in engines:
+        calibration = noise(CALIBRATION, *x.shape[1:3]) if precision == "int8" else None
         before, start = _memory_mb(x.device), time.perf_counter()
         try:
-            built = build_engine(engine, model, x, precision, threads)
+            built = build_engine(engine, model, Target(x, precision, threads, calibration))
             built(x)
             finish(x.device)
         except InceptionNetError as error:
-            skipped.append(Skipped(name, engine, batch_size, str(error)))
+            skipped.append(Skipped(name, engine, precision, batch_size, str(error)))
             continue
-        ready[engine] = (built, time.perf_counter() - start, max(0.0, _memory_mb(x.device) - before))
-    times = take_turns([built for built, _, _ in ready.values()], x, rounds)
+        ready.append((built, time.perf_counter() - start, max(0.0, _memory_mb(x.device) - before)))
+    times = take_turns([built for built, _, _ in ready], x, rounds)
     work = 2 * multiply_adds(analyse(model.network)) * batch_size
     found: list[Measurement | Skipped] = []
-    for engine, (_, ready_s, memory) in ready.items():
-        middle = median(times[engine])
+    for (built, ready_s, memory), taken in zip(ready, times, strict=True):
+        middle = median(taken)
         found.append(
             Measurement(
-                name, engine, precision, batch_size, ready_s, memory, middle, float(np.percentile(times[engine], 95)),
-                1000 * batch_size / middle, work / (middle / 1000) / peak,
+                name, built.name, built.precision, batch_size, ready_s, memory, middle,
+                float(np.percentile(taken, 95)), 1000 * batch_size / middle,
+                work / (middle / 1000) / peaks[built.precision],
             )
         )  # fmt: skip
     return found + skipped
-
-
-def take_turns(engines: Sequence[Engine], x: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Times of a batch in ms, by engine, one in each round.
-
-    A turn is two calls, of which the second counts: after the first one the threads of the engine before no longer look
-    for work, and the weights are back in the caches.
-    """
-    times: dict[str, list[float]] = {engine.name: [] for engine in engines}
-    for _ in range(rounds):
-        for engine in engines:
-            timed(engine, x)
-            times[engine.name].append(timed(engine, x))
-    return times
 
 
 def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float:
@@ -129,7 +120,7 @@ def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        a = torch.ones(PEAK_SIDE, PEAK_SIDE, device=device, dtype=PRECISIONS[precision])
+        a = torch.ones(PEAK_SIDE, PEAK_SIDE, device=device, dtype=DTYPES[precision])
         fastest = float("inf")
         for _ in range(PEAK_TRIES):
             start = time.perf_counter()

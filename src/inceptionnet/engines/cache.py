@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from inceptionnet.devices import cpu_says
 from inceptionnet.files import replacing
 
 log = logging.getLogger("inceptionnet")
@@ -90,12 +91,8 @@ def device_name(device: torch.device) -> str:
 
 def _processor() -> str:
     """The CPU's model, with how many of its cores are there."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    return f"{next(names, platform.processor() or platform.machine())}, {os.cpu_count()} cores"
+    name = cpu_says("model name") or platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _entries() -> dict[str, Any]:

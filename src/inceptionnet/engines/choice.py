@@ -1,18 +1,17 @@
 """`optimize`: a network by the engine that is asked for, or by the fastest one that gives its numbers.
 
 Which engine is the fastest depends on the network, the number of pictures and the machine, so it is measured, once, and
-remembered. Whichever it is, what it gives for a few pictures is compared with the network's own logits every time.
+remembered. Whichever it is, what it gives for some pictures is compared with the network's own logits every time: in
+fp32 and bf16 how far the logits of a few are off, in int8 how often the first class stays.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,24 +19,24 @@ from torch import Tensor
 
 from inceptionnet import __version__
 from inceptionnet.devices import pick_device
+from inceptionnet.engines.agreement import agreement, spoilt, spread, to_calibrate
 from inceptionnet.engines.cache import Choice, device_name, recall, remember
-from inceptionnet.engines.runtimes import BUILDERS, PRECISIONS, Engine, build_engine, reason, version_of
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, dealt
+from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target, build_engine, reason, version_of
+from inceptionnet.engines.timing import measured, noise
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError, nearest
 from inceptionnet.model import InceptionNet
-from inceptionnet.weights import read_weights
+from inceptionnet.weights import WeightsFile, read_weights
 
 log = logging.getLogger("inceptionnet")
 
 AUTO = "auto"
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
-"""How far logits may be off, as a share of the largest."""
+"""How far logits may be off, as a share of the largest, by precision; int8 has `LEAST_AGREEMENT` instead."""
 CHECKED = 4
-"""With so many pictures, at most."""
-ROUNDS, LEAST_ROUNDS = 20, 3
-ENOUGH_S, MOST_S = 5.0, 20.0
-"""No round begins later than that, after the least number of rounds, or after the first."""
-SLOW = 3.0
-"""Times the fastest: an engine that takes longer in the first round is in no second one."""
+"""With so many pictures of noise, at most."""
+AT_ONCE = 16
+"""Pictures, where there are many to compare on."""
 
 
 def optimize(
@@ -46,6 +45,8 @@ def optimize(
     *,
     batch_size: int = 1,
     precision: str = "fp32",
+    calibrate: Tensor | str | Path | Sequence[str | Path] | None = None,
+    least_agreement: float = LEAST_AGREEMENT,
     device: str = "auto",
     threads: int | None = None,
     size_px: int | None = None,
@@ -61,7 +62,12 @@ def optimize(
         engine: eager, channels_last, fused, compile, onnxruntime or openvino; auto takes the fastest, which is measured
             the first time and then remembered (see `inceptionnet.engines.cache`).
         batch_size: how many pictures there will mostly be at once. Other numbers work, slower where it is compile.
-        precision: fp32, or bf16 with two to three digits.
+        precision: fp32; bf16 with two to three digits; or int8, by onnxruntime and openvino.
+        calibrate: for int8, pictures such as it will see, 100 or more: a tensor as the network takes it or, where
+            `model` is a file, whatever `open_pictures` opens. A third of them, at most 128, are calibrated on; on the
+            others, at most 256, it is compared.
+        least_agreement: for int8, the least share of these for which the first class stays what it was; without
+            a classifier, of the features' variance that is kept.
         device: as for pick_device; onnxruntime and openvino are for the CPU.
         threads: of the CPU; left out, as many as torch has.
         size_px: height and width of the pictures; left out, what the weights file or the network says.
@@ -75,19 +81,30 @@ def optimize(
         WeightsError: the file holds no weights, or some that give no finite logits.
     """
     check_engine(engine)
-    if precision not in PRECISIONS:
-        raise ConfigurationError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+    check_precision(precision, calibrate is not None)
     for argument, value in (("batch_size", batch_size), ("threads", threads), ("size_px", size_px)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigurationError(f"{argument} is {value!r}; expected a whole number, 1 or more")
     at = pick_device(device)
+    file = None
     if not isinstance(model, InceptionNet):
         file = read_weights(model)
         model, size_px = file.model(), size_px or file.record.preprocessing.size_px
+    pictures = None if calibrate is None else _pictures(calibrate, file, size_px)
     with torch.inference_mode(False), torch.no_grad():
         plain = copy.deepcopy(model).to(at, torch.float32).eval().requires_grad_(False)
         example = noise(batch_size, plain.configuration.in_channels, size_px or plain.network.input_size).to(at)
-    trial = _Trial(plain, example, precision, threads or torch.get_num_threads())
+    target = Target(example, precision, threads or torch.get_num_threads())
+    few = example[:CHECKED]
+    if pictures is not None:
+        if pictures.shape[1:] != example.shape[1:]:
+            raise ConfigurationError(
+                f"calibrate: expected pictures of shape (N, {', '.join(map(str, example.shape[1:]))}), as the engine "
+                f"will take them, got {tuple(pictures.shape)}; size_px says another size"
+            )
+        calibration, few = (torch.stack(part).to(at) for part in dealt(list(pictures)))
+        target = replace(target, calibration=calibration)
+    trial = _Trial(plain, target, few, least_agreement)
     if engine == AUTO:
         return trial.best(fresh)
     made = trial.engine(engine)
@@ -101,27 +118,73 @@ def check_engine(name: str) -> None:
         raise ConfigurationError(f"unknown engine {name!r}: {nearest(name, [AUTO, *BUILDERS])}")
 
 
-class _Trial:
-    """Engines of one network for one kind of input, each compared with the network before it is used."""
+def check_precision(name: str, calibrated: bool) -> None:
+    """Raises: ConfigurationError for what is no precision, for int8 without pictures and for pictures without int8."""
+    if name not in DTYPES:
+        raise ConfigurationError(f"unknown precision {name!r}: {nearest(name, DTYPES)}")
+    if calibrated != (name == "int8"):
+        raise ConfigurationError(
+            f"pictures to calibrate on are for precision int8, got {name}; leave them out"
+            if calibrated
+            else "precision int8 needs pictures to calibrate on, such as the network will see; give them as calibrate"
+        )
 
-    def __init__(self, plain: InceptionNet, example: Tensor, precision: str, threads: int) -> None:
-        self.plain, self.example, self.precision, self.threads = plain, example, precision, threads
-        self.few = example[:CHECKED]
-        self.expected = build_engine("eager", plain, example, "fp32", threads)(self.few)
+
+def _pictures(
+    calibrate: Tensor | str | Path | Sequence[str | Path], file: WeightsFile | None, size: int | None
+) -> Tensor:
+    """What int8 is calibrated and compared on, as the network takes it."""
+    if isinstance(calibrate, Tensor):
+        if calibrate.dim() != 4 or not len(calibrate) or not calibrate.is_floating_point():
+            raise ConfigurationError(
+                f"calibrate: expected float pictures (N, C, H, W), got {calibrate.dtype} {tuple(calibrate.shape)}"
+            )
+        return calibrate.detach().float()[spread(len(calibrate), CALIBRATED + COMPARED)]
+    if file is None:
+        raise ConfigurationError(
+            "calibrate: expected a tensor of pictures, since the network is given without its file"
+        )
+    prep = file.record.preprocessing
+    prep = replace(prep, size_px=size or prep.size_px)
+    paths = [calibrate] if isinstance(calibrate, str | Path) else calibrate
+    return to_calibrate([str(path) for path in paths], prep)
+
+
+class _Trial:
+    """Engines of one network for one target, each compared with the network, on a few pictures, before it is used."""
+
+    def __init__(self, plain: InceptionNet, target: Target, few: Tensor, least_agreement: float) -> None:
+        self.plain, self.target, self.few, self.least_agreement = plain, target, few, least_agreement
+        eager = build_engine("eager", plain, replace(target, precision="fp32", calibration=None))
+        self.expected = self._asked(eager)
         if not self.expected.isfinite().all():
             raise WeightsError(f"{plain.network.name}: gives logits that are not finite; check its weights")
 
     def engine(self, name: str) -> Engine:
         """The engine of that name, checked. Raises: as `optimize`."""
-        made = build_engine(name, self.plain, self.example, self.precision, self.threads)
+        made = build_engine(name, self.plain, self.target)
         try:
-            got = made(self.few)
+            got = self._asked(made)
         except InceptionNetError:
             raise
         except Exception as error:  # a runtime raises what it likes
             raise ConfigurationError(f"engine {name} fails here ({reason(error)}); choose another, or auto") from error
-        made.about["difference"] = _difference(name, got, self.expected, TOLERANCE[self.precision])
+        if self.target.precision == "int8":
+            made.about |= self._agreement(name, got)
+        else:
+            made.about["difference"] = _difference(name, got, self.expected, TOLERANCE[self.target.precision])
         return made
+
+    def _asked(self, engine: Engine) -> Tensor:
+        return torch.cat([engine(pictures) for pictures in torch.split(self.few, AT_ONCE)])
+
+    def _agreement(self, name: str, got: Tensor) -> dict[str, Any]:
+        """What `about` says of it. Raises: ConfigurationError: too little of the network is kept."""
+        _same_shape(name, got, self.expected)
+        found = agreement(self.expected, got, classes=self.plain.num_classes > 0, batch_sizes=())
+        if not (got.isfinite().all() and found.share >= self.least_agreement):
+            raise ConfigurationError(spoilt(f"engine {name}", found, self.least_agreement))
+        return {"difference": found.logits, "agreement": found.share, "compared_on": found.pictures}
 
     def best(self, fresh: bool) -> Engine:
         """The fastest engine, as remembered, or else as measured now."""
@@ -133,7 +196,7 @@ class _Trial:
             except InceptionNetError as error:
                 log.warning("%s was the fastest, but: %s; the engines are measured anew", choice.engine, error)
         engines, skipped = self._usable()
-        times = measured(list(engines.values()), self.example)
+        times = measured(list(engines.values()), self.target.example)
         choice = Choice(min(times, key=times.__getitem__), times, skipped)
         remember(key, choice)
         return _chosen(engines[choice.engine], choice, remembered=False)
@@ -150,53 +213,23 @@ class _Trial:
                 skipped[name] = str(error)
         if not engines:
             told = "; ".join(skipped.values())
-            raise ConfigurationError(f"no engine runs {self.plain.network.name} in {self.precision} here: {told}")
+            precision = self.target.precision
+            raise ConfigurationError(f"no engine runs {self.plain.network.name} in {precision} here: {told}")
         return engines, skipped
 
     def _key(self) -> dict[str, Any]:
         """All that speed depends on; weights are not among it."""
         return {
             "network": asdict(self.plain.configuration),
-            "shape": list(self.example.shape),
-            "precision": self.precision,
-            "device": device_name(self.example.device),
-            "threads": self.threads,
+            "shape": list(self.target.example.shape),
+            "precision": self.target.precision,
+            "device": device_name(self.target.example.device),
+            "threads": self.target.threads,
             "versions": {
                 "inceptionnet": __version__,
-                **{package: version_of(package) for package in ("torch", "onnx", "onnxruntime", "openvino")},
+                **{package: version_of(package) for package in ("torch", "onnx", "onnxruntime", "openvino", "nncf")},
             },
         }
-
-
-def timed(engine: Engine, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Time of one batch in ms."""
-    start = clock()
-    engine(x)
-    finish(x.device)
-    return (clock() - start) * 1000
-
-
-def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median time of a batch in ms, by engine: they take turns, so that whatever else the machine does meets them all.
-
-    Each turn is two calls, of which the second counts: for a while after the first one the threads of the engine before
-    still look for work, and the weights have to come back into the caches. In the first turn, which decides who goes
-    on, the better one counts.
-    """
-
-    times: dict[str, list[float]] = {engine.name: [] for engine in engines}
-    began = clock()
-    for turn in range(ROUNDS):
-        for engine in engines:
-            first, second = (timed(engine, x, clock) for _ in range(2))
-            times[engine.name].append(second if turn else min(first, second))
-        if not turn:
-            limit = SLOW * min(ms for (ms,) in times.values())
-            engines = [engine for engine in engines if times[engine.name][0] <= limit]
-        took = clock() - began
-        if took > MOST_S or (took > ENOUGH_S and turn + 1 >= LEAST_ROUNDS):
-            break
-    return {name: round(median(taken), 4) for name, taken in times.items()}
 
 
 def _chosen(engine: Engine, choice: Choice, *, remembered: bool) -> Engine:
@@ -208,10 +241,7 @@ def _chosen(engine: Engine, choice: Choice, *, remembered: bool) -> Engine:
 
 def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float) -> float:
     """How far logits are from the expected ones, as a share of the largest. Raises: ConfigurationError: too far."""
-    if got.shape != expected.shape:
-        raise ConfigurationError(
-            f"engine {name} gives logits of shape {tuple(got.shape)}, expected {tuple(expected.shape)}; choose another"
-        )
+    _same_shape(name, got, expected)
     largest = float(expected.abs().max())
     off = float((got - expected).abs().max()) / (largest or 1.0)
     # Where the two best are as good as equal, either may come first.
@@ -225,12 +255,8 @@ def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float) -> f
     return off
 
 
-def noise(count: int, channels: int, size_px: int) -> Tensor:
-    """Noise, always the same. Shapes: → (count, channels, size_px, size_px) in [-1, 1]."""
-    return torch.rand(count, channels, size_px, size_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def finish(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def _same_shape(name: str, got: Tensor, expected: Tensor) -> None:
+    if got.shape != expected.shape:
+        raise ConfigurationError(
+            f"engine {name} gives logits of shape {tuple(got.shape)}, expected {tuple(expected.shape)}; choose another"
+        )

@@ -7,22 +7,25 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EISDIR
+from math import isfinite
 from os import strerror
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import inceptionnet
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.engines.agreement import Agreement, Pictures, compare, drawn, given
+from inceptionnet.engines.agreement import Agreement, Pictures, as_input, compare, drawn, given, spoilt
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.kinds import Kind, input_of, kind_of, read_metadata
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, weight_bits
+from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
+from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.files import PART, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
@@ -30,6 +33,7 @@ log = logging.getLogger("inceptionnet")
 
 TOLERANCE = 1e-4
 """Largest difference of the logits, as a share of the largest, with which a file still counts as the same."""
+PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,24 @@ class Exported:
     """What became of an export."""
 
     path: Path
-    written: bool
-    """Only if the numbers agree within the tolerance; if not, the path is as it was."""
+    refused: str
+    """Why it was not written, so that the path is as it was; empty, where the numbers agree."""
     kind: str
     size_bytes: int
     metadata: Mapping[str, Any]
     pictures: Pictures
     agreement: Agreement
+    calibrated_on: Pictures | None = None
+
+    @property
+    def written(self) -> bool:
+        """Whether the file is there."""
+        return not self.refused
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of pictures that cannot be decoded."""
+        return self.pictures.left_out + (self.calibrated_on.left_out if self.calibrated_on else ())
 
 
 class FromPixels(nn.Module):
@@ -69,9 +84,12 @@ def export(
     *,
     with_preprocessing: bool = False,
     plain: bool = False,
+    precision: str = "fp32",
+    calibrate: Sequence[str] = (),
     batch_size: int | None = None,
     check: Sequence[str] = (),
     tolerance: float = TOLERANCE,
+    least_agreement: float = LEAST_AGREEMENT,
 ) -> Exported:
     """Write a network as an ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or weights file (.safetensors).
 
@@ -84,9 +102,14 @@ def export(
         with_preprocessing: the file takes uint8 pictures (N, H, W, C), RGB, cropped and of the network's size, and
             normalises them; else what the network takes, float32 (N, C, H, W).
         plain: without the rewrites of `fused`; a weights file is never rewritten.
+        precision: fp32, or int8 in an ONNX or OpenVINO file.
+        calibrate: pictures for int8, such as it will see, as `open_pictures` takes them: 100 or more. A third of them,
+            at most 128, are calibrated on; on the others, at most 256, it is compared where `check` names none.
         batch_size: the only number of pictures that the file takes at once; left out, any number.
-        check: pictures to compare on, as `open_pictures` takes them; left out, ones drawn at random.
-        tolerance: largest difference of the logits as a share of the largest logit.
+        check: pictures to compare on, as `open_pictures` takes them; left out, for fp32 ones drawn at random.
+        tolerance: for fp32, largest difference of the logits as a share of the largest logit.
+        least_agreement: for int8, least share of the pictures for which the first class stays what it was; without a
+            classifier, of the features' variance that is kept.
 
     Raises:
         ConfigurationError: an unknown ending, a place that cannot be written, or an option that this kind lacks.
@@ -96,10 +119,11 @@ def export(
     destination = Path(destination)
     kind = kind_of(destination)
     _check_options(destination, kind, with_preprocessing, batch_size)
+    _check_precision(destination, kind, precision, calibrate, plain)
     with _beside(destination) as folder:
         read = read_weights(source)
         prep = read.record.preprocessing
-        pictures = given(check, prep) if check else drawn(prep)
+        calibrated_on, pictures = _pictures(prep, calibrate, check)
         model = read.model(aux=False).eval()
         made = folder / destination.name
         log.info("%s: converting %s", destination, read.record.configuration.name)
@@ -109,19 +133,45 @@ def export(
                 save_weights(model, made, classes=record.classes, preprocessing=prep, provenance=record.provenance)
             else:
                 module = model if plain else fused(model, channels_last=False)
-                about = _about(read, input_of(raw=with_preprocessing, batch=batch_size))
+                about = _about(read, input_of(raw=with_preprocessing, batch=batch_size), calibrated_on)
                 module, example = _with_example(module, prep, with_preprocessing, batch_size or 2)
-                kind.write(module, example, batch_size is None, about, made)
-        log.info("%s: comparing on %s", destination, pictures.of)
+                graph = Graph(module, example, batch_size is None, about)
+                if calibrated_on:
+                    log.info("%s: calibrating on %s", destination, calibrated_on)
+                    graph = replace(graph, calibration=_input(calibrated_on, prep, with_preprocessing))
+                kind.write(graph, made)
+        log.info("%s: comparing on %s", destination, pictures)
         agreement = compare(model, kind.run(made), pictures, prep, raw=with_preprocessing, batch_size=batch_size)
         metadata = read_metadata(made)
         files = sorted(folder.iterdir())  # the .bin of an .xml comes first
         size_bytes = sum(file.stat().st_size for file in files)
-        agrees = agreement.logits <= tolerance  # False for what is no number
-        if agrees:
+        refused = _refused(agreement, tolerance, least_agreement if calibrated_on else None)
+        if not refused:
             with _writing(destination):
                 _place(files, destination)
-    return Exported(destination, agrees, kind.name, size_bytes, metadata, pictures, agreement)
+    return Exported(destination, refused, kind.name, size_bytes, metadata, pictures, agreement, calibrated_on)
+
+
+def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
+    """Why a file with these numbers is not left, or nothing; in fp32 there is no least share."""
+    if least is None:
+        fine = found.logits <= tolerance  # False for what is no number
+        return "" if fine else f"the logits differ by {found.logits:.2g} of the largest, more than {tolerance:.2g}"
+    fine = isfinite(found.logits) and found.share >= least
+    return "" if fine else spoilt("the network", found, least)
+
+
+def _pictures(prep: Preprocessing, calibrate: Sequence[str], check: Sequence[str]) -> tuple[Pictures | None, Pictures]:
+    """Those to calibrate on, and those to compare on."""
+    if not calibrate:
+        return None, given(check, prep) if check else drawn(prep)
+    calibrating, others = given(calibrate, prep, CALIBRATED + COMPARED).dealt()
+    return calibrating, given(check, prep, COMPARED) if check else others
+
+
+def _input(pictures: Pictures, prep: Preprocessing, raw: bool) -> Tensor:
+    """As a file takes them."""
+    return torch.from_numpy(np.stack(pictures.pixels)) if raw else as_input(pictures.pixels, prep)
 
 
 def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batch_size: int | None) -> None:
@@ -133,7 +183,26 @@ def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batc
         raise ConfigurationError(f"{destination}: a weights file holds no graph to put {option} into; leave it out")
 
 
-def _about(read: WeightsFile, takes: Mapping[str, Any]) -> dict[str, str]:
+def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: Sequence[str], plain: bool) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+    if precision == "fp32":
+        if calibrate:
+            raise ConfigurationError("pictures to calibrate on are for precision int8, got fp32; leave them out")
+        return
+    if not kind.int8:
+        able = " or ".join(ending for ending, other in KINDS.items() if other.int8)
+        raise ConfigurationError(f"{destination}: a file of kind {kind.name} is in fp32; for int8 take {able}")
+    kind.check_installed(int8=True)
+    if not calibrate:
+        raise ConfigurationError(
+            f"{destination}: int8 needs pictures to calibrate on, such as the network will see; give them as calibrate"
+        )
+    if plain:
+        raise ConfigurationError(f"{destination}: int8 needs batch norm folded; leave plain out")
+
+
+def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Pictures | None) -> dict[str, str]:
     """The metadata, as kinds.py has it."""
     record = read.record
     about = {
@@ -142,10 +211,13 @@ def _about(read: WeightsFile, takes: Mapping[str, Any]) -> dict[str, str]:
         "preprocessing": record.preprocessing.to_dict(),
         "input": takes,
         "output": "logits" if record.classes else "features",
+        "precision": "int8" if calibrated_on else "fp32",
         "provenance": dict(record.provenance),
         "source": read.report.source,
         "version": inceptionnet.__version__,
     }
+    if calibrated_on:
+        about["quantisation"] = {"pictures": len(calibrated_on.pixels), "weight_bits": weight_bits()}
     return {key: json.dumps(value) for key, value in about.items()}
 
 

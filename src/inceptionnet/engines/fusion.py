@@ -178,6 +178,8 @@ def _pool_last(parts: list[nn.Module]) -> list[nn.Module]:
     match parts:
         case [nn.AvgPool2d() as pool, nn.Conv2d() as conv, *rest] if _is_1x1(conv) and conv.bias is not None:
             if conv.out_channels < conv.in_channels:
+                if not pool.count_include_pad or pool.padding in (0, (0, 0)):
+                    return [conv, pool, *rest]  # the mean of x + b is the mean of x, + b
                 bias, conv.bias = conv.bias, None
                 return [conv, pool, ChannelBias(bias), *rest]
     return parts

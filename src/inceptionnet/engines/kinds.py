@@ -7,6 +7,9 @@ classes        names in the order of the logits; none without a classifier
 preprocessing  how a picture becomes input, `Preprocessing.to_dict`
 input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: any number of pictures)
 output         logits or features
+precision      fp32, or int8
+quantisation   of int8 alone: pictures, as many as it is calibrated on, and weight_bits: 8, for processors with VNNI or
+               of ARM; or 7, where an older processor made the file, which then suits all
 provenance     what is known of the weights: data, accuracy, licence …
 source         the file that was exported
 version        of this package
@@ -31,16 +34,39 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.engines.onnx import INPUT, OUTPUT, to_onnx
-from inceptionnet.engines.openvino import RT_INFO, import_openvino, to_openvino
+from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
+from inceptionnet.engines.onnx import INPUT, OUTPUT, import_onnxruntime, to_onnx
+from inceptionnet.engines.openvino import RT_INFO, import_openvino, openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, missing_extra, nearest
 from inceptionnet.weights import load_model, read_record
 
-KEYS = ("network", "classes", "preprocessing", "input", "output", "provenance", "source", "version")
+KEYS = (
+    "network", "classes", "preprocessing", "input", "output", "precision", "quantisation", "provenance", "source",
+    "version",
+)  # fmt: skip
 
 Runner: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """What a file takes → logits, a batch each."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a file is written from."""
+
+    module: nn.Module
+    example: Tensor
+    """An input."""
+    dynamic_batch: bool
+    """For any number of pictures, else for as many as the example has."""
+    metadata: Mapping[str, str]
+    calibration: Tensor | None = None
+    """For int8: inputs that it is calibrated on."""
+
+    @property
+    def at_once(self) -> int:
+        """The number of pictures to calibrate on in one go."""
+        return 1 if self.dynamic_batch else len(self.example)
 
 
 @dataclass(frozen=True)
@@ -48,17 +74,26 @@ class Kind:
     """One kind of file."""
 
     name: str
-    write: Callable[[nn.Module, Tensor, bool, Mapping[str, str], Path], None] | None
-    """(module, example, dynamic_batch, metadata, path); None: `save_weights` does it."""
+    write: Callable[[Graph, Path], None] | None
+    """None: `save_weights` does it."""
     run: Callable[[Path], Runner]
     metadata: Callable[[Path], Mapping[str, Any]]
     needs: tuple[str, ...] = ()
     extra: str = ""
+    int8: tuple[str, ...] = ()
+    """What int8 needs; nothing: this kind has none."""
 
-    def check_installed(self) -> None:
+    def check_installed(self, *, int8: bool = False) -> None:
         """Raises: MissingExtraError where a package that it needs is not installed."""
-        if not all(map(find_spec, self.needs)):
-            raise missing_extra(" and ".join(self.needs), self.extra, f"a file of kind {self.name}")
+        if missing := [package for package in self.needs + self.int8 * int8 if not _installed(package)]:
+            raise missing_extra(" and ".join(missing), self.extra, f"a file of kind {self.name}")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # imported, by what is no import
+        return False
 
 
 def kind_of(path: Path) -> Kind:
@@ -93,17 +128,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return {key: found[key] for key in KEYS if key in found}
 
 
-def _write_onnx(module: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping[str, str], path: Path) -> None:
+def _write_onnx(graph: Graph, path: Path) -> None:
     import onnx
 
-    model = to_onnx(module, example, dynamic_batch=dynamic, metadata=metadata)
+    model = to_onnx(graph.module, graph.example, dynamic_batch=graph.dynamic_batch, metadata=graph.metadata)
+    if graph.calibration is not None:
+        model = quantised_onnx(model, graph.calibration, at_once=graph.at_once)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
 
 def _run_onnx(path: Path) -> Runner:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -116,8 +152,10 @@ def _onnx_metadata(path: Path) -> dict[str, Any]:
     return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props if entry.key in KEYS}
 
 
-def _write_openvino(module: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping[str, str], path: Path) -> None:
-    model = to_openvino(module, example, dynamic_batch=dynamic, metadata=metadata)
+def _write_openvino(graph: Graph, path: Path) -> None:
+    model = to_openvino(graph.module, graph.example, dynamic_batch=graph.dynamic_batch, metadata=graph.metadata)
+    if graph.calibration is not None:
+        model = quantised_openvino(model, graph.calibration, at_once=graph.at_once)
     try:
         import_openvino().save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
@@ -126,7 +164,7 @@ def _write_openvino(module: nn.Module, example: Tensor, dynamic: bool, metadata:
 
 def _run_openvino(path: Path) -> Runner:
     # In float32 as it is stored; a processor that has bfloat16 takes that, if not told otherwise.
-    compiled = import_openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: compiled(x)[OUTPUT]
 
 
@@ -136,12 +174,12 @@ def _openvino_metadata(path: Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in entries.items() if key in KEYS}
 
 
-def _write_program(module: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping[str, str], path: Path) -> None:
-    program = to_program(module, example, dynamic_batch=dynamic)
+def _write_program(graph: Graph, path: Path) -> None:
+    program = to_program(graph.module, graph.example, dynamic_batch=graph.dynamic_batch)
     # By way of memory: torch's own writer takes the process down with it where the disk is full.
     held = io.BytesIO()
     with quietly():
-        torch.export.save(program, held, extra_files=dict(metadata))
+        torch.export.save(program, held, extra_files=dict(graph.metadata))
     path.write_bytes(held.getbuffer())
 
 
@@ -181,6 +219,7 @@ def _weights_metadata(path: Path) -> dict[str, Any]:
         "preprocessing": record.preprocessing.to_dict(),
         "input": input_of(raw=False, batch=None),
         "output": "logits" if record.classes else "features",
+        "precision": "fp32",
         "provenance": dict(record.provenance),
     }
 
@@ -192,9 +231,11 @@ def input_of(*, raw: bool, batch: int | None) -> dict[str, Any]:
 
 
 KINDS = {
-    ".onnx": Kind("ONNX", _write_onnx, _run_onnx, _onnx_metadata, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    ".onnx": Kind(
+        "ONNX", _write_onnx, _run_onnx, _onnx_metadata, ("onnx", "onnxscript", "onnxruntime"), "onnx", ("onnxruntime",)
+    ),
     ".pt2": Kind("torch.export", _write_program, _run_program, _program_metadata),
     ".safetensors": Kind("inceptionnet", None, _run_weights, _weights_metadata),
-    ".xml": Kind("OpenVINO", _write_openvino, _run_openvino, _openvino_metadata, ("openvino",), "openvino"),
+    ".xml": Kind("OpenVINO", _write_openvino, _run_openvino, _openvino_metadata, ("openvino",), "openvino", ("nncf",)),
 }
 """By the ending of a file's name."""

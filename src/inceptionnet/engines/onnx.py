@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +19,22 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "pictures", "logits"
 """The names of the one input and the one output, in ONNX and OpenVINO alike."""
+
+
+def import_onnxruntime(module: str = "onnxruntime") -> ModuleType:
+    """The package onnxruntime, or a module of it, without its telemetry.
+
+    Else importing it writes an identifier and a database of events into the home folder and reports to its makers. What
+    the variable says already is left as it is.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return import_module(module)
+    except ImportError:
+        raise missing_extra("onnxruntime", "onnx", "ONNX Runtime") from None
 
 
 def to_onnx(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -32,13 +35,54 @@ def import_openvino() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    hide = "openvino" not in sys.modules and _TELEMETRY not in sys.modules
+    with _without_telemetry("openvino"):
+        try:
+            return import_module("openvino")
+        except ImportError:
+            raise missing_extra("openvino", "openvino", "OpenVINO") from None
+
+
+@cache
+def openvino_core() -> openvino.Core:
+    """The one OpenVINO core of this process, which compiles all models and never goes.
+
+    Each core's CPU plugin puts up a stack of its own for signal handlers and, when it goes, puts back the one that it
+    found. Of two that do not go in reverse order the second puts back one that is no more, and the next signal with
+    a handler there, such as SIGCHLD when a process that reads pictures ends, kills this process (seen in 2026.4.1).
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+    """
+    core: openvino.Core = import_openvino().Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # the plugin is there from now on
+    return core
+
+
+def import_nncf() -> ModuleType:
+    """The package nncf, which quantises OpenVINO models, without its telemetry; every other logger stays as it was.
+
+    Raises:
+        MissingExtraError: it or openvino is not installed.
+    """
+    openvino_core()  # before NNCF makes some of its own
+    kind = logging.getLoggerClass()
+    with _without_telemetry("nncf"):
+        try:
+            return import_module("nncf")
+        except ImportError:
+            raise missing_extra("nncf", "openvino", "int8 by OpenVINO") from None
+        finally:
+            logging.setLoggerClass(kind)  # it sets its own, for all loggers made from then on
+
+
+@contextmanager
+def _without_telemetry(package: str) -> Iterator[None]:
+    """For the first import of a package: openvino_telemetry is then not there for it."""
+    hide = package not in sys.modules and _TELEMETRY not in sys.modules
     if hide:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
     try:
-        return import_module("openvino")
-    except ImportError:
-        raise missing_extra("openvino", "openvino", "OpenVINO") from None
+        yield
     finally:
         if hide:
             del sys.modules[_TELEMETRY]

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 # They name each package that is not installed, and tell people to change torch's own code.
-_TALKATIVE = ("torch.onnx._internal.exporter._registration", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+# ONNX Runtime's quantisation speaks through the root.
+_TALKATIVE = (
+    "", "torch.onnx._internal.exporter._registration", "torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf",
+)  # fmt: skip
 
 
 def to_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True) -> ExportedProgram:

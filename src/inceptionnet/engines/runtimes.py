@@ -9,21 +9,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.onnx import INPUT, to_onnx
-from inceptionnet.engines.openvino import import_openvino, to_openvino
+from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
+from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
+from inceptionnet.engines.openvino import openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, missing_extra
+from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError
 from inceptionnet.model import InceptionNet
 
 Run = Callable[[Tensor], Tensor]
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+"""Of the numbers that come in and go out, by precision."""
+LACKS = {"bf16": ("onnxruntime",), "int8": ("eager", "channels_last", "fused", "compile")}
+"""Engines that do not compute in a precision."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an engine is built for.
+
+    Shapes: example (N, C, H, W), N the usual number of pictures; calibration (M, C, H, W), for int8 alone.
+    """
+
+    example: Tensor
+    precision: str
+    threads: int
+    calibration: Tensor | None = None
 
 
 class Engine:
@@ -32,18 +50,21 @@ class Engine:
     Shapes: float (N, C, H, W) in [-1, 1], any N, C to W as it was built for → float32 (N, classes), on the same device.
     """
 
-    def __init__(self, name: str, run: Run, example: Tensor, precision: str, threads: int, package: str) -> None:
-        self.name, self.precision = name, precision
-        self._run, self._shape, self._device, self._threads = run, example.shape[1:], example.device, threads
+    def __init__(self, name: str, run: Run, target: Target, package: str) -> None:
+        example = target.example
+        self.name, self.precision = name, target.precision
+        self._run, self._shape, self._device, self._threads = run, example.shape[1:], example.device, target.threads
         self.about: dict[str, Any] = {
             "engine": name,
-            "precision": precision,
+            "precision": target.precision,
             "library": f"{package} {version_of(package)}",
             "device": str(example.device),
-            "threads": threads,
+            "threads": target.threads,
             "batch_size": len(example),
             "shape": list(self._shape),
         }
+        if target.calibration is not None:
+            self.about["calibrated_on"] = len(target.calibration)
 
     def __repr__(self) -> str:
         return f"Engine({self.name}, {self.precision}, {tuple(self._shape)} on {self._device})"
@@ -71,16 +92,19 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def build_engine(name: str, model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    """The engine of that name for inputs such as `example`, made from a model in evaluation mode on its device.
+def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
+    """The engine of that name, made from a model in evaluation mode on the device of the target's example.
 
     Raises:
-        ConfigurationError: it cannot run here, with the reason.
+        ConfigurationError: it does not compute in that precision, or cannot run here, with the reason.
         MissingExtraError: it needs a package that is not installed.
     """
+    if name in (lacking := LACKS.get(target.precision, ())):
+        able = " or ".join(other for other in BUILDERS if other not in lacking)
+        raise ConfigurationError(f"engine {name} does not compute in {target.precision}; choose {able}")
     try:
-        with torch.inference_mode(False), torch.no_grad(), _threads(threads), _exact(example.device):
-            return BUILDERS[name](model, example, precision, threads)
+        with torch.inference_mode(False), torch.no_grad(), _threads(target.threads), _exact(target.example.device):
+            return BUILDERS[name](model, target)
     except InceptionNetError:
         raise
     except Exception as error:  # compilers and converters raise what they like
@@ -93,73 +117,72 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said[:300]}"
 
 
-def _eager(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    return _torch("eager", _cast(model, precision), example, precision, threads)
+def _eager(model: InceptionNet, target: Target) -> Engine:
+    return _torch("eager", _cast(model, target.precision), target)
 
 
-def _channels_last(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    module = copy.deepcopy(_cast(model, precision)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _torch("channels_last", module, example, precision, threads)
+def _channels_last(model: InceptionNet, target: Target) -> Engine:
+    module = copy.deepcopy(_cast(model, target.precision))
+    return _torch("channels_last", module.to(memory_format=torch.channels_last), target)  # type: ignore[call-overload]
 
 
-def _fused(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    return _torch("fused", _cast(fused(model), precision), example, precision, threads)
+def _fused(model: InceptionNet, target: Target) -> Engine:
+    return _torch("fused", _cast(fused(model), target.precision), target)
 
 
-def _compile(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
+def _compile(model: InceptionNet, target: Target) -> Engine:
     """Compiled once, for just this shape: every other number of pictures is cut and filled up to it."""
-    on_cpu = example.device.type == "cpu"
+    example, precision = target.example, target.precision
     options: dict[str, Any] = {"freezing": True}
-    options |= {"cpp.threads": threads} if on_cpu else {"triton.cudagraphs": True}
-    like = example.to(PRECISIONS[precision], memory_format=torch.channels_last)
+    options |= {"cpp.threads": target.threads} if example.device.type == "cpu" else {"triton.cudagraphs": True}
+    like = example.to(DTYPES[precision], memory_format=torch.channels_last)
     with quietly():
         # A program has code of its own; networks that share a class's code would count as recompilations of one.
         program = to_program(_cast(fused(model), precision), like, dynamic_batch=False).module(check_guards=False)
         run = _in_pieces(torch.compile(program, dynamic=False, options=options), like)
         run(like)
-    return Engine("compile", run, example, precision, threads, "torch")
+    return Engine("compile", run, target, "torch")
 
 
-def _onnxruntime(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    _only_on_cpu("onnxruntime", example)
-    if precision != "fp32":
-        raise ConfigurationError(f"engine onnxruntime computes in fp32, got {precision}; choose openvino or compile")
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError:
-        raise missing_extra("onnxruntime", "onnx", "the engine onnxruntime") from None
+def _onnxruntime(model: InceptionNet, target: Target) -> Engine:
+    _only_on_cpu("onnxruntime", target)
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = target.threads
     options.log_severity_level = 3  # errors
-    written = to_onnx(fused(model), example).SerializeToString()
-    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+    made = to_onnx(fused(model), target.example)
+    if target.calibration is not None:
+        made = quantised_onnx(made, target.calibration)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {INPUT: x.contiguous().numpy()})[0])
 
-    return Engine("onnxruntime", run, example, precision, threads, "onnxruntime")
+    return Engine("onnxruntime", run, target, "onnxruntime")
 
 
-def _openvino(model: InceptionNet, example: Tensor, precision: str, threads: int) -> Engine:
-    _only_on_cpu("openvino", example)
-    ov = import_openvino()
-    kind = {"fp32": "f32", "bf16": "bf16"}[precision]
-    # The precision is said: left out, OpenVINO takes bf16 on a CPU that has it.
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": kind}
-    compiled = ov.Core().compile_model(to_openvino(fused(model), example), "CPU", hints)
+def _openvino(model: InceptionNet, target: Target) -> Engine:
+    _only_on_cpu("openvino", target)
+    made = to_openvino(fused(model), target.example)
+    if target.calibration is not None:
+        made = quantised_openvino(made, target.calibration)
+    # The precision is said: left out, OpenVINO takes bf16 on a CPU that has it. What is quantised is in the model.
+    kind = "bf16" if target.precision == "bf16" else "f32"
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": target.threads, "INFERENCE_PRECISION_HINT": kind}
+    compiled = openvino_core().compile_model(made, "CPU", hints)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if got != kind:
-        raise ConfigurationError(f"engine openvino computes in {got} on this CPU, not in {precision}; choose fp32")
+        raise ConfigurationError(f"engine openvino computes in {got} on this CPU, not in {kind}; choose fp32")
 
     def run(x: Tensor) -> Tensor:
         return torch.from_numpy(compiled(x.contiguous().numpy())[0])
 
-    return Engine("openvino", run, example, precision, threads, "openvino")
+    return Engine("openvino", run, target, "openvino")
 
 
-Builder = Callable[[InceptionNet, Tensor, str, int], Engine]
+Builder = Callable[[InceptionNet, Target], Engine]
 BUILDERS: dict[str, Builder] = {
     "eager": _eager,
     "channels_last": _channels_last,
@@ -168,25 +191,25 @@ BUILDERS: dict[str, Builder] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""By name: (model, example, precision, threads) → engine."""
+"""By name."""
 
 
-def _torch(name: str, module: nn.Module, example: Tensor, precision: str, threads: int) -> Engine:
-    dtype = PRECISIONS[precision]
+def _torch(name: str, module: nn.Module, target: Target) -> Engine:
+    dtype = DTYPES[target.precision]
     layout = torch.contiguous_format if name == "eager" else torch.channels_last
 
     def run(x: Tensor) -> Tensor:
         y: Tensor = module(x.to(dtype, memory_format=layout))
         return y
 
-    return Engine(name, run, example, precision, threads, "torch")
+    return Engine(name, run, target, "torch")
 
 
 def _cast(module: nn.Module, precision: str) -> nn.Module:
     """The module in that precision; batch norm stays in float32, as torch's mixed precision has it."""
     if precision == "fp32":
         return module
-    module = copy.deepcopy(module).to(PRECISIONS[precision])
+    module = copy.deepcopy(module).to(DTYPES[precision])
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
             part.float()
@@ -208,9 +231,9 @@ def _in_pieces(run: Run, like: Tensor) -> Run:
     return pieces
 
 
-def _only_on_cpu(name: str, example: Tensor) -> None:
-    if example.device.type != "cpu":
-        raise ConfigurationError(f"engine {name} runs on the CPU, got {example.device}; choose compile, or device cpu")
+def _only_on_cpu(name: str, target: Target) -> None:
+    if (device := target.example.device).type != "cpu":
+        raise ConfigurationError(f"engine {name} runs on the CPU, got {device}; choose compile, or device cpu")
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def speeds(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     panels = figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (name, group) in zip(panels, groups.items(), strict=True):
         slowest_first = sorted(group, key=lambda row: row["pictures_per_s"])
-        bars = axes.barh([row["engine"] for row in slowest_first], [row["pictures_per_s"] for row in slowest_first])
+        several = len({row["precision"] for row in group}) > 1
+        names = [f"{row['engine']} {row['precision']}" if several else row["engine"] for row in slowest_first]
+        bars = axes.barh(names, [row["pictures_per_s"] for row in slowest_first])
         for bar in bars:
             bar.set_color(HELD_OUT if bar is bars[-1] else RAW)
         labels = [f"{row['pictures_per_s']:,.1f}/s, {row['latency_ms']:,.1f} ms" for row in slowest_first]

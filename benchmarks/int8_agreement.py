@@ -1,0 +1,107 @@
+"""What 8 bits keep of a trained network: python benchmarks/int8_agreement.py RUN DATA [PICTURES]
+
+Calibrated on pictures of the train split (128, or as many as said), compared on all of the held-out one, in this
+package's way and in others: share of equal first classes, with its 95 % interval, explained variance of the logits, and
+top-1 beside the network's own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inceptionnet.data.decode import decode
+from inceptionnet.data.preprocess import centre_crop
+from inceptionnet.data.sources import open_source
+from inceptionnet.engines import int8
+from inceptionnet.engines.agreement import agreement, as_input, spread
+from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
+from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
+from inceptionnet.engines.openvino import import_nncf, openvino_core, to_openvino
+from inceptionnet.train.run import weights_of
+from inceptionnet.weights import read_weights
+
+AT_ONCE = 64
+
+
+def main(run: str, data: str, count: int = CALIBRATED) -> None:
+    read = read_weights(weights_of(run))
+    model, prep = read.model().eval(), read.record.preprocessing
+    source = open_source(data, seed=read.record.provenance.get("seed", 0), evaluating=True)
+
+    def loaded(name: str, most: int) -> tuple[Tensor, Tensor]:
+        _, split = source.pick(name, own=True)
+        split = split.take(spread(len(split), most))
+        pixels = [centre_crop(decode(split.read(i), channels=prep.channels, name=""), prep) for i in range(len(split))]
+        return as_input(pixels, prep), torch.from_numpy(np.asarray(split.labels))
+
+    calibration, _ = loaded("train", count)
+    pictures, labels = loaded("auto", 10**6)
+    plain = fused(model)
+    made = to_openvino(plain, pictures[:2])
+
+    def by_openvino(quantised) -> Tensor:
+        compiled = openvino_core().compile_model(quantised, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return torch.cat([torch.from_numpy(compiled(part.numpy())[0].copy()) for part in pictures.split(AT_ONCE)])
+
+    def by_onnxruntime(quantised) -> Tensor:
+        session = import_onnxruntime().InferenceSession(quantised.SerializeToString())
+        return torch.cat(
+            [torch.from_numpy(session.run(None, {INPUT: part.numpy()})[0]) for part in pictures.split(AT_ONCE)]
+        )
+
+    def by_default() -> Tensor:
+        nncf = import_nncf()
+        batches = [picture[None].numpy() for picture in calibration]
+        return by_openvino(nncf.quantize(made, nncf.Dataset(batches), subset_size=len(batches)))
+
+    def in_7_bits(quantise, model_, by) -> Tensor:
+        own, int8.weight_bits = int8.weight_bits, lambda: 7
+        try:
+            return by(quantise(model_, calibration))
+        finally:
+            int8.weight_bits = own
+
+    with torch.inference_mode():
+        want = torch.cat([model(part) for part in pictures.split(AT_ONCE)])
+    print(
+        f"{run}: {read.record.configuration.name}, {len(calibration)} pictures to calibrate, {len(labels)} to compare"
+    )
+    print(f"  {'fp32':30} top-1 {accuracy(want, labels):.1%}")
+    written = to_onnx(plain, pictures[:2])
+    ways = {
+        "ONNX Runtime": lambda: by_onnxruntime(quantised_onnx(written, calibration)),
+        "ONNX Runtime, 7-bit weights": lambda: in_7_bits(quantised_onnx, written, by_onnxruntime),
+        "OpenVINO": lambda: by_openvino(quantised_openvino(made, calibration)),
+        "OpenVINO, 7-bit weights": lambda: in_7_bits(quantised_openvino, made, by_openvino),
+        "OpenVINO, NNCF's defaults": by_default,
+    }
+    for name, way in ways.items():
+        got = way()
+        found = agreement(want, got, classes=True, batch_sizes=())
+        low, high = interval(found.top1, len(labels))
+        print(
+            f"  {name:30} top-1 {accuracy(got, labels):.1%}, same class {found.top1:.1%} ({low:.1%} to {high:.1%}), "
+            f"explained {found.explained:.4f}",
+            flush=True,
+        )
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def interval(share: float, number: int) -> tuple[float, float]:
+    """Wilson's, 95 %."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
+    half = (z2 * (share * (1 - share) / number + z2 / (4 * number**2))) ** 0.5 / (1 + z2 / number)
+    return middle - half, middle + half
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3], *map(int, sys.argv[3:]))

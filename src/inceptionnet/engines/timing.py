@@ -1,0 +1,71 @@
+"""Time taken by engines: in turn, so that whatever else the machine does meets them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from inceptionnet.engines.runtimes import Engine
+
+ROUNDS, LEAST_ROUNDS = 20, 3
+ENOUGH_S, MOST_S = 5.0, 20.0
+"""No round of a trial begins later than that, after the least number of rounds, or after the first."""
+SLOW = 3.0
+"""Times the fastest: an engine that takes longer in the first round of a trial is in no second one."""
+
+
+def take_turns(engines: Sequence[Engine], x: Tensor, rounds: int) -> list[list[float]]:
+    """Times of a batch in ms, for each engine one in each round.
+
+    A turn is two calls, of which the second counts: for a while after the first one the threads of the engine before
+    still look for work, and the weights have to come back into the caches.
+    """
+    times: list[list[float]] = [[] for _ in engines]
+    for _ in range(rounds):
+        for engine, own in zip(engines, times, strict=True):
+            timed(engine, x)
+            own.append(timed(engine, x))
+    return times
+
+
+def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """Median time of a batch in ms, by engine: turns as of `take_turns`, until it is clear enough who is the fastest.
+
+    In the first turn, which decides who goes on, the better one of the two calls counts.
+    """
+    times: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    began = clock()
+    for turn in range(ROUNDS):
+        for engine in engines:
+            first, second = (timed(engine, x, clock) for _ in range(2))
+            times[engine.name].append(second if turn else min(first, second))
+        if not turn:
+            limit = SLOW * min(ms for (ms,) in times.values())
+            engines = [engine for engine in engines if times[engine.name][0] <= limit]
+        took = clock() - began
+        if took > MOST_S or (took > ENOUGH_S and turn + 1 >= LEAST_ROUNDS):
+            break
+    return {name: round(median(taken), 4) for name, taken in times.items()}
+
+
+def timed(engine: Engine, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of one batch in ms."""
+    start = clock()
+    engine(x)
+    finish(x.device)
+    return (clock() - start) * 1000
+
+
+def noise(count: int, channels: int, size_px: int) -> Tensor:
+    """Noise, always the same. Shapes: → (count, channels, size_px, size_px) in [-1, 1]."""
+    return torch.rand(count, channels, size_px, size_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
