@@ -259,7 +259,8 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a.onnx: int8 needs pictures to calibrate on, such as the network will see"),
+        ((), "precision int8 needs pictures to calibrate on, such as the network will see"),
+        (("--precision", "bf16"), "a.onnx: a file is in fp32 or int8, got bf16; choose one"),
         (("--calibrate", "empty"), "empty: expected pictures ("),
         (("--calibrate", "nowhere"), "nowhere: expected"),
         (("--calibrate", "empty", "--precision", "int4"), "unknown precision 'int4': did you mean int8?"),

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 import inceptionnet
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.agreement import Agreement, Pictures, as_input, compare, drawn, given, spoilt
+from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
-from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.errors import ConfigurationError
 from inceptionnet.files import PART, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
@@ -184,20 +185,15 @@ def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batc
 
 
 def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: Sequence[str], plain: bool) -> None:
+    check_precision(precision, bool(calibrate))
     if precision not in PRECISIONS:
-        raise ConfigurationError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+        raise ConfigurationError(f"{destination}: a file is in {' or '.join(PRECISIONS)}, got {precision}; choose one")
     if precision == "fp32":
-        if calibrate:
-            raise ConfigurationError("pictures to calibrate on are for precision int8, got fp32; leave them out")
         return
     if not kind.int8:
         able = " or ".join(ending for ending, other in KINDS.items() if other.int8)
         raise ConfigurationError(f"{destination}: a file of kind {kind.name} is in fp32; for int8 take {able}")
     kind.check_installed(int8=True)
-    if not calibrate:
-        raise ConfigurationError(
-            f"{destination}: int8 needs pictures to calibrate on, such as the network will see; give them as calibrate"
-        )
     if plain:
         raise ConfigurationError(f"{destination}: int8 needs batch norm folded; leave plain out")
 

@@ -67,7 +67,7 @@ def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1
     """An ONNX model in 8 bits, with scales beside the float operators (QDQ); activations unsigned, weights signed.
 
     Args:
-        model: from `to_onnx`; stays as it is, its metadata are not copied.
+        model: from `to_onnx`; stays as it is.
         pictures: as the model takes them, to calibrate on.
         at_once: the number of pictures that the model takes.
 
