@@ -52,7 +52,9 @@ def bench(
     at = pick_device(device)
     count = threads or torch.get_num_threads()
     models = {name: _model(name).to(at).eval() for name in networks}
-    peaks = {one: arithmetic_peak(at, one, count) for one in precisions}
+    kinds = {one: "fp32" if one == "int8" else one for one in precisions}
+    measured_peaks = {kind: arithmetic_peak(at, kind, count) for kind in dict.fromkeys(kinds.values())}
+    peaks = {one: measured_peaks[kind] for one, kind in kinds.items()}
     chosen = [
         (name, one) for one in precisions for name in named or BUILDERS if named or name not in LACKS.get(one, ())
     ]
@@ -67,7 +69,7 @@ def bench(
         from inceptionnet.report.plots import speeds
 
         speeds([row.to_dict() for row in measured], plot, title)
-    peak_gflops = {one: peak / 1e9 for one, peak in peaks.items()}
+    peak_gflops = {kind: peak / 1e9 for kind, peak in measured_peaks.items()}
     if json:
         about = {"device": str(at), "threads": count, "rounds": rounds, "peak_gflops": peak_gflops}
         print_json({**about, "rows": [row.to_dict() for row in rows]})
@@ -121,7 +123,7 @@ def _print(rows: Sequence[Measurement | Skipped], title: str, peak_gflops: Mappi
         right={1, 4, 5, 6, 7, 8, 9, 10},
         title=title,
         note="peak: "
-        + ", ".join(f"{peak:.0f} GFLOP/s ({'fp32' if name == 'int8' else name})" for name, peak in peak_gflops.items())
+        + ", ".join(f"{peak:.0f} GFLOP/s ({kind})" for kind, peak in peak_gflops.items())
         + " in a product of two matrices",
     )  # fmt: skip
     for row in rows:
