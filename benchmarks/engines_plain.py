@@ -6,15 +6,15 @@ sizes, random weights, all in turn in each round, the second of two calls. Pictu
 
 from __future__ import annotations
 
-import statistics
 import sys
 
 import torch
+from input_speed import shown
 
 from inceptionnet import create_model
 from inceptionnet.engines import runtimes
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.timing import take_turns
+from inceptionnet.engines.timing import noise, take_turns
 
 ROUNDS = {1: 12, 16: 4}
 GIVEN = {
@@ -28,9 +28,8 @@ def main(names: list[str]) -> None:
     for name in names:
         torch.manual_seed(0)
         model = create_model(name).eval()
-        size = model.network.input_size
         for batch, rounds in ROUNDS.items():
-            x = torch.randn(batch, 3, size, size)
+            x = noise(batch, 3, model.network.input_size)
             target = runtimes.Target(x, "fp32", torch.get_num_threads())
             engines = {}
             for given, make in GIVEN.items():
@@ -41,8 +40,7 @@ def main(names: list[str]) -> None:
             times = take_turns(list(engines.values()), x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
             for label, found in zip(engines, times, strict=True):
-                speeds = [1000 * batch / ms for ms in found]
-                print(f"  {label:30} {statistics.median(speeds):6.2f} ({min(speeds):.2f}-{max(speeds):.2f})")
+                print(f"  {label:30}", shown([1000 * batch / ms for ms in found], 2))
 
 
 if __name__ == "__main__":

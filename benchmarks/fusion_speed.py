@@ -1,19 +1,19 @@
 """What each rewrite of the fused network gives: python benchmarks/fusion_speed.py [NETWORK…]
 
-Published sizes, random weights, torch eager, all variants in turn in each round; pictures per second of the median
-round and its ratio to the plain network, with the range of the ratios over the rounds.
+Published sizes, random weights, torch eager, all variants in turn in each round, the second of two calls; pictures per
+second and the ratio to the plain network, round by round, median (range).
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 
 import torch
+from input_speed import shown
 
 from inceptionnet import create_model
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.timing import noise, take_turns
 
 NETWORKS = ("inception_v3", "inception_v4.slim", "inception_resnet_v2.slim")
 ROUNDS = {1: 12, 16: 4}
@@ -32,23 +32,14 @@ def main(names: list[str]) -> None:
             "and pools (default)": fused(model),
             "and siblings": fused(model, siblings=True),
         }
-        size = model.network.input_size
         for batch, rounds in ROUNDS.items():
-            x = torch.randn(batch, 3, size, size)
-            times: dict[str, list[float]] = {variant: [] for variant in variants}
+            x = noise(batch, 3, model.network.input_size)
             with torch.inference_mode():
-                for _ in range(rounds + 1):
-                    for variant, module in variants.items():
-                        start = time.perf_counter()
-                        module(x)
-                        times[variant].append(time.perf_counter() - start)
+                times = take_turns(list(variants.values()), x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
-            for variant, found in times.items():
-                ratios = [p / t for p, t in zip(times["plain"][1:], found[1:], strict=True)]
-                print(
-                    f"  {variant:22} {batch / statistics.median(found[1:]):6.2f}/s  {statistics.median(ratios):.2f} "
-                    f"({min(ratios):.2f}-{max(ratios):.2f})"
-                )
+            for variant, found in zip(variants, times, strict=True):
+                ratios = [plain / own for plain, own in zip(times[0], found, strict=True)]
+                print(f"  {variant:22}", shown([1000 * batch / ms for ms in found], 2), " ratio", shown(ratios, 2))
 
 
 if __name__ == "__main__":

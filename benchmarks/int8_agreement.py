@@ -11,13 +11,15 @@ import sys
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import centre_crop
 from inceptionnet.data.sources import open_source
 from inceptionnet.engines import int8
-from inceptionnet.engines.agreement import agreement, as_input, spread
+from inceptionnet.engines.agreement import agreement, spread
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
@@ -37,7 +39,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
         _, split = source.pick(name, own=True)
         split = split.take(spread(len(split), most))
         pixels = [centre_crop(decode(split.read(i), channels=prep.channels, name=""), prep) for i in range(len(split))]
-        return as_input(pixels, prep), torch.from_numpy(np.asarray(split.labels))
+        return as_input(pixels, prep).contiguous(), torch.from_numpy(np.asarray(split.labels))
 
     calibration, _ = loaded("train", count)
     pictures, labels = loaded("auto", 10**6)
@@ -83,7 +85,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
     for name, way in ways.items():
         got = way()
         found = agreement(want, got, classes=True, batch_sizes=())
-        low, high = interval(found.top1, len(labels))
+        low, high = binomtest(round(found.top1 * len(labels)), len(labels)).proportion_ci(method="wilson")
         print(
             f"  {name:30} top-1 {accuracy(got, labels):.1%}, same class {found.top1:.1%} ({low:.1%} to {high:.1%}), "
             f"explained {found.explained:.4f}",
@@ -93,14 +95,6 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
-
-
-def interval(share: float, number: int) -> tuple[float, float]:
-    """Wilson's, 95 %."""
-    z2 = 1.96**2
-    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
-    half = (z2 * (share * (1 - share) / number + z2 / (4 * number**2))) ** 0.5 / (1 + z2 / number)
-    return middle - half, middle + half
 
 
 if __name__ == "__main__":

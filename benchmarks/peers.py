@@ -18,7 +18,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -33,9 +32,8 @@ from torch import Tensor, nn
 
 from inceptionnet import load_model, optimize
 from inceptionnet.engines.runtimes import DTYPES
-from inceptionnet.engines.timing import finish, noise
+from inceptionnet.engines.timing import Run, noise, take_turns
 
-Run = Callable[[], Any]
 NETWORKS = (
     "timm:inception_v3", "timm:inception_v4", "timm:inception_resnet_v2", "torchvision:inception_v3",
     "torchvision:googlenet", "keras:InceptionV3", "keras:InceptionResNetV2",
@@ -76,16 +74,16 @@ class OfTorch:
         module = self.module.to(x.device, dtype)
         last = x.to(dtype, memory_format=torch.channels_last)
         x = x.to(dtype)
-        made: dict[str, Run] = {"eager": lambda: module(x)}
+        made: dict[str, Run] = {"eager": lambda _: module(x)}
         copied = copy.deepcopy(module).to(memory_format=torch.channels_last)
-        made["channels last"] = lambda: copied(last)
+        made["channels last"] = lambda _: copied(last)
         if not given.no_compile:
             torch._dynamo.reset()
             if x.device.type == "cpu":
                 compiled = torch.compile(copied, dynamic=False, options={"freezing": True})
             else:
                 compiled = torch.compile(copied, dynamic=False, mode="max-autotune")
-            made["compile"] = lambda: compiled(last)
+            made["compile"] = lambda _: compiled(last)
         return made
 
 
@@ -103,9 +101,9 @@ class OfKeras:
     def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, Run]:
         import tensorflow as tf
 
-        pictures = tf.constant(x.permute(0, 2, 3, 1).numpy())
+        pictures = tf.constant(x.permute(0, 2, 3, 1).cpu().numpy())
         plain, xla = (tf.function(lambda x: self.model(x, training=False), jit_compile=jit) for jit in (False, True))
-        return {"tf.function": lambda: plain(pictures).numpy(), "and XLA": lambda: xla(pictures).numpy()}
+        return {"tf.function": lambda _: plain(pictures).numpy(), "and XLA": lambda _: xla(pictures).numpy()}
 
 
 def of_timm(network: str, folder: Path) -> OfTorch:
@@ -132,24 +130,17 @@ def compare(name: str, peer: Any, batch: int, given: argparse.Namespace) -> None
     engine = optimize(ours, batch_size=batch, precision=given.precision, device=given.device)
     label = f"ours, {engine.name}"
     with torch.inference_mode():
-        runs = peer.runs(x, given) | {label: lambda: engine(x)}
-        logits = {kind: torch.as_tensor(run()).float().cpu() for kind, run in runs.items()}
+        runs = peer.runs(x, given) | {label: engine}
+        logits = {kind: torch.as_tensor(run(x)).float().cpu() for kind, run in runs.items()}
         expected = next(iter(logits.values()))
         for kind, got in logits.items():
             off = float((got - expected).abs().max() / expected.abs().max())
             assert off <= TOLERANCE[given.precision], f"{kind}: {off:.1e}"
-        times: dict[str, list[float]] = {kind: [] for kind in runs}
-        for _ in range(given.rounds if batch < 16 else max(3, given.rounds // 3)):
-            for kind, run in runs.items():
-                run()
-                finish(x.device)
-                start = time.perf_counter()
-                run()
-                finish(x.device)
-                times[kind].append(time.perf_counter() - start)
+        taken = take_turns(list(runs.values()), x, given.rounds if batch < 16 else max(3, given.rounds // 3))
+    times = dict(zip(runs, taken, strict=True))
     print(f"{name} as {ours.configuration.name}, {given.precision}, batch {batch}")
     for kind, found in times.items():
-        print(f"  {kind:20}", shown([batch / seconds for seconds in found], 2))
+        print(f"  {kind:20}", shown([1000 * batch / ms for ms in found], 2))
     fastest = min((kind for kind in times if kind != label), key=lambda kind: statistics.median(times[kind]))
     ratios = [theirs / own for theirs, own in zip(times[fastest], times[label], strict=True)]
     print(f"  ours is {shown(ratios, 2)} times as fast as {fastest}", flush=True)

@@ -7,8 +7,9 @@ python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_
 SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random pictures; in every round each side has its turn, after a
 step to warm up. timm's loop begins with float pictures on the device. Ours is the step of `train`: it begins with uint8
 pictures in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
-and gradient norm. timm and torchvision are installed into a temporary folder and go with it. `--variants` times our
-step alone, with every choice of precision, memory order and torch.compile; compiling takes minutes for each.
+and gradient norm. timm and torchvision are installed into a temporary folder and go with it. `--compile yes` is for
+both, on a GPU timm's with max-autotune; compiling takes minutes for each. `--variants` times our step alone, with every
+choice of precision and memory order.
 """
 
 import argparse
@@ -20,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from inceptionnet import create_model
 from inceptionnet.data.loading import Batch
 from inceptionnet.data.preprocess import CHANGES, Preprocessing
 from inceptionnet.data.splits import Source
+from inceptionnet.devices import cpu_says
 from inceptionnet.train.plan import Job, Plan
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.step import Stepper
@@ -76,7 +77,7 @@ def ours(
     return step
 
 
-def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format) -> Step:
+def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format, compiled: bool) -> Step:
     import timm
 
     model = timm.create_model(name.split(".")[0], num_classes=CLASSES, drop_rate=DROPOUT)
@@ -84,6 +85,8 @@ def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format) ->
     if counts[0] != counts[1]:
         raise SystemExit(f"{name}: {counts[1]:,} parameters, timm's of this name {counts[0]:,}; leave it out")
     model = model.train().to(given.device, memory_format=memory)
+    if compiled:
+        model.compile(mode="max-autotune" if given.device == "cuda" else "default")
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
     x = torch.rand(given.batch, 3, given.size, given.size).mul_(2).sub_(1).to(given.device, memory_format=memory)
     labels = torch.randint(CLASSES, (given.batch,), device=given.device)
@@ -118,15 +121,22 @@ def in_turns(sides: dict[str, Step], given: argparse.Namespace) -> dict[str, lis
 
 
 def compare(name: str, given: argparse.Namespace) -> None:
-    sides = {"inceptionnet": ours(name, given, given.precision)}
-    for order, memory in (("default order", torch.contiguous_format), ("channels last", torch.channels_last)):
-        sides[f"timm, {order}"] = theirs(name, given, memory)
+    torch.compiler.reset()  # else the networks before count against the limit of compilations
+    sides = {}
+    for compiled in COMPILE[given.compile]:
+        how = ", compiled" * compiled
+        sides[f"inceptionnet{how}"] = ours(name, given, given.precision, compiled=compiled)
+        for order, memory in (("default order", torch.contiguous_format), ("channels last", torch.channels_last)):
+            sides[f"timm, {order}{how}"] = theirs(name, given, memory, compiled)
     found = in_turns(sides, given)
     for side, speeds in found.items():
-        print(f"  {side:<19} {shown(speeds, 2)}")
-    own = found.pop("inceptionnet")
-    faster = max(found, key=lambda side: statistics.median(found[side]))
-    print(f"  ratio to {faster}: {shown([a / b for a, b in zip(own, found[faster], strict=True)], 3)}")
+        print(f"  {side:<29} {shown(speeds, 2)}")
+    own, faster = (
+        max((side for side in found if side.startswith(whose)), key=lambda side: statistics.median(found[side]))
+        for whose in ("inceptionnet", "timm")
+    )
+    ratios = [a / b for a, b in zip(found[own], found[faster], strict=True)]
+    print(f"  ratio of {own} to {faster}: {shown(ratios, 3)}")
 
 
 def variants(name: str, given: argparse.Namespace) -> None:
@@ -151,11 +161,10 @@ def main() -> None:
     arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     arguments.add_argument("--variants", action="store_true")
-    arguments.add_argument("--compile", choices=COMPILE, default="both")
+    arguments.add_argument("--compile", choices=COMPILE, default="no")
     given = arguments.parse_args()
     torch.manual_seed(0)
-    about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.split(": ")[1] for line in about if line.startswith("model name")), platform.processor())
+    processor = cpu_says("model name") or platform.processor()
     with tempfile.TemporaryDirectory() as folder:
         if not given.variants:
             torchvision_transforms(folder)

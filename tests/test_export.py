@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import inceptionnet
 from inceptionnet import create_model, load_model, read_record, save_weights
+from inceptionnet.cli.export import export as command_of_export
 from inceptionnet.data import Preprocessing
 from inceptionnet.engines import export as exporting
 from inceptionnet.engines.agreement import BATCHES, MOST, Agreement, Pictures, compare, drawn
@@ -515,3 +517,12 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     home = {**os.environ, "HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "CI": ""}
     subprocess.run([sys.executable, "-c", program], env=home, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_and_the_function_have_the_same_defaults() -> None:
+    """They are written twice, since the command line starts without torch."""
+    own, of_command = (inspect.signature(one).parameters for one in (export, command_of_export))
+    shared = own.keys() & of_command.keys()
+    assert {"precision", "tolerance", "least_agreement"} <= shared
+    for name in shared:
+        assert (own[name].default or None) == (of_command[name].default or None), name

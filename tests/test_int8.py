@@ -302,7 +302,7 @@ def test_what_cannot_be_exported(
 def test_what_cannot_be_optimized(options: dict[str, object], message: str) -> None:
     model = create_model("inception_v1.slim", width=0.125, input_size=64, num_classes=7)
     with pytest.raises(ConfigurationError, match=message) as caught:
-        optimize(model, **options)  # type: ignore[arg-type]
+        optimize(model, **options)  # type: ignore[arg-type]  # of any type, as people give them
     assert "\n" not in str(caught.value)
 
 

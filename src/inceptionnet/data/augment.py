@@ -6,6 +6,8 @@ half runs where the batch is: in a worker, colour would take more time than deco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -84,6 +86,11 @@ def normalise(pictures: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
     """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory order."""
     mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
     return pictures.float().sub_(mean).div_(std)
+
+
+def as_input(pixels: Sequence[Pixels], prep: Preprocessing, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Single pictures as the network takes them. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W) on the device."""
+    return normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device), prep)
 
 
 def flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from inceptionnet.data.augment import normalise
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.splits import Split
@@ -114,14 +114,9 @@ def drawn(prep: Preprocessing) -> Pictures:
     return Pictures([cloud(2 + 4 * i) for i in range(DRAWN)], "pictures drawn at random, since none were given")
 
 
-def as_input(pixels: Sequence[Pixels], prep: Preprocessing) -> torch.Tensor:
-    """What the network takes. Shapes: (H, W, C) each → (N, C, H, W)."""
-    return normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), prep).contiguous()
-
-
 def to_calibrate(paths: Sequence[str], prep: Preprocessing) -> torch.Tensor:
     """The pictures at `paths`, as many as int8 has use for. Shapes: → (N, C, H, W). Raises: as `given`."""
-    return as_input(given(paths, prep, CALIBRATED + COMPARED).pixels, prep)
+    return as_input(given(paths, prep, CALIBRATED + COMPARED).pixels, prep).contiguous()
 
 
 def compare(
@@ -142,7 +137,7 @@ def compare(
     wanted, found, sizes = list[torch.Tensor](), list[torch.Tensor](), set[int]()
     number = len(pictures.pixels)
     for batch, count in _batches(pictures.pixels, batch_size):
-        x = as_input(batch, prep)
+        x = as_input(batch, prep).contiguous()
         with torch.inference_mode():
             want = model(x).float()
         got = torch.from_numpy(np.asarray(run(np.stack(batch) if raw else x.numpy())))

@@ -90,12 +90,11 @@ def optimize(
     if not isinstance(model, InceptionNet):
         file = read_weights(model)
         model, size_px = file.model(), size_px or file.record.preprocessing.size_px
-    pictures = None if calibrate is None else _pictures(calibrate, file, size_px)
+    pictures = None if calibrate is None else _to_calibrate(calibrate, file, size_px)
     with torch.inference_mode(False), torch.no_grad():
         plain = copy.deepcopy(model).to(at, torch.float32).eval().requires_grad_(False)
         example = noise(batch_size, plain.configuration.in_channels, size_px or plain.network.input_size).to(at)
-    target = Target(example, precision, threads or torch.get_num_threads())
-    few = example[:CHECKED]
+    few, calibration = example[:CHECKED], None
     if pictures is not None:
         if pictures.shape[1:] != example.shape[1:]:
             raise ConfigurationError(
@@ -103,7 +102,7 @@ def optimize(
                 f"will take them, got {tuple(pictures.shape)}; size_px says another size"
             )
         calibration, few = (torch.stack(part).to(at) for part in dealt(list(pictures)))
-        target = replace(target, calibration=calibration)
+    target = Target(example, precision, threads or torch.get_num_threads(), calibration)
     trial = _Trial(plain, target, few, least_agreement)
     if engine == AUTO:
         return trial.best(fresh)
@@ -130,7 +129,7 @@ def check_precision(name: str, calibrated: bool) -> None:
         )
 
 
-def _pictures(
+def _to_calibrate(
     calibrate: Tensor | str | Path | Sequence[str | Path], file: WeightsFile | None, size: int | None
 ) -> Tensor:
     """What int8 is calibrated and compared on, as the network takes it."""

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import EISDIR
 from math import isfinite
 from os import strerror
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import inceptionnet
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.engines.agreement import Agreement, Pictures, as_input, compare, drawn, given, spoilt
+from inceptionnet.engines.agreement import Agreement, Pictures, compare, drawn, given, spoilt
 from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, weight_bits
@@ -124,7 +125,7 @@ def export(
     with _beside(destination) as folder:
         read = read_weights(source)
         prep = read.record.preprocessing
-        calibrated_on, pictures = _pictures(prep, calibrate, check)
+        calibrated_on, pictures = _calibrated_and_compared(prep, calibrate, check)
         model = read.model(aux=False).eval()
         made = folder / destination.name
         log.info("%s: converting %s", destination, read.record.configuration.name)
@@ -133,14 +134,10 @@ def export(
                 record = read.record
                 save_weights(model, made, classes=record.classes, preprocessing=prep, provenance=record.provenance)
             else:
-                module = model if plain else fused(model, channels_last=False)
-                about = _about(read, input_of(raw=with_preprocessing, batch=batch_size), calibrated_on)
-                module, example = _with_example(module, prep, with_preprocessing, batch_size or 2)
-                graph = Graph(module, example, batch_size is None, about)
                 if calibrated_on:
                     log.info("%s: calibrating on %s", destination, calibrated_on)
-                    graph = replace(graph, calibration=_input(calibrated_on, prep, with_preprocessing))
-                kind.write(graph, made)
+                module = model if plain else fused(model, channels_last=False)
+                kind.write(_graph(module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size), made)
         log.info("%s: comparing on %s", destination, pictures)
         agreement = compare(model, kind.run(made), pictures, prep, raw=with_preprocessing, batch_size=batch_size)
         metadata = read_metadata(made)
@@ -162,17 +159,14 @@ def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
     return "" if fine else spoilt("the network", found, least)
 
 
-def _pictures(prep: Preprocessing, calibrate: Sequence[str], check: Sequence[str]) -> tuple[Pictures | None, Pictures]:
+def _calibrated_and_compared(
+    prep: Preprocessing, calibrate: Sequence[str], check: Sequence[str]
+) -> tuple[Pictures | None, Pictures]:
     """Those to calibrate on, and those to compare on."""
     if not calibrate:
         return None, given(check, prep) if check else drawn(prep)
     calibrating, others = given(calibrate, prep, CALIBRATED + COMPARED).dealt()
     return calibrating, given(check, prep, COMPARED) if check else others
-
-
-def _input(pictures: Pictures, prep: Preprocessing, raw: bool) -> Tensor:
-    """As a file takes them."""
-    return torch.from_numpy(np.stack(pictures.pixels)) if raw else as_input(pictures.pixels, prep)
 
 
 def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batch_size: int | None) -> None:
@@ -198,6 +192,23 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
         raise ConfigurationError(f"{destination}: int8 needs batch norm folded; leave plain out")
 
 
+def _graph(
+    module: nn.Module, read: WeightsFile, calibrated_on: Pictures | None, *, raw: bool, batch_size: int | None
+) -> Graph:
+    """What the file is written from; `raw`: from pixels on."""
+    prep, calibration = read.record.preprocessing, None
+    about = _about(read, input_of(raw=raw, batch=batch_size), calibrated_on)
+    if raw:
+        module = FromPixels(module, prep).eval()
+        example = torch.zeros(batch_size or 2, prep.size_px, prep.size_px, prep.channels, dtype=torch.uint8)
+    else:
+        example = torch.zeros(batch_size or 2, prep.channels, prep.size_px, prep.size_px)
+    if calibrated_on:
+        pixels = calibrated_on.pixels
+        calibration = torch.from_numpy(np.stack(pixels)) if raw else as_input(pixels, prep).contiguous()
+    return Graph(module, example, batch_size is None, about, calibration)
+
+
 def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Pictures | None) -> dict[str, str]:
     """The metadata, as kinds.py has it."""
     record = read.record
@@ -215,14 +226,6 @@ def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Pictures 
     if calibrated_on:
         about["quantisation"] = {"pictures": len(calibrated_on.pixels), "weight_bits": weight_bits()}
     return {key: json.dumps(value) for key, value in about.items()}
-
-
-def _with_example(module: nn.Module, prep: Preprocessing, raw: bool, batch: int) -> tuple[nn.Module, Tensor]:
-    """The module to convert, and an input of it."""
-    if raw:
-        pixels = torch.zeros(batch, prep.size_px, prep.size_px, prep.channels, dtype=torch.uint8)
-        return FromPixels(module, prep).eval(), pixels
-    return module, torch.zeros(batch, prep.channels, prep.size_px, prep.size_px)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1
     quantization = import_onnxruntime("onnxruntime.quantization")
     base: type = quantization.CalibrationDataReader
 
-    class Reader(base):  # type: ignore[misc]
+    class Reader(base):  # type: ignore[misc]  # of a package that need not be installed
         def __init__(self) -> None:
             self.batches = _batches(pictures, at_once)
 

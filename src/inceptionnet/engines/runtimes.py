@@ -123,7 +123,8 @@ def _eager(model: InceptionNet, target: Target) -> Engine:
 
 def _channels_last(model: InceptionNet, target: Target) -> Engine:
     module = copy.deepcopy(_cast(model, target.precision))
-    return _torch("channels_last", module.to(memory_format=torch.channels_last), target)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
+    return _torch("channels_last", module, target)
 
 
 def _fused(model: InceptionNet, target: Target) -> Engine:

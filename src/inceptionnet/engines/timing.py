@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inceptionnet.engines.runtimes import Engine
+
+Run = Callable[[Tensor], Any]
+"""An engine, or anything else that takes a batch."""
 
 ROUNDS, LEAST_ROUNDS = 20, 3
 ENOUGH_S, MOST_S = 5.0, 20.0
@@ -18,7 +22,7 @@ SLOW = 3.0
 """Times the fastest: an engine that takes longer in the first round of a trial is in no second one."""
 
 
-def take_turns(engines: Sequence[Engine], x: Tensor, rounds: int) -> list[list[float]]:
+def take_turns(engines: Sequence[Run], x: Tensor, rounds: int) -> list[list[float]]:
     """Times of a batch in ms, for each engine one in each round.
 
     A turn is two calls, of which the second counts: for a while after the first one the threads of the engine before
@@ -52,7 +56,7 @@ def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = 
     return {name: round(median(taken), 4) for name, taken in times.items()}
 
 
-def timed(engine: Engine, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
+def timed(engine: Run, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
     """Time of one batch in ms."""
     start = clock()
     engine(x)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.data.augment import normalise
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import decode, read_picture
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.sources import EXTENSIONS
@@ -123,9 +122,8 @@ def _classify(
     top: int,
 ) -> list[tuple[tuple[str, float], ...]]:
     """The most probable classes of each of a batch of pictures (H, W, C)."""
-    pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        probabilities = run(normalise(pictures.to(device), prep)).float().softmax(1)
+        probabilities = run(as_input(pixels, prep, device)).float().softmax(1)
     best = probabilities.topk(min(top, len(classes)))
     rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [tuple((classes[i], p) for i, p in zip(indices, values, strict=True)) for indices, values in rows]

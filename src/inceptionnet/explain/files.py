@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.data.augment import normalise
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
 from inceptionnet.evaluate.evaluation import matched_labels
@@ -149,7 +148,7 @@ def _heat(
     target: int | None,
 ) -> list[tuple[Tensor, int, Tensor]]:
     """For each of a batch of pictures (H, W, C) the probabilities, the class explained and its heat map (H, W)."""
-    x = normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device), prep)
+    x = as_input(pixels, prep, model.device)
     model.eval()
     with torch.inference_mode():
         probabilities = model(x).float().softmax(1).cpu()

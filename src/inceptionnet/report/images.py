@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from inceptionnet.data.augment import normalise
+from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import MissingExtraError, PictureError
@@ -86,7 +86,8 @@ def _dealt(order: Sequence[int], groups: Sequence[Hashable], later: Sequence[int
 
 def worst(evaluation: Evaluation) -> list[int]:
     """The mistakes the network was surest of."""
-    return [int(i) for i in evaluation.surest(right=False)[:WORST]]
+    chosen: list[int] = evaluation.surest(right=False)[:WORST].tolist()
+    return chosen
 
 
 def best(evaluation: Evaluation) -> list[int]:
@@ -108,8 +109,7 @@ def examples(
     overlays: list[str | None] = [None] * len(read)
     why = ""
     if read:
-        pictures = torch.from_numpy(np.stack([pixels for _, pixels in read])).permute(0, 3, 1, 2).to(model.device)
-        x = normalise(pictures, prep).to(next(model.parameters()).dtype)
+        x = as_input([pixels for _, pixels in read], prep, model.device).to(next(model.parameters()).dtype)
         try:
             maps = attribute(model, x, torch.from_numpy(evaluation.predicted[[i for i, _ in read]]))
             overlays = [_uri(overlay(pixels, heat)) for (_, pixels), heat in zip(read, maps, strict=True)]
