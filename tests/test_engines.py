@@ -342,6 +342,7 @@ def test_a_damaged_cache_is_no_error(text: str, caplog: pytest.LogCaptureFixture
     key = {"network": "x"}
     remember(key, CHOICE)
     assert recall(key) == CHOICE and CHOICE.why == "fastest of 2: a 1.5 ms, b 2 ms"
+    assert Choice("a", {"a": 1042.36}, {}).why == "fastest of 1: a 1040 ms"
     entry = next(iter(json.loads(cache_file().read_text())["choices"]))
     cache_file().write_bytes(text.replace("KEY", entry).encode("latin-1"))
     assert recall(key) is None
@@ -405,6 +406,14 @@ def test_measuring_by_hand() -> None:
     assert times == {"slow": 3.1, "even": 2.0, "rising": 10.5}
     assert clock.calls[:8] == ["slow", "slow", "even", "even", "rising", "rising", "even", "even"]
     assert clock.calls.count("slow") == 2 and clock.calls.count("even") == 40
+
+
+def test_the_time_goes_to_those_that_might_be_the_fastest() -> None:
+    clock = Clockwork()
+    takes = {"half as fast": 0.02, "nearly as fast": 0.012, "fastest": 0.01}
+    engines = [clock.engine(name, always(seconds)) for name, seconds in takes.items()]
+    assert measured(engines, pictures(1, size=1), lambda: clock.now) == {name: 1000 * s for name, s in takes.items()}
+    assert [clock.calls.count(name) for name in takes] == [2 * timing.LEAST_ROUNDS, 40, 40]
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.01, 20), (0.6, 5), (2.0, 3), (11.0, 1)])

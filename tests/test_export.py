@@ -182,7 +182,8 @@ def in_production(file: Path, pictures: list[Path]) -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("ending", "options"), [(".onnx", ["--with-preprocessing"]), (".xml", ["--with-preprocessing"]), (".pt2", [])]
+    ("ending", "options"),
+    [(".onnx", ["--with-preprocessing"]), (".xml", ["--with-preprocessing"]), (".pt2", ["--dynamic-batch"])],
 )
 def test_the_file_alone_predicts_what_the_network_predicts(
     ending: str, options: list[str], run: Path, colours: Path, tmp_path: Path, command: Command
@@ -340,6 +341,7 @@ def test_a_new_bin_is_never_left_with_an_old_xml(
         ("none/a.onnx", [], "a.onnx: cannot be written: No such file or directory; name another place"),
         ("folder.pt2", [], "folder.pt2: cannot be written: Is a directory; name another place"),
         ("a.safetensors", ["--batch-size", "2"], "holds no graph to put batch_size into; leave it out"),
+        ("a.onnx", ["--batch-size", "2", "--dynamic-batch"], "--batch-size 2 exclude each other; leave one out"),
         ("a.safetensors", ["--with-preprocessing"], "holds no graph to put with_preprocessing into; leave it out"),
         ("a.pt2", ["--check", "empty"], "empty: expected pictures ("),
         ("a.pt2", ["--check", "bad.png"], "expected pictures, got 1 of which none can be read, such as"),

@@ -92,6 +92,10 @@ def _model(name: str) -> InceptionNet:
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
 
+    if name.isdecimal() and not Path(name).exists():
+        raise ConfigurationError(
+            f"{name}: expected a network's name or a weights file; numbers of pictures go with commas: --batch 1,16"
+        )
     return create_model(name) if name in NETWORKS else read_weights(weights_of(name)).model()
 
 

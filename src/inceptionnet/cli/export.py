@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import Calibrate, Json, LeastAgreement, Weights
+from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from inceptionnet.engines.export import Exported
@@ -23,6 +24,8 @@ def export(
                                   "C, H, W), normalised. Cropping and resizing stay outside either way.")] = False,
     batch_size: Annotated[int | None, typer.Option(help="The only number of pictures that the file takes at once; left "
                                                         "out, any number.", min=1)] = None,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number at once, said outright; so it is "
+                                                "without --batch-size too.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="The layers as they were trained: nothing folded, nothing "
                                                         "moved.")] = False,
     precision: Annotated[str, typer.Option(help="fp32; or int8, into .onnx or .xml, with --calibrate.")] = "fp32",
@@ -49,6 +52,8 @@ def export(
     from inceptionnet.engines.export import export
     from inceptionnet.train.run import weights_of
 
+    if dynamic_batch and batch_size is not None:
+        raise ConfigurationError(f"--dynamic-batch and --batch-size {batch_size} exclude each other; leave one out")
     done = export(
         weights_of(weights), destination, with_preprocessing=with_preprocessing, plain=plain, precision=precision,
         calibrate=calibrate or (), batch_size=batch_size, check=check or (), tolerance=tolerance,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import mmap
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -35,7 +38,7 @@ class Measurement:
     ready_s: float
     """From the network in memory to the first logits."""
     memory_mb: float
-    """By which the process's resident memory grew until then (Linux); on CUDA, the device's memory at most."""
+    """By which the process's resident memory has grown then (Linux); on CUDA, the device's at most until then."""
     latency_ms: float
     """Of a batch, median over the rounds."""
     p95_ms: float
@@ -99,7 +102,8 @@ def bench(
         except InceptionNetError as error:
             skipped.append(Skipped(name, engine, precision, batch_size, str(error)))
             continue
-        ready.append((built, time.perf_counter() - start, max(0.0, _memory_mb(x.device) - before)))
+        ready_s = time.perf_counter() - start
+        ready.append((built, ready_s, max(0.0, _memory_mb(x.device, most=True) - before)))
     times = take_turns([built for built, _, _ in ready], x, rounds)
     work = 2 * multiply_adds(analyse(model.network)) * batch_size
     found: list[Measurement | Skipped] = []
@@ -132,10 +136,20 @@ def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float
     return 2 * PEAK_SIDE**3 / fastest
 
 
-def _memory_mb(device: torch.device) -> float:
-    """Of the process, where the system says it in /proc; else nothing, so that no growth is seen."""
+def _memory_mb(device: torch.device, *, most: bool = False) -> float:
+    """Of the process, where the system says it in /proc; else nothing, so that no growth is seen.
+
+    Args:
+        most: on CUDA, what was taken at most since this was called without.
+    """
+    gc.collect()
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        if most:
+            return torch.cuda.max_memory_allocated(device) / 2**20
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20
+    with suppress(AttributeError, OSError, TypeError):  # of glibc alone: what is free goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE / 2**20

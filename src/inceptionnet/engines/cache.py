@@ -42,9 +42,9 @@ class Choice:
 
     @property
     def why(self) -> str:
-        """The times in words, the best first."""
+        """The times in words, to three digits, the best first."""
         order = sorted(self.latency_ms.items(), key=lambda item: item[1])
-        return f"fastest of {len(order)}: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in order)
+        return f"fastest of {len(order)}: " + ", ".join(f"{name} {float(f'{ms:.3g}'):g} ms" for name, ms in order)
 
 
 def cache_file() -> Path:

@@ -18,8 +18,10 @@ Run = Callable[[Tensor], Any]
 ROUNDS, LEAST_ROUNDS = 20, 3
 ENOUGH_S, MOST_S = 5.0, 20.0
 """No round of a trial begins later than that, after the least number of rounds, or after the first."""
-SLOW = 3.0
-"""Times the fastest: an engine that takes longer in the first round of a trial is in no second one."""
+SLOW, NEAR = 3.0, 1.25
+"""Times the fastest: an engine that takes longer is left out after the first round of a trial, or after the least
+number of rounds, so that the time left goes to those that might be the fastest.
+"""
 
 
 def take_turns(engines: Sequence[Run], x: Tensor, rounds: int) -> list[list[float]]:
@@ -42,16 +44,17 @@ def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = 
     In the first turn, which decides who goes on, the better one of the two calls counts.
     """
     times: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    limits = {1: SLOW, LEAST_ROUNDS: NEAR}
     began = clock()
-    for turn in range(ROUNDS):
+    for turn in range(1, ROUNDS + 1):
         for engine in engines:
             first, second = (timed(engine, x, clock) for _ in range(2))
-            times[engine.name].append(second if turn else min(first, second))
-        if not turn:
-            limit = SLOW * min(ms for (ms,) in times.values())
-            engines = [engine for engine in engines if times[engine.name][0] <= limit]
+            times[engine.name].append(second if turn > 1 else min(first, second))
+        if turn in limits:
+            limit = limits[turn] * min(median(taken) for taken in times.values())
+            engines = [engine for engine in engines if median(times[engine.name]) <= limit]
         took = clock() - began
-        if took > MOST_S or (took > ENOUGH_S and turn + 1 >= LEAST_ROUNDS):
+        if took > MOST_S or (took > ENOUGH_S and turn >= LEAST_ROUNDS):
             break
     return {name: round(median(taken), 4) for name, taken in times.items()}
 
