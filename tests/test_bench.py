@@ -16,7 +16,7 @@ from inceptionnet import create_model
 from inceptionnet.engines import runtimes
 from inceptionnet.engines.bench import Measurement, Skipped, arithmetic_peak, bench
 from inceptionnet.engines.runtimes import Engine, Target
-from inceptionnet.engines.timing import take_turns
+from inceptionnet.engines.timing import REST_S, take_turns
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model import InceptionNet
 
@@ -60,8 +60,10 @@ def test_figures_of_engines_of_known_speed(model: InceptionNet) -> None:
     assert "for a reason" in refused.reason
 
 
-def test_engines_take_turns(model: InceptionNet) -> None:
-    order: list[str] = []
+def test_engines_take_turns(model: InceptionNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls each, after a rest in which the threads of the one before stop looking for work."""
+    order, rests = list[str](), list[tuple[int, float]]()
+    monkeypatch.setattr(time, "sleep", lambda seconds: rests.append((len(order), seconds)))
 
     def noted(name: str) -> Engine:
         def run(x: Tensor) -> Tensor:
@@ -72,6 +74,7 @@ def test_engines_take_turns(model: InceptionNet) -> None:
 
     times = take_turns([noted("a"), noted("b")], torch.zeros(1, 3, 4, 4), 3)
     assert order == ["a", "a", "b", "b"] * 3 and [len(found) for found in times] == [3, 3]
+    assert rests == [(calls, REST_S) for calls in range(0, 12, 2)]
 
 
 def test_the_peak_is_of_this_machine() -> None:

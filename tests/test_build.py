@@ -11,7 +11,7 @@ from torch import nn
 
 from inceptionnet import create_model, list_models
 from inceptionnet.analysis import analyse
-from inceptionnet.build import SamePad
+from inceptionnet.build import SameMaxPool, SamePad
 from inceptionnet.nets import NETWORKS
 
 NARROW = {"width": 0.125, "num_classes": 10}
@@ -25,8 +25,10 @@ def test_tensorflow_same_padding_by_hand() -> None:
     """TensorFlow pads 224 for 7×7/2 with 2 before and 3 after, for 3×3/2 with 0 and 1; 225 for 3×3/2 with 1 and 1."""
     for size, kernel, before, after in ((224, 7, 2, 3), (224, 3, 0, 1), (225, 3, 1, 1), (225, 7, 3, 3), (8, 2, 0, 0)):
         x = torch.randn(1, 2, size, size)
-        expected = F.pad(x, (before, after, before, after), value=-1.0)
-        assert torch.equal(SamePad((kernel, kernel), 2, -1.0)(x), expected)
+        expected = F.pad(x, (before, after, before, after))
+        assert torch.equal(SamePad((kernel, kernel), 2)(x), expected)
+        endless = F.pad(x, (before, after, before, after), value=-torch.inf)
+        assert torch.equal(SameMaxPool((kernel, kernel), 2)(x), F.max_pool2d(endless, kernel, 2))
 
 
 def test_max_pool_does_not_see_its_padding() -> None:

@@ -35,6 +35,7 @@ OF_OTHERS = tuple(
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INCEPTIONNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timing, "REST_S", 0.0)
 
 
 def network(name: str = "inception_v1.slim", size: int = 64, width: float = 0.125, **options: int) -> InceptionNet:

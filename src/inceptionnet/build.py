@@ -66,23 +66,37 @@ class ResidualBlock(nn.Module):
 class SamePad(nn.Module):
     """TensorFlow's "same" padding for a strided window: the odd pixel goes after, not before."""
 
-    def __init__(self, kernel: tuple[int, int], stride: int, value: float) -> None:
+    def __init__(self, kernel: tuple[int, int], stride: int) -> None:
         super().__init__()
-        self.kernel, self.stride, self.value = kernel, stride, value
+        self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H + a few, W + a few)."""
-        top, bottom = self._sides(x.shape[2], self.kernel[0])
-        left, right = self._sides(x.shape[3], self.kernel[1])
-        return F.pad(x, (left, right, top, bottom), value=self.value)
-
-    def _sides(self, length: int, kernel: int) -> tuple[int, int]:
-        total = max((-(-length // self.stride) - 1) * self.stride + kernel - length, 0)
-        return total // 2, total - total // 2
+        top, bottom = _same(x.shape[2], self.kernel[0], self.stride)
+        left, right = _same(x.shape[3], self.kernel[1], self.stride)
+        return F.pad(x, (left, right, top, bottom))
 
     def extra_repr(self) -> str:
         """The window that it pads for."""
-        return f"kernel={self.kernel}, stride={self.stride}, value={self.value}"
+        return f"kernel={self.kernel}, stride={self.stride}"
+
+
+class SameMaxPool(SamePad):
+    """Maximum pooling with that padding, of which nothing is made: what lies outside the picture does not count."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        before = [
+            _same(length, kernel, self.stride)[0] for length, kernel in zip(x.shape[2:], self.kernel, strict=True)
+        ]
+        # Where there is an odd pixel after, the last window reaches over the border by just that.
+        return F.max_pool2d(x, self.kernel, self.stride, before, ceil_mode=True)
+
+
+def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """How much TensorFlow pads a side before and after."""
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
 
 
 def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
@@ -162,12 +176,12 @@ def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
     channels = row.input.channels
     match node:
         case Conv():
-            pad, padding = _padding(node, conventions, 0.0)
+            pad, padding = _padding(node, conventions)
             norm = conventions.batch_norm_eps if node.norm else None
             conv = nn.Conv2d(channels, node.filters, node.kernel, node.stride, padding, bias=norm is None)
             return _sequence(pad=pad, conv=conv, bn=_norm2d(node.filters, norm), relu=_relu(node.relu))
         case SeparableConv():
-            pad, padding = _padding(node, conventions, 0.0)
+            pad, padding = _padding(node, conventions)
             norm = conventions.batch_norm_eps if node.norm else None
             wide = channels * node.multiplier
             depthwise = nn.Conv2d(channels, wide, node.kernel, node.stride, padding, groups=channels, bias=False)
@@ -176,9 +190,10 @@ def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
                 pad=pad, depthwise=depthwise, pointwise=pointwise, bn=_norm2d(node.filters, norm), relu=_relu(True)
             )
         case MaxPool():
-            pad, padding = _padding(node, conventions, -torch.inf)
-            pool: nn.Module = nn.MaxPool2d(node.kernel, node.stride, padding, ceil_mode=node.padding == "ceil")
-            return _sequence(pad=pad, pool=pool) if pad else pool
+            pad, padding = _padding(node, conventions)
+            if pad:
+                return SameMaxPool(pad.kernel, pad.stride)
+            return nn.MaxPool2d(node.kernel, node.stride, padding, ceil_mode=node.padding == "ceil")
         case AvgPool(kernel=kernel, stride=stride):
             # Only at stride 1 or without padding in this family, so "same" is symmetrical.
             around = kernel // 2 if node.padding == "same" else 0
@@ -212,15 +227,13 @@ def _relu(wanted: bool) -> nn.Module | None:
     return nn.ReLU(inplace=True) if wanted else None
 
 
-def _padding(
-    node: Conv | SeparableConv | MaxPool, conventions: Conventions, value: float
-) -> tuple[SamePad | None, tuple[int, int]]:
+def _padding(node: Conv | SeparableConv | MaxPool, conventions: Conventions) -> tuple[SamePad | None, tuple[int, int]]:
     """A module that pads first, if the window's own symmetrical padding cannot do it, and that padding."""
     height, width = pair(node.kernel)
     if node.padding not in ("same", "after"):
         return None, (0, 0)
     if node.stride > 1 and (node.padding == "after" or conventions.same == "tensorflow"):
-        return SamePad((height, width), node.stride, value), (0, 0)
+        return SamePad((height, width), node.stride), (0, 0)
     return None, (height // 2, width // 2)
 
 

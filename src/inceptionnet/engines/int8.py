@@ -98,25 +98,12 @@ def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1
         quantization.quantize_static(
             copied, path, Reader(), per_channel=True, reduce_range=weight_bits() == 7,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=_endlessly_padded(model), extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )  # fmt: skip
         made = onnx.load(path)
     del made.metadata_props[:]  # that it was quantised; to_onnx's own went the same way
     onnx.helper.set_model_props(made, {entry.key: entry.value for entry in model.metadata_props})
     return made
-
-
-def _endlessly_padded(model: onnx.ModelProto) -> list[str]:
-    """Maximum pools that pad with -∞, and their padding: in 8 bits that is a range without end, and nothing is left."""
-    from onnx.numpy_helper import to_array
-
-    endless = {
-        one.name for one in model.graph.initializer if one.data_type == one.FLOAT and np.isinf(to_array(one)).any()
-    }
-    padding = [node for node in model.graph.node if endless.intersection(node.input)]
-    padded = {name for node in padding for name in node.output}
-    pools = [node for node in model.graph.node if padded.intersection(node.input)]
-    return [node.name for node in padding + pools]
 
 
 def quantised_openvino(model: openvino.Model, pictures: Tensor, *, at_once: int = 1) -> openvino.Model:
