@@ -16,7 +16,7 @@ Run = Callable[[Tensor], Any]
 """An engine, or anything else that takes a batch."""
 
 REST_S = 0.05
-"""Before a turn; after 0.01 s ONNX Runtime's threads still took a seventh of the next engine's speed, after 0.03 none."""
+"""Before a turn. ONNX Runtime's threads cost the next engine a seventh of its speed after 0.01 s, none after 0.03 s."""
 ROUNDS, LEAST_ROUNDS = 20, 3
 ENOUGH_S, MOST_S = 5.0, 20.0
 """No round of a trial begins later than that, after the least number of rounds, or after the first."""
