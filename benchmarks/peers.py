@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from inceptionnet import load_model, optimize
 from inceptionnet.engines.runtimes import DTYPES
-from inceptionnet.engines.timing import Run, noise, take_turns
+from inceptionnet.engines.timing import AnyRun, noise, take_turns
 
 NETWORKS = (
     "timm:inception_v3", "timm:inception_v4", "timm:inception_resnet_v2", "torchvision:inception_v3",
@@ -69,12 +69,12 @@ class OfTorch:
         self.file = folder / "peer.safetensors"
         save_file(self.module.state_dict(), self.file)
 
-    def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, Run]:
+    def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, AnyRun]:
         dtype = DTYPES[given.precision]
         module = self.module.to(x.device, dtype)
         last = x.to(dtype, memory_format=torch.channels_last)
         x = x.to(dtype)
-        made: dict[str, Run] = {"eager": lambda _: module(x)}
+        made: dict[str, AnyRun] = {"eager": lambda _: module(x)}
         copied = copy.deepcopy(module).to(memory_format=torch.channels_last)
         made["channels last"] = lambda _: copied(last)
         if not given.no_compile:
@@ -98,7 +98,7 @@ class OfKeras:
         self.file = folder / "peer.keras"
         self.model.save(self.file)
 
-    def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, Run]:
+    def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, AnyRun]:
         import tensorflow as tf
 
         pictures = tf.constant(x.permute(0, 2, 3, 1).cpu().numpy())

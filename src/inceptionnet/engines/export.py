@@ -205,7 +205,7 @@ def _graph(
         example = torch.zeros(batch_size or 2, prep.channels, prep.size_px, prep.size_px)
     if calibrated_on:
         pixels = calibrated_on.pixels
-        calibration = torch.from_numpy(np.stack(pixels)) if raw else as_input(pixels, prep).contiguous()
+        calibration = torch.from_numpy(np.stack(pixels)) if raw else as_input(pixels, prep)
     return Graph(module, example, batch_size is None, about, calibration)
 
 

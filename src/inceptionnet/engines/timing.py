@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inceptionnet.engines.runtimes import Engine
 
-Run = Callable[[Tensor], Any]
+AnyRun = Callable[[Tensor], Any]
 """An engine, or anything else that takes a batch."""
 
 REST_S = 0.05
@@ -26,7 +26,7 @@ number of rounds, so that the time left goes to those that might be the fastest.
 """
 
 
-def take_turns(engines: Sequence[Run], x: Tensor, rounds: int) -> list[list[float]]:
+def take_turns(engines: Sequence[AnyRun], x: Tensor, rounds: int) -> list[list[float]]:
     """Times of a batch in ms, for each engine one in each round: the second of the two calls of its turn."""
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):
@@ -56,7 +56,7 @@ def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = 
     return {name: round(median(taken), 4) for name, taken in times.items()}
 
 
-def _turn(engine: Run, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
+def _turn(engine: AnyRun, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
     """Times of two calls after a rest; for the first one the weights have to come back into the caches.
 
     Without the rest, quick engines would be measured beside threads of the one before, which still look for work.
@@ -65,7 +65,7 @@ def _turn(engine: Run, x: Tensor, clock: Callable[[], float] = time.perf_counter
     return timed(engine, x, clock), timed(engine, x, clock)
 
 
-def timed(engine: Run, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
+def timed(engine: AnyRun, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
     """Time of one batch in ms."""
     start = clock()
     engine(x)
