@@ -32,8 +32,8 @@ def parts_of(planned: int, parts: int) -> list[range]:
 class BatchOrder(Sampler[list[Key]]):
     """Batches of keys, shuffled by (seed, epoch), or in order where there is no seed; set `epoch` and `first` before.
 
-    In training no batch is much smaller than the others: 50 images by 8 are 7 batches of 7 or 8, not 6 of 8 and one of 2,
-    on which batch norm's statistics and the gradient would mean nothing. An image that would be alone is left out.
+    In training no batch is much smaller than the others: 50 images by 8 are 7 batches of 7 or 8, not 6 of 8 and one of
+    2, whose statistics in batch norm and whose gradient would mean little. An image that would be alone is left out.
 
     An error of a stream does not come out of here but stands in `error` afterwards: raised within DataLoader it would
     leave the workers to a dying cycle of references (see loading.py).

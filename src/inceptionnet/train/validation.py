@@ -72,8 +72,8 @@ class Validation:
     def _suspect_batch_norm(self, epoch: int, train_accuracy: float, evaluation: Evaluation) -> None:
         """Where evaluation is far below training, find out whether batch norm is why, and say so.
 
-        Said once it was found in two evaluations running, or in the last: weights that have just moved fast are ahead of
-        their statistics for an epoch, and how far is a matter of rounding.
+        Only what two evaluations one after the other find, or the last one, is said: weights that have just moved fast
+        are ahead of their statistics for an epoch, and how far is a matter of rounding.
         """
         doubted, self._doubted = self._doubted, False
         if train_accuracy - evaluation.top1 <= GAP:

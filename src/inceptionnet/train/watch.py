@@ -22,7 +22,7 @@ GAP, GAP_BATCHES = 0.2, 4
 batches it is then tried.
 """
 GAP_IMAGES = 7
-"""By which the counts of `batch_norm_gap` must differ too: as many tosses of a coin fall alike in under 1 % of cases."""
+"""By which its counts must differ too: so many tosses of a coin fall alike in less than 1 % of cases."""
 WAITING_SHARE = 0.1
 """From this share of the time spent waiting for pictures on the run says so."""
 
