@@ -39,6 +39,7 @@ from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 
 from .conftest import DEVICE, tiny_plan
+from .test_reference import pictures, randomise
 from .test_step import SGD, V1, batch
 
 pytestmark = pytest.mark.cuda
@@ -57,12 +58,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def network(name: str = "inception_v3", size: int = 79) -> InceptionNet:
-    """With the statistics of batch norm that its noise has, so that logits tell the images apart."""
-    torch.manual_seed(0)
+    """With weights and statistics that tell images apart."""
     model = create_model(name, width=0.25, input_size=size, num_classes=7)
-    with torch.no_grad():
-        for _ in range(3):
-            model(noise(8, 3, size))
+    randomise(model, seed=0)
     return model.eval()
 
 
@@ -206,10 +204,10 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
 @pytest.mark.parametrize("name", ["inception_v3", "inception_resnet_v1"])
 def test_engines_have_the_cpus_logits(name: str, engine: str, device: torch.device) -> None:
     """In fp32 without TF32, in bf16 to its digits."""
-    model, x = network(name), noise(3, 3, 79)
-    exact = optimize(model, engine, batch_size=3, device=DEVICE)
+    model, x = network(name), pictures(79, 79, torch.float32)
+    exact = optimize(model, engine, batch_size=2, device=DEVICE)
     assert off(exact(x.to(device)), model, x) < TOLERANCE["fp32"] and exact.about["device"] == str(x.to(device).device)
-    low = optimize(model, engine, batch_size=3, device=DEVICE, precision="bf16")
+    low = optimize(model, engine, batch_size=2, device=DEVICE, precision="bf16")
     assert 1e-4 < off(low(x.to(device)), model, x) < TOLERANCE["bf16"]
 
 
