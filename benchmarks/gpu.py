@@ -123,13 +123,14 @@ def measured(given: argparse.Namespace, until: float) -> int:
             results.begin(name)
             begun, planned, seen, error = time.monotonic(), list[str](), set[str](), ""
             try:
-                for row in parts.run(name, begun + left * share):
-                    planned += row.pop("planned", [])
-                    if "note" in row:
-                        results.note(name, row["note"])
-                    elif "name" in row:
-                        seen.add(row["name"])
-                        results.add(name, row)
+                with closing(parts.run(name, begun + left * share)) as rows:
+                    for row in rows:
+                        planned += row.pop("planned", [])
+                        if "note" in row:
+                            results.note(name, row["note"])
+                        elif "name" in row:
+                            seen.add(row["name"])
+                            results.add(name, row)
             except Exception as caught:  # whatever it is, the other parts go on
                 failed = failure(caught)
                 log.write(failed["traceback"])

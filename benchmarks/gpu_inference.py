@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from gpu_results import Row, ratios, speed
-from gpu_workers import COMPILE_THREADS, Answering, Cell, Side, failure
+from gpu_workers import Answering, Cell, Side, failure
 from input_speed import import_torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ ROUNDS, LEAST, ENOUGH_S = 20, 3, 4.0
 """At most and at least so many; none begins later than that."""
 INPUTS = 4
 """Batches of 32 and fewer are taken from so many in turn."""
+THREADS = 2
+"""Of a process that compiles."""
 FEW = 4
 """Images whose logits are compared."""
 SIDES = {"ours": "ours, compile", "timm": "timm, compiled (reduce-overhead)", "tuned": "timm, compiled (max-autotune)"}
@@ -176,7 +178,7 @@ def ceilings(device: str, tiny: bool) -> Row:
     """What the GPU can do: products of large random matrices, and copies from its memory to its memory."""
     at = torch.device(device)
     peaks = {precision: arithmetic_peak(at, precision, torch.get_num_threads()) for precision in ("bf16", "fp32")}
-    source = torch.randint(127, (2**24 if tiny else 2**31,), dtype=torch.uint8, device=at)
+    source = torch.randint(127, (2**24 if tiny else 2**30,), dtype=torch.uint8, device=at)
     target = torch.empty_like(source)
     ms = min(timed(target.copy_, source) for _ in range(5))
     note = ", ".join(f"{precision} matrix product {peak / 1e12:.1f} TFLOP/s" for precision, peak in peaks.items())
@@ -206,7 +208,9 @@ def plain(given: argparse.Namespace, answering: Answering) -> None:
                 for by, taken in times.items():
                     row = {"name": named(name, precision, batch, by), **columns, "by": by}
                     row |= figures({"work": pair.work, "difference": differences[by]}, taken, batch, said["peak"])
-                    answering.say(checked(ratios(row, taken, times[best]) if best else row, precision, by))
+                    answering.say(
+                        checked(ratios(row, taken, times[best]) if best not in (None, by) else row, precision, by)
+                    )
                 if given.device == "cuda":
                     torch.cuda.empty_cache()
 
@@ -227,7 +231,7 @@ def checked(row: Row, precision: str, by: str) -> Row:
 
 def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
     _, name, precision, batch, side = given.what
-    torch.set_num_threads(COMPILE_THREADS)
+    torch.set_num_threads(THREADS)
     count, pair = int(batch), Pair(name, given.tiny)
     began = time.monotonic()
     if side == "ours":

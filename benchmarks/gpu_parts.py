@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -27,28 +27,29 @@ OUTCOME = re.compile(r"^\S*?(test_\S+) (PASSED|FAILED|ERROR|SKIPPED)")
 
 
 class Parts:
-    """The parts. What `inference` compiles is begun before the first of them, so that it need not be waited for."""
+    """The parts. What `inference` compiles is begun during the tests before it, whose speed does not matter."""
 
     def __init__(self, given: argparse.Namespace, folder: Path, log: IO[str]) -> None:
         self.given, self.folder, self.log = given, folder, log
         self.options = ["--device", given.device, *(["--tiny"] if given.tiny else [])]
         self.timm = importlib.util.find_spec("timm") is not None
         self.compiling: Sides | None = None
-        if "inference" in given.parts:
+        if given.parts[:2] == ["tests", "inference"]:
             self.compiling = self._compiling(gpu_inference)
 
     def _compiling(self, script: ModuleType) -> Sides | None:
         if self.given.no_compile:
             return None
         cells = script.cells(self.given.tiny, self.timm, self.options)
-        return Sides(cells, self.log, 2 if self.given.tiny else ROUNDS)
+        return Sides(cells, self.log, 2 if self.given.tiny else ROUNDS, script.THREADS)
 
     def close(self) -> None:
         """End what is still compiling."""
         if self.compiling:
             self.compiling.close()
+            self.compiling = None
 
-    def run(self, name: str, until: float) -> Iterator[Row]:
+    def run(self, name: str, until: float) -> Generator[Row]:
         """The rows of a part, which ends by then. Raises: anything, where it fails."""
         given = self.given
         match name:
@@ -57,29 +58,32 @@ class Parts:
             case "inference":
                 return self.compared(gpu_inference, until)
             case "step":
-                self.compiling = self._compiling(gpu_step)
                 return self.compared(gpu_step, until)
             case "train":
                 return train(given.device, given.tiny, until, self.folder, self.log)
         return cifar(given.device, given.tiny, given.cifar, until, self.folder, self.log)
 
-    def compared(self, script: ModuleType, until: float) -> Iterator[Row]:
+    def compared(self, script: ModuleType, until: float) -> Generator[Row]:
         """Rows of this package's networks and timm's: first what needs no compiling, then what does."""
-        sides = self.compiling
-        yield {"planned": [*script.planned(self.given.tiny, self.timm), *(sides.names if sides else [])]}
+        cells = [] if self.given.no_compile else script.cells(self.given.tiny, self.timm, self.options)
+        names = [side.name for cell in cells for side in cell.sides]
+        yield {"planned": [*script.planned(self.given.tiny, self.timm), *names]}
         if not self.timm:
             yield {"note": "timm is not installed: its rows are left out"}
+        if script is gpu_inference and not self.compiling:
+            self.compiling = self._compiling(script)
         peak = 0.0
-        with sides.paused() if sides else nullcontext():
+        with self.compiling.paused() if self.compiling else nullcontext():
             for row in Worker([f"{script.__name__}.py", "plain", *self.options], self.log).answers(until):
                 peak = row.get("peak", peak)
                 yield row
-        if sides:
-            yield from sides.measured(until, lambda *said: script.figures(*said, peak))
-            sides.close()
-            self.compiling = None
+        if script is gpu_step:  # not before: training takes so much memory that nothing else had better be there
+            self.compiling = self._compiling(script)
+        if self.compiling:
+            yield from self.compiling.measured(until, lambda *said: script.figures(*said, peak))
+            self.close()
 
-    def tests(self, until: float) -> Iterator[Row]:
+    def tests(self, until: float) -> Generator[Row]:
         """Each test that did not pass, and how many there were of each outcome."""
         command = [
             *(sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-p", "no:cacheprovider"),

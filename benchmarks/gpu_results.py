@@ -59,7 +59,8 @@ class Results:
 
     def add(self, part: str, row: Row) -> None:
         self.parts[part]["rows"].append(row)
-        columns = ", ".join(f"{key} {shown(value)}" for key, value in row.items() if key not in SPECIAL)
+        new = {key: shown(value) for key, value in row.items() if key not in SPECIAL and str(value) not in row["name"]}
+        columns = ", ".join(f"{key} {value}" for key, value in new.items())
         told = f"FAILED: {row['error']}" if "error" in row else row.get("left_out", "")
         say(f"  {row['name']}: {'; '.join(text for text in (columns, told) if text)}")
         self.write()

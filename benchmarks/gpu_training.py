@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,7 +115,7 @@ def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, in
         list(pool.map(make, range(distinct)))
 
 
-def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> Iterator[Row]:
+def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
     """Images a second and the share of the time spent waiting for them, by epochs; the first one warms up."""
     data, began = folder / "photographs", time.monotonic()
     photographs(data, *((20, 2, (100, 75)) if tiny else (DISTINCT, LINKED, PHOTOGRAPH_PX)))
@@ -204,7 +204,7 @@ def made_cifar(folder: Path) -> Path:
     return folder
 
 
-def cifar(device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str]) -> Iterator[Row]:
+def cifar(device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
     """Accuracy against time of a training that ends in time."""
     counts = CIFAR
     if tiny and not data.exists():

@@ -24,9 +24,10 @@ from typing import IO, Any
 from gpu_results import Row, ratios
 
 HERE = Path(__file__).resolve().parent
-COMPILE_THREADS = 2
 ALIVE = 18
 """Workers at once, ready ones among them: each holds a context and a network on the GPU."""
+MEMORY = 0.6
+"""Share of the GPU's memory that those may take together which are not ready; the rest is for the one measured."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -45,11 +46,11 @@ def kill(process: subprocess.Popen[Any]) -> None:
 class Worker:
     """A script of this folder that answers in JSON."""
 
-    def __init__(self, arguments: Sequence[str], log: IO[str]) -> None:
+    def __init__(self, arguments: Sequence[str], log: IO[str], threads: int = 1) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / arguments[0]), *arguments[1:]],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-            env=environment(TORCHINDUCTOR_COMPILE_THREADS=str(COMPILE_THREADS)),
+            env=environment(TORCHINDUCTOR_COMPILE_THREADS=str(threads)),
         )  # fmt: skip
         self._answers: queue.Queue[Row | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -98,6 +99,8 @@ class Side:
     by: str
     """Whose it is and how, for the table."""
     arguments: list[str]
+    memory: float = 0.0
+    """Share of the GPU's that it may take until it is ready; a little does not count."""
     worker: Worker | None = None
     ready: Row | None = None
     """What the worker says of it, or its error."""
@@ -113,60 +116,76 @@ class Cell:
 
 
 class Sides:
-    """Workers that get ready beside each other, and are then measured cell by cell."""
+    """Workers that get ready beside each other, and are then measured cell by cell.
 
-    def __init__(self, cells: Sequence[Cell], log: IO[str], rounds: int) -> None:
-        self.cells, self.log, self.rounds = list(cells), log, rounds
-        self.at_once = max(2, len(os.sched_getaffinity(0)) // COMPILE_THREADS)
-        self.advance()
+    Args:
+        threads: of each worker, to compile with; as many workers compile at once as there are cores for.
+    """
 
-    @property
-    def names(self) -> list[str]:
-        return [side.name for cell in self.cells for side in cell.sides]
+    def __init__(self, cells: Sequence[Cell], log: IO[str], rounds: int, threads: int) -> None:
+        self.cells, self.log, self.rounds, self.threads = list(cells), log, rounds, threads
+        self.at_once = max(2, len(os.sched_getaffinity(0)) // threads)
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._advancing, daemon=True)
+        self._thread.start()
 
-    def advance(self) -> None:
-        """Hear what the workers say, and start as many as there is room for, in the order of the cells."""
-        sides = [side for cell in self.cells for side in cell.sides]
-        for side in sides:
-            if side.worker and side.ready is None:
-                with suppress(queue.Empty):
-                    side.ready = side.worker.answer(0) or {"error": "its process died; see the log"}
-        for side in sides:
-            alive = [other for other in sides if other.worker]
-            if sum(other.ready is None for other in alive) >= self.at_once or len(alive) >= ALIVE:
-                break
-            if side.worker is None:
-                side.worker = Worker(side.arguments, self.log)
+    def _sides(self) -> list[Side]:
+        return [side for cell in self.cells for side in cell.sides]
+
+    def _busy(self) -> list[Side]:
+        return [side for side in self._sides() if side.worker and side.ready is None]
+
+    def _advancing(self) -> None:
+        while not self._closed.wait(0.2):
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._advance()
+                finally:
+                    self._lock.release()
+
+    def _advance(self) -> None:
+        """Hear what the workers say, and start those there is room for, in the order of the cells."""
+        for side in self._busy():
+            assert side.worker
+            with suppress(queue.Empty):
+                side.ready = side.worker.answer(0) or {"error": "its process died; see the log"}
+        for side in self._sides():
+            busy, alive = self._busy(), [other for other in self._sides() if other.worker]
+            if len(busy) >= self.at_once or len(alive) >= ALIVE or self._closed.is_set():
+                return
+            if side.worker is None and (not busy or sum(other.memory for other in (*busy, side)) <= MEMORY):
+                side.worker = Worker(side.arguments, self.log, self.threads)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nobody compiles."""
-        busy = [side.worker for cell in self.cells for side in cell.sides if side.worker and side.ready is None]
-        for worker in busy:
-            self._signal(worker, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for worker in busy:
-                self._signal(worker, signal.SIGCONT)
+        """Nobody compiles, and nobody begins to."""
+        with self._lock:
+            busy = self._busy()
+            self._signal(busy, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                self._signal(busy, signal.SIGCONT)
 
     @staticmethod
-    def _signal(worker: Worker, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(worker.process.pid, number)
+    def _signal(sides: Sequence[Side], number: int) -> None:
+        for side in sides:
+            assert side.worker
+            with suppress(ProcessLookupError):
+                os.killpg(side.worker.process.pid, number)
 
     def measured(self, until: float, columns: Columns) -> Iterator[Row]:
         """Rows of all cells that are ready in time."""
         while self.cells and time.monotonic() < until:
-            self.advance()
             cell = next((cell for cell in self.cells if all(side.ready for side in cell.sides)), None)
             if cell is None:
-                time.sleep(0.2)
+                time.sleep(0.1)
                 continue
             with self.paused(), suppress(queue.Empty):
                 yield from self._turns(cell, until, columns)
-            self.cells.remove(cell)
-            self._close(cell)
+            with self._lock:
+                self.cells.remove(cell)
+                self._end(cell.sides)
 
     def _turns(self, cell: Cell, until: float, columns: Columns) -> Iterator[Row]:
         times: dict[str, list[float]] = {side.name: [] for side in cell.sides}
@@ -184,17 +203,19 @@ class Sides:
                 yield row | side.ready
                 continue
             row |= columns(side.ready, times[side.name], cell.images)
-            yield ratios(row, times[side.name], times[theirs.name]) if theirs else row
+            yield ratios(row, times[side.name], times[theirs.name]) if theirs and theirs is not side else row
 
-    def _close(self, cell: Cell) -> None:
-        for side in cell.sides:
+    @staticmethod
+    def _end(sides: Sequence[Side]) -> None:
+        for side in sides:
             if side.worker:
                 kill(side.worker.process)
 
     def close(self) -> None:
         """End all that are left."""
-        for cell in self.cells:
-            self._close(cell)
+        self._closed.set()
+        self._thread.join()
+        self._end(self._sides())
 
 
 class Answering:
