@@ -66,6 +66,11 @@ def main() -> int:
         print("not installed: " + ", ".join(f"{name} (for {what})" for name, what in missing.items()), flush=True)
     if "everything" in missing.values():
         return 2
+    import torch
+
+    if given.device == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device here; --tiny goes the same way on the CPU")
+        return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process stays behind
     return measured(given, began + given.limit)
 

@@ -203,7 +203,11 @@ def plain(given: argparse.Namespace, answering: Answering) -> None:
                     answering.say({"name": f"{name}, {precision}: {by}", **failure(error)})
             for batch in sizes:
                 columns = {"network": name, "precision": precision, "batch": batch}
-                times = in_turns(runs, pair, batch, precision, given)
+                try:
+                    times = in_turns(runs, pair, batch, precision, given)
+                except Exception as error:
+                    answering.say({"name": f"{name}, {precision}, batch {batch}", **failure(error)})
+                    continue
                 best = min((by for by in runs if by.startswith("timm") and by != TF32), default=None)
                 for by, taken in times.items():
                     row = {"name": named(name, precision, batch, by), **columns, "by": by}

@@ -91,7 +91,11 @@ def plain(given: argparse.Namespace, answering: Answering) -> None:
                     sides[by] = step
                 except (Exception, SystemExit) as error:
                     answering.say({"name": named(name, batch, by), **failure(error)})
-            times = {by: in_ms(speeds, batch) for by, speeds in in_turns(sides, settings).items()}
+            times = dict[str, list[float]]()
+            try:
+                times = {by: in_ms(speeds, batch) for by, speeds in in_turns(sides, settings).items()}
+            except (Exception, SystemExit) as error:
+                answering.say({"name": f"{name}, batch {batch}", **failure(error)})
             for by, taken in times.items():
                 row = {"name": named(name, batch, by), "network": name, "batch": batch, "by": by, **speed(taken, batch)}
                 other = times.get("timm, channels last", taken)

@@ -58,7 +58,8 @@ class Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._answers.put(json.loads(line))
+            with suppress(ValueError):  # printed by a library while it was imported
+                self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def answer(self, until: float) -> Row | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 PARTS = ("tests", "inference", "step", "train", "cifar")
 
 
@@ -20,7 +21,7 @@ def gpu(out: Path, *options: str, code: int = 0) -> tuple[str, dict[str, Any], s
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("INCEPTIONNET_TEST_DEVICE", None)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--no-compile", "--out", str(out), *options],
+        [sys.executable, str(GPU), "--tiny", "--no-compile", "--out", str(out), *options],
         capture_output=True, text=True, cwd=out.parent, env=environment,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
@@ -102,6 +103,13 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     assert left_out or not rows
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_it_says_so(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(GPU)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "no CUDA device here; --tiny goes the same way" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -110,7 +118,5 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     ],
 )
 def test_options_are_checked(options: list[str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *options], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, str(GPU), *options], capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr
