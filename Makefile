@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process for each core; each gets a stretch of tests that share what they build, and takes from others at the end.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test peers lint format clean
+.PHONY: help demo test slow peers lint format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
-	@echo "make test    every check and test"
+	@echo "make test    every check and test but the slow ones"
+	@echo "make slow    the slow tests"
 	@echo "make peers   compare with the libraries whose weights are read; they are 1.4 GB"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
@@ -47,10 +50,13 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+slow: $(VENV)/.test
+	$(PYTEST) -m slow
 
 peers: $(VENV)/.peers
-	PYTHONPATH=$(VENV)/peers $(BIN)/python -m pytest tests/peers
+	PYTHONPATH=$(VENV)/peers $(PYTEST) tests/peers
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

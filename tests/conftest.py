@@ -1,11 +1,20 @@
-"""Pictures and a trained network that several tests share."""
+"""Images, a trained network and converted ones that several tests share; torch with one thread, so that sums have one
+order and processes do not fight over cores.
+"""
 
 from __future__ import annotations
 
+import copy
+import io
 import os
+import pickle
 import signal
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in the processes that tests start
 
 import numpy as np
 import pytest
@@ -33,12 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Sums in one order, and no fight over cores."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> None:
     """A shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,21 +65,63 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("data") / "colours", 12)
 
 
+EPOCHS_OF_RUN = 6
+"""In 12 runs from other random weights, 3 epochs left 3 networks that did not know all colours; 6 epochs left none."""
+
+
 @pytest.fixture(scope="session")
 def run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a narrow network trained on the colours."""
+    """A run folder of a narrow network trained on the colours until it knows them all."""
     out = tmp_path_factory.mktemp("runs") / "colours"
-    train(tiny_plan(colours), out)
+    train(tiny_plan(colours, epochs=EPOCHS_OF_RUN, settings={"log.report": True}), out)
     return out
 
 
-def tiny_plan(data: Path | str, **changes: object) -> Plan:
-    """A training of some seconds."""
+def tiny_plan(data: Path | str, *, settings: Mapping[str, object] | None = None, **changes: object) -> Plan:
+    """A training of a second; without the report and figures at its end, which would take longer than that."""
     plan = {
         "data": str(data), "model": "inception_v1.slim", "epochs": 3, "batch_size": 8, "size": 32, "width": 0.125,
-        "workers": 0,
+        "workers": 0, "settings": {"log.report": False, **(settings or {})},
     }  # fmt: skip
     return Plan(**(plan | changes))  # type: ignore[arg-type]
+
+
+class _ByValue(pickle.Pickler):
+    """Two equal networks give the same bytes, which torch's own pickling of tensors does not."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, torch.Tensor):
+            return bytes, (thing.detach().contiguous().numpy().tobytes(),)
+        return NotImplemented
+
+
+def by_value(module: torch.nn.Module) -> bytes:
+    """Equal for networks that compute the same."""
+    _ByValue(into := io.BytesIO()).dump(module)
+    return into.getvalue()
+
+
+@pytest.fixture(scope="session")
+def converted_once() -> Iterator[None]:
+    """Every network becomes an ONNX or OpenVINO model once, however many tests ask for it: that takes seconds."""
+    from inceptionnet.engines import kinds, runtimes
+
+    kept: dict[object, Any] = {}
+
+    def remembered(convert: Callable[..., Any], copied: Callable[[Any], Any]) -> Callable[..., Any]:
+        def converted(module: torch.nn.Module, example: torch.Tensor, **options: Any) -> Any:
+            known_by = (convert.__name__, by_value(module), example.shape, repr(sorted(options.items())))
+            if known_by not in kept:
+                kept[known_by] = convert(module, example, **options)
+            return copied(kept[known_by])
+
+        return converted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (kinds, runtimes):
+            patch.setattr(place, "to_onnx", remembered(place.to_onnx, copy.deepcopy))
+            patch.setattr(place, "to_openvino", remembered(place.to_openvino, lambda model: model.clone()))
+        yield
 
 
 @pytest.fixture

@@ -78,9 +78,23 @@ def test_engines_take_turns(model: InceptionNet, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_peak_is_of_this_machine() -> None:
-    peak = arithmetic_peak(torch.device("cpu"), "fp32", 1)
+    before = torch.get_num_threads()
+    peak = arithmetic_peak(torch.device("cpu"), "fp32", before + 1)
     assert 1e9 < peak < 1e13
-    assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_peak_of_a_slow_processor_takes_no_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of 2·side³ operations at 1 GFLOP/s: 34 ms for a side of 256, 268 ms for 512, and none beyond it."""
+    sides = list[int]()
+
+    def timed(run: object, x: Tensor) -> float:
+        sides.append(len(x))
+        return 2 * len(x) ** 3 / 1e9 * 1000
+
+    monkeypatch.setattr("inceptionnet.engines.bench.timed", timed)
+    assert arithmetic_peak(torch.device("cpu"), "bf16", 1) == pytest.approx(1e9)
+    assert sorted(set(sides)) == [256, 512]
 
 
 def test_a_table_a_plot_and_json(command, run: Path, tmp_path: Path) -> None:

@@ -120,7 +120,13 @@ def test_names_are_the_trees(name: str) -> None:
         model.get_submodule(row.path)
 
 
-@pytest.mark.parametrize("name", list_models())
+QUICK = ("inception_v1", "inception_v2.slim", "inception_resnet_v1")
+"""LRN and biases; separable convolutions and strided branches; residuals. Capturing takes seconds for each network."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
+)
 def test_captured_whole_by_compile_and_export(name: str) -> None:
     """fullgraph=True raises at the first graph break; the captured graphs give the module's own numbers."""
     torch.manual_seed(0)

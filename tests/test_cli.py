@@ -133,7 +133,7 @@ def test_resume_and_repeat(command, run: Path, tmp_path: Path) -> None:
     same = (tmp_path / "again" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
     assert same
     code, out, err = command("train", "--resume", "--out", tmp_path / "again", "--workers", 0)
-    assert code == 0 and "going on in epoch 3 after 4 of its 4 steps" in err
+    assert code == 0 and "going on in epoch 6 after 4 of its 4 steps" in err
 
 
 def test_settings_are_listed(command) -> None:

@@ -39,6 +39,7 @@ from inceptionnet.model import InceptionNet
 
 openvino = import_openvino()
 Command = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("converted_once")
 GRAPHS = [".onnx", ".xml", ".pt2"]
 ODD = ('a "b"', "<c> & d", "é\n日本")
 

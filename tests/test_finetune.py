@@ -235,6 +235,7 @@ def test_resumed_and_repeated_bit_for_bit(
     assert Run(tmp_path / "run").read_json("run.json")["recipe"]["network"]["train_from"] == "inception_4d"
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(
     colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from .test_export import in_production, there
 
 openvino = import_openvino()
 Command = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("converted_once")
 BY = {"onnxruntime": ".onnx", "openvino": ".xml"}
 
 
@@ -83,6 +84,7 @@ def test_scales_of_onnx_by_hand(bits: int, most: int, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("bits", [8, 7])
 def test_ranges_of_openvino_by_hand(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs_here = bits <= weight_bits()
     monkeypatch.setattr(int8, "weight_bits", lambda: bits)
     made, layer = quantised_openvino(to_openvino(Layer(), ranged()[:2]), ranged()), Layer()
     (of_pictures,) = (op for op in made.get_ordered_ops() if op.get_type_name() == "FakeQuantize")
@@ -91,6 +93,8 @@ def test_ranges_of_openvino_by_hand(bits: int, monkeypatch: pytest.MonkeyPatch) 
     assert (low, high) == (pytest.approx(-0.8, abs=1.7 / 255), pytest.approx(0.9, abs=1.7 / 255))
     (weight,) = (op.data for op in made.get_ordered_ops() if op.get_element_type() == openvino.Type.i8)
     assert np.abs(weight.astype(int)).max() in ((127, 128) if bits == 8 else (63, 64))
+    if not runs_here:
+        return  # sums of two such products overflow on this processor, which is why it gets 7 bits
     want = layer(ranged()).numpy()
     compiled = openvino_core().compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert compiled(ranged().numpy())[0] == pytest.approx(
@@ -131,7 +135,9 @@ def test_what_is_kept_by_hand() -> None:
     assert agreement(want, -want, classes=False, batch_sizes=()).share == 0, "never less than nothing"
 
 
-@pytest.mark.parametrize(("engine", "ending"), BY.items())
+@pytest.mark.parametrize(
+    ("engine", "ending"), [("onnxruntime", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)]
+)
 def test_a_trained_network_in_8_bits(
     engine: str,
     ending: str,
@@ -174,6 +180,7 @@ def test_a_trained_network_in_8_bits(
     assert (used["agreement"], used["calibrated_on"], used["compared_on"]) == (1, 12, 24)
 
 
+@pytest.mark.slow
 def test_a_file_for_a_fixed_number_of_pictures(run: Path, colours: Path, tmp_path: Path) -> None:
     for ending in BY.values():
         done = export(
@@ -184,6 +191,7 @@ def test_a_file_for_a_fixed_number_of_pictures(run: Path, colours: Path, tmp_pat
         assert str(done.pictures) == f"12 of 12 pictures of {colours / 'red'}"
 
 
+@pytest.mark.slow
 def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
     """By whichever is the faster; from a file with paths, and from a network with a tensor."""
     file = run / "weights.safetensors"
@@ -209,7 +217,7 @@ def spoiling(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ending", BY.values())
+@pytest.mark.parametrize("ending", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_a_spoilt_network_is_refused(
     ending: str, run: Path, colours: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +231,7 @@ def test_a_spoilt_network_is_refused(
     assert command(*given, "--least-agreement", 0)[0] == 0 and file.exists()
 
 
+@pytest.mark.slow
 def test_features_that_are_spoilt_and_kept(run: Path, colours: Path, tmp_path: Path, command: Command) -> None:
     source = tmp_path / "features.safetensors"
     record = read_record(run / "weights.safetensors")
@@ -314,6 +323,7 @@ def test_predict_and_evaluate_say_what_int8_needs(run: Path, colours: Path, comm
         assert code == 2 and "engine eager does not compute in int8; choose onnxruntime or openvino" in err
 
 
+@pytest.mark.slow
 def test_bench_in_8_bits(run: Path, command: Command) -> None:
     code, out, err = command(
         "bench", run, "--precision", "fp32,int8", "--engines", "fused,openvino", "--batch", 1, "--rounds", 2, "--json"
@@ -335,6 +345,7 @@ def test_missing_packages(run: Path, colours: Path, tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_quantising_says_nothing_and_reports_to_nobody(tmp_path: Path) -> None:
     """In a process of its own: nothing printed, nothing in the home folder, no other logger's class changed."""
     program = (

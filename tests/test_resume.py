@@ -44,7 +44,6 @@ from pathlib import Path
 from inceptionnet.train import checkpoint, keeper, loop, step, validation
 from inceptionnet.train.plan import Plan
 
-torch.set_num_threads(1)
 calls = {}
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
 def nth(name, n):
@@ -144,13 +143,19 @@ def assert_same(run: Path, whole: Path) -> None:
     assert not list(run.glob(".*")) and not list((run / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("point", POINTS)
+QUICK = ("within an epoch", "between the halves of a checkpoint", "within an evaluation")
+
+
+@pytest.mark.parametrize(
+    "point", [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
+)
 def test_killed_and_resumed_is_never_killed(point: str, colours: Path, whole: Path, tmp_path: Path) -> None:
     killed(colours, tmp_path / "run", POINTS[point])
     resume(tmp_path / "run", workers=2)
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_killed_twice(colours: Path, whole: Path, tmp_path: Path) -> None:
     killed(colours, tmp_path / "run", BEFORE_STEP % 4)
     again = (BEFORE_STEP % 4).join(("", "\nloop.resume(Path(sys.argv[2]))\n"))
@@ -313,7 +318,7 @@ def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypa
         return step(self, batch, number)
 
     with Site(files).served() as site:
-        job = tiny_plan(f"{site.url}/", epochs=2, workers=1)
+        job = tiny_plan(f"{site.url}/", epochs=2, workers=1, settings={"log.report": True})
         train(job, tmp_path / "whole")
         monkeypatch.setattr(Stepper, "step", watched)
         with pytest.raises(Interrupted):
@@ -323,4 +328,5 @@ def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypa
     assert sorted(i for _, indices, _ in seen[4:] for i in indices) == list(range(27))
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+    assert (tmp_path / "run" / "curves.png").exists()
     assert not (tmp_path / "run" / "predictions.png").exists(), "a stream's pictures cannot be asked for by number"

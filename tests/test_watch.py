@@ -149,11 +149,15 @@ def tuned(data: Path, weights: Path, out: Path, epochs: int = 1, **settings: obj
     train(plan, out)
 
 
+STILL = 1e-7
+"""A learning rate at which the weights stay what they were, so that their statistics fit as they did."""
+
+
 def test_a_run_says_that_batch_norm_does_not_fit(
     colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = changed_weights(run, tmp_path, spoil)
-    tuned(colours, weights, tmp_path / "run", 2, **{"batch_norm.momentum": 1e-6})
+    tuned(colours, weights, tmp_path / "run", 2, **{"batch_norm.momentum": 1e-6, "optimizer.lr": STILL})
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert "batch norm's running statistics do not fit the weights: 31 training pictures get" in line
     assert "--bn recalibrate" in line and "--set batch_norm.momentum" in line
@@ -162,23 +166,62 @@ def test_a_run_says_that_batch_norm_does_not_fit(
 def test_a_healthy_run_is_not_warned_of(
     colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tuned(colours, weights_of(run), tmp_path / "run")
+    """The network as it was trained, with the statistics of just its training images."""
+    tuned(colours, weights_of(run), tmp_path / "run", 2, **{"batch_norm.mode": "recalibrate", "optimizer.lr": STILL})
     assert "warning" not in capsys.readouterr().err
     assert all(row["dead_features"] < 0.5 for row in Run(tmp_path / "run").read_metrics())
+
+
+def swapped(folder: Path) -> Path:
+    """Data whose validation split lies in folders under each other's names, so that all of it is classified wrongly."""
+    write_pictures(folder / "train", 8)
+    held_out = write_pictures(folder / "val", 4, seed=1)
+    for old, new in (("blue", "x"), ("green", "blue"), ("red", "green"), ("x", "red")):
+        (held_out / old).rename(held_out / new)
+    return folder
 
 
 def test_batch_norm_is_not_blamed_for_other_pictures(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Held out are pictures under each other's names, so evaluation is far below training and all is well inside."""
-    write_pictures(tmp_path / "data" / "train", 8)
-    held_out = write_pictures(tmp_path / "data" / "val", 4, seed=1)
-    for old, new in (("blue", "x"), ("green", "blue"), ("red", "green"), ("x", "red")):
-        (held_out / old).rename(held_out / new)
-    tuned(tmp_path / "data", weights_of(run), tmp_path / "run", 2)
+    settings = {"batch_norm.mode": "recalibrate", "optimizer.lr": STILL}
+    tuned(swapped(tmp_path / "data"), weights_of(run), tmp_path / "run", 2, **settings)
     metrics = Run(tmp_path / "run").read_metrics()
     assert all(row["train_top1"] - row["val_top1"] > 0.5 for row in metrics)
     assert "warning" not in capsys.readouterr().err
+
+
+FITS, OFF = (24, 23, 23), (24, 23, 10)
+"""Of 24 images, how many are classified correctly with each batch's own statistics, and with the running ones."""
+
+
+@pytest.mark.parametrize(
+    ("gaps", "warned_in"),
+    [
+        ([FITS, FITS, FITS], None),
+        ([OFF, FITS, FITS], None),  # the weights had just moved
+        ([OFF, FITS, OFF], 3),
+        ([OFF, OFF, OFF], 2),
+        ([FITS, OFF, OFF], 3),
+        ([(24, 16, 10)] * 3, None),  # a quarter of the images, but 6 can be chance
+        ([(40, 40, 32)] * 3, 2),
+        ([(60, 60, 49)] * 3, None),  # 11 images, but less than a fifth
+    ],
+)
+def test_when_batch_norm_is_blamed(
+    gaps: list[tuple[int, int, int]], warned_in: int | None, run: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Only what two evaluations running find, or the last one; and never of a few images."""
+    found = iter(gaps)
+    monkeypatch.setattr("inceptionnet.train.validation.batch_norm_gap", lambda *arguments: next(found))
+    tuned(swapped(tmp_path / "data"), weights_of(run), tmp_path / "run", 3, **{"optimizer.lr": STILL})
+    lines = capsys.readouterr().err.splitlines()
+    epochs = [line.split()[1] for line in lines if line.startswith("epoch ")]
+    before = next((i for i, line in enumerate(lines) if "warning: batch norm" in line), None)
+    assert epochs == ["1/3", "2/3", "3/3"] and sum("warning" in line for line in lines) == (warned_in is not None)
+    if warned_in is not None:
+        assert sum(line.startswith("epoch ") for line in lines[:before]) == warned_in - 1
 
 
 def test_a_run_says_that_its_features_have_died(

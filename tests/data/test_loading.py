@@ -138,12 +138,12 @@ def test_draws_are_those_of_seed_epoch_and_picture() -> None:
 
 
 def test_rows_are_places_in_the_planned_step() -> None:
-    """Of 10 pictures in fours 3, 6 and 7 are broken: their rows are missing, and nothing moves up."""
+    """Of 10 images in batches of 3, 3 and 4 those called 3, 6 and 7 are corrupt: their rows are missing, none moves."""
     order = np.random.default_rng((0, 1)).permutation(10)
     batches = list(training(made_split(10, bad=[3, 6, 7]), bad_images="skip").epoch(1))
-    assert [batch.planned for batch in batches] == [4, 4, 2]
-    for number, batch in enumerate(batches):
-        chosen = order[4 * number : 4 * number + 4]
+    assert [batch.planned for batch in batches] == [3, 3, 4]
+    for batch, (start, stop) in zip(batches, ((0, 3), (3, 6), (6, 10)), strict=True):
+        chosen = order[start:stop]
         good = [(row, i) for row, i in enumerate(chosen.tolist()) if i not in (3, 6, 7)]
         assert list(zip(batch.rows.tolist(), batch.indices.tolist(), strict=True)) == good
         assert sorted(name for name, _ in batch.bad) == sorted(f"{i}.png" for i in chosen if i in (3, 6, 7))
@@ -195,10 +195,22 @@ def test_several_processes_evaluate_every_picture_once() -> None:
     assert torch.cat([batch.indices for batch in alone]).tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize(("pictures", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 1, [1, 1, 1])])
-def test_a_last_batch_of_one_is_left_out_of_training(pictures: int, batch_size: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("pictures", "batch_size", "sizes"),
+    [
+        (9, 4, [3, 3, 3]),
+        (10, 4, [3, 3, 4]),
+        (50, 8, [7, 7, 7, 7, 7, 7, 8]),
+        (16, 8, [8, 8]),
+        (5, 2, [2, 2]),  # one of them would be alone in its batch, which batch norm cannot train on
+        (1, 4, []),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_batches_of_training_are_of_one_size(pictures: int, batch_size: int, sizes: list[int]) -> None:
     loader = training(made_split(pictures), batch_size)
     assert [len(batch) for batch in loader.epoch(0)] == sizes and len(loader) == len(sizes)
+    assert [batch.planned for batch in loader.epoch(0)] == sizes
     evaluation = EvalLoader(made_split(pictures), PREP, batch_size=batch_size, workers=0, bad_images="fail")
     assert sum(map(len, evaluation)) == pictures
 
@@ -275,11 +287,11 @@ def test_a_stream_is_batched_in_the_order_in_which_it_comes() -> None:
         names = [name for name, _, _ in stream.iterate(epoch, 0)]
         assert sorted(names) == sorted(f"{i}.png" for i in range(13)) and names != [f"{i}.png" for i in range(13)]
         batches = list(training(stream, seed=0).epoch(epoch))
-        assert [len(batch) for batch in batches] == [4, 4, 4], "13 leave one over, which is not trained on"
+        assert [len(batch) for batch in batches] == [3, 3, 3, 4]
         labels = [int(name.removesuffix(".png")) % 3 for name in names]
-        assert torch.cat([batch.labels for batch in batches]).tolist() == labels[:12]
-        assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(12))
-        assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3]] * 3
+        assert torch.cat([batch.labels for batch in batches]).tolist() == labels
+        assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(13))
+        assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2]] * 3 + [[0, 1, 2, 3]]
     loader = EvalLoader(stream, PREP, batch_size=5, workers=0, bad_images="fail")
     for _ in range(2):
         same = EvalLoader(made_split(13), PREP, batch_size=5, workers=0, bad_images="fail")

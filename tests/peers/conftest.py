@@ -6,7 +6,7 @@ import importlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,12 +19,28 @@ from .judging import DIFFERENCES
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
+DIFFERENCE = "relative difference"
 Peer = Callable[[str], ModuleType]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Differences travel with the test's report, from whichever process it ran in."""
+    report = yield
+    report.user_properties += [(DIFFERENCE, value) for value in DIFFERENCES]
+    DIFFERENCES.clear()
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for judge, found in DIFFERENCES.items():
-        line = f"{judge}: {len(found)} comparisons, relative differences {min(found):.1e} to {max(found):.1e}"
+    found: dict[str, list[float]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        judge = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
+        for name, value in report.user_properties:
+            if name == DIFFERENCE and report.when == "call":
+                found.setdefault(judge, []).append(value)
+    for judge, values in sorted(found.items()):
+        line = f"{judge}: {len(values)} comparisons, relative differences {min(values):.1e} to {max(values):.1e}"
         terminalreporter.write_line(line)
 
 

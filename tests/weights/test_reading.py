@@ -64,9 +64,8 @@ def test_every_layer_of_every_network_has_a_name() -> None:
     """Names pair with the tree's layers, none twice, and none is left over."""
     for layout in LAYOUTS:
         for name in layout.networks:
-            model = create_model(
-                name, aux=bool(layout.aux) and name != "inception_v3.fid" and name != "inception_v1.slim"
-            )
+            aux = bool(layout.aux) and name != "inception_v3.fid" and name != "inception_v1.slim"
+            model = create_model(name, aux=aux, **NARROW)
             names = as_published(model, layout)
             learned = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
             assert len(names) == len(learned)

@@ -32,6 +32,9 @@ def parts_of(planned: int, parts: int) -> list[range]:
 class BatchOrder(Sampler[list[Key]]):
     """Batches of keys, shuffled by (seed, epoch), or in order where there is no seed; set `epoch` and `first` before.
 
+    In training no batch is much smaller than the others: 50 images by 8 are 7 batches of 7 or 8, not 6 of 8 and one of
+    2, whose statistics in batch norm and whose gradient would mean little. An image that would be alone is left out.
+
     An error of a stream does not come out of here but stands in `error` afterwards: raised within DataLoader it would
     leave the workers to a dying cycle of references (see loading.py).
     """
@@ -40,8 +43,11 @@ class BatchOrder(Sampler[list[Key]]):
         self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
         self.epoch = self.first = 0
         self.error: InceptionNetError | None = None
-        lonely = seed is not None and batch_size > 1 and len(split) % batch_size == 1
-        self.total = -(-len(split) // batch_size) - lonely
+        self.used = len(split)
+        self.total = -(-self.used // batch_size)
+        if seed is not None and batch_size > 1 and self.used < 2 * self.total:
+            self.used -= 1
+            self.total = -(-self.used // batch_size)
 
     def __len__(self) -> int:
         return self.total - self.first
@@ -58,12 +64,18 @@ class BatchOrder(Sampler[list[Key]]):
         if self.seed is not None:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
         for batch in range(self.first, self.total):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            chosen = order[slice(*self._bounds(batch))]
             yield [Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
 
     def planned(self, batch: int) -> int:
         """Pictures of a batch over all processes."""
-        return min(self.batch_size, len(self.split) - batch * self.batch_size)
+        start, stop = self._bounds(batch)
+        return stop - start
+
+    def _bounds(self, batch: int) -> tuple[int, int]:
+        if self.seed is not None:
+            return self.used * batch // self.total, self.used * (batch + 1) // self.total
+        return batch * self.batch_size, min((batch + 1) * self.batch_size, self.used)
 
     def _mine(self, planned: int) -> list[int]:
         return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
@@ -77,7 +89,7 @@ class BatchOrder(Sampler[list[Key]]):
                 mine = set(self._mine(planned))
                 items = [(row, next(pictures)) for row in range(planned)]
                 if batch >= self.first:
-                    start = batch * self.batch_size
+                    start, _ = self._bounds(batch)
                     yield [Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
             for _ in pictures:  # the one left over, if any; a stream that holds more than it states says so here
                 pass

@@ -17,12 +17,14 @@ import torch
 
 from inceptionnet.analysis import analyse, multiply_adds
 from inceptionnet.engines.runtimes import DTYPES, Engine, Target, build_engine
-from inceptionnet.engines.timing import finish, noise, take_turns
+from inceptionnet.engines.timing import finish, noise, take_turns, timed
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.model import InceptionNet
 
-PEAK_SIDE, PEAK_TRIES = 2048, 8
-"""Of the square matrices whose product is taken for the machine's arithmetic peak, and how often it is tried."""
+PEAK_SIDES, PEAK_TRIES = (256, 512, 1024, 2048, 4096, 8192), 8
+"""Of the square matrices whose product is taken for the machine's arithmetic peak, and how often each is tried."""
+PEAK_LONG_MS = 50
+"""No larger product is tried after one that takes so long: a processor without bf16 needs a minute for 2048×2048."""
 CALIBRATION = 4
 """Pictures of noise for int8, whose speed depends on none of them."""
 
@@ -120,20 +122,19 @@ def bench(
 
 
 def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float:
-    """Multiplications and additions a second of the fastest of some large matrix products."""
-    before = torch.get_num_threads()
+    """Multiplications and additions a second of the fastest product of two large random matrices."""
+    before, peak = torch.get_num_threads(), 0.0
     torch.set_num_threads(threads)
     try:
-        a = torch.ones(PEAK_SIDE, PEAK_SIDE, device=device, dtype=DTYPES[precision])
-        fastest = float("inf")
-        for _ in range(PEAK_TRIES):
-            start = time.perf_counter()
-            a @ a
-            finish(device)
-            fastest = min(fastest, time.perf_counter() - start)
+        for side in PEAK_SIDES:
+            a = torch.rand(side, side, device=device, dtype=DTYPES[precision])
+            fastest_ms = min(timed(lambda x: x @ x, a) for _ in range(PEAK_TRIES))
+            peak = max(peak, 2 * side**3 / (fastest_ms / 1000))
+            if fastest_ms > PEAK_LONG_MS:
+                break
     finally:
         torch.set_num_threads(before)
-    return 2 * PEAK_SIDE**3 / fastest
+    return peak
 
 
 def _memory_mb(device: torch.device, *, most: bool = False) -> float:

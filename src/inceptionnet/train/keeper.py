@@ -150,8 +150,8 @@ class Keeper:
         self._attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
 
     def draw(self, evaluation: Evaluation) -> None:
-        """The pictures of the run, and its report; what cannot be made is said, and the run is whole without it."""
-        if not self.world.is_main:
+        """The figures of the run, and its report; what cannot be made is said, and the run is whole without it."""
+        if not (self.world.is_main and self.job.recipe.log.report):
             return
         source, folder = self.job.source, self.run.path
         split = source.splits[self.job.held_out]
@@ -169,8 +169,7 @@ class Keeper:
         if isinstance(split, Split):
             file = folder / "predictions.png"
             made[file.name] = lambda: plots.predictions(evaluation, split, self.job.prep, file, title)
-        if self.job.recipe.log.report:
-            made[REPORT] = report
+        made[REPORT] = report
         failed: dict[str, list[str]] = {}
         for name, make in made.items():
             try:

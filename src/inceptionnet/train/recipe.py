@@ -155,7 +155,7 @@ class Log(Settings):
     """A line of steps.jsonl each."""
     tensorboard: bool = False
     report: bool = True
-    """Whether a training ends with report.html."""
+    """Whether a training ends with report.html, curves.png and predictions.png."""
 
 
 class Recipe(Settings):

@@ -18,7 +18,7 @@ from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.plan import Job
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.stop import StopWish
-from inceptionnet.train.watch import GAP, GAP_BATCHES, batch_norm_gap
+from inceptionnet.train.watch import GAP, GAP_BATCHES, GAP_IMAGES, batch_norm_gap
 
 
 class Validation:
@@ -27,6 +27,7 @@ class Validation:
     def __init__(self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World) -> None:
         self.job, self.stepper, self.batches, self.keeper, self.world = job, stepper, batches, keeper, world
         self.model = stepper.model
+        self._doubted = False
         self.checks = EvalLoader(
             job.source.splits[job.held_out],
             job.prep,
@@ -69,7 +70,12 @@ class Validation:
         return evaluation
 
     def _suspect_batch_norm(self, epoch: int, train_accuracy: float, evaluation: Evaluation) -> None:
-        """Where evaluation is far below training, find out whether batch norm is why, and say so."""
+        """Where evaluation is far below training, find out whether batch norm is why, and say so.
+
+        Only what two evaluations one after the other find, or the last one, is said: weights that have just moved fast
+        are ahead of their statistics for an epoch, and how far is a matter of rounding.
+        """
+        doubted, self._doubted = self._doubted, False
         if train_accuracy - evaluation.top1 <= GAP:
             return
         norms = self.stepper.norms if self.job.recipe.batch_norm.mode != "freeze" else []
@@ -77,7 +83,8 @@ class Validation:
             return  # trained with the running statistics; or they are too young to judge
         found = batch_norm_gap(self.model, self._inputs(epoch, GAP_BATCHES), norms)
         seen, batchwise, running = self.world.total(found)
-        if seen and (batchwise - running) / seen > GAP:
+        self._doubted = batchwise - running >= max(GAP * seen, GAP_IMAGES)
+        if self._doubted and (doubted or epoch == self.job.recipe.schedule.epochs):
             self.keeper.once(
                 "batch norm",
                 f"batch norm's running statistics do not fit the weights: {seen:.0f} training pictures get "

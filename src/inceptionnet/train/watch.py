@@ -21,6 +21,8 @@ GAP, GAP_BATCHES = 0.2, 4
 """By which the accuracy of evaluation must lie below that of training for batch norm to be suspected, and on how many
 batches it is then tried.
 """
+GAP_IMAGES = 7
+"""By which its counts must differ too: so many tosses of a coin fall alike in less than 1 % of cases."""
 WAITING_SHARE = 0.1
 """From this share of the time spent waiting for pictures on the run says so."""
 
