@@ -7,12 +7,13 @@ python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_
 SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random pictures; in every round each side has its turn, after a
 step to warm up. timm's loop begins with float pictures on the device. Ours is the step of `train`: it begins with uint8
 pictures in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
-and gradient norm. timm and torchvision are installed into a temporary folder and go with it. `--compile yes` is for
+and gradient norm. Where timm is not installed, it and torchvision go into a temporary folder. `--compile yes` is for
 both, on a GPU timm's with max-autotune; compiling takes minutes for each. `--variants` times our step alone, with every
 choice of precision and memory order.
 """
 
 import argparse
+import importlib.util
 import itertools
 import platform
 import statistics
@@ -21,10 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
-from input_speed import shown, torchvision_transforms
+from input_speed import import_torchvision, shown, torchvision_transforms
 
 from inceptionnet import create_model
 from inceptionnet.data.loading import Batch
@@ -77,7 +79,18 @@ def ours(
     return step
 
 
-def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format, compiled: bool) -> Step:
+def provide_timm(folder: str) -> None:
+    """Make timm importable: the one installed, else one that is installed into the folder."""
+    if importlib.util.find_spec("timm") is None:
+        torchvision_transforms(folder)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PEERS]
+        subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+    else:
+        import_torchvision()  # timm imports it too, and would fail
+
+
+def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format, mode: str | None = None) -> Step:
+    """timm's bare loop; `mode` is torch.compile's, None: not compiled."""
     import timm
 
     model = timm.create_model(name.split(".")[0], num_classes=CLASSES, drop_rate=DROPOUT)
@@ -85,8 +98,8 @@ def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format, co
     if counts[0] != counts[1]:
         raise SystemExit(f"{name}: {counts[1]:,} parameters, timm's of this name {counts[0]:,}; leave it out")
     model = model.train().to(given.device, memory_format=memory)
-    if compiled:
-        model.compile(mode="max-autotune" if given.device == "cuda" else "default")
+    if mode:
+        model.compile(mode=mode)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
     x = torch.rand(given.batch, 3, given.size, given.size).mul_(2).sub_(1).to(given.device, memory_format=memory)
     labels = torch.randint(CLASSES, (given.batch,), device=given.device)
@@ -125,9 +138,10 @@ def compare(name: str, given: argparse.Namespace) -> None:
     sides = {}
     for compiled in COMPILE[given.compile]:
         how = ", compiled" * compiled
+        mode = ("max-autotune" if given.device == "cuda" else "default") if compiled else None
         sides[f"inceptionnet{how}"] = ours(name, given, given.precision, compiled=compiled)
         for order, memory in (("default order", torch.contiguous_format), ("channels last", torch.channels_last)):
-            sides[f"timm, {order}{how}"] = theirs(name, given, memory, compiled)
+            sides[f"timm, {order}{how}"] = theirs(name, given, memory, mode)
     found = in_turns(sides, given)
     for side, speeds in found.items():
         print(f"  {side:<29} {shown(speeds, 2)}")
@@ -167,10 +181,8 @@ def main() -> None:
     processor = cpu_says("model name") or platform.processor()
     with tempfile.TemporaryDirectory() as folder:
         if not given.variants:
-            torchvision_transforms(folder)
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PEERS]
-            subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
-            print(PEERS[0].replace("==", " "), end=", ")
+            provide_timm(folder)
+            print(f"timm {version('timm')}", end=", ")
         chip = f"{torch.cuda.get_device_name()}, " if given.device == "cuda" else ""
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {chip}{processor}")
         what = "" if given.variants else f" in {given.precision}"

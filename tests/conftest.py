@@ -26,7 +26,19 @@ from inceptionnet.train.loop import Plan, train
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import onnxruntime themselves
 
+DEVICE = os.environ.get("INCEPTIONNET_TEST_DEVICE", "cuda")
+"""Of the tests marked `cuda`."""
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` need such a device, or INCEPTIONNET_TEST_DEVICE to name another one to try them on."""
+    if torch.cuda.is_available() or DEVICE != "cuda":
+        return
+    skip = pytest.mark.skip(reason="no CUDA device here; INCEPTIONNET_TEST_DEVICE=cpu tries the test on the CPU")
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)

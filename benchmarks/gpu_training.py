@@ -1,0 +1,250 @@
+"""Parts `train` and `cifar` of benchmarks/gpu.py: `inceptionnet train` itself, in a process of its own.
+
+`train` is about a minute on made photographs, so that decoding counts. `cifar` is a whole training: its speed is
+measured first, and the epochs are as many as the cosine needs to end in time; should it not, Ctrl-C stops it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from gpu_results import Row, spread
+from gpu_workers import environment, kill
+from PIL import Image
+
+from inceptionnet.train.run import Run
+
+PHOTOGRAPH_PX = (500, 375)
+DISTINCT, LINKED = 1600, 12
+"""Photographs made, and names for each of them: an epoch is so long that its start does not count."""
+STOP_S = 8.0
+"""Before the end of its time a training is asked to stop; it then finishes a step and writes a checkpoint."""
+COMPILES_S = 360.0
+"""With so much time left, a compiled step is tried as well."""
+CIFAR = {"train": 50_000, "test": 10_000}
+
+
+@dataclass
+class Training:
+    """A command line of `inceptionnet train`."""
+
+    data: Path
+    out: Path
+    device: str
+    log: IO[str]
+    options: dict[str, object]
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[str]:
+        options = {"out": self.out, "device": self.device, "workers": len(os.sched_getaffinity(0)), **self.options}
+        settings = {"compute.precision": "bf16", "log.report": False, "log.every_steps": 1, **self.settings}
+        return [
+            *("train", str(self.data)),
+            *(text for key, value in options.items() for text in (f"--{key}", str(value))),
+            *(text for key, value in settings.items() for text in ("--set", f"{key}={value}")),
+        ]
+
+    @contextmanager
+    def started(self) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inceptionnet", *self.arguments],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True, env=environment(),
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            kill(process)
+
+    def steps(self) -> int:
+        file = self.out / "steps.jsonl"
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+    def epochs(self) -> list[dict[str, float]]:
+        return Run(self.out).read_metrics() if (self.out / "metrics.csv").is_file() else []
+
+    def run(self, until: float) -> Iterator[dict[str, float]]:
+        """Lines of metrics.csv as they come; until the end, or until it has to stop. Raises: RuntimeError."""
+        told, asked = 0, False
+        with self.started() as process:
+            while True:
+                code = process.poll()
+                yield from self.epochs()[told:]
+                told = len(self.epochs())
+                if code is not None:
+                    break
+                if not asked and time.monotonic() > until - STOP_S:
+                    process.send_signal(signal.SIGINT)
+                    asked = True
+                if time.monotonic() > until:
+                    return
+                time.sleep(0.2)
+        if code and not (asked and code == 130):
+            raise RuntimeError(f"inceptionnet {' '.join(self.arguments)} ended with code {code}; see the log")
+
+
+def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, int], classes: int = 10) -> None:
+    """JPEGs of clouds of colour with grain, `linked` names for each; a tenth of the names for evaluation."""
+
+    def make(number: int) -> None:
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(size_px, Image.BICUBIC)
+        grain = rng.normal(0, 8, (size_px[1], size_px[0], 1))
+        image = Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
+        name = f"{number % classes}/{number:05}"
+        split = "val" if number // classes % 10 == 0 else "train"
+        first = folder / split / f"{name}.jpg"
+        first.parent.mkdir(parents=True, exist_ok=True)
+        image.save(first, quality=90)
+        for i in range(1, linked if split == "train" else 1):
+            os.link(first, folder / split / f"{name}_{i:02}.jpg")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(make, range(distinct)))
+
+
+def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
+    """Images a second and the share of the time spent waiting for them, by epochs; the first one warms up."""
+    data, began = folder / "photographs", time.monotonic()
+    photographs(data, *((20, 2, (100, 75)) if tiny else (DISTINCT, LINKED, PHOTOGRAPH_PX)))
+    files = sorted(data.rglob("*.jpg"))
+    size_kb = sum(file.stat().st_size for file in files[:100]) / len(files[:100]) / 1000
+    yield {"note": f"{len(files)} JPEGs made in {time.monotonic() - began:.0f} s, {size_kb:.0f} kB each on average"}
+    options: dict[str, object] = {"model": "inception_v3", "batch-size": 256, "epochs": 1000}
+    if tiny:
+        options |= {"batch-size": 8, "epochs": 2, "size": 75, "width": 0.125}
+    training, rows = Training(data, folder / "train", device, log, options), list[dict[str, float]]()
+    shape = f"{options['model']}, {options.get('size', 299)} px, batch {options['batch-size']}, bf16"
+    for row in training.run(until):
+        rows.append(row)
+        yield {"name": f"epoch {row['epoch']:.0f}", "what": f"{shape}, epoch {row['epoch']:.0f}", **pace([row])}
+    if not rows:
+        yield {"name": shape, "left_out": "no epoch ended in its time"}
+    elif warm := rows[1:]:
+        yield {"name": "all but the first", "what": f"{shape}, all but the first", **pace(warm)}
+
+
+def pace(rows: Sequence[dict[str, float]]) -> Row:
+    """Columns for some epochs."""
+    one = len(rows) == 1
+    images, waiting = ([row[key] for row in rows] for key in ("pictures_per_s", "waiting"))
+    return {
+        "images/s": images[0] if one else spread(images),
+        "waiting, %": 100 * waiting[0] if one else spread([100 * share for share in waiting]),
+    }
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a short run of a training says of a long one."""
+
+    start_s: float
+    """From the command to its first steady step."""
+    images_per_s: float
+
+    def epoch_s(self, counts: dict[str, int]) -> float:
+        """An epoch, its evaluation at twice the speed and a second or two for files."""
+        return counts["train"] / self.images_per_s + counts["test"] / (2 * self.images_per_s) + 1.5
+
+    def epochs(self, seconds: float, counts: dict[str, int]) -> int:
+        """How many there are in that time, with a twentieth to spare."""
+        return int(0.95 * (seconds - self.start_s) / self.epoch_s(counts))
+
+
+def speed_of(training: Training, first: int, last: int, until: float) -> Speed:
+    """By watching its steps, from `first` to `last`; the run is then killed and removed."""
+    batch, began = int(str(training.options["batch-size"])), time.monotonic()
+    marks: list[tuple[float, int]] = []
+    with training.started() as process:
+        while not marks or marks[-1][1] < last:
+            steps = training.steps()
+            if steps >= first and (not marks or steps > marks[-1][1]):
+                marks.append((time.monotonic(), steps))
+            if process.poll() is not None and len(marks) < 2:
+                raise RuntimeError(f"inceptionnet {' '.join(training.arguments)} ended too soon; see the log")
+            if process.poll() is not None or time.monotonic() > until:
+                break
+            time.sleep(0.02)
+    shutil.rmtree(training.out, ignore_errors=True)
+    if len(marks) < 2:
+        raise TimeoutError(f"{len(marks)} of the first {last} steps in {time.monotonic() - began:.0f} s")
+    (start, one), (end, other) = marks[0], marks[-1]
+    return Speed(start - began, batch * (other - one) / (end - start))
+
+
+def made_cifar(folder: Path) -> Path:
+    """A few images in the layout of the real ones, to try the same way on."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        images = []
+        for number in range(count):
+            file = io.BytesIO()
+            pixels = rng.integers(0, 128, (32, 32, 3), dtype=np.uint8) + np.uint8(100 * (number % 2))
+            Image.fromarray(pixels).save(file, "PNG")
+            images.append({"bytes": file.getvalue(), "path": f"{number}.png"})
+        pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(count)]}), folder / f"{split}.parquet")
+    return folder
+
+
+def cifar(device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
+    """Accuracy against time of a training that ends in time."""
+    counts = CIFAR
+    if tiny and not data.exists():
+        data, counts = made_cifar(folder / "cifar10"), {"train": 40, "test": 10}
+    # 500 divides 50 000, so that a compiled step has one shape.
+    options: dict[str, object] = {"model": "inception_resnet_v1", "size": 79, "batch-size": 500}
+    if tiny:
+        options |= {"width": 0.125, "batch-size": 10, "size": 75}
+    found: dict[bool, Speed] = {}
+    for compiled in (False, True) if until - time.monotonic() > COMPILES_S else (False,):
+        settings: dict[str, object] = {"compute.compile": compiled}
+        trial = Training(data, folder / f"trial-{compiled}", device, log, {**options, "epochs": 30}, settings)
+        limit = time.monotonic() + (until - time.monotonic()) / 2
+        try:
+            found[compiled] = speed_of(trial, *((1, 4) if tiny else (10, 60)), limit)
+        except (RuntimeError, TimeoutError) as error:
+            if not compiled:
+                raise
+            yield {"note": f"compiled: {error}"}
+            continue
+        how = "compiled" if compiled else "not compiled"
+        speed = found[compiled]
+        yield {"note": f"{how}: {speed.images_per_s:.0f} images/s after a start of {speed.start_s:.0f} s"}
+    left = until - STOP_S - time.monotonic()
+    compiled = max(found, key=lambda how: found[how].epochs(left, counts))
+    epochs = found[compiled].epochs(left, counts)
+    if epochs < 1:
+        epoch_s = found[compiled].epoch_s(counts)
+        yield {"name": "the training", "left_out": f"no time left: {left:.0f} s, and an epoch takes {epoch_s:.0f} s"}
+        return
+    epochs = min(epochs, 2) if tiny else epochs
+    training = Training(
+        data, folder / "cifar", device, log, {**options, "epochs": epochs}, {"compute.compile": compiled}
+    )
+    yield {"note": f"inceptionnet {' '.join(training.arguments)}"}
+    reached = 0
+    for row in training.run(until):
+        reached = int(row["epoch"])
+        (top1,) = [value for key, value in row.items() if key in ("test_top1", "val_top1")]
+        yield {"name": f"epoch {reached} of {epochs}", "epoch": f"{reached} of {epochs}",
+               "minutes": f"{row['seconds'] / 60:.2f}", "top-1": f"{top1:.2%}", **pace([row])}  # fmt: skip
+    if reached < epochs:
+        yield {"note": f"stopped in epoch {reached + 1} of {epochs}, before the rate had fallen: no time left"}

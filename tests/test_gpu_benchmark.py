@@ -1,0 +1,122 @@
+"""benchmarks/gpu.py on the CPU with little of everything: what it measures, says and writes, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
+PARTS = ("tests", "inference", "step", "train", "cifar")
+
+
+def gpu(out: Path, *options: str, code: int = 0) -> tuple[str, dict[str, Any], str]:
+    """Standard output, JSON and Markdown of a run that ends with that code."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment.pop("INCEPTIONNET_TEST_DEVICE", None)
+    done = subprocess.run(
+        [sys.executable, str(GPU), "--tiny", "--no-compile", "--out", str(out), *options],
+        capture_output=True, text=True, cwd=out.parent, env=environment,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, json.loads((out / "results.json").read_text()), (out / "results.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], str]:
+    return gpu(tmp_path_factory.mktemp("gpu") / "whole", "--limit", "9m")
+
+
+def test_every_part_is_measured_and_written(whole: tuple[str, dict[str, Any], str]) -> None:
+    said, found, table = whole
+    about, parts = found["about"], found["parts"]
+    assert about["device"] == "cpu" and about["Python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"torch", "numpy", "pydantic", "simplejpeg", "cores", "limit"} <= about.keys()
+    assert tuple(parts) == PARTS and {part["state"] for part in parts.values()} == {"done"}
+    for name, part in parts.items():
+        assert part["rows"] and f"## {name}\n\ndone, " in table and f"{name}: done" in said
+        assert not any("error" in row or "left_out" in row for row in part["rows"])
+    for key, value in about.items():
+        assert f"- {key}: {value}\n" in table and f"{key}: {value}\n" in said
+
+
+def test_tests_are_counted(whole: tuple[str, dict[str, Any], str]) -> None:
+    """All of them skipped, here without a CUDA device."""
+    (row,) = whole[1]["parts"]["tests"]["rows"]
+    assert (row["passed"], row["failed"], row["broken"]) == (0, 0, 0) and row["skipped"] > 15
+
+
+def test_engines_are_compared(whole: tuple[str, dict[str, Any], str]) -> None:
+    part = whole[1]["parts"]["inference"]
+    rows = {(row["precision"], row["batch"], row["by"]): row for row in part["rows"]}
+    assert rows.keys() == {
+        (precision, batch, f"ours, {engine}")
+        for precision in ("bf16", "fp32")
+        for batch in (1, 2)
+        for engine in ("eager", "channels_last", "fused")
+    }
+    for (precision, batch, _), row in rows.items():
+        speed = row["images/s"]
+        assert 0 < speed["least"] <= speed["median"] <= speed["most"] and row["ms"] > 0
+        assert float(row["of the bf16 peak"].removesuffix("%")) > 0
+        assert 0 < float(row["difference"]) < {"fp32": 1e-4, "bf16": 3e-2}[precision]
+        assert 1000 * batch / speed["most"] <= row["ms"] * 1.001
+    assert any("bf16 matrix product" in note for note in part["notes"])
+    assert "timm is not installed: its rows are left out" in part["notes"]
+
+
+def test_trainings_are_watched(whole: tuple[str, dict[str, Any], str]) -> None:
+    parts = whole[1]["parts"]
+    assert [row["by"] for row in parts["step"]["rows"]] == ["ours"]
+    *epochs, warm = parts["train"]["rows"]
+    assert len(epochs) == 2 and warm["images/s"] == epochs[1]["images/s"] > 0 and 0 <= warm["waiting, %"] <= 100
+    assert any("JPEGs made" in note for note in parts["train"]["notes"])
+    assert [row["epoch"] for row in parts["cifar"]["rows"]] == ["1 of 2", "2 of 2"]
+    assert all(row["top-1"].endswith("%") and float(row["minutes"]) >= 0 for row in parts["cifar"]["rows"])
+    assert any("images/s after a start of" in note for note in parts["cifar"]["notes"])
+
+
+def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
+    """Of a folder of .parquet files one is none."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "train.parquet").write_bytes(b"no parquet")
+    said, found, table = gpu(tmp_path / "out", "--parts", "cifar,tests", "--cifar", str(broken), code=1)
+    assert found["parts"]["cifar"]["state"].startswith("failed: RuntimeError: inceptionnet train")
+    assert found["parts"]["tests"]["state"] == "done" and list(found["parts"]) == ["cifar", "tests"]
+    assert "cifar: failed: RuntimeError" in said and "failed: RuntimeError" in table
+    assert "train.parquet" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
+    said, found, table = gpu(tmp_path / "out", "--parts", "inference,tests", "--limit", "3s")
+    rows = found["parts"]["inference"]["rows"]
+    left_out = [row for row in rows if row.get("left_out") == "not measured: no time left"]
+    assert found["parts"]["inference"]["state"] in ("done", "left out: no time left")
+    assert "no time left" in said and "no time left" in table
+    assert left_out or not rows
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_it_says_so(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(GPU)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "no CUDA device here; --tiny goes the same way" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--parts", "tests,steps"], "no part 'steps'; there are tests, inference, step, train, cifar"),
+        (["--limit", "9"], "'9' is no time such as 9m or 90s"),
+    ],
+)
+def test_options_are_checked(options: list[str], message: str) -> None:
+    done = subprocess.run([sys.executable, str(GPU), *options], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
