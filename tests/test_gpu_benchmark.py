@@ -33,6 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return gpu(tmp_path_factory.mktemp("gpu") / "whole", "--limit", "9m")
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_written(whole: tuple[str, dict[str, Any], str]) -> None:
     said, found, table = whole
     about, parts = found["about"], found["parts"]
@@ -46,12 +47,14 @@ def test_every_part_is_measured_and_written(whole: tuple[str, dict[str, Any], st
         assert f"- {key}: {value}\n" in table and f"{key}: {value}\n" in said
 
 
+@pytest.mark.slow
 def test_tests_are_counted(whole: tuple[str, dict[str, Any], str]) -> None:
     """All of them skipped, here without a CUDA device."""
     (row,) = whole[1]["parts"]["tests"]["rows"]
     assert (row["passed"], row["failed"], row["broken"]) == (0, 0, 0) and row["skipped"] > 15
 
 
+@pytest.mark.slow
 def test_engines_are_compared(whole: tuple[str, dict[str, Any], str]) -> None:
     part = whole[1]["parts"]["inference"]
     rows = {(row["precision"], row["batch"], row["by"]): row for row in part["rows"]}
@@ -71,6 +74,7 @@ def test_engines_are_compared(whole: tuple[str, dict[str, Any], str]) -> None:
     assert "timm is not installed: its rows are left out" in part["notes"]
 
 
+@pytest.mark.slow
 def test_trainings_are_watched(whole: tuple[str, dict[str, Any], str]) -> None:
     parts = whole[1]["parts"]
     assert [row["by"] for row in parts["step"]["rows"]] == ["ours"]
@@ -82,6 +86,7 @@ def test_trainings_are_watched(whole: tuple[str, dict[str, Any], str]) -> None:
     assert any("images/s after a start of" in note for note in parts["cifar"]["notes"])
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
     """Of a folder of .parquet files one is none."""
     broken = tmp_path / "broken"
@@ -94,6 +99,7 @@ def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
     assert "train.parquet" in (tmp_path / "out" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     said, found, table = gpu(tmp_path / "out", "--parts", "inference,tests", "--limit", "3s")
     rows = found["parts"]["inference"]["rows"]
