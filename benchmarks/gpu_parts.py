@@ -61,7 +61,8 @@ class Parts:
                 return self.compared(gpu_step, until)
             case "train":
                 return train(given.device, given.tiny, until, self.folder, self.log)
-        return cifar(given.device, given.tiny, given.cifar, until, self.folder, self.log)
+        compiling = not (given.no_compile or given.tiny)
+        return cifar(given.device, given.tiny, given.cifar, until, self.folder, self.log, compiling=compiling)
 
     def compared(self, script: ModuleType, until: float) -> Generator[Row]:
         """Rows of this package's networks and timm's: first what needs no compiling, then what does."""

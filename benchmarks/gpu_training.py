@@ -204,8 +204,14 @@ def made_cifar(folder: Path) -> Path:
     return folder
 
 
-def cifar(device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
-    """Accuracy against time of a training that ends in time."""
+def cifar(
+    device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str], *, compiling: bool
+) -> Generator[Row]:
+    """Accuracy against time of a training that ends in time.
+
+    Args:
+        compiling: a compiled step is tried as well, where there is time for it.
+    """
     counts = CIFAR
     if tiny and not data.exists():
         data, counts = made_cifar(folder / "cifar10"), {"train": 40, "test": 10}
@@ -214,7 +220,7 @@ def cifar(device: str, tiny: bool, data: Path, until: float, folder: Path, log: 
     if tiny:
         options |= {"width": 0.125, "batch-size": 10, "size": 75}
     found: dict[bool, Speed] = {}
-    for compiled in (False, True) if until - time.monotonic() > COMPILES_S else (False,):
+    for compiled in (False, True) if compiling and until - time.monotonic() > COMPILES_S else (False,):
         settings: dict[str, object] = {"compute.compile": compiled}
         trial = Training(data, folder / f"trial-{compiled}", device, log, {**options, "epochs": 30}, settings)
         limit = time.monotonic() + (until - time.monotonic()) / 2
