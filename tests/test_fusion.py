@@ -52,7 +52,13 @@ def test_every_network_gives_its_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("name", ["inception_v3", "inception_v3.torchvision", "inception_resnet_v2.slim"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inception_v3", "inception_v3.torchvision", "inception_resnet_v1",
+        pytest.param("inception_resnet_v2.slim", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_each_rewrite_can_be_left_out_or_be_the_only_one(name: str, switch: str) -> None:
     model = network(name)
     x = pictures(model)

@@ -80,6 +80,7 @@ def check_trainings(parts: dict[str, Any]) -> None:
     assert any("images/s after a start of" in note for note in parts["cifar"]["notes"])
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
     """Of a folder of .parquet files one is none."""
     broken = tmp_path / "broken"
@@ -92,6 +93,7 @@ def test_a_part_that_fails_says_so_and_the_others_go_on(tmp_path: Path) -> None:
     assert "train.parquet" in (tmp_path / "out" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     said, found, table = gpu(tmp_path / "out", "--parts", "inference,tests", "--limit", "3s")
     rows = found["parts"]["inference"]["rows"]

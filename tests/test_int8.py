@@ -135,9 +135,8 @@ def test_what_is_kept_by_hand() -> None:
     assert agreement(want, -want, classes=False, batch_sizes=()).share == 0, "never less than nothing"
 
 
-@pytest.mark.parametrize(
-    ("engine", "ending"), [("onnxruntime", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "ending"), BY.items())
 def test_a_trained_network_in_8_bits(
     engine: str,
     ending: str,
@@ -243,6 +242,7 @@ def test_features_that_are_spoilt_and_kept(run: Path, colours: Path, tmp_path: P
     assert code == 1 and "of the features' variance in int8" in err
 
 
+@pytest.mark.slow
 def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its numbers are turned round, so that no class stays; `auto` then has nothing left."""
     made = quantised_onnx
