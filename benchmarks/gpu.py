@@ -16,7 +16,7 @@ share of the time and may use what those before it left over; what does not fit 
 that fails says why, the others go on, and the exit code is 1. --tiny goes the same way with little of everything, on
 any CPU; --no-compile leaves out all that is compiled.
 
-It runs from a checkout, without this package being installed. Where there is no network, but torch >= 2.11, torchvision,
+It runs from a checkout, without this package being installed. Without a network, where torch >= 2.11, torchvision,
 timm, numpy, pillow, rich, safetensors, scipy, torchmetrics, pyarrow, pytest, shellingham and annotated-doc are there,
 these wheels (3.4 MB) are missing; fetched for CPython 3.12 with
 
