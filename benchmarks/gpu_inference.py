@@ -22,8 +22,7 @@ from typing import Any
 
 import torch
 from gpu_results import Row, ratios, speed
-from gpu_workers import Answering, Cell, Side, failure
-from input_speed import import_torchvision
+from gpu_workers import Answering, Cell, Side, asked_for, failure, work
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -304,20 +303,10 @@ def named(network: str, precision: str, batch: int, by: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", help="plain, or: compiled NETWORK PRECISION BATCH SIDE")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true")
-    given = parser.parse_args()
-    answering = Answering()
-    if importlib.util.find_spec("timm") is not None:
-        import_torchvision()  # timm imports it too, and would fail
+    given = asked_for(__doc__, "NETWORK PRECISION BATCH SIDE")
     if given.device == "cuda":
         timing.REST_S = 0.005  # the rest is for threads of a CPU's runtimes
-    if given.what == ["plain"]:
-        plain(given, answering)
-    else:
-        answering.serve(lambda: compiled(given))
+    work(given, plain, compiled)
 
 
 if __name__ == "__main__":

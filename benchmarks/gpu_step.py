@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from gpu_results import Row, ratios, speed
-from gpu_workers import Answering, Cell, Side, failure
-from input_speed import import_torchvision
+from gpu_workers import Answering, Cell, Side, asked_for, failure, work
 from step_speed import Step, in_turns, ours, theirs
 
 NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v2.slim")
@@ -143,19 +142,9 @@ def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", help="plain, or: compiled NETWORK BATCH SIDE")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true")
-    given = parser.parse_args()
-    answering = Answering()
+    given = asked_for(__doc__, "NETWORK BATCH SIDE")
     torch.manual_seed(0)
-    if importlib.util.find_spec("timm") is not None:
-        import_torchvision()  # timm imports it too, and would fail
-    if given.what == ["plain"]:
-        plain(given, answering)
-    else:
-        answering.serve(lambda: compiled(given))
+    work(given, plain, compiled)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ many compile beside each other, are stopped while others are measured, and take 
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import os
 import queue
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpu_results import Row, ratios
+from input_speed import import_torchvision
 
 HERE = Path(__file__).resolve().parent
 ALIVE = 18
@@ -238,6 +241,30 @@ class Answering:
                 self.say({"ms": turn()})
         except (Exception, SystemExit) as error:  # what comes here is anything that torch and compilers raise
             self.say(failure(error))
+
+
+def asked_for(script: str, compiled: str) -> argparse.Namespace:
+    """The command line of a worker: what it is, and the words that name something compiled."""
+    parser = argparse.ArgumentParser(description=script.splitlines()[0])
+    parser.add_argument("what", nargs="+", help=f"plain, or: compiled {compiled}")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    return parser.parse_args()
+
+
+def work(
+    given: argparse.Namespace,
+    plain: Callable[[argparse.Namespace, Answering], None],
+    compiled: Callable[[argparse.Namespace], tuple[Row, Callable[[], float]]],
+) -> None:
+    """Do what a worker was asked for."""
+    answering = Answering()
+    if importlib.util.find_spec("timm") is not None:
+        import_torchvision()  # timm imports it too, and would fail
+    if given.what == ["plain"]:
+        plain(given, answering)
+    else:
+        answering.serve(lambda: compiled(given))
 
 
 def failure(error: BaseException) -> Row:

@@ -91,7 +91,8 @@ class _ByValue(pickle.Pickler):
 
     def reducer_override(self, thing: Any) -> Any:
         if isinstance(thing, torch.Tensor):
-            return bytes, (thing.detach().contiguous().numpy().tobytes(),)
+            x = thing.detach().contiguous()
+            return tuple, ((str(x.dtype), tuple(x.shape), x.numpy().tobytes()),)
         return NotImplemented
 
 
