@@ -40,8 +40,8 @@ $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
 demo: $(VENV)/.demo
 	$(BIN)/inceptionnet train digits --out $(DEMO_RUN) --model inception_resnet_v1 --width 0.25 --size 75 --epochs 12
 	$(BIN)/inceptionnet evaluate $(DEMO_RUN) digits
-	$(BIN)/python examples/save_digits.py $(DEMO_RUN)/pictures
-	$(BIN)/inceptionnet predict $(DEMO_RUN) $(DEMO_RUN)/pictures --top 3
+	$(BIN)/python examples/save_digits.py $(DEMO_RUN)/images
+	$(BIN)/inceptionnet predict $(DEMO_RUN) $(DEMO_RUN)/images --top 3
 	@echo "the run folder is $(DEMO_RUN); look at its report.html"
 
 lint: $(VENV)/.test

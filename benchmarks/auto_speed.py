@@ -3,7 +3,7 @@
 The plain engines are what a person writes who has torch, ONNX Runtime and OpenVINO but not this package: nothing folded
 beforehand, each under its best settings (torch.compile with frozen weights and channels last). `auto` is what
 `optimize` chooses here. Published sizes, random weights, fp32, all in turn in each round, the second of two calls;
-pictures per second, median (range), and the ratio of `auto` to the plain engine that is the fastest, round by round.
+images per second, median (range), and the ratio of `auto` to the plain engine that is the fastest, round by round.
 """
 
 from __future__ import annotations

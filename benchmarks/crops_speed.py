@@ -1,8 +1,8 @@
-"""Pictures a second of a network alone, and of an evaluation on 144 crops (crops counted), in one interleaved run.
+"""Images a second of a network alone, and of an evaluation on 144 crops (crops counted), in one interleaved run.
 
-    python benchmarks/crops_speed.py FOLDER [NETWORK] [PICTURES] [ROUNDS]
+    python benchmarks/crops_speed.py FOLDER [NETWORK] [IMAGES] [ROUNDS]
 
-FOLDER holds pictures, of any names. The network alone is given random batches that lie in memory; the evaluation reads,
+FOLDER holds images, of any names. The network alone is given random batches that lie in memory; the evaluation reads,
 decodes, crops and mirrors, with as many reading processes as the command uses.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     model = create_model(name).eval().to(memory_format=torch.channels_last)
     crops = Crops(Preprocessing(model.network.input_size), 144)
     loader = EvalLoader(
-        split, crops.prep, batch_size=1, workers=default_workers(None), bad_images="fail", crops=[crops]
+        split, crops.prep, batch_size=1, workers=default_workers(None), corrupt_images="fail", crops=[crops]
     )
     x = torch.randn(BATCH, 3, crops.prep.size_px, crops.prep.size_px).to(memory_format=torch.channels_last)
     classes = tuple(map(str, range(model.num_classes)))
@@ -53,9 +53,7 @@ def main() -> None:
         evaluate_together([Member(model, crops)], loader, classes, at_once=BATCH)
         evaluated.append(144 * len(files) / (time.perf_counter() - start))
     ratios = sorted(b / a for a, b in zip(alone, evaluated, strict=True))
-    print(
-        f"{name}, {len(files)} pictures, {rounds} rounds, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
+    print(f"{name}, {len(files)} images, {rounds} rounds, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"network alone   {statistics.median(alone):7.1f} ({min(alone):.1f}–{max(alone):.1f}) crops/s")
     print(f"144 crops       {statistics.median(evaluated):7.1f} ({min(evaluated):.1f}–{max(evaluated):.1f}) crops/s")
     print(f"ratio           {statistics.median(ratios):7.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})")

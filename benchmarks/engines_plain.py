@@ -1,7 +1,7 @@
 """What the fused network gives to engines that rewrite graphs themselves: python benchmarks/engines_plain.py [NETWORK…]
 
 Each engine is given the plain network, the fused one, and the fused one with sibling 1×1 convolutions joined; published
-sizes, random weights, all in turn in each round, the second of two calls. Pictures per second, median (range).
+sizes, random weights, all in turn in each round, the second of two calls. Images per second, median (range).
 """
 
 from __future__ import annotations

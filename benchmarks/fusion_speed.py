@@ -1,6 +1,6 @@
 """What each rewrite of the fused network gives: python benchmarks/fusion_speed.py [NETWORK…]
 
-Published sizes, random weights, torch eager, all variants in turn in each round, the second of two calls; pictures per
+Published sizes, random weights, torch eager, all variants in turn in each round, the second of two calls; images per
 second and the ratio to the plain network, round by round, median (range).
 """
 

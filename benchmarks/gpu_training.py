@@ -139,7 +139,7 @@ def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> 
 def pace(rows: Sequence[dict[str, float]]) -> Row:
     """Columns for some epochs."""
     one = len(rows) == 1
-    images, waiting = ([row[key] for row in rows] for key in ("pictures_per_s", "waiting"))
+    images, waiting = ([row[key] for row in rows] for key in ("images_per_s", "waiting"))
     return {
         "images/s": images[0] if one else spread(images),
         "waiting, %": 100 * waiting[0] if one else spread([100 * share for share in waiting]),

@@ -1,6 +1,6 @@
 """Does the default layer for Grad-CAM find what a network looks at: python benchmarks/gradcam_layer.py RUN DATA
 
-Pictures that RUN's network tells right are covered, with what it takes for nothing, where the map of each endpoint with
+Images that RUN's network tells right are covered, with what it takes for nothing, where the map of each endpoint with
 more than one place is hottest, a fifth of the pixels; the further the class's probability falls, the better the map.
 A fifth drawn by lot in squares is what a map that knows nothing would cover. One row an endpoint.
 """
@@ -21,11 +21,11 @@ from inceptionnet.explain import attribute, default_layer
 from inceptionnet.train.run import weights_of
 from inceptionnet.weights import read_weights
 
-PICTURES, SHARE, SQUARES = 240, 0.2, 7
+IMAGES, SHARE, SQUARES = 240, 0.2, 7
 
 
 def covered(x: Tensor, heat: Tensor) -> Tensor:
-    """The pictures without the hottest share of their pixels."""
+    """The images without the hottest share of their pixels."""
     flat = heat.flatten(1)
     hottest = flat.topk(round(SHARE * flat.shape[1]), dim=1).indices
     keep = torch.ones_like(flat).scatter_(1, hottest, 0).view(len(x), 1, *x.shape[2:])
@@ -36,21 +36,21 @@ def main(run: str, data: str) -> None:
     read = read_weights(weights_of(run))
     model, prep = read.model().eval(), read.record.preprocessing
     split = open_source(data, seed=read.record.provenance["seed"]).splits["val"]
-    lots = np.random.default_rng(0).permutation(len(split))[:PICTURES]
-    loader = EvalLoader(split.take(lots), prep, batch_size=PICTURES, workers=0, bad_images="skip")  # type: ignore[union-attr]
+    lots = np.random.default_rng(0).permutation(len(split))[:IMAGES]
+    loader = EvalLoader(split.take(lots), prep, batch_size=IMAGES, workers=0, corrupt_images="skip")  # type: ignore[union-attr]
     batch = next(iter(loader))
-    x = normalise(batch.pictures, prep)
+    x = normalise(batch.images, prep)
     with torch.inference_mode():
         right = model(x).argmax(1) == batch.labels
     x, labels = x[right].clone(), batch.labels[right]
 
-    def probability(pictures: Tensor) -> Tensor:
+    def probability(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return model(pictures).softmax(1).gather(1, labels[:, None])[:, 0]
+            return model(images).softmax(1).gather(1, labels[:, None])[:, 0]
 
     whole = probability(x)
     chosen = default_layer(model.network, prep.size_px)
-    print(f"{read.record.configuration.name}, {prep.size_px} px, {len(x)} pictures told right, p {whole.mean():.2f}")
+    print(f"{read.record.configuration.name}, {prep.size_px} px, {len(x)} images told right, p {whole.mean():.2f}")
     lot = torch.rand(len(x), 1, SQUARES, SQUARES, generator=torch.Generator().manual_seed(0))
     maps = {"by lot": torch.nn.functional.interpolate(lot, x.shape[2:])[:, 0]}
     for row in endpoints(analyse(model.network)):

@@ -29,7 +29,7 @@ from inceptionnet.data.decode import decode_box
 from inceptionnet.data.preprocess import Box, random_box, resize
 
 TORCHVISION = "torchvision==0.28.0"  # the release that belongs to torch 2.13
-Crop = Callable[[bytes, int], np.ndarray]  # picture, its number → pixels
+Crop = Callable[[bytes, int], np.ndarray]  # image, its number → pixels
 
 
 def torchvision_transforms(folder: str):
@@ -75,31 +75,31 @@ def ours(size: int, area: float) -> Crop:
     return lambda data, number: training_crop(data, prep, augment, np.random.default_rng((0, 0, number)), name="x")
 
 
-def one_round(sides: dict[str, Crop], pictures: list[bytes]) -> dict[str, tuple[float, float]]:
-    """Pictures a second of each side by processor and by wall time, the sides in turns of ten pictures."""
+def one_round(sides: dict[str, Crop], images: list[bytes]) -> dict[str, tuple[float, float]]:
+    """Images a second of each side by processor and by wall time, the sides in turns of ten images."""
     spent = {name: np.zeros(2) for name in sides}
-    for start in range(0, len(pictures), 10):
+    for start in range(0, len(images), 10):
         for name, crop in sides.items():
             before = time.process_time(), time.perf_counter()
-            for number in range(start, min(start + 10, len(pictures))):
-                crop(pictures[number], number)
+            for number in range(start, min(start + 10, len(images))):
+                crop(images[number], number)
             spent[name] += np.array([time.process_time(), time.perf_counter()]) - before
-    return {name: tuple(len(pictures) / seconds) for name, seconds in spent.items()}
+    return {name: tuple(len(images) / seconds) for name, seconds in spent.items()}
 
 
 def shown(values: list[float], digits: int = 0) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def fidelity(pictures: list[bytes], size: int, area: float) -> None:
-    """Grey values between our crop and Pillow's decoding of the whole picture and resize of the same box."""
+def fidelity(images: list[bytes], size: int, area: float) -> None:
+    """Grey values between our crop and Pillow's decoding of the whole image and resize of the same box."""
     crop, boxes, full, reduced = ours(size, area), [], [], []
 
     def choose(width: int, height: int) -> Box:
         boxes.append(random_box(width, height, np.random.default_rng((0, 0, len(boxes))), area_min=area))
         return boxes[-1]
 
-    for number, data in enumerate(pictures):
+    for number, data in enumerate(images):
         decoded = decode_box(data, choose, at_least_px=size)
         shrink = round((boxes[-1][2] - boxes[-1][0]) / decoded.shape[1])
         box = [(edge + shrink // 2) // shrink * shrink for edge in boxes[-1]]  # that of the pixels decoded
@@ -121,24 +121,24 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=9)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    pictures = [p.read_bytes() for p in sorted(given.folder.rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg")]
+    images = [p.read_bytes() for p in sorted(given.folder.rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg")]
     with tempfile.TemporaryDirectory() as folder:
         transforms = torchvision_transforms(folder)
         print(f"torch {torch.__version__}, pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}", end=", ")
-        print(f"Python {platform.python_version()}, {len(pictures)} pictures, {given.rounds} rounds, median (range)")
+        print(f"Python {platform.python_version()}, {len(images)} images, {given.rounds} rounds, median (range)")
         for size in given.size:
             sides = {"torchvision": theirs(transforms, size, given.area), "inceptionnet": ours(size, given.area)}
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
             for turn in range(-1, given.rounds):  # one to warm up
-                for name, speed in one_round(sides, pictures).items():
+                for name, speed in one_round(sides, images).items():
                     found[name] += [speed] if turn >= 0 else []
-            print(f"{size} px, boxes from {given.area} of the area, pictures/s/core")
+            print(f"{size} px, boxes from {given.area} of the area, images/s/core")
             for kind, what in enumerate(("processor time", "wall time")):
                 speeds = {name: [speed[kind] for speed in each] for name, each in found.items()}
                 ratios = [b / a for a, b in zip(*speeds.values(), strict=True)]
                 named = ", ".join(f"{name} {shown(each)}" for name, each in speeds.items())
                 print(f"  {what}: {named}, ratio {shown(ratios, 2)}")
-            fidelity(pictures, size, given.area)
+            fidelity(images, size, given.area)
 
 
 if __name__ == "__main__":

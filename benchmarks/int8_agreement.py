@@ -1,6 +1,6 @@
-"""What 8 bits keep of a trained network: python benchmarks/int8_agreement.py RUN DATA [PICTURES]
+"""What 8 bits keep of a trained network: python benchmarks/int8_agreement.py RUN DATA [IMAGES]
 
-Calibrated on pictures of the train split (128, or as many as said), compared on all of the held-out one, in this
+Calibrated on images of the train split (128, or as many as said), compared on all of the held-out one, in this
 package's way and in others: share of equal first classes, with its 95 % interval, explained variance of the logits, and
 top-1 beside the network's own.
 """
@@ -42,23 +42,23 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
         return as_input(pixels, prep).contiguous(), torch.from_numpy(np.asarray(split.labels))
 
     calibration, _ = loaded("train", count)
-    pictures, labels = loaded("auto", 10**6)
+    images, labels = loaded("auto", 10**6)
     plain = fused(model)
-    made = to_openvino(plain, pictures[:2])
+    made = to_openvino(plain, images[:2])
 
     def by_openvino(quantised) -> Tensor:
         compiled = openvino_core().compile_model(quantised, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return torch.cat([torch.from_numpy(compiled(part.numpy())[0].copy()) for part in pictures.split(AT_ONCE)])
+        return torch.cat([torch.from_numpy(compiled(part.numpy())[0].copy()) for part in images.split(AT_ONCE)])
 
     def by_onnxruntime(quantised) -> Tensor:
         session = import_onnxruntime().InferenceSession(quantised.SerializeToString())
         return torch.cat(
-            [torch.from_numpy(session.run(None, {INPUT: part.numpy()})[0]) for part in pictures.split(AT_ONCE)]
+            [torch.from_numpy(session.run(None, {INPUT: part.numpy()})[0]) for part in images.split(AT_ONCE)]
         )
 
     def by_default() -> Tensor:
         nncf = import_nncf()
-        batches = [picture[None].numpy() for picture in calibration]
+        batches = [image[None].numpy() for image in calibration]
         return by_openvino(nncf.quantize(made, nncf.Dataset(batches), subset_size=len(batches)))
 
     def in_7_bits(quantise, model_, by) -> Tensor:
@@ -69,12 +69,10 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
             int8.weight_bits = own
 
     with torch.inference_mode():
-        want = torch.cat([model(part) for part in pictures.split(AT_ONCE)])
-    print(
-        f"{run}: {read.record.configuration.name}, {len(calibration)} pictures to calibrate, {len(labels)} to compare"
-    )
+        want = torch.cat([model(part) for part in images.split(AT_ONCE)])
+    print(f"{run}: {read.record.configuration.name}, {len(calibration)} images to calibrate, {len(labels)} to compare")
     print(f"  {'fp32':30} top-1 {accuracy(want, labels):.1%}")
-    written = to_onnx(plain, pictures[:2])
+    written = to_onnx(plain, images[:2])
     ways = {
         "ONNX Runtime": lambda: by_onnxruntime(quantised_onnx(written, calibration)),
         "ONNX Runtime, 7-bit weights": lambda: in_7_bits(quantised_onnx, written, by_onnxruntime),

@@ -6,7 +6,7 @@
 `make peers` installs timm, torchvision, Keras and TensorFlow. Each peer's network gets random weights, is saved as that
 package saves it, and is loaded here from the file; logits are compared first. Then, in turn in each round, the second
 of two calls counts: the peer as it comes, with channels last, under torch.compile (frozen on a CPU, max-autotune on a
-GPU), or for Keras on TensorFlow as a tf.function with and without XLA; and `optimize(…, engine="auto")`. Pictures per
+GPU), or for Keras on TensorFlow as a tf.function with and without XLA; and `optimize(…, engine="auto")`. Images per
 second, median (range), and the ratio to the peer's fastest, round by round.
 """
 
@@ -101,9 +101,9 @@ class OfKeras:
     def runs(self, x: Tensor, given: argparse.Namespace) -> dict[str, AnyRun]:
         import tensorflow as tf
 
-        pictures = tf.constant(x.permute(0, 2, 3, 1).cpu().numpy())
+        images = tf.constant(x.permute(0, 2, 3, 1).cpu().numpy())
         plain, xla = (tf.function(lambda x: self.model(x, training=False), jit_compile=jit) for jit in (False, True))
-        return {"tf.function": lambda _: plain(pictures).numpy(), "and XLA": lambda _: xla(pictures).numpy()}
+        return {"tf.function": lambda _: plain(images).numpy(), "and XLA": lambda _: xla(images).numpy()}
 
 
 def of_timm(network: str, folder: Path) -> OfTorch:

@@ -1,12 +1,12 @@
-"""Pictures a second of one training step, beside timm's same network in a bare loop; or under this package's settings.
+"""Images a second of one training step, beside timm's same network in a bare loop; or under this package's settings.
 
 python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_resnet_v2.slim] [--batch 16]
     [--size 299] [--rounds 5] [--steps 3] [--device cpu|cuda] [--precision fp32|bf16]
     [--variants] [--compile no|yes|both]
 
-SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random pictures; in every round each side has its turn, after a
-step to warm up. timm's loop begins with float pictures on the device. Ours is the step of `train`: it begins with uint8
-pictures in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
+SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random images; in every round each side has its turn, after a
+step to warm up. timm's loop begins with float images on the device. Ours is the step of `train`: it begins with uint8
+images in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
 and gradient norm. Where timm is not installed, it and torchvision go into a temporary folder. `--compile yes` is for
 both, on a GPU timm's with max-autotune; compiling takes minutes for each. `--variants` times our step alone, with every
 choice of precision and memory order.
@@ -58,18 +58,18 @@ def ours(
 ) -> Step:
     compute = {"precision": precision, "channels_last": channels_last, "compile": compiled}
     recipe = Recipe().changed(PLAIN | {f"compute.{key}": value for key, value in compute.items()})
-    source = Source("random", tuple(map(str, range(CLASSES))), {}, "random pictures")
+    source = Source("random", tuple(map(str, range(CLASSES))), {}, "random images")
     job = Job(Plan("random", name, batch_size=given.batch), source, recipe, Preprocessing(given.size))
     model = create_model(name, num_classes=CLASSES, dropout=DROPOUT)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     stepper = Stepper(model.to(given.device), job, steps_per_epoch=1000)
     Features(model)
-    pictures = torch.randint(256, (given.batch, given.size, given.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = torch.randint(256, (given.batch, given.size, given.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     labels, rows = torch.randint(CLASSES, (given.batch,)), torch.arange(given.batch)
     if given.device == "cuda":  # as the loader hands them over
-        pictures, labels = pictures.pin_memory(), labels.pin_memory()
-    batch = Batch(pictures, labels, rows, rows, torch.rand(given.batch, len(CHANGES)), given.batch)
+        images, labels = images.pin_memory(), labels.pin_memory()
+    batch = Batch(images, labels, rows, rows, torch.rand(given.batch, len(CHANGES)), given.batch)
     number = itertools.count()
 
     def step() -> None:
@@ -125,7 +125,7 @@ def seconds(step: Step, steps: int, device: str) -> float:
 
 
 def in_turns(sides: dict[str, Step], given: argparse.Namespace) -> dict[str, list[float]]:
-    """Pictures a second of each side, round by round."""
+    """Images a second of each side, round by round."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _, (name, step) in itertools.product(range(given.rounds), sides.items()):
         step()
@@ -160,7 +160,7 @@ def variants(name: str, given: argparse.Namespace) -> None:
         row = f"{precision:<9} | {'yes' if last else 'no':<13} | {'yes' if compiled else 'no':<7}"
         sides[row] = ours(name, given, precision, last, compiled)
         first[row] = seconds(sides[row], 1, given.device)
-    print("  precision | channels last | compile | first step, s | pictures/s")
+    print("  precision | channels last | compile | first step, s | images/s")
     for row, speeds in in_turns(sides, given).items():
         print(f"  {row} | {first[row]:13.1f} | {shown(speeds, 2)}")
 
@@ -186,8 +186,8 @@ def main() -> None:
         chip = f"{torch.cuda.get_device_name()}, " if given.device == "cuda" else ""
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {chip}{processor}")
         what = "" if given.variants else f" in {given.precision}"
-        print(f"{given.batch} pictures of {given.size} px{what}, {given.rounds} rounds of {given.steps} steps")
-        print("pictures/s, median (range)")
+        print(f"{given.batch} images of {given.size} px{what}, {given.rounds} rounds of {given.steps} steps")
+        print("images/s, median (range)")
         for name in given.networks:
             print(name, flush=True)
             (variants if given.variants else compare)(name, given)

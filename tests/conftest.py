@@ -48,8 +48,8 @@ def _ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
-    """`count` noisy 40×32 pictures for each colour, in folders named after it."""
+def write_images(folder: Path, count: int, seed: int = 0) -> Path:
+    """`count` noisy 40×32 images for each colour, in folders named after it."""
     rng = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
@@ -62,7 +62,7 @@ def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of three colours that a small network learns in seconds, not split."""
-    return write_pictures(tmp_path_factory.mktemp("data") / "colours", 12)
+    return write_images(tmp_path_factory.mktemp("data") / "colours", 12)
 
 
 EPOCHS_OF_RUN = 6

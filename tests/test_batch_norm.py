@@ -219,7 +219,7 @@ def test_recalibration_mends_what_a_long_memory_spoils(colours: Path, spoilt: Pa
     assert found["recalibrate"].loss < 0.7 * found["update"].loss
     saved = load_file(tmp_path / "recalibrate" / "weights.safetensors")
     counts = {int(tensor) for name, tensor in saved.items() if name.endswith("num_batches_tracked")}
-    assert counts <= {4}, "31 training pictures are four batches"
+    assert counts <= {4}, "31 training images are four batches"
     means = [name for name in saved if name.endswith("running_mean")]
     assert means and not any(torch.equal(saved[name], load_file(spoilt)[name]) for name in means)
 

@@ -54,7 +54,7 @@ def test_figures_of_engines_of_known_speed(model: InceptionNet) -> None:
     assert isinstance(quick, Measurement) and isinstance(slow, Measurement) and isinstance(refused, Skipped)
     assert 4 <= quick.latency_ms <= quick.p95_ms and 20 <= slow.latency_ms <= slow.p95_ms
     for row in (quick, slow):
-        assert row.pictures_per_s == pytest.approx(3 / row.latency_ms * 1000)
+        assert row.images_per_s == pytest.approx(3 / row.latency_ms * 1000)
         assert row.share_of_peak == pytest.approx(flops.get_total_flops() / (row.latency_ms / 1000) / 1e12)
         assert row.ready_s >= row.latency_ms / 2000 and row.memory_mb >= 0
     assert "for a reason" in refused.reason
@@ -101,7 +101,7 @@ def test_a_table_a_plot_and_json(command, run: Path, tmp_path: Path) -> None:
     plot = tmp_path / "speed.png"
     given = ("--engines", "eager,fused", "--batch", "1,2", "--rounds", 2)
     code, out, err = command("bench", run, *given, "--plot", plot)
-    assert code == 0 and "pictures/s" in out and "GFLOP/s" in out, err
+    assert code == 0 and "images/s" in out and "GFLOP/s" in out, err
     with Image.open(plot) as drawn:
         assert drawn.size[0] > 800
     code, out, _ = command("bench", run, *given, "--json", "--precision", "bf16")

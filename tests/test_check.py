@@ -1,4 +1,4 @@
-"""`inceptionnet check`: every kind of bad picture is listed, what is odd or there twice is counted."""
+"""`inceptionnet check`: every kind of corrupt image is listed, what is odd or there twice is counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BAD = {
     "train/cat/empty.jpg": (b"", "is empty (0 bytes)"),
     "train/dog/float.tif": (encoded(Image.new("F", (9, 9)), "TIFF"), "has floating-point pixels"),
     "train/dog/large.png": (bomb(10_000, 9_500), "has 10000×9500 pixels, more than the limit of 89478485"),
-    "train/dog/page.jpg": (b"<html>404</html>", "is not a picture in a known format ("),
+    "train/dog/page.jpg": (b"<html>404</html>", "is not an image in a known format ("),
     "val/cat/also_empty.png": (b"", "is empty (0 bytes)"),
 }
 GOOD = {
@@ -77,7 +77,7 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     report = check(open_source(nasty), workers=workers, advance=lambda *counts: told.append(counts))
     expected = [(name, why) for name, (_, why) in BAD.items()]
     expected.insert(3, ("train/cat/gone.png", "cannot be read (No such file or directory)"))
-    for bad, (name, why) in zip(report.bad_pictures, expected, strict=True):
+    for bad, (name, why) in zip(report.decode_errors, expected, strict=True):
         assert bad.name == name and bad.split == name.partition("/")[0] and bad.reason.startswith(why)
     assert [sum(count) for count in zip(*told, strict=True)] == [len(GOOD) + 8, 8]
     assert report.classes == ("cat", "dog") and report.counts == {"train": (8, 7), "val": (2, 2)} and len(report) == 19
@@ -86,7 +86,7 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     assert report.odd == {
         "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "turned or mirrored by EXIF": 1
     }  # fmt: skip
-    counted = {(found.from_px, found.below_px): found.pictures for found in report.short_sides if found.pictures}
+    counted = {(found.from_px, found.below_px): found.images for found in report.short_sides if found.images}
     assert counted == {(1, 32): 2, (32, 64): 2, (160, 224): 6, (1024, 2048): 1}
     assert {key: (one.split, one.name, one.width_px, one.height_px) for key, one in report.extremes.items()} == {
         "smallest": ("train", "train/dog/turned.jpg", 20, 60),
@@ -104,22 +104,22 @@ def test_how_many_duplicates_are_named(tmp_path: Path) -> None:
     same = {f"{split}/{kind}/{i}.png": png(7) for split in ("train", "test") for kind in "ab" for i in range(5)}
     report = check(open_source(write_tree(tmp_path, same)), workers=0, listed=3)
     found = [report.repeated["train"], report.repeated["test"], report.shared["train and test"], report.contradictory]
-    assert [(one.pictures, len(one.such_as)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
+    assert [(one.images, len(one.such_as)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streams(workers: int) -> None:
-    pictures = [("a", 0, png(1)), ("b", 1, b""), ("c", 1, png(1)), ("d", 0, photo())]
+    images = [("a", 0, png(1)), ("b", 1, b""), ("c", 1, png(1)), ("d", 0, photo())]
 
     def source(length: int) -> Source:
-        splits = {name: StreamSplit(name, length, 10, lambda shard: iter(pictures)) for name in ("train", "val")}
+        splits = {name: StreamSplit(name, length, 10, lambda shard: iter(images)) for name in ("train", "val")}
         return Source("x", ("cat", "dog"), splits, "")
 
     report = check(source(40), workers=workers)
     assert report.counts == {"train": (20, 20), "val": (20, 20)} and report.formats == {"PNG": 40, "JPEG": 20}
-    assert [(bad.name, bad.reason) for bad in report.bad_pictures] == [("b", "is empty (0 bytes)")] * 20
-    assert report.shared["train and val"].pictures == 30
-    with pytest.raises(DataError, match="train: expected 41 pictures, got 40"):
+    assert [(bad.name, bad.reason) for bad in report.decode_errors] == [("b", "is empty (0 bytes)")] * 20
+    assert report.shared["train and val"].images == 30
+    with pytest.raises(DataError, match="train: expected 41 images, got 40"):
         check(source(41), workers=workers)
 
 
@@ -144,36 +144,36 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_command(nasty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0)
-    assert code == 1 and not err and out.rstrip().endswith("8 of 19 pictures cannot be read")
+    assert code == 1 and not err and out.rstrip().endswith("8 of 19 images cannot be read")
     assert (
         "bad, train: train/cat/cut.jpg: is truncated or damaged (" in out and "split as found (15 train, 4 val)" in out
     )
-    assert "1 picture with the same bytes in train and val\n  val/cat/0.jpg is train/dog/0.jpg\n" in out
+    assert "1 image with the same bytes in train and val\n  val/cat/0.jpg is train/dog/0.jpg\n" in out
     assert "odd       1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
     code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0, "--json", "--limit-listed", 0)
     found = json.loads(out)
-    assert code == 1 and not err and found["data"] == str(nasty) and found["pictures"] == 19
-    assert found["splits"]["train"] == {"pictures": 15, "classes": {"cat": 8, "dog": 7}}
-    assert len(found["bad_pictures"]) == 8 and set(found["bad_pictures"][0]) == {"split", "name", "reason"}
-    assert found["shared"] == {"train and val": {"pictures": 1, "such_as": []}}
-    assert found["short_sides"][0] == {"from_px": 1, "below_px": 32, "pictures": 2}
+    assert code == 1 and not err and found["data"] == str(nasty) and found["images"] == 19
+    assert found["splits"]["train"] == {"images": 15, "classes": {"cat": 8, "dog": 7}}
+    assert len(found["decode_errors"]) == 8 and set(found["decode_errors"][0]) == {"split", "name", "reason"}
+    assert found["shared"] == {"train and val": {"images": 1, "such_as": []}}
+    assert found["short_sides"][0] == {"from_px": 1, "below_px": 32, "images": 2}
 
 
 def test_command_on_good_and_on_no_data(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = command(capsys, monkeypatch, colours, "--workers", 0)
-    assert code == 0 and out.endswith("\nall 36 pictures can be read\n") and "smallest" not in out
+    assert code == 0 and out.endswith("\nall 36 images can be read\n") and "smallest" not in out
     code, out, err = command(capsys, monkeypatch, tmp_path / "nowhere")
     assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_no_picture_can_be_read(
+def test_no_image_can_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path, {f"{kind}/{i}.png": b"" for kind in "ab" for i in range(2)})
     code, out, _ = command(capsys, monkeypatch, tmp_path, "--workers", 0)
-    assert code == 1 and out.endswith("\n4 of 4 pictures cannot be read\n")
+    assert code == 1 and out.endswith("\n4 of 4 images cannot be read\n")
 
 
 TELLING = """

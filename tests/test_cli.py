@@ -17,7 +17,7 @@ import inceptionnet
 from inceptionnet.data import open_source
 from inceptionnet.nets import NETWORKS
 
-from .conftest import write_pictures
+from .conftest import write_images
 
 
 def test_version_and_help(command) -> None:
@@ -78,7 +78,7 @@ def test_evaluate_and_predict(command, run: Path, colours: Path, tmp_path: Path)
     trained = json.loads((run / "evaluation.json").read_text())
     assert (figures["top1"], figures["classes"]) == (trained["top1"], trained["classes"]), "the split of the training"
     code, out, _ = command("evaluate", run / "weights.safetensors", colours, "--split", "all")
-    assert code == 0 and "on 36 pictures" in out and "macro F1" in out
+    assert code == 0 and "on 36 images" in out and "macro F1" in out
 
     table = tmp_path / "rows.csv"
     code, out, _ = command("predict", run, colours / "red", colours / "blue" / "00.png", "--json", "--csv", table)
@@ -91,7 +91,7 @@ def test_evaluate_and_predict(command, run: Path, colours: Path, tmp_path: Path)
     code, out, _ = command("predict", run, broken, colours / "red" / "00.png", "--top", 1)
     assert code == 0 and "error: is empty (0 bytes)" in out and "00.png" in out
     code, out, err = command("predict", run, broken)
-    assert code == 2 and "none of 1 pictures could be read" in err
+    assert code == 2 and "none of 1 images could be read" in err
 
 
 def test_train_end_to_end(command, colours: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_train_end_to_end(command, colours: Path, tmp_path: Path) -> None:
         "train", colours, "--out", out_folder, "--model", "inception_v1.slim", "--width", 0.125, "--size", 32,
         "--epochs", 1, "--batch-size", 8, "--workers", 0, "--set", "optimizer.lr=0.003",
     )  # fmt: skip
-    assert code == 0 and "held-out pictures" in out
+    assert code == 0 and "held-out images" in out
     assert "epoch 1/1  train loss" in err and "held out as val, chosen by file name and seed 0" in err
     assert json.loads((out_folder / "run.json").read_text())["recipe"]["optimizer"]["lr"] == 0.003
 
@@ -129,7 +129,7 @@ def test_recipes_are_quick() -> None:
 
 def test_resume_and_repeat(command, run: Path, tmp_path: Path) -> None:
     code, out, err = command("train", "--repeat", run, "--out", tmp_path / "again", "--workers", 0)
-    assert code == 0 and "held-out pictures" in out
+    assert code == 0 and "held-out images" in out
     same = (tmp_path / "again" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
     assert same
     code, out, err = command("train", "--resume", "--out", tmp_path / "again", "--workers", 0)
@@ -145,7 +145,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
     empty, single, hollow = tmp_path / "empty", tmp_path / "single", tmp_path / "hollow"
     empty.mkdir()
     shutil.copytree(colours / "red", single / "red")
-    (write_pictures(hollow, 2) / "zebra").mkdir()
+    (write_images(hollow, 2) / "zebra").mkdir()
     text = tmp_path / "text.safetensors"
     text.write_text("no weights")
     new = tmp_path / "new"
@@ -157,17 +157,17 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         ),
         (
             ("train", colours, "--model", "inception_v3", *base),
-            "input_size is 32 px; inception_v3 takes pictures of 75 px",
+            "input_size is 32 px; inception_v3 takes images of 75 px",
         ),
         (("train", colours, "--model", "inception_v1", *base, "--set", "optimizer.rl=1"), "did you mean optimizer.lr"),
         (("train", colours, "--model", "inception_v1", *base, "--epochs", 0), "--epochs is 0; expected 1 or more"),
         (("train", colours, "--model", "inception_v1", *base, "--epochs", "many"), "--epochs"),
-        (("train", colours, "--model", "inception_v1", *base, "--bad-images", "eat"), "expected fail or skip"),
+        (("train", colours, "--model", "inception_v1", *base, "--corrupt-images", "eat"), "expected fail or skip"),
         (("train", colours, "--model", "inception_v1", *base, "--device", "abacus"), "--device abacus"),
         (("train", colours, *base), "expected a network to train, got none; give --model"),
         (("train", colours, "--model", "inception_v1", "--out", run), "exists and is not empty"),
         (("train", tmp_path / "nothing", "--model", "inception_v1", *base), "nothing by that name"),
-        (("train", empty, "--model", "inception_v1", *base), "expected pictures"),
+        (("train", empty, "--model", "inception_v1", *base), "expected images"),
         (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
         (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
         (("train", colours, "--weights", text, *base), "of no known format"),
@@ -203,7 +203,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("evaluate", run, colours, "--batch-size", 0), "--batch-size"),
         (("evaluate", run, colours, "--workers", -1), "--workers"),
         (("predict", run, colours, "--csv", tmp_path / "no" / "x.csv"), "cannot be written"),
-        (("show", "inception_v4", "--size", 10), "takes pictures of 75 px or more"),
+        (("show", "inception_v4", "--size", 10), "takes images of 75 px or more"),
         (("show", "inception_v4", "--svg", tmp_path / "no" / "x.svg"), "cannot be written"),
         (("show",), "Missing argument"),
         (("fly",), "No such command 'fly'"),
@@ -219,18 +219,18 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
 def test_evaluate_on_many_crops_by_two_networks_without_some(command, run: Path, colours: Path, tmp_path: Path) -> None:
     held_out = open_source(colours).splits["val"].names
     names = tmp_path / "names.txt"
-    names.write_text(f"{held_out[0]}\n{Path(held_out[1]).name}\nof no picture\n")
+    names.write_text(f"{held_out[0]}\n{Path(held_out[1]).name}\nof no image\n")
     code, out, _ = command("evaluate", run, run, colours, "--crops", 12, "--exclude", names, "--json", "--workers", 0)
     figures = json.loads(out)
     same_name = sum(Path(name).name == Path(held_out[1]).name or name == held_out[0] for name in held_out)
     assert code == 0 and figures["left_out"] == same_name > 1 and figures["unmatched_lines"] == 1
-    assert figures["pictures"] == len(held_out) - same_name
+    assert figures["images"] == len(held_out) - same_name
     assert figures["crops"] == [{"count": 12, "scales_px": [37]}] * 2 and len(figures["weights"]) == 2
     quick = ("--stop-after", 2, "--workers", 0)
     code, out, _ = command("evaluate", run, colours, "--crops", 144, "--scales", "40,50", *quick)
-    assert code == 0 and "72 crops (shorter side 40, 50 px)" in out and "on 2 pictures" in out
-    picture = next(colours.rglob("*.png"))
-    code, out, _ = command("evaluate", run, colours, "--crops", 10, "--show-crops", picture, tmp_path / "sheet.png")
+    assert code == 0 and "72 crops (shorter side 40, 50 px)" in out and "on 2 images" in out
+    image = next(colours.rglob("*.png"))
+    code, out, _ = command("evaluate", run, colours, "--crops", 10, "--show-crops", image, tmp_path / "sheet.png")
     assert code == 0 and "10 crops of 32 px" in out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (364, 56)
@@ -262,10 +262,10 @@ def test_predictions_of_an_evaluation_as_a_table(command, run: Path, colours: Pa
             rows = list(csv.DictReader(file))
     else:
         rows = parquet.read_table(table).to_pylist()
-    assert code == 0 and len(rows) == figures["pictures"]
+    assert code == 0 and len(rows) == figures["images"]
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == figures["top1"]
     assert sum(float(row["loss"]) for row in rows) / len(rows) == pytest.approx(figures["loss"], rel=1e-6)
     held_out = open_source(colours).splits["val"]
-    assert [row["picture"] for row in rows] == list(held_out.names)
+    assert [row["image"] for row in rows] == list(held_out.names)
     assert [row["label"] for row in rows] == [("blue", "green", "red")[i] for i in held_out.labels]

@@ -39,7 +39,7 @@ from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 
 from .conftest import DEVICE, tiny_plan
-from .test_reference import pictures, randomise
+from .test_reference import images, randomise
 from .test_step import SGD, V1, batch
 
 pytestmark = pytest.mark.cuda
@@ -116,7 +116,7 @@ def test_a_step_is_the_cpus(colours: Path, device: torch.device) -> None:
         one = stepper(colours, at, {}, **V1)
         found.append((one.step(batch(65), 0), gradient(one)))
     (cpu, cpu_gradient), (result, its_gradient) = found
-    assert (result.pictures, result.lr, result.skipped) == (cpu.pictures, cpu.lr, False)
+    assert (result.images, result.lr, result.skipped) == (cpu.images, cpu.lr, False)
     assert result.loss == pytest.approx(cpu.loss, rel=2e-3)
     assert result.gradient_norm == pytest.approx(cpu.gradient_norm, rel=2e-2)
     assert float(torch.cosine_similarity(its_gradient, cpu_gradient, dim=0)) > 0.99
@@ -204,7 +204,7 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
 @pytest.mark.parametrize("name", ["inception_v3", "inception_resnet_v1"])
 def test_engines_have_the_cpus_logits(name: str, engine: str, device: torch.device) -> None:
     """In fp32 without TF32, in bf16 to its digits."""
-    model, x = network(name), pictures(79, 79, torch.float32)
+    model, x = network(name), images(79, 79, torch.float32)
     exact = optimize(model, engine, batch_size=2, device=DEVICE)
     assert off(exact(x.to(device)), model, x) < TOLERANCE["fp32"] and exact.about["device"] == str(x.to(device).device)
     low = optimize(model, engine, batch_size=2, device=DEVICE, precision="bf16")
@@ -293,7 +293,7 @@ def test_evaluation_is_the_cpus(colours: Path, run: Path, device: torch.device) 
     prep, found = Preprocessing(32), []
     for at in ("cpu", DEVICE):
         model = load_model(run / "weights.safetensors").to(at)
-        loader = EvalLoader(source.splits["train"], prep, batch_size=5, workers=1, bad_images="fail")
+        loader = EvalLoader(source.splits["train"], prep, batch_size=5, workers=1, corrupt_images="fail")
         found.append(evaluate(model, loader, prep, source.classes))
     cpu, other = found
     clear = cpu.confidence > 0.6

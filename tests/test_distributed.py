@@ -1,4 +1,4 @@
-"""Several processes under torchrun: the same losses as one, every picture counted once, and a restart that goes on.
+"""Several processes under torchrun: the same losses as one, every image counted once, and a restart that goes on.
 
 Rounding makes the difference here, not the number of processes: batch norm over few pixels and ReLU turn an input that
 differs by 1e-7 into gradients that differ by 1e-3 (in one process too). So float32 is compared on the one network
@@ -26,7 +26,7 @@ from inceptionnet.train.loop import train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
-from .conftest import tiny_plan, write_pictures
+from .conftest import tiny_plan, write_images
 
 SCRIPT = """
 import json, os, signal, sys
@@ -75,10 +75,10 @@ with joined_world() as world:
         for view, order in zip(views, orders)
     ]
     for weight in (w for member in members for w in member.model.parameters() if w.ndim > 1):
-        torch.nn.init.kaiming_normal_(weight)  # an untrained network's own would say the same of every picture
+        torch.nn.init.kaiming_normal_(weight)  # an untrained network's own would say the same of every image
     name, split = source.pick("auto", own=False)
     loader = EvalLoader(
-        split, views[0].prep, batch_size=3, workers=1, bad_images="skip", crops=views, world=world
+        split, views[0].prep, batch_size=3, workers=1, corrupt_images="skip", crops=views, world=world
     )
     result = evaluate_together(
         members, loader, classes, labels_of=matched_labels(source.classes, classes), at_once=5, world=world
@@ -107,8 +107,8 @@ def started(code: str, arguments: list[str], folder: Path, *options: str) -> Non
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """33 pictures, one of them broken: 2 processes do not divide it."""
-    folder = write_pictures(tmp_path_factory.mktemp("distributed") / "data", 11)
+    """33 images, one of them broken: 2 processes do not divide it."""
+    folder = write_images(tmp_path_factory.mktemp("distributed") / "data", 11)
     broken = folder / "red" / "03.png"
     broken.write_bytes(broken.read_bytes()[:200])
     return folder
@@ -119,7 +119,7 @@ def plan(data: Path, **changes: Any) -> Plan:
                 "optimizer.clip_norm": 1, "average.decay": 0.9, "augment.color": "full", "network.dropout": 0.4,
                 "checkpoint.every_steps": 2}  # fmt: skip
     settings |= changes.pop("settings", {})
-    return tiny_plan(data, **{"epochs": 2, "batch_size": 9, "bad_images": "skip", "settings": settings} | changes)
+    return tiny_plan(data, **{"epochs": 2, "batch_size": 9, "corrupt_images": "skip", "settings": settings} | changes)
 
 
 def losses(run: Path) -> list[float]:
@@ -136,14 +136,14 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     assert two == pytest.approx(one, abs=1e-5)
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
     for result in results:
-        assert result["pictures"] == sum(part["pictures"] for part in result["classes"].values()) == 5
+        assert result["images"] == sum(part["images"] for part in result["classes"].values()) == 5
     assert results[1]["loss"] == pytest.approx(results[0]["loss"], abs=1e-5)
-    assert (tmp_path / "two" / "bad_pictures.txt").read_text() == (tmp_path / "one" / "bad_pictures.txt").read_text()
+    assert (tmp_path / "two" / "decode_errors.txt").read_text() == (tmp_path / "one" / "decode_errors.txt").read_text()
     assert json.loads((tmp_path / "two" / "run.json").read_text())["environment"]["processes"] == 2
 
 
 @pytest.mark.slow
-def test_batch_norm_is_over_the_pictures_of_all_processes(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_batch_norm_is_over_the_images_of_all_processes(data: Path, tmp_path: Path, monkeypatch) -> None:
     """float64, where the processes' sums differ from one sum by 1e-16 and nothing else may."""
     job = plan(data, model="inception_v2", size=48, settings={"batch_norm.mode": "recalibrate"})
     torchrun(job, tmp_path / "two", "double")
@@ -170,12 +170,12 @@ def test_processes_started_anew_go_on(data: Path, tmp_path: Path) -> None:
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
-def test_two_processes_evaluate_each_picture_once(tmp_path: Path, monkeypatch) -> None:
-    """Two networks, 10 crops and 12, on 7 pictures: of the last batch of 3 one process has nothing; one is broken."""
-    folder = write_pictures(tmp_path / "data", 3)
+def test_two_processes_evaluate_each_image_once(tmp_path: Path, monkeypatch) -> None:
+    """Two networks, 10 crops and 12, on 7 images: of the last batch of 3 one process has nothing; one is broken."""
+    folder = write_images(tmp_path / "data", 3)
     (folder / "red" / "01.png").unlink()
     (folder / "green" / "00.png").unlink()
-    (folder / "blue" / "02.png").write_bytes(b"not a picture")
+    (folder / "blue" / "02.png").write_bytes(b"not an image")
     started(EVALUATION, [str(folder), str(tmp_path / "two.npz")], tmp_path)
     monkeypatch.setattr(sys, "argv", ["script.py", str(folder), str(tmp_path / "one.npz")])
     runpy.run_path(str(tmp_path / "script.py"))
@@ -189,4 +189,4 @@ def test_two_processes_evaluate_each_picture_once(tmp_path: Path, monkeypatch) -
     assert sorted(two["labels"]) == [0, 0, 1, 1, 2, 2], "red, blue, green: two of each are whole"
     for name in ("losses", "confidence"):
         assert two[name] == pytest.approx(one[name], rel=1e-5)
-    assert len(set(one["losses"].round(6))) == 6, "each picture has its own"
+    assert len(set(one["losses"].round(6))) == 6, "each image has its own"

@@ -37,7 +37,7 @@ def test_lines_of_python_run_and_give_the_shapes_they_say() -> None:
     assert all(shape in code for shape in ("(2, 5)", "(2, 1072)", "(2, 16, 149, 149)"))
 
 
-def test_the_picture_is_todays_drawing() -> None:
+def test_the_image_is_todays_drawing() -> None:
     drawn = svg(configure(Configuration("inception_v4", aux=True)))
     assert (ROOT / "docs" / "inception_v4.svg").read_text(encoding="utf-8") == drawn
 

@@ -45,11 +45,11 @@ def network(name: str = "inception_v1.slim", size: int = 64, width: float = 0.12
     model = create_model(name, width=width, input_size=size, num_classes=7, **options)
     with torch.no_grad():
         for _ in range(3):
-            model(pictures(4, model.configuration.in_channels, size))
+            model(images(4, model.configuration.in_channels, size))
     return model.eval()
 
 
-def pictures(count: int, channels: int = 3, size: int = 64) -> Tensor:
+def images(count: int, channels: int = 3, size: int = 64) -> Tensor:
     return torch.rand(count, channels, size, size) * 2 - 1
 
 
@@ -67,24 +67,24 @@ def test_torch_gives_the_networks_numbers(name: str, engine: str) -> None:
     model = network(name, size)
     made = optimize(model, engine, batch_size=2)
     for count in (2, 3, 1):
-        x = pictures(count, size=size)
+        x = images(count, size=size)
         assert close(made(x), model, x)
     assert made.about["engine"] == made.name == engine and made.about["difference"] <= 1e-5
     assert made.about["library"] == f"torch {version_of('torch')}" and made.about["shape"] == [3, size, size]
 
 
 @pytest.mark.parametrize("engine", OF_OTHERS)
-def test_runtimes_give_the_networks_numbers_for_any_number_of_pictures(
+def test_runtimes_give_the_networks_numbers_for_any_number_of_images(
     engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = network(in_channels=1)
     made = optimize(model, engine, batch_size=2)
     for count in (2, 5, 1):
-        x = pictures(count, 1)
+        x = images(count, 1)
         assert close(made(x), model, x)
         wide = x.double().expand(-1, -1, -1, -1).transpose(2, 3).contiguous().transpose(2, 3)
         assert close(made(wide), model, x), "other types and layouts of memory"
-    assert made(pictures(0, 1)).shape == (0, 7)
+    assert made(images(0, 1)).shape == (0, 7)
     assert made.about["library"] == f"{engine} {version_of(engine)}"
     assert capfd.readouterr() == ("", "")
 
@@ -93,16 +93,16 @@ def test_what_an_engine_takes_and_gives() -> None:
     model = network()
     made = optimize(model, "fused", batch_size=2)
     with torch.no_grad():
-        assert made(pictures(0)).shape == model(pictures(0)).shape == (0, 7)
-    logits = made(pictures(2).requires_grad_())
+        assert made(images(0)).shape == model(images(0)).shape == (0, 7)
+    logits = made(images(2).requires_grad_())
     logits[0] += 1  # an ordinary tensor, though it was made in inference mode
     assert not logits.requires_grad
-    for wrong in (pictures(2, 1), pictures(2, size=65), pictures(2)[0], pictures(2).byte()):
-        with pytest.raises(InputError, match=r"expected float pictures of shape \(N, 3, 64, 64\), as this engine was"):
+    for wrong in (images(2, 1), images(2, size=65), images(2)[0], images(2).byte()):
+        with pytest.raises(InputError, match=r"expected float images of shape \(N, 3, 64, 64\), as this engine was"):
             made(wrong)
-    with pytest.raises(InputError, match="takes pictures of 75 px or more"):
+    with pytest.raises(InputError, match="takes images of 75 px or more"):
         optimize(create_model("inception_v3", width=0.125), "eager", size_px=74)
-    x = pictures(2)
+    x = images(2)
     before = made(x)
     with torch.no_grad():
         model.head.get_submodule("logits").bias += 1
@@ -112,7 +112,7 @@ def test_what_an_engine_takes_and_gives() -> None:
 
 @pytest.mark.parametrize("engine", OF_TORCH)
 def test_bf16_is_what_its_digits_allow(engine: str) -> None:
-    model, x = network("inception_v3", 79), pictures(3, size=79)
+    model, x = network("inception_v3", 79), images(3, size=79)
     made = optimize(model, engine, batch_size=3, precision="bf16")
     assert made.precision == made.about["precision"] == "bf16"
     assert 1e-4 < made.about["difference"] < 3e-2 and close(made(x), model, x, 3e-2)
@@ -141,15 +141,15 @@ def test_compiled_once_and_never_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", compiled)
     model = network()
     made = optimize(model, "compile", batch_size=2)
-    small, own = network(size=32), pictures(1, size=32)
+    small, own = network(size=32), images(1, size=32)
     other = optimize(small, "compile")
     with torch.compiler.set_stance("fail_on_recompile"):
         for count in (2, 1, 5, 0):
-            x = pictures(count)
+            x = images(count)
             assert len(made(x)) == count and (not count or close(made(x), model, x))
             with torch.inference_mode():
                 assert len(made(x + 0)) == count
-        x = pictures(2).to(memory_format=torch.channels_last).requires_grad_()
+        x = images(2).to(memory_format=torch.channels_last).requires_grad_()
         assert close(made(x), model, x) and close(other(own), small, own)
     assert options == [{"freezing": True, "cpp.threads": torch.get_num_threads()}] * 2
 
@@ -159,8 +159,8 @@ def test_threads_are_those_asked_for_and_put_back() -> None:
         return torch.tensor([[float(torch.get_num_threads())]])
 
     before = torch.get_num_threads()
-    made = Engine("it", run, Target(pictures(1), "fp32", before + 1), "torch")
-    assert made(pictures(1)).tolist() == [[before + 1]]
+    made = Engine("it", run, Target(images(1), "fp32", before + 1), "torch")
+    assert made(images(1)).tolist() == [[before + 1]]
     assert torch.get_num_threads() == before and optimize(network(), "fused").about["threads"] == before
 
 
@@ -175,9 +175,9 @@ def test_float32_stays_float32_on_cuda() -> None:
 def test_a_file_brings_its_size(tmp_path: Path) -> None:
     model, path = network(), tmp_path / "w.safetensors"
     save_weights(model, path, preprocessing=Preprocessing(72))
-    made, x = optimize(path, "fused"), pictures(2, size=72)
+    made, x = optimize(path, "fused"), images(2, size=72)
     assert close(made(x), model, x)
-    assert optimize(path, "fused", size_px=80)(pictures(1, size=80)).shape == (1, 7)
+    assert optimize(path, "fused", size_px=80)(images(1, size=80)).shape == (1, 7)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def test_auto_takes_the_fastest_and_says_why(fakes: Fakes) -> None:
-    model, x = network(), pictures(3)
+    model, x = network(), images(3)
     made = optimize(model)
     assert made.name == "quick" and close(made(x), model, x)
     about = made.about
@@ -389,7 +389,7 @@ class Clockwork:
             self.calls.append(name)
             return x
 
-        return Engine(name, run, Target(pictures(1, size=1), "fp32", 1), "torch")
+        return Engine(name, run, Target(images(1, size=1), "fp32", 1), "torch")
 
 
 def always(value: float) -> Iterator[float]:
@@ -406,7 +406,7 @@ def test_measuring_by_hand() -> None:
         clock.engine("even", chain([0.002, 0.9], always(0.002))),
         clock.engine("rising", growing),
     ]
-    times = measured(engines, pictures(1, size=1), lambda: clock.now)
+    times = measured(engines, images(1, size=1), lambda: clock.now)
     assert times == {"slow": 3.1, "even": 2.0, "rising": 10.5}
     assert clock.calls[:8] == ["slow", "slow", "even", "even", "rising", "rising", "even", "even"]
     assert clock.calls.count("slow") == 2 and clock.calls.count("even") == 40
@@ -416,14 +416,14 @@ def test_the_time_goes_to_those_that_might_be_the_fastest() -> None:
     clock = Clockwork()
     takes = {"half as fast": 0.02, "nearly as fast": 0.012, "fastest": 0.01}
     engines = [clock.engine(name, always(seconds)) for name, seconds in takes.items()]
-    assert measured(engines, pictures(1, size=1), lambda: clock.now) == {name: 1000 * s for name, s in takes.items()}
+    assert measured(engines, images(1, size=1), lambda: clock.now) == {name: 1000 * s for name, s in takes.items()}
     assert [clock.calls.count(name) for name in takes] == [2 * timing.LEAST_ROUNDS, 40, 40]
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.01, 20), (0.6, 5), (2.0, 3), (11.0, 1)])
 def test_measuring_ends_in_time(seconds: float, rounds: int) -> None:
     clock = Clockwork()
-    measured([clock.engine("one", always(seconds))], pictures(1, size=1), lambda: clock.now)
+    measured([clock.engine("one", always(seconds))], images(1, size=1), lambda: clock.now)
     assert clock.calls.count("one") == 2 * rounds
 
 
@@ -441,7 +441,7 @@ def test_predict_by_an_engine(command, run: Path, colours: Path) -> None:
 def test_evaluate_by_an_engine(
     command, fakes: Fakes, run: Path, colours: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The one that auto finds is given all the pictures, every crop of them."""
+    """The one that auto finds is given all the images, every crop of them."""
     arguments = ("evaluate", run, colours, "--json", "--workers", 0, "--crops", 10)
     _, plain, _ = command(*arguments)
     with caplog.at_level(logging.INFO, "inceptionnet"):

@@ -1,4 +1,4 @@
-"""Figures against hand calculation, and predictions that go on whatever a picture holds."""
+"""Figures against hand calculation, and predictions that go on whatever an image holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.errors import DataError, RunError
 from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together, matched_labels, same_classes
-from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
+from inceptionnet.evaluate.prediction import find_images, predict, write_csv
 from inceptionnet.train.run import weights_of
 
 CLASSES = tuple("abcdefg")
@@ -39,28 +39,28 @@ class Brightness(nn.Module):
         return logits
 
 
-def grey_pictures(values: list[int], labels: list[int], broken: tuple[int, ...] = ()) -> Split:
+def grey_images(values: list[int], labels: list[int], broken: tuple[int, ...] = ()) -> Split:
     files = []
     for value in values:
         stream = io.BytesIO()
         Image.new("RGB", (4, 4), (value,) * 3).save(stream, "PNG")
         files.append(stream.getvalue())
     for i in broken:
-        files[i] = b"not a picture"
+        files[i] = b"not an image"
     return Split([f"{i}.png" for i in range(len(files))], np.array(labels, np.int64), files.__getitem__)
 
 
 def test_figures_by_hand() -> None:
-    """Seven pictures; the network says 0 1 2 3 4 and the last is broken: right 3 of 6, one more second best."""
-    split = grey_pictures([0, 10, 20, 30, 40, 40, 0], [0, 1, 2, 4, 0, 1, 0], broken=(6,))
-    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, bad_images="skip")
+    """Seven images; the network says 0 1 2 3 4 and the last is broken: right 3 of 6, one more second best."""
+    split = grey_images([0, 10, 20, 30, 40, 40, 0], [0, 1, 2, 4, 0, 1, 0], broken=(6,))
+    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, corrupt_images="skip")
     seen = []
     result = evaluate(
         Brightness(),  # type: ignore[arg-type]
         loader,
         Preprocessing(4),
         CLASSES,
-        advance=lambda pictures, figures: seen.append((pictures, figures)),
+        advance=lambda images, figures: seen.append((images, figures)),
     )
     total = math.exp(10) + math.exp(5) + 5
     losses = [math.log(total) - logit for logit in (10, 10, 10, 5, 0, 0)]
@@ -70,7 +70,7 @@ def test_figures_by_hand() -> None:
     assert result.confidence == pytest.approx(math.exp(10) / total, rel=1e-6)
     assert result.k == 5 and result.topk >= 4 / 6
     assert [name for name, _ in result.bad] == ["6.png"]
-    assert sum(pictures for pictures, _ in seen) == 7 and seen[-1][1] == "accuracy 50.0%"
+    assert sum(images for images, _ in seen) == 7 and seen[-1][1] == "accuracy 50.0%"
 
 
 class Corner(nn.Module):
@@ -89,15 +89,15 @@ class Corner(nn.Module):
         return torch.stack([*halves, torch.zeros(len(x))], 1) * self.factor
 
 
-def noisy_pictures(count: int) -> tuple[Split, list[np.ndarray]]:
+def noisy_images(count: int) -> tuple[Split, list[np.ndarray]]:
     rng = np.random.default_rng(5)
-    pictures = [rng.integers(0, 256, (16 + i, 20, 3), np.uint8) for i in range(count)]
+    images = [rng.integers(0, 256, (16 + i, 20, 3), np.uint8) for i in range(count)]
     files = []
-    for picture in pictures:
+    for image in images:
         stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "PNG")
+        Image.fromarray(image).save(stream, "PNG")
         files.append(stream.getvalue())
-    return Split([f"{i}.png" for i in range(count)], np.arange(count, dtype=np.int64) % 3, files.__getitem__), pictures
+    return Split([f"{i}.png" for i in range(count)], np.arange(count, dtype=np.int64) % 3, files.__getitem__), images
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -108,20 +108,20 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("at_once", [1, 5, 1000])
 def test_crops_and_an_ensemble_by_hand(at_once: int) -> None:
     """Two networks of other sizes and protocols, worked out with numpy; the second has its classes in another order."""
-    split, pictures = noisy_pictures(5)
+    split, images = noisy_images(5)
     views = [Crops(Preprocessing(14), 12), Crops(Preprocessing(7, mean=(0.2,), std=(0.4,)), 144)]
     factors, order = (8.0, 5.0), np.array([2, 0, 1])
     expected = np.zeros((5, 3))
     for view, factor, columns in zip(views, factors, (np.arange(3), order), strict=True):
-        for i, picture in enumerate(pictures):
-            made = view.of(Image.fromarray(picture))
+        for i, image in enumerate(images):
+            made = view.of(Image.fromarray(image))
             both = np.concatenate([made, made[:, :, ::-1]])
             x = (both[..., 0] / 255 - view.prep.mean[0]) / view.prep.std[0]
             half = view.prep.size_px // 2
             logits = np.stack([x[:, :, :half].mean((1, 2)), x[:, :, half:].mean((1, 2)), np.zeros(len(x))], 1) * factor
             expected[i] += softmax(logits).mean(0)[columns] / 2
     members = [Member(Corner(8.0), views[0]), Member(Corner(5.0), views[1], order)]  # type: ignore[arg-type]
-    loader = EvalLoader(split, views[0].prep, batch_size=2, workers=0, bad_images="fail", crops=views)
+    loader = EvalLoader(split, views[0].prep, batch_size=2, workers=0, corrupt_images="fail", crops=views)
     result = evaluate_together(members, loader, "abc", at_once=at_once)
     assert result.predicted.tolist() == expected.argmax(1).tolist()
     assert result.confidence == pytest.approx(expected.max(1), rel=1e-5)
@@ -133,7 +133,7 @@ def test_crops_and_an_ensemble_by_hand(at_once: int) -> None:
 def test_one_crop_of_one_network_is_what_it_was(run: Path, colours: Path) -> None:
     model, record = load_model(weights_of(run)), read_record(weights_of(run))
     split = open_source(colours).splits["val"]
-    options = {"batch_size": 3, "workers": 0, "bad_images": "fail"}
+    options = {"batch_size": 3, "workers": 0, "corrupt_images": "fail"}
     alone = evaluate(model, EvalLoader(split, record.preprocessing, **options), record.preprocessing, record.classes)
     crops = Crops(record.preprocessing)
     loader = EvalLoader(split, record.preprocessing, crops=[crops], **options)
@@ -159,8 +159,8 @@ def test_classes_are_matched_by_name() -> None:
     assert matched_labels(["c", "a"], CLASSES).tolist() == [2, 0]
     with pytest.raises(DataError, match=r"does not know the data's classes x, y; it knows a, b, c, d, e, f, g"):
         matched_labels(["x", "a", "y"], CLASSES)
-    split = grey_pictures([20, 0], [0, 1])
-    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, bad_images="fail")
+    split = grey_images([20, 0], [0, 1])
+    loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, corrupt_images="fail")
     labels_of = matched_labels(["c", "a"], CLASSES)
     result = evaluate(Brightness(), loader, Preprocessing(4), CLASSES, labels_of=labels_of)  # type: ignore[arg-type]
     assert result.labels.tolist() == [2, 0] and result.top1 == 1.0
@@ -170,7 +170,7 @@ def test_evaluation_leaves_the_network_in_its_mode(run: Path, colours: Path) -> 
     model = load_model(weights_of(run))
     record = read_record(weights_of(run))
     split = open_source(colours).splits["val"]
-    loader = EvalLoader(split, record.preprocessing, batch_size=3, workers=0, bad_images="fail")
+    loader = EvalLoader(split, record.preprocessing, batch_size=3, workers=0, corrupt_images="fail")
     for mode in (True, False):
         model.train(mode)
         evaluate(model, loader, record.preprocessing, record.classes)
@@ -179,7 +179,7 @@ def test_evaluation_leaves_the_network_in_its_mode(run: Path, colours: Path) -> 
 
 def test_batch_size_changes_nothing(run: Path, colours: Path) -> None:
     model, record = load_model(weights_of(run)), read_record(weights_of(run))
-    files = find_pictures([colours])
+    files = find_images([colours])
     one, many = (
         list(predict(model, files, record.preprocessing, record.classes, batch_size=n, top=2)) for n in (1, 16)
     )
@@ -189,14 +189,14 @@ def test_batch_size_changes_nothing(run: Path, colours: Path) -> None:
         assert [p for _, p in a.top] == pytest.approx([p for _, p in b.top], abs=1e-5)
 
 
-def test_a_bad_picture_gets_its_row(run: Path, colours: Path, tmp_path: Path) -> None:
+def test_a_corrupt_image_gets_its_row(run: Path, colours: Path, tmp_path: Path) -> None:
     model, record = load_model(weights_of(run)), read_record(weights_of(run))
     good = colours / "red" / "00.png"
     text, missing = tmp_path / "text.jpg", tmp_path / "missing.jpg"
     text.write_text("hello")
     rows = list(predict(model, [good, text, missing, good], record.preprocessing, record.classes))
     assert [bool(row.error) for row in rows] == [False, True, True, False]
-    assert "is not a picture" in rows[1].error and "cannot be read (No such file" in rows[2].error
+    assert "is not an image" in rows[1].error and "cannot be read (No such file" in rows[2].error
     assert rows[0].top == rows[3].top and sum(p for _, p in rows[0].top) == pytest.approx(1, abs=1e-5)
     write_csv(tmp_path / "rows.csv", rows)
     with open(tmp_path / "rows.csv", newline="") as file:
@@ -207,6 +207,6 @@ def test_a_bad_picture_gets_its_row(run: Path, colours: Path, tmp_path: Path) ->
 
 def test_folders_and_runs_without_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got a folder without any"):
-        find_pictures([tmp_path])
+        find_images([tmp_path])
     with pytest.raises(RunError, match=r"got a folder without weights\.safetensors"):
         weights_of(tmp_path)

@@ -20,7 +20,7 @@ from inceptionnet.errors import ConfigurationError, InputError, MissingExtraErro
 from inceptionnet.explain import METHODS, attribute, attribution, default_layer, overlay
 from inceptionnet.explain.attribution import AT_ONCE, signed
 from inceptionnet.explain.files import class_number, names_for
-from inceptionnet.explain.pictures import GAP_PX, sheet
+from inceptionnet.explain.images import GAP_PX, sheet
 from inceptionnet.model import InceptionNet
 from inceptionnet.nets import NETWORKS
 
@@ -59,7 +59,7 @@ def small(**changes: object) -> InceptionNet:
     return model.eval()
 
 
-def pictures(count: int = 3, channels: int = 3, size: tuple[int, int] = (64, 64)) -> Tensor:
+def images(count: int = 3, channels: int = 3, size: tuple[int, int] = (64, 64)) -> Tensor:
     return torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
@@ -103,14 +103,14 @@ def test_the_default_layer_is_the_last_one_at_the_published_size() -> None:
         ("inception_v4.slim", 96, "inception_b7"),  # 47 45 45 22 20 9, then 4 and 1
     ],
 )
-def test_small_pictures_have_an_earlier_layer(name: str, size_px: int, layer: str) -> None:
+def test_small_images_have_an_earlier_layer(name: str, size_px: int, layer: str) -> None:
     network = create_model(name, num_classes=2, width=0.125, input_size=size_px).network
     assert default_layer(network, size_px) == layer
 
 
 def test_gradcam_is_what_its_paper_says() -> None:
     """Selvaraju et al., equations 1 and 2, with the network cut in two by hand."""
-    model, x, targets = small(), pictures(), torch.tensor([4, 0, 2])
+    model, x, targets = small(), images(), torch.tensor([4, 0, 2])
     for layer in (None, "inception_5b", "conv_2"):
         cut = list(dict(model.body.named_children())).index(layer or "inception_4e") + 1
         parts = list(model.body.children())
@@ -127,8 +127,8 @@ def test_gradcam_is_what_its_paper_says() -> None:
 
 def test_integrated_gradients_add_up_to_the_difference_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sundararajan et al., proposition 1."""
-    monkeypatch.setattr(attribution, "STEPS", 200)  # noise needs more of them than pictures do
-    model, x, targets = small().requires_grad_(False), pictures(), torch.tensor([4, 0, 2])
+    monkeypatch.setattr(attribution, "STEPS", 200)  # noise needs more of them than images do
+    model, x, targets = small().requires_grad_(False), images(), torch.tensor([4, 0, 2])
     found = signed(model, x, targets, "integrated-gradients", None)
     with torch.no_grad():
         change = (model(x) - model(torch.zeros_like(x)))[torch.arange(3), targets]
@@ -138,7 +138,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logits(monkeypatch
 
 def test_integrated_gradients_of_a_linear_network_by_hand(corner: InceptionNet) -> None:
     """They are the values themselves; averaged over 3×3 where 64 / 25 px are asked for."""
-    x = pictures(2)
+    x = images(2)
     own = torch.zeros(2, 64, 64)
     own[:, :16, :16] = x.sum(1)[:, :16, :16]
     expected = torch.zeros(2, 64, 64)
@@ -154,7 +154,7 @@ def test_integrated_gradients_of_a_linear_network_by_hand(corner: InceptionNet) 
 
 def test_occlusion_of_a_linear_network_by_hand(corner: InceptionNet) -> None:
     """Covering a square takes its values away; a place has the mean of what the squares over it took."""
-    x = pictures(2)
+    x = images(2)
     total, count = torch.zeros(2, 64, 64), torch.zeros(64, 64)
     inside = torch.zeros(64, 64)
     inside[:16, :16] = 1
@@ -195,7 +195,7 @@ def test_a_bright_patch_is_found_where_it_is(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_network_is_left_as_it_was(method: str) -> None:
-    model, x, targets = small(), pictures(2), spoken_for(method)
+    model, x, targets = small(), images(2), spoken_for(method)
     expected = attribute(model, x, targets, method)
     assert [float(map_.max()) for map_ in expected] == [1, 1]
     model.train()
@@ -221,14 +221,14 @@ def test_the_network_is_left_as_it_was(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_left_as_it_was_after_an_error_too(method: str) -> None:
     model = small().train()
-    with pytest.raises(InputError, match=r"expected pictures as float in \[-1, 1\], got torch.uint8"):
-        attribute(model, pictures(1).byte(), torch.tensor([0]), method)
+    with pytest.raises(InputError, match=r"expected images as float in \[-1, 1\], got torch.uint8"):
+        attribute(model, images(1).byte(), torch.tensor([0]), method)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_channel_and_sides_that_differ(method: str) -> None:
-    model, x, targets = small(in_channels=1), pictures(2, 1, (64, 90)), spoken_for(method)
+    model, x, targets = small(in_channels=1), images(2, 1, (64, 90)), spoken_for(method)
     maps = attribute(model, x, targets, method)
     assert maps.shape == (2, 64, 90) and maps.min() >= 0
     assert [float(map_.max()) for map_ in maps] == [1, 1]
@@ -238,15 +238,15 @@ def test_one_channel_and_sides_that_differ(method: str) -> None:
 def test_auxiliary_heads_play_no_part() -> None:
     torch.manual_seed(0)
     model = create_model("inception_v1", num_classes=3, width=0.125, input_size=96, aux=True).eval()
-    x, targets = pictures(1, size=(96, 96)), torch.tensor([2])
+    x, targets = images(1, size=(96, 96)), torch.tensor([2])
     before = attribute(model, x, targets)
     for parameter in model.aux.parameters():
         nn.init.ones_(parameter)
     assert attribute(model, x, targets).equal(before)
 
 
-def test_many_pictures_go_in_portions_and_none_are_nothing() -> None:
-    model, x = small(), pictures(AT_ONCE + 3)
+def test_many_images_go_in_portions_and_none_are_nothing() -> None:
+    model, x = small(), images(AT_ONCE + 3)
     targets = torch.arange(len(x)) % 5
     maps = attribute(model, x, targets)
     assert maps[-3:].numpy() == pytest.approx(attribute(model, x[-3:], targets[-3:]).numpy(), abs=1e-4)
@@ -280,21 +280,21 @@ def test_where_nothing_speaks_for_the_class_the_map_is_empty(corner: InceptionNe
 def test_what_cannot_be_explained(
     changes: dict[str, object], options: dict[str, object], error: type[Exception], message: str
 ) -> None:
-    arguments = {"x": pictures(2), "targets": torch.tensor([0, 1])} | options
+    arguments = {"x": images(2), "targets": torch.tensor([0, 1])} | options
     with pytest.raises(error, match=message) as caught:
         attribute(small(**changes), **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_that_is_too_small_and_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_is_too_small_and_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = create_model("inception_v3.fid", num_classes=2, width=0.125)
-    with pytest.raises(InputError, match="takes pictures of 75 px or more on each side, got 60"):
-        attribute(model, pictures(1, size=(60, 99)), torch.tensor([0]))
+    with pytest.raises(InputError, match="takes images of 75 px or more on each side, got 60"):
+        attribute(model, images(1, size=(60, 99)), torch.tensor([0]))
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(
         MissingExtraError, match=r"needs captum; install it with: pip install 'inceptionnet\[explain\]'"
     ):
-        attribute(small(), pictures(1), torch.tensor([0]))
+        attribute(small(), images(1), torch.tensor([0]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -307,12 +307,12 @@ def test_an_overlay_is_grey_where_the_map_is_0_and_lightest_where_it_is_1(channe
     # 0.3 of the grey and 0.7 of a pale yellow: 27 + 0.7 · (255, 250, 150)
     assert laid[0, 2].tolist() == pytest.approx([205.5, 202, 132], abs=0.51)
     assert np.array_equal(laid, overlay(pixels, heat.numpy()))
-    with pytest.raises(InputError, match=r"expected a heat map of the picture's \(2, 3\) values, got \(3, 2\)"):
+    with pytest.raises(InputError, match=r"expected a heat map of the image's \(2, 3\) values, got \(3, 2\)"):
         overlay(pixels, heat.T)
 
 
 @pytest.mark.parametrize("size", [32, 75, 299])
-def test_a_sheet_holds_picture_map_and_all_of_a_long_caption(size: int) -> None:
+def test_a_sheet_holds_image_map_and_all_of_a_long_caption(size: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (size, size, 1), np.uint8)
     heat = torch.zeros(size, size)
     short = np.array(sheet(pixels, heat, "ant 93.1%", "occlusion"))
@@ -326,7 +326,7 @@ def test_a_sheet_holds_picture_map_and_all_of_a_long_caption(size: int) -> None:
     assert (short[:22] < 128).any(), "the caption"
 
 
-def test_no_two_pictures_have_one_result_and_none_is_a_picture(tmp_path: Path) -> None:
+def test_no_two_images_have_one_result_and_none_is_a_image(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("red/0.png", "blue/0.jpg", "blue/0.PNG", "ant.jpg", "out/Ant.jpg", "bee.jpg")]
     files.append(tmp_path / "out" / "bee-gradcam.png")
     found = [path.name for path in names_for(files, "gradcam", tmp_path / "out")]
@@ -371,13 +371,13 @@ def test_explain(command, run: Path, colours: Path, tmp_path: Path) -> None:
     first = Path(rows[0]["output"]).read_bytes()
     code, printed, _ = command("explain", run, colours / "red", "--out", out, "--layer", "inception_3b")
     assert code == 0 and "inception_3b" in printed and f"{rows[0]['probability']:.1%}" in printed
-    assert (out / "00-gradcam.png").read_bytes() == first, "the same picture, the same result"
+    assert (out / "00-gradcam.png").read_bytes() == first, "the same image, the same result"
 
 
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_explain_another_class(command, run: Path, colours: Path, tmp_path: Path, method: str) -> None:
-    picture = colours / "red" / "00.png"
-    code, printed, _ = command("explain", run, picture, "--out", tmp_path, "--class", "blue", "--method", method)
+    image = colours / "red" / "00.png"
+    code, printed, _ = command("explain", run, image, "--out", tmp_path, "--class", "blue", "--method", method)
     assert code == 0 and f"00-{method}.png" in printed and "blue" in printed
     assert [file.name for file in tmp_path.iterdir()] == [f"00-{method}.png"]
 
@@ -387,7 +387,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
 ) -> None:
     empty, text, headless = tmp_path / "empty", tmp_path / "text.jpg", tmp_path / "headless.safetensors"
     empty.mkdir()
-    text.write_text("no picture")
+    text.write_text("no image")
     save_weights(create_model("inception_v1.slim", num_classes=0, width=0.125), headless)
     out = tmp_path / "out"
     for arguments, message in (
@@ -397,7 +397,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
         ((run, colours, "--layer", "logits"), "no endpoint 'logits' in its body"),
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "is for gradcam, occlusion needs none"),
         ((run, empty), "got a folder without any"),
-        ((run, text, text), "none of 2 pictures could be read; the first: "),
+        ((run, text, text), "none of 2 images could be read; the first: "),
         ((headless, colours), "has no classifier"),
         ((run, colours, "--device", "abacus"), "--device abacus"),
         ((run, colours, "--out", text / "below"), "cannot be written"),
@@ -418,11 +418,11 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
 def test_results_inside_the_folder_are_not_explained_the_next_time(
     command, run: Path, colours: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     shutil.copytree(colours / "red", folder)
     for _ in range(2):
         code, printed, _ = command("explain", run, folder, "--out", folder / "maps", "--json")
         assert code == 0 and len(json.loads(printed)) == 12
     assert len(list((folder / "maps").iterdir())) == 12
     code, printed, _ = command("explain", run, folder / "maps", "--out", folder / "maps", "--json")
-    assert code == 0 and len(json.loads(printed)) == 12, "asked for, they are pictures like others"
+    assert code == 0 and len(json.loads(printed)) == 12, "asked for, they are images like others"

@@ -27,7 +27,7 @@ from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.cli.export import export as command_of_export
 from inceptionnet.data import Preprocessing
 from inceptionnet.engines import export as exporting
-from inceptionnet.engines.agreement import BATCHES, MOST, Agreement, Pictures, compare, drawn
+from inceptionnet.engines.agreement import BATCHES, MOST, Agreement, Images, compare, drawn
 from inceptionnet.engines.export import FromPixels, export
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.kinds import KEYS, KINDS, Graph, read_metadata
@@ -140,15 +140,15 @@ NETWORKS = [
 def test_every_part_of_the_family_keeps_its_numbers(name: str, size: int, endpoints: str, tmp_path: Path) -> None:
     model = cut(name, size, endpoints)
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
-    x[1:] *= torch.tensor([0.3, 3]).view(2, 1, 1, 1)  # noise alone, averaged over the picture, is always the same
+    x[1:] *= torch.tensor([0.3, 3]).view(2, 1, 1, 1)  # noise alone, averaged over the image, is always the same
     want = model(x).detach().numpy()
-    assert np.ptp(want, 0).min() > 1e-2 * np.abs(want).max(), "pictures that all give the same would prove nothing"
+    assert np.ptp(want, 0).min() > 1e-2 * np.abs(want).max(), "images that all give the same would prove nothing"
     module = fused(model, siblings=False, channels_last=False)
     for ending in GRAPHS:
         KINDS[ending].write(Graph(module, x, False, {}), tmp_path / f"a{ending}")
     program = torch.export.load(tmp_path / "a.pt2").module()
     runs = {
-        "onnx": lambda x: session(tmp_path / "a.onnx").run(["logits"], {"pictures": x})[0],
+        "onnx": lambda x: session(tmp_path / "a.onnx").run(["logits"], {"images": x})[0],
         "openvino": exact(tmp_path / "a.xml"),
         "torch": lambda x: program(torch.from_numpy(x)).detach().numpy(),
     }
@@ -156,12 +156,12 @@ def test_every_part_of_the_family_keeps_its_numbers(name: str, size: int, endpoi
         assert run(x.numpy()) == pytest.approx(want, abs=1e-5 * float(np.abs(want).max())), runtime
 
 
-def in_production(file: Path, pictures: list[Path]) -> list[tuple[str, float]]:
-    """The class of each picture and its probability, as somebody finds it who has the file and its runtime only."""
+def in_production(file: Path, images: list[Path]) -> list[tuple[str, float]]:
+    """The class of each image and its probability, as somebody finds it who has the file and its runtime only."""
     if file.suffix == ".onnx":
         ready = session(file)
         about = {key: json.loads(value) for key, value in ready.get_modelmeta().custom_metadata_map.items()}
-        run = lambda x: ready.run(["logits"], {"pictures": x})[0]  # noqa: E731
+        run = lambda x: ready.run(["logits"], {"images": x})[0]  # noqa: E731
     elif file.suffix == ".xml":
         held = openvino_core().read_model(file).get_rt_info(["inceptionnet"]).value
         about, run = {key: json.loads(value) for key, value in held.items()}, exact(file)
@@ -172,8 +172,8 @@ def in_production(file: Path, pictures: list[Path]) -> list[tuple[str, float]]:
         run = lambda x: program(torch.from_numpy(x)).numpy()  # noqa: E731
     prep, answers = about["preprocessing"], []
     assert (prep["resize"], prep["interpolation"]) == ("squash", "bilinear")
-    for picture in pictures:
-        image = Image.open(picture).convert("RGB")
+    for path in images:
+        image = Image.open(path).convert("RGB")
         left, top = (int(side * (1 - prep["crop"]) / 2) for side in image.size)
         image = image.crop((left, top, image.width - left, image.height - top))
         x = np.asarray(image.resize((prep["size_px"], prep["size_px"]), Image.Resampling.BILINEAR))[None]
@@ -196,14 +196,14 @@ def test_the_file_alone_predicts_what_the_network_predicts(
     code, out, _ = command("export", run, file, "--check", colours, *options, "--json")
     about = json.loads(out)
     assert code == 0 and about["written"]
-    assert about["compared_on"] == f"36 of 36 pictures of {colours}"
-    assert about["difference"]["pictures"] == 36 and about["difference"]["batch_sizes"] == list(BATCHES)
+    assert about["compared_on"] == f"36 of 36 images of {colours}"
+    assert about["difference"]["images"] == 36 and about["difference"]["batch_sizes"] == list(BATCHES)
     assert about["difference"]["logits"] < 1e-5 and about["difference"]["top1"] == 1
-    pictures = sorted(colours.rglob("*.png"))[::5]
-    _, out, _ = command("predict", run, *pictures, "--top", 1, "--json")
+    images = sorted(colours.rglob("*.png"))[::5]
+    _, out, _ = command("predict", run, *images, "--top", 1, "--json")
     expected = [(row["top"][0]["class"], row["top"][0]["probability"]) for row in json.loads(out)]
     assert len({name for name, _ in expected}) == 3
-    for (name, share), (want, want_share) in zip(in_production(file, pictures), expected, strict=True):
+    for (name, share), (want, want_share) in zip(in_production(file, images), expected, strict=True):
         assert (name, share) == (want, pytest.approx(want_share, abs=1e-5))
     assert there(tmp_path).keys() == {file.name, "colours.bin"} if ending == ".xml" else {file.name}
     package = str(Path(inceptionnet.__file__).parent).encode()
@@ -217,7 +217,7 @@ def test_weights_are_written_as_convert_writes_them_without_auxiliary_heads(tmp_
     save_weights(model, source, classes=ODD, provenance={"data": "insects"})
     code, out, err = command("export", source, file)
     assert code == 0, err
-    assert "3 logits" in out and "8 pictures drawn at random, since none were given" in out
+    assert "3 logits" in out and "8 images drawn at random, since none were given" in out
     main, record = load_model(file), read_record(file)
     assert not main.aux and record.classes == ODD and record.provenance == {"data": "insects"}
     x = torch.randn(2, 3, 80, 80)
@@ -347,8 +347,8 @@ def test_a_new_bin_is_never_left_with_an_old_xml(
         ("a.safetensors", ["--batch-size", "2"], "holds no graph to put batch_size into; leave it out"),
         ("a.onnx", ["--batch-size", "2", "--dynamic-batch"], "--batch-size 2 exclude each other; leave one out"),
         ("a.safetensors", ["--with-preprocessing"], "holds no graph to put with_preprocessing into; leave it out"),
-        ("a.pt2", ["--check", "empty"], "empty: expected pictures ("),
-        ("a.pt2", ["--check", "bad.png"], "expected pictures, got 1 of which none can be read, such as"),
+        ("a.pt2", ["--check", "empty"], "empty: expected images ("),
+        ("a.pt2", ["--check", "bad.png"], "expected images, got 1 of which none can be read, such as"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -358,7 +358,7 @@ def test_what_cannot_be_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     for folder in ("folder.pt2", "empty"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("no image")
     before = sorted(tmp_path.iterdir())
     code, out, err = command("export", weights, tmp_path / name, *options)
     assert code == 2 and not out
@@ -398,22 +398,22 @@ def test_a_program_that_somebody_else_exported_says_nothing_of_itself(tmp_path: 
         read_metadata(file)
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_many_are_sampled(
+def test_images_that_cannot_be_read_are_left_out_and_many_are_sampled(
     weights: Path, tmp_path: Path, command: Command
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(MOST + 6):
         Image.new("RGB", (40, 36), (3 * i, i, 255 - i)).save(folder / f"{i:03}.png")
-    (folder / "000.png").write_text("no picture")  # the first and last are among any number spread evenly
+    (folder / "000.png").write_text("no image")  # the first and last are among any number spread evenly
     code, out, err = command("export", weights, tmp_path / "a.safetensors", "--check", folder)
     assert code == 0, err
-    assert f"{MOST - 1} of {MOST + 6} pictures of {folder}" in out
-    assert "000.png: is not a picture in a known format" in out
+    assert f"{MOST - 1} of {MOST + 6} images of {folder}" in out
+    assert "000.png: is not an image in a known format" in out
 
 
 class Known(nn.Module):
-    """Logits (a, 0) for pictures whose values are all a."""
+    """Logits (a, 0) for images whose values are all a."""
 
     num_classes = 2
 
@@ -422,8 +422,8 @@ class Known(nn.Module):
         return torch.stack([a, torch.zeros_like(a)], 1)
 
 
-def known(*values: int) -> Pictures:
-    return Pictures([np.full((2, 2, 3), value, np.uint8) for value in values], "pictures made by hand")
+def known(*values: int) -> Images:
+    return Images([np.full((2, 2, 3), value, np.uint8) for value in values], "images made by hand")
 
 
 PLAIN = Preprocessing(2, mean=(0.0,), std=(1.0,))
@@ -436,7 +436,7 @@ def test_differences_by_hand() -> None:
         return Known()(torch.from_numpy(x)).numpy() - np.float32([0.1, 0])
 
     found = compare(Known(), less, known(255, 102, 51), PLAIN, raw=False, batch_size=None)  # type: ignore[arg-type]
-    assert (found.pictures, found.batch_sizes) == (3, (1, 3))
+    assert (found.images, found.batch_sizes) == (3, (1, 3))
     assert found.logits == pytest.approx(0.1, rel=1e-4)
     assert found.top1 == 1
     steepest = 1 / (1 + math.exp(-0.2)) - 1 / (1 + math.exp(-0.1))
@@ -448,7 +448,7 @@ def test_differences_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "batch_size", "sizes"),
+    ("images", "batch_size", "sizes"),
     [
         (1, None, [1, 3]),
         (4, None, [1, 3]),
@@ -458,8 +458,8 @@ def test_differences_by_hand() -> None:
         (1, 4, [4]),
     ],
 )
-def test_every_picture_is_asked_about_in_batches_of_the_sizes_wanted(
-    pictures: int, batch_size: int | None, sizes: list[int]
+def test_every_image_is_asked_about_in_batches_of_the_sizes_wanted(
+    images: int, batch_size: int | None, sizes: list[int]
 ) -> None:
     asked: list[np.ndarray] = []
 
@@ -467,11 +467,11 @@ def test_every_picture_is_asked_about_in_batches_of_the_sizes_wanted(
         asked.append(x)
         return Known()(torch.from_numpy(x).permute(0, 3, 1, 2) / 255).numpy()
 
-    values = range(0, 10 * pictures, 10)
+    values = range(0, 10 * images, 10)
     found = compare(Known(), run, known(*values), PLAIN, raw=True, batch_size=batch_size)  # type: ignore[arg-type]
     assert [len(x) for x in asked] == sizes
     assert {int(value) for x in asked for value in x[:, 0, 0, 0]} == set(values)
-    assert found.logits < 1e-6 and found.pictures == pictures
+    assert found.logits < 1e-6 and found.images == images
 
 
 @pytest.mark.parametrize("broken", [lambda y: y * np.nan, lambda y: y[:, :1], lambda y: y.T])
@@ -491,7 +491,7 @@ def test_what_is_no_number_or_of_another_shape_never_agrees(
     assert "not written" in err and there(tmp_path) == {}
 
 
-def test_drawn_pictures_are_pictures() -> None:
+def test_drawn_images_are_images() -> None:
     """Always the same, all different, with all of the grey values, and smooth where they are coarse."""
     first, again = drawn(Preprocessing(64)), drawn(Preprocessing(64))
     assert all(np.array_equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))

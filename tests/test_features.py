@@ -1,4 +1,4 @@
-"""The table of features against the network's own methods, whatever the pictures lie in."""
+"""The table of features against the network's own methods, whatever the images lie in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inceptionnet.data import open_source
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Source, StreamSplit
-from inceptionnet.data.unlabelled import open_pictures
+from inceptionnet.data.unlabelled import open_images
 from inceptionnet.errors import ConfigurationError, MissingExtraError
 from inceptionnet.evaluate import features as extraction
 from inceptionnet.evaluate.features import Values, check_file, feature_shape, features, write_features
@@ -42,18 +42,18 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(colours: Path, tmp_path: Path) -> Path:
-    """Pictures in no order: side by side, and deeper; one is broken."""
+    """Images in no order: side by side, and deeper; one is broken."""
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     for i, place in enumerate(("b.png", "a.png", "deep/c.png", "deep/er/d.png")):
         shutil.copy(colours / "red" / f"{i:02}.png", folder / place)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("none")
     return folder
 
 
 def seen(path: Path) -> torch.Tensor:
-    """What the network with `PREP` is to see of a picture, by Pillow alone."""
+    """What the network with `PREP` is to see of an image, by Pillow alone."""
     square = np.asarray(Image.open(path).resize((64, 64), Image.Resampling.BICUBIC), np.float32)
     return torch.from_numpy((square / 255 - 0.4) / 0.2).permute(2, 0, 1)[None].float()
 
@@ -62,26 +62,24 @@ def vectors(table: Any) -> np.ndarray:
     return np.array(table["features"].to_pylist(), np.float32)
 
 
-def test_every_picture_of_every_split_with_its_label(
-    command: Command, run: Path, colours: Path, tmp_path: Path
-) -> None:
+def test_every_image_of_every_split_with_its_label(command: Command, run: Path, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.parquet"
     code, text, _ = command("features", run, colours, "--out", out, "--batch-size", 5, "--workers", 0)
-    assert code == 0 and "36 pictures, 128 numbers each, embed of inception_v1.slim" in text and "held out" in text
+    assert code == 0 and "36 images, 128 numbers each, embed of inception_v1.slim" in text and "held out" in text
     table = pq.read_table(out)
-    assert table.column_names == ["picture", "split", "label", "features"]
-    rows = {row["picture"]: row for row in table.to_pylist()}
+    assert table.column_names == ["image", "split", "label", "features"]
+    rows = {row["image"]: row for row in table.to_pylist()}
     assert sorted(rows) == sorted(str(file.relative_to(colours)) for file in colours.rglob("*.png"))
     assert all(row["label"] == name.partition("/")[0] for name, row in rows.items())
     source = open_source(colours)
     assert {name: row["split"] for name, row in rows.items()} == {
-        name: split for split, pictures in source.splits.items() for name in pictures.names
+        name: split for split, images in source.splits.items() for name in images.names
     }
     model = load_model(weights_of(run)).eval()
     prep = Preprocessing.from_dict(json.loads(table.schema.metadata[b"preprocessing"]))
-    loader = EvalLoader(source.splits["val"], prep, batch_size=50, workers=0, bad_images="fail")
+    loader = EvalLoader(source.splits["val"], prep, batch_size=50, workers=0, corrupt_images="fail")
     with torch.no_grad():
-        (expected,) = (model.embed(batch.pictures.float() / 127.5 - 1).numpy() for batch in loader)
+        (expected,) = (model.embed(batch.images.float() / 127.5 - 1).numpy() for batch in loader)
     got = np.array([rows[name]["features"] for name in source.splits["val"].names])
     assert np.allclose(got, expected, rtol=1e-4, atol=1e-5) and np.ptp(got, axis=0).max() > 0.01
 
@@ -91,7 +89,7 @@ def test_one_split_as_json(command: Command, run: Path, colours: Path, tmp_path:
     code, text, _ = command("features", run, colours, "--out", out, "--split", "val", "--json", "--workers", 0)
     about = json.loads(text)
     held_out = len(open_source(colours).splits["val"])
-    assert code == 0 and about["pictures"] == held_out == pq.read_metadata(out).num_rows
+    assert code == 0 and about["images"] == held_out == pq.read_metadata(out).num_rows
     assert about["shape"] == [128] and set(pq.read_table(out)["split"].to_pylist()) == {"val"}
     stored = pq.read_schema(out).metadata
     said = {key: json.loads(stored[key.encode()]) for key in ("network", "endpoint", "shape")}
@@ -100,26 +98,26 @@ def test_one_split_as_json(command: Command, run: Path, colours: Path, tmp_path:
 
 
 @pytest.mark.parametrize("grid", [False, True])
-def test_an_endpoint_and_a_picture_without_label(
+def test_an_endpoint_and_a_image_without_label(
     command: Command, body: Path, colours: Path, tmp_path: Path, grid: bool
 ) -> None:
-    out, picture = tmp_path / "f.parquet", colours / "blue" / "03.png"
-    code, _, _ = command("features", body, picture, "--out", out, "--endpoint", "inception_4b", *["--grid"] * grid)
+    out, image = tmp_path / "f.parquet", colours / "blue" / "03.png"
+    code, _, _ = command("features", body, image, "--out", out, "--endpoint", "inception_4b", *["--grid"] * grid)
     assert code == 0
     with torch.no_grad():
-        (expected,) = load_model(body).eval().features(seen(picture))["inception_4b"].numpy()
+        (expected,) = load_model(body).eval().features(seen(image))["inception_4b"].numpy()
     expected = expected if grid else expected.mean((1, 2))
     table = pq.read_table(out)
     assert json.loads(table.schema.metadata[b"shape"]) == list(expected.shape)
     assert table.schema.field("features").type.list_size == expected.size
     (got,) = vectors(table)
     assert np.allclose(got.reshape(expected.shape), expected, rtol=1e-3, atol=1e-4)
-    assert table.select(["picture", "split", "label"]).to_pylist() == [
-        {"picture": str(picture), "split": "all", "label": None}
+    assert table.select(["image", "split", "label"]).to_pylist() == [
+        {"image": str(image), "split": "all", "label": None}
     ]
 
 
-def test_pictures_in_no_order_and_a_broken_one(command: Command, body: Path, photos: Path, tmp_path: Path) -> None:
+def test_images_in_no_order_and_a_broken_one(command: Command, body: Path, photos: Path, tmp_path: Path) -> None:
     """A folder, its zip and its files named singly; a batch may hold nothing but what is broken."""
     packed = tmp_path / "photos.zip"
     with zipfile.ZipFile(packed, "w") as archive:
@@ -129,29 +127,29 @@ def test_pictures_in_no_order_and_a_broken_one(command: Command, body: Path, pho
     for name, data in (("folder", [photos]), ("zip", [packed]), ("files", [photos / "a.png", photos])):
         out = tmp_path / f"{name}.parquet"
         code, text, _ = command("features", body, *data, "--out", out, "--batch-size", 1, "--workers", 0)
-        assert code == 0 and "pictures without labels (" in text and "broken.jpg: is not a picture" in text
+        assert code == 0 and "images without labels (" in text and "broken.jpg: is not an image" in text
         assert len(text.splitlines()) == 3
         found[name] = pq.read_table(out)
     names = ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
-    assert found["folder"]["picture"].to_pylist() == names and found["folder"]["label"].null_count == 4
+    assert found["folder"]["image"].to_pylist() == names and found["folder"]["label"].null_count == 4
     assert found["zip"].equals(found["folder"])
-    assert found["files"]["picture"].to_pylist() == [str(photos / name) for name in ("a.png", *names)]
+    assert found["files"]["image"].to_pylist() == [str(photos / name) for name in ("a.png", *names)]
     with torch.no_grad():
         expected = load_model(body).eval().embed(seen(photos / "deep" / "c.png"))[0].numpy()
     assert np.allclose(vectors(found["folder"])[2], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None:
-    """One class is enough, and a stray picture does not hurt; where most are strays there are no labels."""
+    """One class is enough, and a stray image does not hurt; where most are strays there are no labels."""
     one = tmp_path / "one"
     shutil.copytree(colours / "red", one / "red")
-    assert open_pictures([str(one)]).classes == ("red",)
+    assert open_images([str(one)]).classes == ("red",)
     shutil.copy(photos / "a.png", one / "stray.png")
-    source = open_pictures([str(one)])
-    assert source.classes == ("red",) and "1 pictures outside the class folders ignored" in source.note
-    assert open_pictures([str(photos)]).note == "5 pictures without labels (only 2 of them lie in class folders)"
-    flat = open_pictures([str(colours / "red")])
-    assert flat.classes == () and "12 pictures without labels (" in flat.note and "side by side" in flat.note
+    source = open_images([str(one)])
+    assert source.classes == ("red",) and "1 images outside the class folders ignored" in source.note
+    assert open_images([str(photos)]).note == "5 images without labels (only 2 of them lie in class folders)"
+    flat = open_images([str(colours / "red")])
+    assert flat.classes == () and "12 images without labels (" in flat.note and "side by side" in flat.note
 
 
 @pytest.mark.parametrize(
@@ -175,10 +173,10 @@ def test_what_cannot_be_done_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_pictures_and_no_such_place(command: Command, body: Path, tmp_path: Path) -> None:
+def test_no_images_and_no_such_place(command: Command, body: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for data, said in (
-        (["empty"], "expected pictures"),
+        (["empty"], "expected images"),
         (["nothing"], "got nothing by that name"),
         (["empty", "empty"], "got a folder without any"),
     ):
@@ -191,7 +189,7 @@ def test_a_stream_is_refused(command: Command, body: Path, tmp_path: Path, monke
     stream = Source("hf:some/stream", ("a", "b"), {"val": StreamSplit("val", 1, 1, lambda shard: iter(()))}, "")
     monkeypatch.setattr("inceptionnet.data.unlabelled.open_source", lambda *_, **__: stream)
     code, _, err = command("features", body, "hf:some/stream", "--out", tmp_path / "f.parquet")
-    assert code == 2 and "hf:some/stream: expected pictures on this machine, got a stream" in err
+    assert code == 2 and "hf:some/stream: expected images on this machine, got a stream" in err
 
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +203,9 @@ def test_bounded_groups_and_a_file_that_is_whole_or_not_there(
 ) -> None:
     """Groups of two batches; what stops in between leaves the file that was there, and nothing else."""
     model, out = load_model(body), tmp_path / "f.parquet"
-    source = open_pictures([str(colours / "red")])
+    source = open_images([str(colours / "red")])
     _, split = source.pick("all")
-    loader = EvalLoader(split, PREP, batch_size=3, workers=0, bad_images="skip")
+    loader = EvalLoader(split, PREP, batch_size=3, workers=0, corrupt_images="skip")
     shape = feature_shape(model, PREP)
     monkeypatch.setattr(extraction, "GROUP_BYTES", 4 * shape[0] * 6)
     counted: list[int] = []

@@ -30,7 +30,7 @@ PREP = Preprocessing(SIZE_PX, crop=1.0, mean=(128 / 255,), std=(128 / 255,))
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow network whose answers differ from picture to picture."""
+    """A narrow network whose answers differ from image to image."""
     torch.manual_seed(1)
     model = create_model("inception_v3.fid", width=0.125, num_classes=CLASSES)
     for module in model.modules():
@@ -47,7 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Real and generated pictures of the network's size, at any depth."""
+    """Real and generated images of the network's size, at any depth."""
     rng = np.random.default_rng(0)
     made = {}
     for name, low, grain, count in (("real", 0, 5, 24), ("generated", 90, 25, 21)):
@@ -61,7 +61,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures(folders: dict[str, Path]) -> dict[str, torch.Tensor]:
+def images(folders: dict[str, Path]) -> dict[str, torch.Tensor]:
     """The same as uint8 (N, 3, H, W), in the order of their paths."""
     return {
         name: torch.from_numpy(
@@ -84,7 +84,7 @@ def distance_by_hand(a: np.ndarray, b: np.ndarray) -> float:
     """|μa - μb|² + tr Σa + tr Σb - 2 tr √(Σa Σb), the last as the singular values of what the samples' deviations are.
 
     With Σa = AᵀA and Σb = BᵀB, the square roots of the eigenvalues of Σa Σb are the singular values of A Bᵀ, which
-    few pictures do not make less exact.
+    few images do not make less exact.
     """
     (x, y), gap = ((s - s.mean(0)) / math.sqrt(len(s) - 1) for s in (a, b)), a.mean(0) - b.mean(0)
     return float(gap @ gap + (x**2).sum() + (y**2).sum() - 2 * np.linalg.svd(x @ y.T, compute_uv=False).sum())
@@ -102,14 +102,14 @@ def score_by_hand(logits: np.ndarray, parts: int) -> tuple[float, float]:
 
 
 def test_command_by_hand(
-    command: Command, weights: Path, folders: dict[str, Path], pictures: dict[str, torch.Tensor]
+    command: Command, weights: Path, folders: dict[str, Path], images: dict[str, torch.Tensor]
 ) -> None:
     arguments = ("fid", folders["real"], folders["generated"], "--weights", weights, "--batch-size", 7, "--json")
     state = torch.get_rng_state()
     code, text, err = command(*arguments)
     assert code == 0 and not err and torch.equal(state, torch.get_rng_state())
     figures = json.loads(text)
-    found = {name: pooled(weights, x) for name, x in pictures.items()}
+    found = {name: pooled(weights, x) for name, x in images.items()}
     expected = distance_by_hand(found["real"], found["generated"])
     assert figures["fid"] == pytest.approx(expected, rel=1e-4) and expected > 1e-3
     weight = load_model(weights).head.get_submodule("logits").weight.detach().double().numpy()
@@ -118,14 +118,14 @@ def test_command_by_hand(
         score = figures[name]["inception_score"]
         assert score["mean"] == pytest.approx(mean, rel=1e-4) and mean > 1.01
         assert score["deviation"] == pytest.approx(deviation, rel=1e-3) and deviation > 1e-3
-        assert figures[name]["pictures"] == len(x)
+        assert figures[name]["images"] == len(x)
     assert figures["network"] == "inception_v3.fid" and len(figures["remarks"]) == 3
     torch.manual_seed(99)
     assert json.loads(command(*arguments)[1]) == figures
 
 
 def test_command_is_torchmetrics_in_python(
-    command: Command, weights: Path, folders: dict[str, Path], pictures: dict[str, torch.Tensor]
+    command: Command, weights: Path, folders: dict[str, Path], images: dict[str, torch.Tensor]
 ) -> None:
     model = load_model(weights)
     code, text, _ = command("fid", folders["real"], folders["generated"], "--weights", weights, "--json")
@@ -134,60 +134,60 @@ def test_command_is_torchmetrics_in_python(
     for normalize in (False, True):
         metric = FrechetInceptionDistance(feature=FidFeatures(model, PREP), normalize=normalize)
         metric.train()
-        for name, x in pictures.items():
+        for name, x in images.items():
             for some in x.split(10):
                 metric.update(some.float() / 255 if normalize else some, real=name == "real")
         assert float(metric.compute()) == pytest.approx(expected, rel=1e-3)
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="will save all extracted features"):
         kernel = KernelInceptionDistance(feature=FidFeatures(model, PREP), subsets=3, subset_size=20)
-    for name, x in pictures.items():
+    for name, x in images.items():
         kernel.update(x, real=name == "real")
     assert float(kernel.compute()[0]) > 0
 
 
-def test_score_of_torchmetrics_in_python(weights: Path, pictures: dict[str, torch.Tensor]) -> None:
+def test_score_of_torchmetrics_in_python(weights: Path, images: dict[str, torch.Tensor]) -> None:
     network = FidFeatures(load_model(weights), PREP, output="logits_unbiased")
     assert network.num_features == CLASSES
     with pytest.warns(UserWarning, match="will save all extracted features"):
         metric = InceptionScore(feature=network)
-    metric.update(pictures["real"])
+    metric.update(images["real"])
     torch.manual_seed(0)
     mean, deviation = metric.compute()
-    logits = network(pictures["real"])
+    logits = network(images["real"])
     assert inception_score(logits) == pytest.approx((float(mean), float(deviation)), rel=1e-4)
 
 
-def test_logits_without_bias(weights: Path, pictures: dict[str, torch.Tensor]) -> None:
+def test_logits_without_bias(weights: Path, images: dict[str, torch.Tensor]) -> None:
     model = load_model(weights).eval()
-    x = pictures["real"][:4]
+    x = images["real"][:4]
     with torch.no_grad():
         expected = model((x.float() - 128) / 128) - model.head.get_submodule("logits").bias
     assert torch.allclose(FidFeatures(model, PREP, "logits_unbiased")(x), expected, rtol=1e-3, atol=1e-2)
 
 
-def test_the_same_pictures_are_at_no_distance(
-    command: Command, weights: Path, folders: dict[str, Path], pictures: dict[str, torch.Tensor], tmp_path: Path
+def test_the_same_images_are_at_no_distance(
+    command: Command, weights: Path, folders: dict[str, Path], images: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    spread = pooled(weights, pictures["real"]).var(0).sum()
+    spread = pooled(weights, images["real"]).var(0).sum()
     packed = tmp_path / "real.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         for name in paths_in(folders["real"]):
             archive.write(folders["real"] / name, name)
     code, text, _ = command("fid", folders["real"], packed, "--weights", weights, "--json")
     figures = json.loads(text)
-    assert code == 0 and abs(figures["fid"]) < 1e-5 * spread and figures["real"]["pictures"] == 24
+    assert code == 0 and abs(figures["fid"]) < 1e-5 * spread and figures["real"]["images"] == 24
     assert figures["real"]["inception_score"] == figures["generated"]["inception_score"]
 
 
 def test_statistics_in_a_file(
-    command: Command, weights: Path, folders: dict[str, Path], pictures: dict[str, torch.Tensor], tmp_path: Path
+    command: Command, weights: Path, folders: dict[str, Path], images: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     file, other = tmp_path / "real.npz", tmp_path / "generated.npz"
     arguments = ("--weights", weights, "--json")
     code, text, _ = command("fid", folders["real"], folders["generated"], *arguments, "--save-statistics", file)
     assert code == 0
-    found = {name: pooled(weights, x) for name, x in pictures.items()}
+    found = {name: pooled(weights, x) for name, x in images.items()}
     with np.load(file) as stored:
         assert np.allclose(stored["mu"], found["real"].mean(0), rtol=1e-3, atol=1e-3)
         assert np.allclose(stored["sigma"], np.cov(found["real"], rowvar=False), rtol=1e-3, atol=1e-3)
@@ -195,20 +195,20 @@ def test_statistics_in_a_file(
     for real, generated in ((file, folders["generated"]), (folders["real"], other), (file, other)):
         code, again, _ = command("fid", real, generated, *arguments)
         assert code == 0 and json.loads(again)["fid"] == pytest.approx(json.loads(text)["fid"], rel=1e-3)
-    assert json.loads(again)["real"]["pictures"] is None and len(json.loads(again)["remarks"]) == 1
+    assert json.loads(again)["real"]["images"] is None and len(json.loads(again)["remarks"]) == 1
 
 
 def test_what_is_printed(command: Command, weights: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Pictures of several sizes and modes, one of which is broken; a data set as for train."""
+    """Images of several sizes and modes, one of which is broken; a data set as for train."""
     rng = np.random.default_rng(2)
     for i, shape in enumerate(((20, 30, 3), (90, 40, 3), (75, 75))):
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes(b"none")
     code, text, err = command("fid", folders["real"], tmp_path, "--weights", weights)
     assert code == 0 and not err
-    assert "resized to 75 px by bilinear" in text and "3 generated pictures, 256 features: the covariance is" in text
+    assert "resized to 75 px by bilinear" in text and "3 generated images, 256 features: the covariance is" in text
     assert "by inception_v3.fid of 256 features: comparable with no published FID" in text
-    assert "not counted: broken.png: is not a picture" in text
+    assert "not counted: broken.png: is not an image" in text
 
 
 def test_a_network_without_classifier_has_no_score(command: Command, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ def test_what_cannot_be_done_is_one_line(
     np.savez(tmp_path / "small.npz", mu=np.zeros(8), sigma=np.zeros((8, 8)))
     (tmp_path / "text.npz").write_text("text")
     for arguments, said in (
-        ((none, real), "expected pictures"),
+        ((none, real), "expected images"),
         ((real, tmp_path / "nowhere"), "got nothing by that name"),
         (
             (one, real),
-            "one: expected at least 2 pictures, got 1, and 1 that cannot be decoded, such as b.png (is empty",
+            "one: expected at least 2 images, got 1, and 1 that cannot be decoded, such as b.png (is empty",
         ),
         ((half, real), "half.npz: expected an .npz with mu and sigma"),
         ((tmp_path / "text.npz", real), "text.npz: expected an .npz with mu and sigma"),
@@ -284,5 +284,5 @@ def test_resizing_by_hand(weights: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 75, 75), (2, 1, 75, 75)])
 def test_other_tensors_are_refused(weights: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"expected pictures of shape \(N, 3, H, W\), got"):
+    with pytest.raises(InputError, match=r"expected images of shape \(N, 3, H, W\), got"):
         FidFeatures(load_model(weights), PREP)(torch.zeros(shape))

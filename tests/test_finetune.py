@@ -127,7 +127,7 @@ def test_the_head_alone_is_a_linear_layer_on_the_networks_features(colours: Path
     no_dropout(one.model)
     data, plain = batch(32), copy.deepcopy(one.model).eval()
     logits = plain.get_submodule("head.logits")
-    features = plain.embed(data.pictures.float() / 127.5 - 1).detach()
+    features = plain.embed(data.images.float() / 127.5 - 1).detach()
     before = logits.weight.detach().clone()
     loss = F.cross_entropy(F.linear(features, logits.weight, logits.bias), data.labels, label_smoothing=0.1)
     loss.backward()

@@ -30,7 +30,7 @@ def network(name: str, **changes: object) -> InceptionNet:
     return model.eval()
 
 
-def pictures(model: InceptionNet, count: int = 2) -> Tensor:
+def images(model: InceptionNet, count: int = 2) -> Tensor:
     size = max(model.minimum_size, 80)
     return torch.randn(count, model.network.in_channels, size, size + 3)
 
@@ -46,7 +46,7 @@ def difference(first: nn.Module, second: nn.Module, x: Tensor) -> float:
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_gives_its_numbers(name: str) -> None:
     model = network(name)
-    x = pictures(model)
+    x = images(model)
     assert difference(model, fused(model), x) < 1e-5
     assert difference(model, fused(model, siblings=True), x) < 1e-5
 
@@ -61,7 +61,7 @@ def test_every_network_gives_its_numbers(name: str) -> None:
 )  # fmt: skip
 def test_each_rewrite_can_be_left_out_or_be_the_only_one(name: str, switch: str) -> None:
     model = network(name)
-    x = pictures(model)
+    x = images(model)
     alone = {one: one == switch or one == "batch_norm" for one in SWITCHES}
     for switches in (dict.fromkeys(SWITCHES, True) | {switch: False}, alone):
         assert difference(model, fused(model, **switches), x) < 1e-5
@@ -80,7 +80,7 @@ def test_what_is_folded_is_gone() -> None:
 def test_siblings_are_one_convolution_and_no_product_is_added() -> None:
     """Inception-v3 has nine modules with three or four 1×1 convolutions on one input, two of them with two."""
     model = network("inception_v3", width=0.25)
-    x = pictures(model)
+    x = images(model)
 
     def convolutions(module: nn.Module) -> tuple[int, int]:
         counts = [0]
@@ -124,10 +124,10 @@ def test_the_model_stays_as_it_is() -> None:
 @pytest.mark.parametrize("changes", [{"num_classes": 0}, {"in_channels": 1}, {"in_channels": 6}])
 def test_other_classes_and_channels(changes: dict[str, int]) -> None:
     model = network("inception_resnet_v1.facenet", **changes)
-    assert difference(model, fused(model), pictures(model)) < 1e-5
+    assert difference(model, fused(model), images(model)) < 1e-5
 
 
-def test_wrong_pictures_are_refused_in_the_same_words() -> None:
+def test_wrong_images_are_refused_in_the_same_words() -> None:
     model = network("inception_v3")
     made = fused(model)
     for x in (torch.zeros(2, 1, 99, 99), torch.zeros(2, 3, 99, 99, dtype=torch.uint8), torch.zeros(1, 3, 20, 20)):
@@ -142,7 +142,7 @@ def test_wrong_pictures_are_refused_in_the_same_words() -> None:
 def test_it_is_captured_whole_and_half_precision_works() -> None:
     model = network("inception_v4")
     made = fused(model, siblings=True)
-    x = pictures(model)
+    x = images(model)
     exported = torch.export.export(made, (x,)).module()
     assert difference(made, exported, x) < 1e-6
     with torch.inference_mode():

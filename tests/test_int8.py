@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
 
 def ranged() -> Tensor:
-    """Pictures of which one reaches down to -0.8 and another one up to 0.9, so that neither alone says the range."""
+    """Images of which one reaches down to -0.8 and another one up to 0.9, so that neither alone says the range."""
     x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.5
     x[2, 0, 0, 0], x[4, 1, 2, 3] = -0.8, 0.9
     return x
@@ -72,7 +72,7 @@ def test_scales_of_onnx_by_hand(bits: int, most: int, monkeypatch: pytest.Monkey
     made = quantised_onnx(plain, ranged())
     assert plain.SerializeToString() == before
     held = {one.name: to_array(one) for one in made.graph.initializer}
-    (scale,) = (value for name, value in held.items() if name.startswith("pictures") and name.endswith("scale"))
+    (scale,) = (value for name, value in held.items() if name.startswith("images") and name.endswith("scale"))
     assert scale == pytest.approx((0.9 + 0.8) / 255, rel=1e-6)
     (weight,) = (value for value in held.values() if value.dtype == np.int8 and value.ndim == 4)
     (scales,) = (value for name, value in held.items() if "weight" in name and name.endswith("scale"))
@@ -87,8 +87,8 @@ def test_ranges_of_openvino_by_hand(bits: int, monkeypatch: pytest.MonkeyPatch) 
     runs_here = bits <= weight_bits()
     monkeypatch.setattr(int8, "weight_bits", lambda: bits)
     made, layer = quantised_openvino(to_openvino(Layer(), ranged()[:2]), ranged()), Layer()
-    (of_pictures,) = (op for op in made.get_ordered_ops() if op.get_type_name() == "FakeQuantize")
-    low, high = (float(of_pictures.input_value(i).get_node().data.item()) for i in (1, 2))
+    (of_images,) = (op for op in made.get_ordered_ops() if op.get_type_name() == "FakeQuantize")
+    low, high = (float(of_images.input_value(i).get_node().data.item()) for i in (1, 2))
     # One step is moved so that 0 is met exactly.
     assert (low, high) == (pytest.approx(-0.8, abs=1.7 / 255), pytest.approx(0.9, abs=1.7 / 255))
     (weight,) = (op.data for op in made.get_ordered_ops() if op.get_element_type() == openvino.Type.i8)
@@ -115,9 +115,9 @@ def test_where_eight_bits_could_overflow(machine: str, flags: str, bits: int, mo
     assert weight_bits() == bits
 
 
-def test_pictures_are_dealt(caplog: pytest.LogCaptureFixture) -> None:
+def test_images_are_dealt(caplog: pytest.LogCaptureFixture) -> None:
     assert dealt([0, 1, 2, 3, 4, 5, 6]) == ([0, 3, 6], [1, 2, 4, 5])
-    assert "calibrating on 3 pictures, which is few" in caplog.text
+    assert "calibrating on 3 images, which is few" in caplog.text
     assert dealt([7]) == ([7], [7])
     caplog.clear()
     calibrating, others = dealt(range(384))
@@ -152,11 +152,11 @@ def test_a_trained_network_in_8_bits(
         "export", run, file, "--precision", "int8", "--calibrate", colours, "--with-preprocessing", "--json"
     )
     about = json.loads(out)
-    assert code == 0 and "12 pictures, which is few" in caplog.text, err
-    assert about["compared_on"] == f"24 of 36 pictures of {colours}" and about["least_agreement"] == 0.95
+    assert code == 0 and "12 images, which is few" in caplog.text, err
+    assert about["compared_on"] == f"24 of 36 images of {colours}" and about["least_agreement"] == 0.95
     assert about["difference"]["top1"] == 1 and 1e-4 < about["difference"]["logits"] < 0.4
     assert about["metadata"]["precision"] == read_metadata(file)["precision"] == "int8"
-    assert read_metadata(file)["quantisation"] == {"pictures": 12, "weight_bits": weight_bits()}
+    assert read_metadata(file)["quantisation"] == {"images": 12, "weight_bits": weight_bits()}
     export(run / "weights.safetensors", of_fp32)
     sizes = [
         sum(len(held) for name, held in there(tmp_path).items() if name.startswith(stem)) for stem in ("col", "fp")
@@ -164,12 +164,12 @@ def test_a_trained_network_in_8_bits(
     assert sizes[0] < 0.9 * sizes[1], "a small network, of which the graph is the greater part"
     assert read_metadata(of_fp32)["precision"] == "fp32" and "quantisation" not in read_metadata(of_fp32)
 
-    pictures = sorted(colours.rglob("*.png"))[::5]
-    _, out, _ = command("predict", run, *pictures, "--json")
+    images = sorted(colours.rglob("*.png"))[::5]
+    _, out, _ = command("predict", run, *images, "--json")
     expected = [row["top"][0]["class"] for row in json.loads(out)]
-    assert [name for name, _ in in_production(file, pictures)] == expected
+    assert [name for name, _ in in_production(file, images)] == expected
     given = ("--engine", engine, "--precision", "int8", "--calibrate", colours, "--json")
-    code, out, _ = command("predict", run, *pictures, *given)
+    code, out, _ = command("predict", run, *images, *given)
     rows = json.loads(out)
     assert code == 0 and [row["top"][0]["class"] for row in rows] == expected
     assert {(row["engine"], row["precision"]) for row in rows} == {(engine, "int8")}
@@ -180,14 +180,14 @@ def test_a_trained_network_in_8_bits(
 
 
 @pytest.mark.slow
-def test_a_file_for_a_fixed_number_of_pictures(run: Path, colours: Path, tmp_path: Path) -> None:
+def test_a_file_for_a_fixed_number_of_images(run: Path, colours: Path, tmp_path: Path) -> None:
     for ending in BY.values():
         done = export(
             run / "weights.safetensors", tmp_path / f"a{ending}",
             precision="int8", calibrate=[str(colours)], check=[str(colours / "red")], batch_size=5,
         )  # fmt: skip
         assert done.written and done.agreement.batch_sizes == (5,) and done.agreement.top1 == 1
-        assert str(done.pictures) == f"12 of 12 pictures of {colours / 'red'}"
+        assert str(done.images) == f"12 of 12 images of {colours / 'red'}"
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
 
 
 def spoiling(folder: Path) -> Path:
-    """Pictures next to black, whose ranges fit no others."""
+    """Images next to black, whose ranges fit no others."""
     folder.mkdir()
     for i in range(6):
         Image.new("RGB", (40, 40), (i, 0, 0)).save(folder / f"{i}.png")
@@ -247,10 +247,10 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
     """Its numbers are turned round, so that no class stays; `auto` then has nothing left."""
     made = quantised_onnx
 
-    def turned(model: onnx.ModelProto, pictures: Tensor) -> onnx.ModelProto:
+    def turned(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
         (weight,) = (one for one in model.graph.initializer if one.name.endswith("logits.weight"))
         weight.CopyFrom(onnx.numpy_helper.from_array(-to_array(weight), weight.name))
-        return made(model, pictures)
+        return made(model, images)
 
     monkeypatch.setattr("inceptionnet.engines.runtimes.quantised_onnx", turned)
     monkeypatch.setitem(sys.modules, "nncf", None)
@@ -268,9 +268,9 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "precision int8 needs pictures to calibrate on, such as the network will see"),
+        ((), "precision int8 needs images to calibrate on, such as the network will see"),
         (("--precision", "bf16"), "a.onnx: a file is in fp32 or int8, got bf16; choose one"),
-        (("--calibrate", "empty"), "empty: expected pictures ("),
+        (("--calibrate", "empty"), "empty: expected images ("),
         (("--calibrate", "nowhere"), "nowhere: expected"),
         (("--calibrate", "empty", "--precision", "int4"), "unknown precision 'int4': did you mean int8?"),
         (("--calibrate", "empty", "--precision", "fp32"), "are for precision int8, got fp32; leave them out"),
@@ -294,14 +294,14 @@ def test_what_cannot_be_exported(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision int8 needs pictures to calibrate on"),
+        ({"precision": "int8"}, "precision int8 needs images to calibrate on"),
         ({"calibrate": torch.zeros(3, 3, 64, 64)}, "are for precision int8, got fp32; leave them out"),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 32, 32)},
             r"shape \(N, 3, 64, 64\).*got \(3, 3, 32",
         ),
-        ({"precision": "int8", "calibrate": torch.zeros(0, 3, 64, 64)}, "expected float pictures"),
-        ({"precision": "int8", "calibrate": "folder"}, "expected a tensor of pictures, since the network is given"),
+        ({"precision": "int8", "calibrate": torch.zeros(0, 3, 64, 64)}, "expected float images"),
+        ({"precision": "int8", "calibrate": "folder"}, "expected a tensor of images, since the network is given"),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 64, 64), "engine": "compile"},
             "compile does not compute in",
@@ -318,7 +318,7 @@ def test_what_cannot_be_optimized(options: dict[str, object], message: str) -> N
 def test_predict_and_evaluate_say_what_int8_needs(run: Path, colours: Path, command: Command) -> None:
     for words in (("predict", run, colours / "red"), ("evaluate", run, colours)):
         code, _, err = command(*words, "--precision", "int8", "--engine", "openvino")
-        assert code == 2 and "int8 needs pictures to calibrate on" in err and err.count("\n") == 1
+        assert code == 2 and "int8 needs images to calibrate on" in err and err.count("\n") == 1
         code, _, err = command(*words, "--precision", "int8", "--calibrate", colours)
         assert code == 2 and "engine eager does not compute in int8; choose onnxruntime or openvino" in err
 

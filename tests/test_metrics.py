@@ -35,7 +35,7 @@ def made(
 
 
 def drawn(n: int, classes: int, seed: int = 0) -> Evaluation:
-    """Answers that are right half of the time, never of the last class, whose pictures are there all the same."""
+    """Answers that are right half of the time, never of the last class, whose images are there all the same."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=n)
     predicted = np.where(rng.random(n) < 0.5, labels, rng.integers(classes, size=n)) % (classes - 1)
@@ -49,7 +49,7 @@ def test_class_by_class_as_scikit_learn_has_it(classes: int) -> None:
     metrics = measure(evaluation)
     expected = precision_recall_fscore_support(evaluation.labels, evaluation.predicted, zero_division=0.0)
     for i, one in enumerate(metrics.classes):
-        found = (one.precision or 0.0, one.recall, one.f1, one.pictures)
+        found = (one.precision or 0.0, one.recall, one.f1, one.images)
         assert found == pytest.approx([column[i] for column in expected], abs=1e-6)
     macro = precision_recall_fscore_support(evaluation.labels, evaluation.predicted, average="macro", zero_division=0.0)
     assert (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1) == pytest.approx(macro[:3], abs=1e-6)
@@ -63,8 +63,8 @@ def test_calibration_as_scikit_learn_bins_it() -> None:
     accuracy, confidence = calibration_curve(evaluation.right, evaluation.confidence, n_bins=BINS)
     assert [one.accuracy for one in metrics.bins] == pytest.approx(accuracy)
     assert [one.confidence for one in metrics.bins] == pytest.approx(confidence)
-    assert sum(one.pictures for one in metrics.bins) == 500
-    weights = np.array([one.pictures for one in metrics.bins]) / 500
+    assert sum(one.images for one in metrics.bins) == 500
+    weights = np.array([one.images for one in metrics.bins]) / 500
     assert metrics.ece == pytest.approx((weights * np.abs(accuracy - confidence)).sum(), abs=1e-6)
 
 
@@ -72,7 +72,7 @@ def test_calibration_by_hand() -> None:
     """Two bins: at 0.95 right once of twice, at 0.35 right twice of twice."""
     metrics = measure(made([0, 1, 2, 3], [0, 0, 2, 3], [0.95, 0.95, 0.35, 0.35]))
     assert metrics.ece == pytest.approx((abs(0.5 - 0.95) + abs(1 - 0.35)) / 2, abs=1e-6)
-    assert [(one.pictures, one.accuracy) for one in metrics.bins] == [(2, 1.0), (2, 0.5)]
+    assert [(one.images, one.accuracy) for one in metrics.bins] == [(2, 1.0), (2, 0.5)]
 
 
 def test_intervals_by_hand() -> None:
@@ -100,8 +100,8 @@ def test_confusions_are_listed_by_number() -> None:
     metrics = measure(made([0, 0, 0, 1, 1, 2, 3], [1, 1, 0, 2, 1, 1, 3]))
     assert metrics.confused == [(0, 1, 2), (1, 2, 1), (2, 1, 1)]
     told = metrics.to_dict()
-    assert told["confused"][0] == {"label": "a", "predicted": "b", "pictures": 2}
-    assert told["bad_pictures"] == [{"name": "broken.jpg", "reason": "it is cut off"}]
+    assert told["confused"][0] == {"label": "a", "predicted": "b", "images": 2}
+    assert told["decode_errors"] == [{"name": "broken.jpg", "reason": "it is cut off"}]
 
 
 @pytest.mark.parametrize(("classes", "k"), [(1, 1), (2, 1), (3, 2), (5, 2), (6, 5), (1000, 5)])
@@ -112,5 +112,5 @@ def test_top_k_of_few_classes(classes: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("metrics", [measure(made([1], [1])), measure(made([0, 1], [1, 0], [1.0, 1.0]))])
-def test_hardly_any_pictures(metrics: Metrics) -> None:
-    assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["pictures"] <= 2
+def test_hardly_any_images(metrics: Metrics) -> None:
+    assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["images"] <= 2

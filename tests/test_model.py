@@ -74,7 +74,7 @@ def test_auxiliary_head_shrinks_with_the_input_and_says_its_least() -> None:
     large = create_model("inception_v3", aux=True, **NARROW)
     with pytest.raises(InputError, match="299 px or more on each side, got 128×128; give create_model the input_size"):
         large.all_logits(torch.randn(2, 3, 128, 128))
-    with pytest.raises(ConfigurationError, match="with its auxiliary head takes pictures of 107 px or more"):
+    with pytest.raises(ConfigurationError, match="with its auxiliary head takes images of 107 px or more"):
         create_model("inception_v3", aux=True, input_size=106)
 
 
@@ -169,7 +169,7 @@ def test_width_one_and_published_defaults() -> None:
         ({"num_classes": -1}, r"num_classes is -1; expected a whole number"),
         ({"num_classes": 2.5}, r"num_classes is 2\.5; expected a whole number"),
         ({"in_channels": 0}, r"in_channels is 0; expected"),
-        ({"input_size": 74}, r"input_size is 74 px; inception_v3 takes pictures of 75 px or more"),
+        ({"input_size": 74}, r"input_size is 74 px; inception_v3 takes images of 75 px or more"),
         ({"input_size": "big"}, r"input_size is 'big'; expected a whole number"),
         ({"dropout": 1.0}, r"dropout is 1\.0; expected the share to drop"),
         ({"residual_scale": 0.1}, r"residual_scale is 0\.1, but inception_v3 has no residual blocks"),
@@ -187,9 +187,9 @@ def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> 
 def test_bad_input_is_named_before_any_layer_sees_it() -> None:
     model = create_model("inception_v3", **NARROW)
     for x, message in (
-        (torch.zeros(1, 1, 299, 299), r"expected pictures of shape \(N, 3, H, W\), got \(1, 1, 299, 299\)"),
-        (torch.zeros(3, 299, 299), r"expected pictures of shape \(N, 3, H, W\), got \(3, 299, 299\)"),
-        (torch.zeros(1, 3, 299, 74), r"takes pictures of 75 px or more on each side, got 299×74"),
+        (torch.zeros(1, 1, 299, 299), r"expected images of shape \(N, 3, H, W\), got \(1, 1, 299, 299\)"),
+        (torch.zeros(3, 299, 299), r"expected images of shape \(N, 3, H, W\), got \(3, 299, 299\)"),
+        (torch.zeros(1, 3, 299, 74), r"takes images of 75 px or more on each side, got 299×74"),
         (torch.zeros(1, 3, 299, 299, dtype=torch.uint8), r"as float in \[-1, 1\], got torch.uint8"),
     ):
         for method in (model, model.features, model.embed, model.all_logits):

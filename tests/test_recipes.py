@@ -15,7 +15,7 @@ from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.recipes import PAPER, paper_of, recipe_named
 from inceptionnet.train.run import Run, weights_of
 
-from .conftest import tiny_plan, write_pictures
+from .conftest import tiny_plan, write_images
 
 # [v1] section 6, [v2] section 4.2, [v3] sections 6 to 8, [v4] section 4 and the released code.
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -225,7 +225,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 def test_each_recipe_trains(name: str, colours: Path, tmp_path: Path) -> None:
     changes = TRAININGS[name]
     settings = {"augment.color": "none"} | changes.get("settings", {})
-    data = write_pictures(tmp_path / "data", 7) if name == "v4" else colours
+    data = write_images(tmp_path / "data", 7) if name == "v4" else colours
     train(tiny_plan(data, **(changes | {"settings": settings})), tmp_path / "run")
     recipe = Recipe.model_validate(Run(tmp_path / "run").read_json("run.json")["recipe"])
     expected = recipe_named(changes["recipe"], changes.get("model", "inception_v1.slim"))

@@ -72,8 +72,8 @@ def randomise(model: nn.Module, seed: int) -> None:
             nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
 
 
-def pictures(height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Two random pictures in [-1, 1]: coarse patches of colour, which pooling does not average away, and fine noise."""
+def images(height: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Two random images in [-1, 1]: coarse patches of colour, which pooling does not average away, and fine noise."""
     generator = torch.Generator().manual_seed(height + 1000 * width)
     patches = torch.rand(2, 3, 5, 4, generator=generator, dtype=dtype) * 2 - 1
     noise = torch.rand(2, 3, height, width, generator=generator, dtype=dtype) * 2 - 1
@@ -111,7 +111,7 @@ def test_parameter_count(pair: Pair) -> None:
 
 
 def test_same_logits_at_native_size(pair: Pair) -> None:
-    x = pictures(pair.case.native_px, pair.case.native_px, torch.float32)[:1]
+    x = images(pair.case.native_px, pair.case.native_px, torch.float32)[:1]
     with torch.no_grad():
         expected, got = pair.reference(x), pair.network(x)
     assert got.shape == (1, pair.case.num_classes)
@@ -123,11 +123,11 @@ def test_same_logits_exactly_on_other_sizes(pair: Pair) -> None:
     pair.network.double()
     try:
         for height, width in SMALL_PX:
-            x = pictures(height, width, torch.float64)
+            x = images(height, width, torch.float64)
             with torch.no_grad():
                 expected, got = pair.reference(x), pair.network(x)
             assert torch.isfinite(expected).all()
-            assert relative_difference(expected[:1], expected[1:]) > CLEARLY_DIFFERENT, "the pictures look alike"
+            assert relative_difference(expected[:1], expected[1:]) > CLEARLY_DIFFERENT, "the images look alike"
             assert relative_difference(got, expected) <= TOLERANCE_FLOAT64, f"{height}×{width}"
     finally:
         pair.reference.float()
@@ -140,7 +140,7 @@ def test_same_logits_exactly_on_other_sizes(pair: Pair) -> None:
 def difference_found(right: nn.Module, wrong: nn.Module) -> float:
     """What the comparison above measures on the first of its small sizes, after the transfer."""
     transfer(right, wrong, PAIRING_PX)
-    x = pictures(*SMALL_PX[0], torch.float64)[:1]
+    x = images(*SMALL_PX[0], torch.float64)[:1]
     with torch.no_grad():
         return relative_difference(wrong.double()(x), right.double()(x))
 

@@ -35,7 +35,7 @@ BROWSER = next(
 
 
 def noise(seed: int, size: int = SIZE) -> bytes:
-    """A picture that no file format makes small."""
+    """An image that no file format makes small."""
     file = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
@@ -62,10 +62,10 @@ def subject(
     epochs = [
         {"epoch": e, "step": 5 * e, "lr": 0.1 / e, "train_loss": 2 / e, "train_top1": 0.2 * e, "val_loss": 3 / e,
          "val_top1": 0.15 * e, "val_raw_loss": 4 / e, "val_raw_top1": 0.1 * e, "dead_features": 0.0, "skipped_steps": 0,
-         "pictures_per_s": 100.0 + e, "waiting": 0.25, "seconds": 60.0 * e} for e in (1, 2, 3)
+         "images_per_s": 100.0 + e, "waiting": 0.25, "seconds": 60.0 * e} for e in (1, 2, 3)
     ]  # fmt: skip
     return Subject(
-        "a net on pictures", measure(evaluation), split, "val", "held out", model, Preprocessing(SIZE), epochs,
+        "a net on images", measure(evaluation), split, "val", "held out", model, Preprocessing(SIZE), epochs,
         {"plan": {"seed": 7, "classes": list(names), "nested": {"deep": None, "on": True}}, "version": "1"},
         "inceptionnet train --repeat a --out b",
     )  # fmt: skip
@@ -101,14 +101,14 @@ def test_the_page_stands_alone_and_says_the_figures() -> None:
     evaluation, metrics = about.metrics.evaluation, about.metrics
     for figure in (evaluation.top1, evaluation.topk, metrics.ece, metrics.macro_recall, metrics.macro_precision):
         assert f"{100 * figure:.1f}\N{NO-BREAK SPACE}%" in found.text
-    assert "1 picture could not be read and is not counted" in found.text and "x.jpg: cut off" in found.text
-    assert "0:03:00 for 3 epochs" in found.text and "102 pictures per second" in found.text
+    assert "1 image could not be read and is not counted" in found.text and "x.jpg: cut off" in found.text
+    assert "0:03:00 for 3 epochs" in found.text and "102 images per second" in found.text
     assert "val, raw weights" in text and "val, averaged" in text  # both curves
     assert "nested.deep" in found.text and "inceptionnet train --repeat a --out b" in found.text
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     cells = {(i, j): n for i, j, n in data["cells"]}
     assert all(cells.get((i, j), 0) == metrics.confusion[i, j] for i in range(6) for j in range(6))
-    assert sum(map(len, data["pictures"].values())) == 200
+    assert sum(map(len, data["images"].values())) == 200
 
 
 def test_names_are_text_whatever_they_hold() -> None:
@@ -119,7 +119,7 @@ def test_names_are_text_whatever_they_hold() -> None:
     assert found.loads == [] and bad in found.text
 
 
-def test_many_classes_and_pictures_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_classes_and_images_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MOST", 300)
     about = subject(3000, 200, wrong=0.6)
     content = page._content(about)
@@ -127,11 +127,11 @@ def test_many_classes_and_pictures_stay_small(monkeypatch: pytest.MonkeyPatch) -
     assert sorted(content["data"]["together"]) == list(range(page.MATRIX))
     assert content["small"] == 300
     monkeypatch.setattr(images, "BUDGET_BYTES", 50_000)
-    small = images.small_pictures(about.metrics.evaluation, about.split, about.prep)  # type: ignore[arg-type]
+    small = images.small_images(about.metrics.evaluation, about.split, about.prep)  # type: ignore[arg-type]
     assert sum(len(file) for cell in small.values() for _, _, file in cell) <= 50_000
 
 
-def test_each_cell_has_its_first_picture_before_any_has_many() -> None:
+def test_each_cell_has_its_first_image_before_any_has_many() -> None:
     about = subject(400, 4)
     turns = images._in_turn(about.metrics.evaluation)
     labels, predicted = about.metrics.evaluation.labels, about.metrics.evaluation.predicted
@@ -153,18 +153,18 @@ def test_classes_taken_for_one_another_stand_together() -> None:
     assert page._together(np.ones((2, 2), np.int64)) == [0, 1]
 
 
-def test_pictures_that_have_gone_since_are_left_out(tmp_path: Path) -> None:
+def test_images_that_have_gone_since_are_left_out(tmp_path: Path) -> None:
     about = subject(40, 3)
 
     def read(index: int) -> bytes:
-        return b"no picture" if index % 2 else noise(index)
+        return b"no image" if index % 2 else noise(index)
 
     split = Split(about.split.names, about.split.labels, read)  # type: ignore[union-attr]
     content = page._content(replace(about, split=split))
     assert content["small"] == 20 and 0 < len(content["worst"]) < images.WORST
 
 
-def test_a_stream_has_a_report_without_pictures() -> None:
+def test_a_stream_has_a_report_without_images() -> None:
     about = replace(subject(40, 3), split=StreamSplit("stream", 40, 1, lambda shard: iter(())))
     text = rendered(about)
     assert "came as a stream" in text and 'id="examples"' not in text
@@ -175,9 +175,9 @@ def test_weights_without_a_run_have_no_curves() -> None:
     assert 'id="training"' not in text and "To run it again" not in text
 
 
-@pytest.mark.parametrize("answers", ["all right", "all wrong", "one picture"])
+@pytest.mark.parametrize("answers", ["all right", "all wrong", "one image"])
 def test_pages_of_odd_evaluations(answers: str) -> None:
-    count = 1 if answers == "one picture" else 12
+    count = 1 if answers == "one image" else 12
     about = subject(count, 3, wrong=0.0)
     evaluation = about.metrics.evaluation
     if answers == "all wrong":
@@ -286,7 +286,7 @@ def opened(browser, file: Path, **options: object):
     return tab, said
 
 
-def test_a_browser_shows_the_pictures_of_a_cell(browser, tmp_path: Path) -> None:
+def test_a_browser_shows_the_images_of_a_cell(browser, tmp_path: Path) -> None:
     about = subject(150, 5)
     file = tmp_path / "report.html"
     write_report(file, about)
@@ -334,7 +334,7 @@ def test_a_browser_sorts_matrix_and_table(browser, tmp_path: Path) -> None:
     assert said == []
 
 
-def test_ten_thousand_pictures_are_one_small_page(browser, tmp_path: Path) -> None:
+def test_ten_thousand_images_are_one_small_page(browser, tmp_path: Path) -> None:
     """Noise, which no codec makes small, as large as the page shows it, is the worst that can come."""
     about = subject(10_000, 100, files=8, size=images.SMALL_PX)
     file = tmp_path / "report.html"

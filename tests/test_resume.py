@@ -25,7 +25,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 
-from .conftest import COLOURS, tiny_plan, write_pictures
+from .conftest import COLOURS, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
 
@@ -136,7 +136,7 @@ def assert_same(run: Path, whole: Path) -> None:
         one, other = load_file(run / file), load_file(whole / file)
         assert one.keys() == other.keys()
         assert [key for key in one if not torch.equal(one[key], other[key])] == [], file
-    times = {"pictures_per_s", "waiting", "seconds", "waited_s"}
+    times = {"images_per_s", "waiting", "seconds", "waited_s"}
     for read in (Run.read_metrics, Run.read_steps):
         rows = [[{k: v for k, v in row.items() if k not in times} for row in read(Run(out))] for out in (run, whole)]
         assert rows[0] == rows[1]
@@ -277,10 +277,10 @@ def test_what_cannot_be_resumed_is_said(colours: Path, whole: Path, tmp_path: Pa
 
 
 def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", 6)
+    data = write_images(tmp_path / "data", 6)
     train(tiny_plan(data, epochs=1), tmp_path / "run")
     (data / "red" / "05.png").rename(data / "red" / "06.png")
-    with pytest.raises(RunError, match=r"other pictures, names or classes than when the run .* began") as caught:
+    with pytest.raises(RunError, match=r"other images, names or classes than when the run .* began") as caught:
         resume(tmp_path / "run")
     assert "\n" not in str(caught.value)
 
@@ -296,13 +296,13 @@ def test_metrics_for_tensorboard(colours: Path, tmp_path: Path) -> None:
 
 
 def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tar shards from a web server: nothing is on the disk, and no picture is trained on twice or left out."""
+    """Tar shards from a web server: nothing is on the disk, and no image is trained on twice or left out."""
     monkeypatch.setenv("no_proxy", "*")
     files = {}
     for split, count in (("train", 9), ("val", 2)):
-        pictures = sorted(write_pictures(tmp_path / split, count).rglob("*.png"))
+        images = sorted(write_images(tmp_path / split, count).rglob("*.png"))
         members = {}
-        for i, file in enumerate(pictures):
+        for i, file in enumerate(images):
             label = sorted(COLOURS).index(file.parent.name)
             members |= {f"{i}.png": file.read_bytes(), f"{i}.cls": b"%d" % label}
         files[f"{split}-0.tar"] = write_tar(tmp_path / f"{split}.tar", members).read_bytes()
@@ -312,7 +312,7 @@ def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypa
     step = Stepper.step
 
     def watched(self: Any, batch: Any, number: int) -> Any:
-        seen.append((number, batch.indices.tolist(), float(batch.pictures.double().sum())))
+        seen.append((number, batch.indices.tolist(), float(batch.images.double().sum())))
         if len(seen) == 6:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, number)
@@ -329,4 +329,4 @@ def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypa
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert (tmp_path / "run" / "curves.png").exists()
-    assert not (tmp_path / "run" / "predictions.png").exists(), "a stream's pictures cannot be asked for by number"
+    assert not (tmp_path / "run" / "predictions.png").exists(), "a stream's images cannot be asked for by number"

@@ -41,13 +41,13 @@ def no_dropout(model: nn.Module) -> None:
 
 
 def batch(size_px: int, planned: int = 8, rows: list[int] | None = None, seed: int = 0) -> Batch:
-    """Noise with labels 0, 1, 2, 0, …; of the planned pictures only those of `rows` could be decoded."""
+    """Noise with labels 0, 1, 2, 0, …; of the planned images only those of `rows` could be decoded."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.randint(0, 256, (planned, 3, size_px, size_px), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (planned, 3, size_px, size_px), dtype=torch.uint8, generator=generator)
     draws = torch.rand(planned, 6, generator=generator)
     kept = torch.tensor(range(planned) if rows is None else rows, dtype=torch.int64)
     return Batch(
-        pictures=pictures[kept].contiguous(memory_format=torch.channels_last),
+        images=images[kept].contiguous(memory_format=torch.channels_last),
         labels=torch.arange(planned)[kept] % 3,
         indices=kept,
         rows=kept,
@@ -81,7 +81,7 @@ V1 = {"model": "inception_v1", "size": 65}
 
 @pytest.mark.parametrize("rows", [None, [0, 1, 2, 4, 6, 7]])
 def test_parts_give_the_gradients_of_the_whole(colours: Path, rows: list[int] | None) -> None:
-    """[v1] has no batch norm, and masks follow from rows; broken pictures leave parts of different size."""
+    """[v1] has no batch norm, and masks follow from rows; broken images leave parts of different size."""
     results, found = [], []
     for parts in (1, 2, 3):
         one = stepper(colours, SGD | {"network.aux": True}, accumulate=parts, **V1)
@@ -91,8 +91,8 @@ def test_parts_give_the_gradients_of_the_whole(colours: Path, rows: list[int] | 
         assert result.loss == pytest.approx(results[0].loss, abs=1e-6)
         assert result.gradient_norm == pytest.approx(results[0].gradient_norm, rel=1e-4)
         assert (
-            (result.right, result.pictures)
-            == (results[0].right, results[0].pictures)
+            (result.right, result.images)
+            == (results[0].right, results[0].images)
             == (result.right, len(rows or range(8)))
         )
         for a, b in zip(some, found[0], strict=True):
@@ -106,13 +106,13 @@ def test_loss_and_gradients_are_torchs(colours: Path) -> None:
     no_dropout(one.model)
     plain = copy.deepcopy(one.model).train()
     data = batch(65)
-    logits = plain.all_logits(data.pictures.float() / 127.5 - 1)
+    logits = plain.all_logits(data.images.float() / 127.5 - 1)
     losses = {head: F.cross_entropy(values, data.labels, label_smoothing=0.2) for head, values in logits.items()}
     assert list(losses) == ["logits", "inception_4a", "inception_4d"]
     (losses["logits"] + 0.3 * losses["inception_4a"] + 0.3 * losses["inception_4d"]).backward()
     result = one.step(data, 0)
     assert result.loss == pytest.approx(losses["logits"].item(), abs=1e-6), "the main head's alone"
-    assert result.right == int((logits["logits"].argmax(1) == data.labels).sum()) and result.pictures == 8
+    assert result.right == int((logits["logits"].argmax(1) == data.labels).sum()) and result.images == 8
     for a, b in zip(gradients(one), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad, rtol=1e-3, atol=1e-6)
     norm = sum(float(p.grad.square().sum()) for p in plain.parameters() if p.grad is not None) ** 0.5
@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(step_module, "to_input", with_nan)
         result = one.step(batch(32, seed=1), 1)
-    assert result.skipped and result.loss != result.loss and result.pictures == 8
+    assert result.skipped and result.loss != result.loss and result.images == 8
     assert changed(before, state(one)) == []
     for each in (one, other):
         assert not each.step(batch(32, seed=2), 2).skipped
@@ -184,17 +184,17 @@ def test_a_batch_that_is_too_small_is_left_out(colours: Path, rows: list[int]) -
     one = stepper(colours, {"average.decay": 0.9})
     before = state(one)
     result = one.step(batch(32, rows=rows), 0)
-    assert (result.pictures, result.right, result.loss, result.skipped) == (0, 0, 0.0, False)
+    assert (result.images, result.right, result.loss, result.skipped) == (0, 0, 0.0, False)
     assert changed(before, state(one)) == []
 
 
-def test_a_part_of_one_picture_is_left_out(colours: Path) -> None:
+def test_a_part_of_one_image_is_left_out(colours: Path) -> None:
     """Rows 0 to 3 are the first part, of which one is good; what is left is a step on rows 4 to 7 alone."""
     both = stepper(colours, SGD, accumulate=2)
     alone = stepper(colours, SGD, accumulate=2)
     result = both.step(batch(32, rows=[1, 4, 5, 6, 7]), 0)
     expected = alone.step(batch(32, rows=[4, 5, 6, 7]), 0)
-    assert result == expected and result.pictures == 4
+    assert result == expected and result.images == 4
     assert changed(state(both), state(alone)) == []
 
 
@@ -338,7 +338,7 @@ def test_every_dropout_of_a_network_is_found() -> None:
 
 
 def test_steps_have_other_masks_and_heads_too(colours: Path) -> None:
-    """The same pictures twice, at a rate too small to matter: only the masks differ."""
+    """The same images twice, at a rate too small to matter: only the masks differ."""
     one = stepper(colours, SGD | {"network.aux": True, "optimizer.lr": 1e-30}, **V1)
     first, again, other = (one.step(batch(65), number) for number in (0, 0, 1))
     assert first == again and first.loss != other.loss
@@ -380,7 +380,7 @@ def test_running_statistics_are_torchs_part_by_part(colours: Path, run: Path, we
         for norm in norms_of(plain):
             norm.momentum = 0.2 if weights else 9 / (10 + number)
         with torch.no_grad():
-            for half in data.pictures.chunk(2):
+            for half in data.images.chunk(2):
                 plain(half.float() / 127.5 - 1)
     expected = dict(plain.named_buffers())
     for name, buffer in one.model.named_buffers():

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.data import Preprocessing
 from inceptionnet.data.augment import to_input
-from inceptionnet.errors import ConfigurationError, Interrupted, PictureError, RunError, TrainingError
+from inceptionnet.errors import ConfigurationError, DecodeError, Interrupted, RunError, TrainingError
 from inceptionnet.train.batch_norm import blend
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.loop import resume, train
@@ -25,7 +25,7 @@ from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.run import Run, weights_of
 from inceptionnet.train.step import Stepper
 
-from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_pictures
+from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_images
 
 
 def test_run_folder_is_whole(run: Path) -> None:
@@ -39,24 +39,24 @@ def test_run_folder_is_whole(run: Path) -> None:
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     about = json.loads((run / "run.json").read_text())
     assert about["data"]["classes"] == sorted(COLOURS)
-    assert sum(about["data"]["pictures"].values()) == 36
+    assert sum(about["data"]["images"].values()) == 36
     assert about["recipe"] == Recipe().changed({"schedule.epochs": EPOCHS_OF_RUN}).model_dump()
     record = read_record(run / "weights.safetensors")
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert record.classes == tuple(sorted(COLOURS)) and record.provenance["epochs"] == EPOCHS_OF_RUN
     assert record.provenance["val_top1"] == evaluation["top1"] == pytest.approx(metrics[-1]["val_top1"], rel=1e-5)
-    for picture in ("curves.png", "predictions.png"):
-        with Image.open(run / picture) as image:
+    for figure in ("curves.png", "predictions.png"):
+        with Image.open(run / figure) as image:
             assert image.size[0] > 500
             image.verify()
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    """Three colours that differ by far more than their noise, held-out pictures too.
+    """Three colours that differ by far more than their noise, held-out images too.
 
     60 steps are too few for running statistics that begin at 0 and 1: they gave 2 of 5 right.
     """
-    data = write_pictures(tmp_path / "data", 20)
+    data = write_images(tmp_path / "data", 20)
     assert train(tiny_plan(data, epochs=6), tmp_path / "run").top1 >= 0.9
 
 
@@ -110,7 +110,7 @@ def test_preprocessing_comes_with_the_weights_unless_set(run: Path, colours: Pat
 
 
 def test_other_classes_can_be_learnt_from_weights(run: Path, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "data", 4)
+    write_images(tmp_path / "data", 4)
     (tmp_path / "data" / "green").rename(tmp_path / "data" / "grass")
     (tmp_path / "data" / "sky").mkdir()
     for i in range(4):
@@ -126,7 +126,7 @@ def test_the_papers_optimiser_trains(tmp_path: Path) -> None:
         "optimizer.name": "rmsprop", "optimizer.lr": "0.02", "optimizer.clip_norm": "2",
         "optimizer.weight_decay": "4e-5", "schedule.name": "exponential",
     }  # fmt: skip
-    data = write_pictures(tmp_path / "data", 20)
+    data = write_images(tmp_path / "data", 20)
     train(tiny_plan(data, epochs=6, settings=settings), tmp_path / "run")
     losses = [row["train_loss"] for row in Run(tmp_path / "run").read_metrics()]
     assert min(losses) < 0.7 * losses[0], "from 8 other random weights: 0.37 at most"
@@ -157,30 +157,30 @@ def test_auxiliary_heads_are_trained(colours: Path, tmp_path: Path) -> None:
 
 
 def broken(folder: Path) -> Path:
-    """Colours of which one picture is cut off in the middle."""
-    file = write_pictures(folder, 6) / "red" / "03.png"
+    """Colours of which one image is cut off in the middle."""
+    file = write_images(folder, 6) / "red" / "03.png"
     file.write_bytes(file.read_bytes()[:300])
     return folder
 
 
-def test_bad_pictures_stop_the_run_by_name_and_nothing_is_lost(
+def test_decode_errors_stop_the_run_by_name_and_nothing_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = broken(tmp_path / "data")
-    with pytest.raises(PictureError, match=r"red/03\.png: .*--bad-images skip") as caught:
+    with pytest.raises(DecodeError, match=r"red/03\.png: .*--corrupt-images skip") as caught:
         train(tiny_plan(data), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert f"go on with: inceptionnet train --resume --out {tmp_path / 'run'}" in capsys.readouterr().err
-    resume(tmp_path / "run", bad_images="skip")
-    train(tiny_plan(data, bad_images="skip"), tmp_path / "skipped")
+    resume(tmp_path / "run", corrupt_images="skip")
+    train(tiny_plan(data, corrupt_images="skip"), tmp_path / "skipped")
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "skipped"))
     assert all(torch.equal(one[key], other[key]) for key in one), "as if it had been skipped from the beginning"
 
 
-def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decode_errors_are_skipped_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = broken(tmp_path / "data")
-    train(tiny_plan(data, bad_images="skip", epochs=2), tmp_path / "run")
-    (line,) = (tmp_path / "run" / "bad_pictures.txt").read_text().splitlines()
+    train(tiny_plan(data, corrupt_images="skip", epochs=2), tmp_path / "run")
+    (line,) = (tmp_path / "run" / "decode_errors.txt").read_text().splitlines()
     assert line.startswith("red/03.png\t")
     assert capsys.readouterr().err.count("left out: red/03.png") == 1, "named once, not every epoch"
 
@@ -209,10 +209,10 @@ def test_what_cannot_be_trained_makes_no_run_folder(colours: Path, tmp_path: Pat
         assert not (tmp_path / "run").exists()
 
 
-def test_weights_for_what_no_picture_has_make_no_run_folder(colours: Path, tmp_path: Path) -> None:
+def test_weights_for_what_no_image_has_make_no_run_folder(colours: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_weights(create_model("inception_v1.slim", in_channels=4, width=0.125, num_classes=3), file)
-    with pytest.raises(ConfigurationError, match="takes 4 channels, a picture file has 1 or 3"):
+    with pytest.raises(ConfigurationError, match="takes 4 channels, an image file has 1 or 3"):
         train(tiny_plan(colours, model=None, width=None, weights=str(file)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -20,7 +20,7 @@ from inceptionnet.train.loop import train
 from inceptionnet.train.run import Run, weights_of
 from inceptionnet.train.watch import Features, batch_norm_gap, remedy
 
-from .conftest import tiny_plan, write_pictures
+from .conftest import tiny_plan, write_images
 
 
 def watched() -> tuple[nn.Module, Features]:
@@ -30,14 +30,14 @@ def watched() -> tuple[nn.Module, Features]:
 
 
 def grid(*alive: Sequence[int]) -> Tensor:
-    """(N, 4, 2, 2): for each picture the channels that are other than zero, in one place."""
+    """(N, 4, 2, 2): for each image the channels that are other than zero, in one place."""
     x = torch.zeros(len(alive), 4, 2, 2)
     for i, channels in enumerate(alive):
         x[i, list(channels), 1, 0] = 0.5
     return x
 
 
-def test_a_feature_is_dead_if_no_picture_wakes_it() -> None:
+def test_a_feature_is_dead_if_no_image_wakes_it() -> None:
     """Channels 0, then 0 and 2, then none: 1 and 3 are dead, half of the four."""
     head, features = watched()
     assert features.dead_share(ALONE) == 0.0, "nothing seen yet"
@@ -61,7 +61,7 @@ def test_features_are_watched_in_training_only() -> None:
     assert features.alive is None
     head.train()(grid([1]))
     head.eval()(grid([0, 1, 2, 3]))
-    head.train()(grid())  # a process without a picture of this step
+    head.train()(grid())  # a process without an image of this step
     assert features.dead_share(ALONE) == 0.75
 
 
@@ -159,7 +159,7 @@ def test_a_run_says_that_batch_norm_does_not_fit(
     weights = changed_weights(run, tmp_path, spoil)
     tuned(colours, weights, tmp_path / "run", 2, **{"batch_norm.momentum": 1e-6, "optimizer.lr": STILL})
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert "batch norm's running statistics do not fit the weights: 31 training pictures get" in line
+    assert "batch norm's running statistics do not fit the weights: 31 training images get" in line
     assert "--bn recalibrate" in line and "--set batch_norm.momentum" in line
 
 
@@ -174,14 +174,14 @@ def test_a_healthy_run_is_not_warned_of(
 
 def swapped(folder: Path) -> Path:
     """Data whose validation split lies in folders under each other's names, so that all of it is classified wrongly."""
-    write_pictures(folder / "train", 8)
-    held_out = write_pictures(folder / "val", 4, seed=1)
+    write_images(folder / "train", 8)
+    held_out = write_images(folder / "val", 4, seed=1)
     for old, new in (("blue", "x"), ("green", "blue"), ("red", "green"), ("x", "red")):
         (held_out / old).rename(held_out / new)
     return folder
 
 
-def test_batch_norm_is_not_blamed_for_other_pictures(
+def test_batch_norm_is_not_blamed_for_other_images(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"batch_norm.mode": "recalibrate", "optimizer.lr": STILL}
@@ -231,6 +231,6 @@ def test_a_run_says_that_its_features_have_died(
     tuned(colours, weights, tmp_path / "run", 2, **{"optimizer.lr": 1e-5})
     warnings = [line for line in capsys.readouterr().err.splitlines() if "features" in line]
     assert len(warnings) == 1, "once"
-    assert "100% of the features before the pool were zero for every picture of an epoch" in warnings[0]
+    assert "100% of the features before the pool were zero for every image of an epoch" in warnings[0]
     assert "--set schedule.warmup_epochs=5" in warnings[0]
     assert [row["dead_features"] for row in Run(tmp_path / "run").read_metrics()] == [1.0, 1.0]

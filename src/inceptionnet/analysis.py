@@ -30,7 +30,7 @@ from inceptionnet.spec import (
 
 
 class Shape(NamedTuple):
-    """Channels, height and width of one picture's activations; a vector has a 1 × 1 grid."""
+    """Channels, height and width of one image's activations; a vector has a 1 × 1 grid."""
 
     channels: int
     height: int
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
 class Field(NamedTuple):
     """Receptive field: height and width in input pixels that one value sees, and the pixels from one to the next.
 
-    Infinite behind a global pool or linear layer, which see the whole picture whatever its size.
+    Infinite behind a global pool or linear layer, which see the whole image whatever its size.
     """
 
     height: float
@@ -72,14 +72,14 @@ class Row:
 
 
 class GridTooSmall(Exception):
-    """The grid has shrunk to nothing on the way: the picture is smaller than `minimum_size`."""
+    """The grid has shrunk to nothing on the way: the image is smaller than `minimum_size`."""
 
 
 def analyse(network: Network, size: tuple[int, int] | None = None) -> list[Row]:
     """Every node of the network in the order of computation, each before its parts: body, head, auxiliary heads.
 
     Args:
-        size: height and width in pixels of the picture; the network's own input size without it.
+        size: height and width in pixels of the image; the network's own input size without it.
 
     Raises:
         GridTooSmall: some part of the network has no pixel left to work on.
@@ -105,12 +105,12 @@ def parameters(rows: Iterable[Row]) -> int:
 
 
 def multiply_adds(rows: Iterable[Row]) -> int:
-    """Multiply-adds for one picture through all of the network."""
+    """Multiply-adds for one image through all of the network."""
     return sum(row.multiply_adds for row in rows if isinstance(row.node, Leaf))
 
 
 def minimum_size(network: Network) -> int:
-    """Height and width in pixels of the smallest picture that leaves every part of the network a grid to work on."""
+    """Height and width in pixels of the smallest image that leaves every part of the network a grid to work on."""
     sizes = range(1, 1024)  # 1023 px fit every network of the family
     return sizes[bisect_left(sizes, True, key=lambda size: _fits(network, size))]
 

@@ -82,7 +82,7 @@ class SamePad(nn.Module):
 
 
 class SameMaxPool(SamePad):
-    """Maximum pooling with that padding, of which nothing is made: what lies outside the picture does not count."""
+    """Maximum pooling with that padding, of which nothing is made: what lies outside the image does not count."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""

@@ -33,8 +33,8 @@ def create_model(
         num_classes: length of the logits; 0 leaves the classifier out, and the model gives its pooled features. Other
             than in `weights`: the logits start anew, all else is loaded. Files of 1001 classes give 1000, without the
             background, unless 1001 are asked for.
-        in_channels: channels of a picture. Other than in `weights`: the first layer's kernels are summed for one
-            channel, which gives a grey picture what equal channels gave, and else repeated and scaled.
+        in_channels: channels of an image. Other than in `weights`: the first layer's kernels are summed for one
+            channel, which gives a grey image what equal channels gave, and else repeated and scaled.
         width: factor on every number of filters; they stay multiples of 8.
         input_size: height and width in pixels the network is meant for. 79 and 151 give the 299 px networks their
             stems for low resolution ([v3] section 8); others, from the smallest that works, keep the ordinary stem.

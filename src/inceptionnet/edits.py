@@ -141,7 +141,7 @@ def with_aux(network: Network) -> Network:
 
 
 def at_size(network: Network, size: int) -> Network:
-    """The network for pictures of `size` px: the paper's stem where it has one for just that size, else the ordinary.
+    """The network for images of `size` px: the paper's stem where it has one for just that size, else the ordinary.
 
     As in the released code, an auxiliary head's valid convolution is no larger than the grid it stands on.
     """
@@ -154,7 +154,7 @@ def at_size(network: Network, size: int) -> Network:
         heads = " with its auxiliary head" if network.aux else ""
         without = "; aux=False leaves the head out (in a recipe: --set network.aux=false)" if network.aux else ""
         raise ConfigurationError(
-            f"input_size is {size} px; {network.name}{heads} takes pictures of {smallest} px or more on each side"
+            f"input_size is {size} px; {network.name}{heads} takes images of {smallest} px or more on each side"
             f"{without}"
         )
     grids = {row.path: min(row.output[1:]) for row in analyse(pools)}

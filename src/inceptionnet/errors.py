@@ -26,8 +26,8 @@ class DataError(InceptionNetError):
     """A data set that cannot be trained or evaluated on."""
 
 
-class PictureError(DataError):
-    """One picture that cannot be decoded."""
+class DecodeError(DataError):
+    """One image that cannot be decoded."""
 
 
 class WeightsError(InceptionNetError):

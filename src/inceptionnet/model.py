@@ -17,7 +17,7 @@ from inceptionnet.spec import Linear, Network
 class InceptionNet(nn.Module):
     """Any network of the family, as ordinary modules: `body` (named endpoints), `head` (pool, dropout, logits), `aux`.
 
-    Shapes: pictures are float (N, in_channels, H, W) in [-1, 1]; H and W may differ and may be any size from
+    Shapes: images are float (N, in_channels, H, W) in [-1, 1]; H and W may differ and may be any size from
     `minimum_size` px up, whatever the network was built for.
     """
 
@@ -47,9 +47,9 @@ class InceptionNet(nn.Module):
         Shapes: (N, in_channels, H, W) → (N, num_classes), or (N, C) as `embed`.
 
         Raises:
-            InputError: not such a batch of pictures, or smaller than `minimum_size`.
+            InputError: not such a batch of images, or smaller than `minimum_size`.
         """
-        check_pictures(x, self.network, self.minimum_size)
+        check_images(x, self.network, self.minimum_size)
         logits: Tensor = self.head(self.body(x))
         return logits
 
@@ -61,7 +61,7 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`.
         """
-        check_pictures(x, self.network, self.minimum_size)
+        check_images(x, self.network, self.minimum_size)
         outputs = {}
         for name, module in self.body.named_children():
             x = outputs[name] = module(x)
@@ -75,7 +75,7 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`.
         """
-        check_pictures(x, self.network, self.minimum_size)
+        check_images(x, self.network, self.minimum_size)
         x = self.body(x)
         for name, module in self.head.named_children():
             if name not in ("dropout", "logits"):
@@ -90,10 +90,10 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`, or a size that the auxiliary heads cannot take.
         """
-        check_pictures(x, self.network, self.minimum_size)
+        check_images(x, self.network, self.minimum_size)
         if min(x.shape[2:]) < self.minimum_size_aux:
             raise InputError(
-                f"the auxiliary heads as built take pictures of {self.minimum_size_aux} px or more on each side, got "
+                f"the auxiliary heads as built take images of {self.minimum_size_aux} px or more on each side, got "
                 f"{x.shape[2]}×{x.shape[3]}; give create_model the input_size that you train at"
             )
         outputs = {}
@@ -128,16 +128,16 @@ class InceptionNet(nn.Module):
         self.configuration, self.network = configuration, network
 
 
-def check_pictures(x: Tensor, network: Network, minimum_size: int) -> None:
-    """Raises: InputError for what is no batch of pictures (N, in_channels, H, W), or one below `minimum_size`."""
+def check_images(x: Tensor, network: Network, minimum_size: int) -> None:
+    """Raises: InputError for what is no batch of images (N, in_channels, H, W), or one below `minimum_size`."""
     channels = network.in_channels
     if x.dim() != 4 or x.shape[1] != channels:
-        raise InputError(f"expected pictures of shape (N, {channels}, H, W), got {tuple(x.shape)}")
+        raise InputError(f"expected images of shape (N, {channels}, H, W), got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise InputError(f"expected pictures as float in [-1, 1], got {x.dtype}; convert with x.float() / 127.5 - 1")
+        raise InputError(f"expected images as float in [-1, 1], got {x.dtype}; convert with x.float() / 127.5 - 1")
     if x.shape[2] < minimum_size or x.shape[3] < minimum_size:
         raise InputError(
-            f"{network.name} as built takes pictures of {minimum_size} px or more on each side, "
+            f"{network.name} as built takes images of {minimum_size} px or more on each side, "
             f"got {x.shape[2]}×{x.shape[3]}; enlarge them"
         )
 

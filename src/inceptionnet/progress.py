@@ -17,9 +17,9 @@ PLAIN_EVERY_S = 10.0
 
 
 class Bar:
-    """Counts pictures towards a total; a context manager, so that the terminal is left as it was found.
+    """Counts images towards a total; a context manager, so that the terminal is left as it was found.
 
-    Not `shown`, it says nothing: of several processes one speaks. `done` pictures were counted before.
+    Not `shown`, it says nothing: of several processes one speaks. `done` images were counted before.
     """
 
     def __init__(self, total: int, title: str, *, shown: bool = True, done: int = 0) -> None:
@@ -52,17 +52,17 @@ class Bar:
         if self._progress:
             self._progress.stop()
 
-    def advance(self, pictures: int, figures: str = "", title: str | None = None) -> None:
-        """Count `pictures` more, and show what the work has come to, such as `loss 0.41  accuracy 87.2 %`."""
-        self._done += pictures
+    def advance(self, images: int, figures: str = "", title: str | None = None) -> None:
+        """Count `images` more, and show what the work has come to, such as `loss 0.41  accuracy 87.2 %`."""
+        self._done += images
         self._figures, self._title = figures, title or self._title
         if self._progress:
-            self._progress.update(self._task, advance=pictures, figures=figures, description=self._title)
+            self._progress.update(self._task, advance=images, figures=figures, description=self._title)
         elif time.monotonic() - self._last > PLAIN_EVERY_S:
             self._last = time.monotonic()
             rate = (self._done - self._before) / (self._last - self._start)
             left_s = (self._total - self._done) / rate if rate else 0
-            self.note(f"{self._title}  {figures}  {rate:.0f} pictures/s  {_clock(left_s)} left")
+            self.note(f"{self._title}  {figures}  {rate:.0f} images/s  {_clock(left_s)} left")
 
     def note(self, line: str) -> None:
         """A line that stays."""
@@ -74,7 +74,7 @@ class Bar:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
+        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
 
 
 def _clock(seconds: float) -> str:

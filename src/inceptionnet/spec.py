@@ -169,10 +169,10 @@ class Network:
     paper: str
     """Section or figure of the paper, or the release, that it follows."""
     input_size: int
-    """Height and width in pixels of the picture it was published for."""
+    """Height and width in pixels of the image it was published for."""
     conventions: Conventions
     body: Mapping[str, Node]
-    """From picture to last grid; each entry is an endpoint."""
+    """From image to last grid; each entry is an endpoint."""
     head: Mapping[str, Node]
     """From last grid to `logits`, which is its last entry; without it the features are what the network gives."""
     aux: Mapping[str, Mapping[str, Node]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Made-up pictures and the containers they come in."""
+"""Made-up images and the containers they come in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def png(grey: int = 0, size: tuple[int, int] = (4, 4)) -> bytes:
 
 
 def write_tree(root: Path, files: Mapping[str, bytes] | list[str]) -> Path:
-    """Files under `root`; a bare list of names gets one grey picture each, grey value its number. `x/` is a folder."""
+    """Files under `root`; a bare list of names gets one grey image each, grey value its number. `x/` is a folder."""
     contents = files if isinstance(files, Mapping) else {name: png(i) for i, name in enumerate(files)}
     root.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():

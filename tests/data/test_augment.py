@@ -1,4 +1,4 @@
-"""Crops against those of whole pictures, colour against the standard library's colorsys and by hand, mirroring."""
+"""Crops against those of whole images, colour against the standard library's colorsys and by hand, mirroring."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image
 from inceptionnet.data import Augment, Preprocessing, decode, random_crop
 from inceptionnet.data.augment import distort, flip, normalise, to_input, training_crop
 from inceptionnet.data.preprocess import CHANGES, draw, random_box
-from inceptionnet.errors import ConfigurationError, PictureError
+from inceptionnet.errors import ConfigurationError, DecodeError
 
 from .made import encoded, png
 
 STILL = 0.5  # the draw that leaves brightness, saturation, hue and contrast as they are
 SMALL = Preprocessing(16)
-Picture = np.ndarray  # (H, W, 3), float64
+Pixels64 = np.ndarray  # (H, W, 3), float64
 
 
 def draws(count: int = 1, **changes: float) -> torch.Tensor:
@@ -38,12 +38,12 @@ def noise(count: int, channels: int = 3, side: int = 6) -> torch.Tensor:
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
-def picture(width: int, height: int) -> Image.Image:
+def image(width: int, height: int) -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (height // 5, width // 5, 3)).astype(np.uint8)
     return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def each_pixel(x: Picture, change: Callable[[float, float, float], Iterable[float]]) -> Picture:
+def each_pixel(x: Pixels64, change: Callable[[float, float, float], Iterable[float]]) -> Pixels64:
     changed = []
     for red, green, blue in x.reshape(-1, 3):
         if max(red, green, blue) > 0:
@@ -53,7 +53,7 @@ def each_pixel(x: Picture, change: Callable[[float, float, float], Iterable[floa
     return np.array(changed).reshape(x.shape)
 
 
-def operate(x: Picture, letter: str, row: dict[str, float]) -> Picture:
+def operate(x: Pixels64, letter: str, row: dict[str, float]) -> Pixels64:
     """One operation as TensorFlow defines it, with colorsys for the colours."""
     if letter == "B":
         return x + (row["brightness"] * 64 - 32) / 255
@@ -107,10 +107,10 @@ def test_clipped_only_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("order", [0.1, 0.3, 0.6, 0.9])
-def test_grey_pictures_have_brightness_and_contrast_only(order: float) -> None:
+def test_grey_images_have_brightness_and_contrast_only(order: float) -> None:
     x = torch.tensor([0.0, 0.5]).expand(2, 1, 3, 2)
     rows = draws(2, order=order, brightness=1.0, contrast=0.0, saturation=1.0, hue=0.0)
-    # Brightness shifts the mean along with the picture, so either order gives the same.
+    # Brightness shifts the mean along with the image, so either order gives the same.
     assert distort(x, rows, "full")[1, 0, 2].tolist() == pytest.approx([0.125 + 32 / 255, 0.375 + 32 / 255])
     assert distort(x, rows, "fast")[0, 0, 0].tolist() == pytest.approx([32 / 255, 0.5 + 32 / 255])
 
@@ -151,10 +151,10 @@ def crop(data: bytes, seed: int = 0, prep: Preprocessing = SMALL, **how: Any) ->
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "tf1-bilinear"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_training_crop_is_the_random_crop_of_the_whole_picture(interpolation: Any, channels: int, format: str) -> None:
+def test_training_crop_is_the_random_crop_of_the_whole_image(interpolation: Any, channels: int, format: str) -> None:
     prep = Preprocessing(40, interpolation=interpolation, channels=channels)
     for size in ((90, 70), (30, 41)):  # some boxes of the first, and all of the second, are enlarged
-        data = encoded(picture(*size), format)
+        data = encoded(image(*size), format)
         for seed in range(8):
             found = crop(data, seed, prep, area_min=0.1)
             whole = decode(data, channels=channels)
@@ -167,17 +167,17 @@ def test_training_crop_is_the_random_crop_of_the_whole_picture(interpolation: An
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_training_crop_of_turned_pictures(orientation: int) -> None:
+def test_training_crop_of_turned_images(orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    data = encoded(picture(90, 50), "JPEG", exif=exif)
+    data = encoded(image(90, 50), "JPEG", exif=exif)
     for seed in range(3):
         expected = random_crop(decode(data), 40, np.random.default_rng(seed), area_min=0.4)
         assert np.abs(crop(data, seed, Preprocessing(40), area_min=0.4) - expected.astype(int)).max() <= 3
 
 
 def test_random_interpolation_is_one_of_four_for_the_same_box() -> None:
-    data, found = encoded(picture(60, 50)), set()
+    data, found = encoded(image(60, 50)), set()
     for seed in range(40):
         pixels = crop(data, seed, interpolation="random", area_min=0.2).astype(int)
         box = random_box(60, 50, np.random.default_rng(seed), area_min=0.2)
@@ -189,9 +189,9 @@ def test_random_interpolation_is_one_of_four_for_the_same_box() -> None:
     assert found == {0, 2, 3, 4}  # Pillow's numbers: nearest, bilinear, bicubic, box
 
 
-def test_training_crop_of_damaged_pictures() -> None:
-    for data in (encoded(picture(60, 50), "JPEG")[:-30], b"", b"GIF"):
-        with pytest.raises(PictureError, match=r"^x: \w+"):
+def test_training_crop_of_damaged_images() -> None:
+    for data in (encoded(image(60, 50), "JPEG")[:-30], b"", b"GIF"):
+        with pytest.raises(DecodeError, match=r"^x: \w+"):
             crop(data)
     with pytest.raises(ConfigurationError, match=r"^the network takes 4 channels"):
         crop(png(), prep=Preprocessing(8, channels=4))
@@ -224,7 +224,7 @@ def test_memory_order_stays(color: Any, format: Any) -> None:
 
 
 @pytest.mark.parametrize("rows", [None, draws(3)])
-def test_every_picture_needs_its_draws(rows: torch.Tensor | None) -> None:
+def test_every_image_needs_its_draws(rows: torch.Tensor | None) -> None:
     got = "none" if rows is None else r"\(3, 6\)"
     with pytest.raises(ConfigurationError, match=rf"^draws: expected \(4, 6\), got {got}: "):
         to_input(noise(4), Preprocessing(6), Augment(), rows)

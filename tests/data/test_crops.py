@@ -1,4 +1,4 @@
-"""Crops against slices made by hand, of pictures whose resizing changes nothing."""
+"""Crops against slices made by hand, of images whose resizing changes nothing."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def six(square: Pixels) -> list[Pixels]:
 
 
 def test_ten_and_twelve_of_the_middle_square() -> None:
-    picture = noise(16, 24)
-    expected = six(picture[:, 4:20])
+    image = noise(16, 24)
+    expected = six(image[:, 4:20])
     for count, those in ((10, expected[:5]), (12, expected)):
         crops = Crops(PREP, count)
-        assert np.array_equal(crops.of(Image.fromarray(picture)), np.stack(those))
+        assert np.array_equal(crops.of(Image.fromarray(image)), np.stack(those))
         assert crops.mirrored and crops.scales == (16,) and 2 * len(crops.names) == count
 
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_three_squares_along_the_longer_side(upright: bool) -> None:
-    picture = noise(16, 24)
-    squares = [picture[:, :16], picture[:, 4:20], picture[:, 8:]]
+    image = noise(16, 24)
+    squares = [image[:, :16], image[:, 4:20], image[:, 8:]]
     if upright:
-        picture, squares = picture.transpose(1, 0, 2), [square.transpose(1, 0, 2) for square in squares]
-    made = Crops(PREP, 144, (16,)).of(Image.fromarray(np.ascontiguousarray(picture)))
+        image, squares = image.transpose(1, 0, 2), [square.transpose(1, 0, 2) for square in squares]
+    made = Crops(PREP, 144, (16,)).of(Image.fromarray(np.ascontiguousarray(image)))
     expected = [crop for square in squares for crop in six(np.ascontiguousarray(square))]
     assert np.array_equal(made, np.stack(expected))
 
@@ -50,32 +50,32 @@ def test_three_squares_along_the_longer_side(upright: bool) -> None:
 def test_144_are_four_scales_times_three_squares_times_six_mirrored() -> None:
     crops = Crops(PREP, 144)
     assert crops.scales == (16, 18, 20, 22) and 2 * len(crops.names) == 144 == 2 * len(set(crops.names))
-    picture = Image.fromarray(noise(50, 40))
-    made = crops.of(picture)
+    image = Image.fromarray(noise(50, 40))
+    made = crops.of(image)
     assert made.shape == (72, 14, 14, 3)
     for i, scale in enumerate(crops.scales):  # each scale as if it were alone
-        assert np.array_equal(made[18 * i : 18 * i + 18], Crops(PREP, 144, (scale,)).of(picture))
+        assert np.array_equal(made[18 * i : 18 * i + 18], Crops(PREP, 144, (scale,)).of(image))
     assert Crops(Preprocessing(224), 144).scales == (256, 288, 320, 352)
     assert Crops(Preprocessing(299), 144).scales == (342, 384, 427, 470)
     assert Crops(Preprocessing(299), 12).scales == (342,)
 
 
 def test_one_crop_is_the_preprocessings() -> None:
-    picture = Image.fromarray(noise(50, 40))
+    image = Image.fromarray(noise(50, 40))
     crops = Crops(PREP)
-    assert np.array_equal(crops.of(picture), centre_crop(picture, PREP)[None]) and not crops.mirrored
+    assert np.array_equal(crops.of(image), centre_crop(image, PREP)[None]) and not crops.mirrored
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (15, 15), (14, 300), (301, 7)], ids=str)
 @pytest.mark.parametrize("count", [10, 12, 144])
 def test_any_size_and_aspect(size: tuple[int, int], count: int) -> None:
     for prep in (PREP, Preprocessing(14, interpolation="tf1-bilinear"), Preprocessing(14, channels=1)):
-        picture = noise(*size, prep.channels)
-        image = Image.fromarray(picture if prep.channels == 3 else picture[:, :, 0])
+        pixels = noise(*size, prep.channels)
+        image = Image.fromarray(pixels if prep.channels == 3 else pixels[:, :, 0])
         made = Crops(prep, count).of(image)
         assert made.shape == (count // 2, 14, 14, prep.channels) and made.dtype == np.uint8
     flat = Crops(PREP, count).of(Image.new("RGB", size[::-1], (10, 20, 30)))
-    assert (flat == np.array([10, 20, 30], np.uint8)).all(), "nothing from outside of the picture"
+    assert (flat == np.array([10, 20, 30], np.uint8)).all(), "nothing from outside of the image"
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_what_no_paper_has(count: int, scales: tuple[int, ...], message: str) ->
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (10, 10, 1), (12, 12, 1), (144, 12, 12)])
 def test_the_sheet_shows_each_crop_and_its_mirror_image(count: int, columns: int, rows: int) -> None:
-    picture = Image.fromarray(noise(30, 40))
+    image = Image.fromarray(noise(30, 40))
     crops = Crops(PREP, count)
-    sheet = np.asarray(montage(picture, crops))
+    sheet = np.asarray(montage(image, crops))
     assert sheet.shape == (rows * 34 + 4, columns * 18 + 4, 3)
-    first = crops.of(picture)[0]
+    first = crops.of(image)[0]
     assert np.array_equal(sheet[20:34, 4:18], first)
     if crops.mirrored:
         left = 4 + columns // 2 * 18

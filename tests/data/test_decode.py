@@ -1,4 +1,4 @@
-"""Every odd kind of picture, with the pixels it must give, and every kind that must be refused."""
+"""Every odd kind of image, with the pixels it must give, and every kind that must be refused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inceptionnet.data import decode, read_picture
+from inceptionnet.data import decode, read_image
 from inceptionnet.data.decode import MAX_PIXELS, decode_box
-from inceptionnet.errors import PictureError
+from inceptionnet.errors import DecodeError
 
 from .made import encoded, png
 
@@ -38,7 +38,7 @@ def quarters() -> Image.Image:
 
 
 @pytest.mark.parametrize("format", ["BMP", "GIF", "PNG", "PPM", "TIFF", "WEBP"])
-def test_plain_pictures_come_back_exactly(format: str) -> None:
+def test_plain_images_come_back_exactly(format: str) -> None:
     data = encoded(quarters(), format, **({"lossless": True} if format == "WEBP" else {}))
     assert (pixels(data) == np.asarray(quarters())).all()
 
@@ -146,7 +146,7 @@ JPEGS = {
 @pytest.mark.parametrize("how", JPEGS.values(), ids=JPEGS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_jpegs_box_is_that_of_the_whole_picture(how: dict[str, Any], mode: str, channels: int) -> None:
+def test_a_jpegs_box_is_that_of_the_whole_image(how: dict[str, Any], mode: str, channels: int) -> None:
     data = encoded(photograph().convert(mode), "JPEG", **how)
     whole = pixels(data, channels).reshape(96, 120, channels).astype(int)
     for box in BOXES:
@@ -234,8 +234,8 @@ def test_truncated_anywhere_is_refused_or_unharmed(kind: str) -> None:
     for cut in range(1, len(WHOLE[kind]), 7):
         try:
             found = pixels(WHOLE[kind][:-cut])
-        except PictureError as error:
-            assert str(error).startswith("picture: ") and "\n" not in str(error)
+        except DecodeError as error:
+            assert str(error).startswith("image: ") and "\n" not in str(error)
         else:
             assert cut < 24 and (found == whole).all()  # only an end mark was missing
 
@@ -243,7 +243,7 @@ def test_truncated_anywhere_is_refused_or_unharmed(kind: str) -> None:
 def verdict(decoding: Callable[[], object]) -> str:
     try:
         decoding()
-    except PictureError as error:
+    except DecodeError as error:
         return str(error)
     return "decoded"
 
@@ -288,9 +288,9 @@ def huge_png(width: int, height: int) -> bytes:
     ("data", "reason"),
     [
         (b"", r"is empty \(0 bytes\)"),
-        (b"GIF89", "is not a picture in a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture in a known format"),
-        (b"<html>404</html>", "is not a picture in a known format"),
+        (b"GIF89", "is not an image in a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image in a known format"),
+        (b"<html>404</html>", "is not an image in a known format"),
         (encoded(quarters(), "JPEG")[:-10], r"is truncated or damaged \(image file is truncated"),
         (huge_png(MAX_PIXELS, 1), "is truncated or damaged"),  # at the limit the size is no reason
         (huge_png(MAX_PIXELS + 1, 1), "more than the limit of"),
@@ -301,22 +301,22 @@ def huge_png(width: int, height: int) -> bytes:
     ],
 )
 def test_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(PictureError, match=rf"^cat/1\.jpg: .*{reason}") as caught:
+    with pytest.raises(DecodeError, match=rf"^cat/1\.jpg: .*{reason}") as caught:
         decode(data, name="cat/1.jpg")
     assert "\n" not in str(caught.value)
-    with pytest.raises(PictureError) as caught_again:
+    with pytest.raises(DecodeError) as caught_again:
         decode_box(data, lambda *size: (0, 0, *size), at_least_px=1, name="cat/1.jpg")
     assert str(caught_again.value) == str(caught.value)
 
 
-def test_read_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
-    assert read_picture(path) == png()
-    with pytest.raises(PictureError, match=r"none\.png: cannot be read \(No such file or directory\)$"):
-        read_picture(tmp_path / "none.png")
-    with pytest.raises(PictureError, match=r"^short: cannot be read \(Is a directory\)$"):
-        read_picture(tmp_path, name="short")
+    assert read_image(path) == png()
+    with pytest.raises(DecodeError, match=r"none\.png: cannot be read \(No such file or directory\)$"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(DecodeError, match=r"^short: cannot be read \(Is a directory\)$"):
+        read_image(tmp_path, name="short")
     monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "MAX_BYTES", 10)
-    with pytest.raises(PictureError, match="more than the limit of 10"):
-        read_picture(path)
+    with pytest.raises(DecodeError, match="more than the limit of 10"):
+        read_image(path)

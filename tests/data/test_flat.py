@@ -1,4 +1,4 @@
-"""Pictures side by side: the published labels of ImageNet's validation set, other lists, and lists to leave out."""
+"""Images side by side: the published labels of ImageNet's validation set, other lists, and lists to leave out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from inceptionnet.errors import DataError
 
 from .made import png, write_tar, write_tree, write_zip
 
-PICTURES = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 6)]
-# How the published files begin: TF-slim's, Caffe's and the development kit's say the same of the same five pictures.
+IMAGES = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 6)]
+# How the published files begin: TF-slim's, Caffe's and the development kit's say the same of the same five images.
 SLIM = ["n01751748", "n09193705", "n02105855", "n04263257", "n03125729"]
 CAFFE = [65, 970, 230, 809, 516]
 DEVKIT = [490, 361, 171, 822, 297]
@@ -32,12 +32,12 @@ def text(lines: list[Any]) -> bytes:
 
 LABELS = {
     SLIM_FILE: text(SLIM),
-    "val.txt": text([f"{name} {number}" for name, number in zip(PICTURES, CAFFE, strict=True)]),
+    "val.txt": text([f"{name} {number}" for name, number in zip(IMAGES, CAFFE, strict=True)]),
     "LOC_val_solution.csv": text([
         "ImageId,PredictionString",
         "ILSVRC2012_val_00000004,n04263257 85 1 499 272 ",
         "ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01751748 0 3 50 80 ",
-        *(f"{name[:-5]},{wnid} 131 0 499 254 " for name, wnid in zip(PICTURES, SLIM, strict=True) if name[-6] in "235"),
+        *(f"{name[:-5]},{wnid} 131 0 499 254 " for name, wnid in zip(IMAGES, SLIM, strict=True) if name[-6] in "235"),
     ]),
     GROUND_TRUTH: text(DEVKIT),
 }  # fmt: skip
@@ -85,11 +85,11 @@ def wnids(source: Source) -> dict[str, str]:
 @pytest.mark.parametrize("called", ["own name", "labels.dat"])
 def test_published_labels_of_imagenet(tmp_path: Path, meta: bytes, kind: str, called: str) -> None:
     """By any name a file is known by what it holds; under its own it is found."""
-    folder = write_tree(tmp_path / "val", PICTURES)
+    folder = write_tree(tmp_path / "val", IMAGES)
     given = kind if called == "own name" else called
     write_tree(tmp_path, {given: LABELS[kind], "meta.mat": meta})
     source = open_source(folder, labels=None if called == "own name" else tmp_path / called, evaluating=True)
-    assert wnids(source) == dict(zip(PICTURES, SLIM, strict=True))
+    assert wnids(source) == dict(zip(IMAGES, SLIM, strict=True))
     assert source.classes == tuple(sorted(SLIM)) and source.title == "val" and not source.held_out
     assert source.note == f"split as found (5 val); labels from {tmp_path / given}"
     name, split = source.pick("auto", own=False)
@@ -99,7 +99,7 @@ def test_published_labels_of_imagenet(tmp_path: Path, meta: bytes, kind: str, ca
 def test_the_synsets_of_later_kits(tmp_path: Path) -> None:
     write_meta(tmp_path / "meta_clsloc.mat", field="ILSVRC2015_CLSLOC_ID", inner=0)
     write_tree(tmp_path, {"labels.txt": LABELS[GROUND_TRUTH]})
-    source = open_source(write_tree(tmp_path / "val", PICTURES), labels=tmp_path / "labels.txt")
+    source = open_source(write_tree(tmp_path / "val", IMAGES), labels=tmp_path / "labels.txt")
     assert list(wnids(source).values()) == SLIM
 
 
@@ -115,24 +115,24 @@ PLACES = {
 
 @pytest.mark.parametrize("case", PLACES)
 def test_labels_are_found(tmp_path: Path, meta: bytes, case: str) -> None:
-    """The first file labels the pictures; the second is not looked at."""
+    """The first file labels the images; the second is not looked at."""
     data, first, second = PLACES[case]
-    pictures = "val" if data == "." else data
-    write_tree(tmp_path, {f"{pictures}/{name}": png() for name in PICTURES})
+    images = "val" if data == "." else data
+    write_tree(tmp_path, {f"{images}/{name}": png() for name in IMAGES})
     write_tree(tmp_path, {second: b"nonsense\n", first: LABELS[Path(first).name], f"{KIT}meta.mat": meta})
     source = open_source(tmp_path / data, evaluating=True)
     assert list(wnids(source).values()) == SLIM and f"labels from {tmp_path / first}" in source.note
 
 
 @pytest.mark.parametrize("top", ["", "val/", "ILSVRC2012_img_val/"])
-def test_a_zip_of_pictures(tmp_path: Path, top: str) -> None:
+def test_a_zip_of_images(tmp_path: Path, top: str) -> None:
     write_tree(tmp_path, {SLIM_FILE: LABELS[SLIM_FILE]})
-    files = {f"{top}{name}": png(i) for i, name in enumerate(PICTURES)} | {"__MACOSX/._a.JPEG": b"x", "readme.md": b"x"}
+    files = {f"{top}{name}": png(i) for i, name in enumerate(IMAGES)} | {"__MACOSX/._a.JPEG": b"x", "readme.md": b"x"}
     source = open_source(write_zip(tmp_path / "val.zip", files), evaluating=True)
     (split,) = source.splits.values()
     assert isinstance(split, Split) and split.read(3) == png(3)
-    assert wnids(source) == dict(zip(PICTURES, SLIM, strict=True))
-    assert source.note.endswith("; 1 files that are not pictures ignored (.md)")
+    assert wnids(source) == dict(zip(IMAGES, SLIM, strict=True))
+    assert source.note.endswith("; 1 files that are not images ignored (.md)")
 
 
 LISTS = {
@@ -160,7 +160,7 @@ def test_any_list_of_names_and_classes(tmp_path: Path, case: str) -> None:
     assert wnids(source) == {first: "tabby cat", "c.png": "dog", "d.e.png": "tabby cat"}
 
 
-def test_numbers_are_imagenets_only_for_its_pictures(tmp_path: Path) -> None:
+def test_numbers_are_imagenets_only_for_its_images(tmp_path: Path) -> None:
     write_tree(tmp_path, {"list": text(["a.png 10", "b.png 9", "c.png 65"])})
     assert open_source(write_tree(tmp_path / "x", ["a.png", "b.png", "c.png"]), labels=tmp_path / "list").classes == (
         "10", "65", "9",
@@ -168,27 +168,27 @@ def test_numbers_are_imagenets_only_for_its_pictures(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[list[Any], str]] = {
-    "too few synsets": (SLIM[:4], "expected one line for each of the 5 pictures, .*, got 4"),
-    "too many numbers": ([*DEVKIT, 1], "expected one line for each of the 5 pictures, .*, got 6"),
+    "too few synsets": (SLIM[:4], "expected one line for each of the 5 images, .*, got 4"),
+    "too many numbers": ([*DEVKIT, 1], "expected one line for each of the 5 images, .*, got 6"),
     "an unknown synset": ([*SLIM[:4], "n00000001"], "expected wnids of ImageNet's 1000 classes, got n00000001"),
     "an unknown synset with boxes": (
-        [f"{name},n00000002 1 2 3 4" for name in PICTURES],
+        [f"{name},n00000002 1 2 3 4" for name in IMAGES],
         "expected wnids of ImageNet's 1000 classes, got n00000002",
     ),
     "number 0 of the kit": ([0, *DEVKIT[1:]], "expected numbers of classes from 1 to 1000, got 0"),
     "number 1001 of the kit": ([1001, *DEVKIT[1:]], "from 1 to 1000, got 1001"),
-    "number 1000 of Caffe": ([f"{name} 1000" for name in PICTURES], "from 0 to 999, got 1000"),
-    "another picture": (
-        [*(f"{name} 1" for name in PICTURES), "gone.JPEG 3"],
-        "expected names of the pictures at hand, got also gone.JPEG",
+    "number 1000 of Caffe": ([f"{name} 1000" for name in IMAGES], "from 0 to 999, got 1000"),
+    "another image": (
+        [*(f"{name} 1" for name in IMAGES), "gone.JPEG 3"],
+        "expected names of the images at hand, got also gone.JPEG",
     ),
-    "pictures without label": (
-        [f"{name} cat" for name in PICTURES[2:]],
+    "images without label": (
+        [f"{name} cat" for name in IMAGES[2:]],
         r"got none for ILSVRC2012_val_00000001.JPEG, ILSVRC2012_val_00000002.JPEG",
     ),
-    "a picture twice": ([f"{name} cat" for name in [*PICTURES, "ILSVRC2012_val_00000003"]], "00003.JPEG twice"),
+    "an image twice": ([f"{name} cat" for name in [*IMAGES, "ILSVRC2012_val_00000003"]], "00003.JPEG twice"),
     "names alone": (["cat", "dog"], "expected a wnid, a number, or NAME LABEL on every line, got 'cat'"),
-    "a label missing": ([f"{PICTURES[0]} cat", PICTURES[1]], "got 'ILSVRC2012_val_00000002.JPEG'"),
+    "a label missing": ([f"{IMAGES[0]} cat", IMAGES[1]], "got 'ILSVRC2012_val_00000002.JPEG'"),
     "a header alone": (["name,label"], "NAME LABEL on every line, got 'name,label'"),
     "nothing": (["", " "], "expected a text file with labels, got an empty one"),
 }
@@ -198,14 +198,14 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
 def test_labels_that_do_not_fit(tmp_path: Path, meta: bytes, case: str) -> None:
     lines, reason = REFUSED[case]
     file = write_tree(tmp_path, {"labels": text(lines), "meta.mat": meta}) / "labels"
-    folder = write_tree(tmp_path / "val", PICTURES)
+    folder = write_tree(tmp_path / "val", IMAGES)
     with pytest.raises(DataError, match=reason) as caught:
         open_source(folder, labels=file)
     assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
 
 
 def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
-    folder = write_tree(tmp_path / "val", PICTURES)
+    folder = write_tree(tmp_path / "val", IMAGES)
     with pytest.raises(DataError, match=r"missing: expected a text file with labels, got No such file or directory"):
         open_source(folder, labels=tmp_path / "missing")
     write_tree(tmp_path, {"binary": b"\xff\xd8\xff\xe0"})
@@ -215,7 +215,7 @@ def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_kits_numbers_need_its_synsets(tmp_path: Path) -> None:
     file = write_tree(tmp_path, {"truth": text(DEVKIT)}) / "truth"
-    folder = write_tree(tmp_path / "val", PICTURES)
+    folder = write_tree(tmp_path / "val", IMAGES)
 
     def refused() -> str:
         with pytest.raises(DataError) as caught:
@@ -239,23 +239,23 @@ def test_the_kits_numbers_need_its_synsets(tmp_path: Path) -> None:
     assert refused().startswith(start)
 
 
-def test_labels_are_for_pictures_side_by_side(tmp_path: Path) -> None:
+def test_labels_are_for_images_side_by_side(tmp_path: Path) -> None:
     labels = write_tree(tmp_path, {"list": b"0.png cat\n"}) / "list"
     folders = write_tree(tmp_path / "folders", ["cat/0.png", "dog/0.png"])
     tar = write_tar(tmp_path / "set.tar", {"0.png": png(), "0.cls": b"cat"})
     for data, got in (
-        (folders, "pictures in 2 folders"),
+        (folders, "images in 2 folders"),
         (tar, ".tar shards"),
         ("digits", "digits"),
         ("hf:x", "a str"),
     ):
-        with pytest.raises(DataError, match=f"^{data}: expected pictures side by side .* {labels} .* got {got}"):
+        with pytest.raises(DataError, match=f"^{data}: expected images side by side .* {labels} .* got {got}"):
             open_source(data, labels=labels)
 
 
-def test_pictures_side_by_side_without_labels(tmp_path: Path) -> None:
-    folder = write_tree(tmp_path / "val", PICTURES)
-    start = f"{folder}: expected one folder per class, got 5 pictures side by side: sort them"
+def test_images_side_by_side_without_labels(tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "val", IMAGES)
+    start = f"{folder}: expected one folder per class, got 5 images side by side: sort them"
     for options, end in (({}, ""), ({"evaluating": True}, ", or name the file with their labels (--labels)")):
         with pytest.raises(DataError) as caught:
             open_source(folder, **options)
@@ -268,7 +268,7 @@ def test_pictures_side_by_side_without_labels(tmp_path: Path) -> None:
 NAMES = ["val/a/ILSVRC2012_val_00000007.JPEG", "val/b/ILSVRC2012_val_00000042.JPEG", "val/b/42.png", "val/c/x.png"]
 
 
-def test_pictures_to_leave_out() -> None:
+def test_images_to_leave_out() -> None:
     def out(*lines: str) -> tuple[list[int], int]:
         mask, unmatched = excluded(NAMES, lines)
         assert mask.dtype == np.bool_ and len(mask) == 4
@@ -288,6 +288,6 @@ def test_lists_to_leave_out_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"^--exclude f: expected .* such as val/a/.*, got none in 2 lines, such as y:"):
         excluded(NAMES, ["y", "8"], "--exclude f")
     twice = ["n01440764/n01440764_36.JPEG", "n01443537/n01443537_36.JPEG"]
-    with pytest.raises(DataError, match=r"expected one picture with the number 36, got n01440764/.*, n01443537/.*give"):
+    with pytest.raises(DataError, match=r"expected one image with the number 36, got n01440764/.*, n01443537/.*give"):
         excluded(twice, ["36"])
     assert excluded(twice, ["n01440764_36"])[0].tolist() == [True, False]

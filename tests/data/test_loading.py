@@ -1,4 +1,4 @@
-"""Batches: order, randomness, worker counts, bad pictures, normalisation."""
+"""Batches: order, randomness, worker counts, corrupt images, normalisation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from inceptionnet.data import Augment, Preprocessing, Split, centre_crop, decode
 from inceptionnet.data.augment import normalise, to_input
 from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader
 from inceptionnet.data.order import parts_of
-from inceptionnet.data.splits import Picture, StreamSplit
+from inceptionnet.data.splits import Encoded, StreamSplit
 from inceptionnet.distributed import World
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 
 from .made import encoded, png
 
@@ -29,17 +29,17 @@ PREP = Preprocessing(8)
 
 def made_split(count: int, bad: Iterable[int] = ()) -> Split:
     rng = np.random.default_rng(0)
-    pictures = [encoded(Image.fromarray(rng.integers(0, 256, (12, 14, 3)).astype(np.uint8))) for _ in range(count)]
+    images = [encoded(Image.fromarray(rng.integers(0, 256, (12, 14, 3)).astype(np.uint8))) for _ in range(count)]
     for i in bad:
-        pictures[i] = pictures[i][:-60]
-    return Split([f"{i}.png" for i in range(count)], np.arange(count) % 3, pictures.__getitem__)
+        images[i] = images[i][:-60]
+    return Split([f"{i}.png" for i in range(count)], np.arange(count) % 3, images.__getitem__)
 
 
 def made_stream(count: int, states: int | None = None, bad: Iterable[int] = ()) -> StreamSplit:
-    """The pictures of `made_split` in shards of five; `states` is how many it says there are."""
+    """The images of `made_split` in shards of five; `states` is how many it says there are."""
     split = made_split(count, bad)
 
-    def read(shard: int) -> Iterator[Picture]:
+    def read(shard: int) -> Iterator[Encoded]:
         for i in range(5 * shard, min(5 * shard + 5, count)):
             yield split.names[i], int(split.labels[i]), split.read(i)
 
@@ -47,13 +47,13 @@ def made_stream(count: int, states: int | None = None, bad: Iterable[int] = ()) 
 
 
 def training(split: Split | StreamSplit, batch_size: int = 4, **how: Any) -> TrainLoader:
-    options: dict[str, Any] = {"seed": 0, "workers": 0, "bad_images": "fail"} | how
+    options: dict[str, Any] = {"seed": 0, "workers": 0, "corrupt_images": "fail"} | how
     return TrainLoader(split, PREP, options.pop("augment", Augment()), batch_size=batch_size, **options)
 
 
 def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
     for a, b in zip(left, right, strict=True):
-        assert torch.equal(a.pictures, b.pictures) and torch.equal(a.labels, b.labels)
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
         assert torch.equal(a.indices, b.indices) and a.bad == b.bad
         assert torch.equal(a.rows, b.rows) and torch.equal(a.draws, b.draws) and a.planned == b.planned
 
@@ -63,21 +63,21 @@ def joined(shares: list[Batch]) -> Batch:
     rows = torch.cat([share.rows for share in shares])
     tensors = {
         name: torch.cat([getattr(share, name) for share in shares])[rows.argsort()]
-        for name in ("pictures", "labels", "indices", "rows", "draws")
+        for name in ("images", "labels", "indices", "rows", "draws")
     }
     (planned,) = {share.planned for share in shares}
     return Batch(planned=planned, bad=tuple(one for share in shares for one in share.bad), **tensors)
 
 
-def test_evaluation_sees_every_picture_once_in_order() -> None:
+def test_evaluation_sees_every_image_once_in_order() -> None:
     split = made_split(10)
-    loader = EvalLoader(split, PREP, batch_size=4, workers=0, bad_images="fail")
+    loader = EvalLoader(split, PREP, batch_size=4, workers=0, corrupt_images="fail")
     for _ in range(2):
         batches = list(loader)
         assert [len(batch) for batch in batches] == [4, 4, 2] and len(loader) == 3
         assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(10))
         assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
-    first = batches[0].pictures
+    first = batches[0].images
     assert first.shape == (4, 3, 8, 8) and first.dtype == torch.uint8 and batches[0].labels.dtype == torch.int64
     assert first.is_contiguous(memory_format=torch.channels_last)
     assert (first[1].permute(1, 2, 0).numpy() == centre_crop(decode(split.read(1)), PREP)).all()
@@ -94,10 +94,10 @@ def test_training_order_is_that_of_seed_and_epoch() -> None:
 
 def test_the_number_of_workers_changes_nothing() -> None:
     split = made_split(21, bad=[5, 6])
-    alone, helped = (training(split, workers=workers, bad_images="skip") for workers in (0, 2))
+    alone, helped = (training(split, workers=workers, corrupt_images="skip") for workers in (0, 2))
     for epoch in (0, 1):  # the second epoch comes from the same workers
         assert_same(alone.epoch(epoch), helped.epoch(epoch))
-    one, two = (EvalLoader(split, PREP, batch_size=4, workers=workers, bad_images="skip") for workers in (0, 2))
+    one, two = (EvalLoader(split, PREP, batch_size=4, workers=workers, corrupt_images="skip") for workers in (0, 2))
     assert_same(one, two)
 
 
@@ -110,44 +110,44 @@ def test_an_epoch_can_be_entered_in_its_middle_and_left() -> None:
     assert len(loader) == 4
 
 
-def test_pictures_change_from_epoch_to_epoch_and_flips_are_half() -> None:
-    """The loader leaves pictures as they lie; `to_input` mirrors them as their draws say."""
+def test_images_change_from_epoch_to_epoch_and_flips_are_half() -> None:
+    """The loader leaves images as they lie; `to_input` mirrors them as their draws say."""
     split, upright = made_split(2), Augment(area_min=1.0, flip=False)
     loader, still = training(split, 2, augment=Augment(area_min=1.0)), training(split, 2, augment=upright)
     mirrored = 0
     for epoch in range(40):
         (a,), (b,) = loader.epoch(epoch), still.epoch(epoch)
-        assert torch.equal(a.pictures, b.pictures) and torch.equal(a.draws, b.draws)
-        as_is = normalise(a.pictures, PREP)
-        assert torch.equal(to_input(b.pictures, PREP, upright, b.draws), as_is)
-        for x, y in zip(to_input(a.pictures, PREP, Augment(), a.draws), as_is, strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.draws, b.draws)
+        as_is = normalise(a.images, PREP)
+        assert torch.equal(to_input(b.images, PREP, upright, b.draws), as_is)
+        for x, y in zip(to_input(a.images, PREP, Augment(), a.draws), as_is, strict=True):
             assert torch.equal(x, y) or torch.equal(x, y.flip(-1))
             mirrored += not torch.equal(x, y)
     assert 25 <= mirrored <= 55  # 40 of 80 expected, standard deviation 4.5
     crops = training(split, 2, augment=Augment(area_min=0.1, flip=False))
     (a,), (b,) = crops.epoch(0), crops.epoch(1)
-    assert not torch.equal(a.pictures[a.indices.argsort()], b.pictures[b.indices.argsort()])
+    assert not torch.equal(a.images[a.indices.argsort()], b.images[b.indices.argsort()])
 
 
-def test_draws_are_those_of_seed_epoch_and_picture() -> None:
+def test_draws_are_those_of_seed_epoch_and_image() -> None:
     for batch in training(made_split(10), seed=5).epoch(3):
         expected = [np.random.default_rng((5, 3, int(i))).random(6, np.float32) for i in batch.indices]
         assert batch.draws.dtype == torch.float32 and (batch.draws.numpy() == expected).all()
-    for batch in EvalLoader(made_split(3), PREP, batch_size=2, workers=0, bad_images="fail"):
+    for batch in EvalLoader(made_split(3), PREP, batch_size=2, workers=0, corrupt_images="fail"):
         assert batch.draws.shape == (len(batch), 6) and not batch.draws.any(), "nothing by chance in evaluation"
 
 
 def test_rows_are_places_in_the_planned_step() -> None:
     """Of 10 images in batches of 3, 3 and 4 those called 3, 6 and 7 are corrupt: their rows are missing, none moves."""
     order = np.random.default_rng((0, 1)).permutation(10)
-    batches = list(training(made_split(10, bad=[3, 6, 7]), bad_images="skip").epoch(1))
+    batches = list(training(made_split(10, bad=[3, 6, 7]), corrupt_images="skip").epoch(1))
     assert [batch.planned for batch in batches] == [3, 3, 4]
     for batch, (start, stop) in zip(batches, ((0, 3), (3, 6), (6, 10)), strict=True):
         chosen = order[start:stop]
         good = [(row, i) for row, i in enumerate(chosen.tolist()) if i not in (3, 6, 7)]
         assert list(zip(batch.rows.tolist(), batch.indices.tolist(), strict=True)) == good
         assert sorted(name for name, _ in batch.bad) == sorted(f"{i}.png" for i in chosen if i in (3, 6, 7))
-        assert batch.pictures.shape == (len(good), 3, 8, 8) and batch.rows.dtype == torch.int64
+        assert batch.images.shape == (len(good), 3, 8, 8) and batch.rows.dtype == torch.int64
 
 
 def test_parts_of_a_step_by_hand() -> None:
@@ -155,7 +155,7 @@ def test_parts_of_a_step_by_hand() -> None:
     assert parts_of(8, 2) == [range(4), range(4, 8)]
     assert parts_of(9, 2) == [range(4), range(4, 9)]
     assert parts_of(10, 3) == [range(3), range(3, 6), range(6, 10)]
-    assert parts_of(5, 4) == [range(2), range(2, 5)], "no part of one picture"
+    assert parts_of(5, 4) == [range(2), range(2, 5)], "no part of one image"
     assert parts_of(3, 2) == [range(3)] and parts_of(1, 4) == [range(1)]
     for planned in range(1, 40):
         for parts in range(1, 9):
@@ -167,11 +167,11 @@ def test_parts_of_a_step_by_hand() -> None:
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_shares_of_several_processes_are_the_batches_of_one(size: int, parts: int) -> None:
-    """Also with broken pictures, with a last batch of 3 for 5 processes, and each part shared as evenly as can be."""
+    """Also with broken images, with a last batch of 3 for 5 processes, and each part shared as evenly as can be."""
     split = made_split(19, bad=[4, 11])
-    alone = list(training(split, 8, bad_images="skip").epoch(2))
+    alone = list(training(split, 8, corrupt_images="skip").epoch(2))
     shares = [
-        list(training(split, 8, bad_images="skip", parts=parts, world=World(rank, size)).epoch(2))
+        list(training(split, 8, corrupt_images="skip", parts=parts, world=World(rank, size)).epoch(2))
         for rank in range(size)
     ]
     for number, whole in enumerate(alone):
@@ -185,9 +185,9 @@ def test_shares_of_several_processes_are_the_batches_of_one(size: int, parts: in
         assert sum(counts) == len(part) and max(counts) - min(counts) <= 1
 
 
-def test_several_processes_evaluate_every_picture_once() -> None:
+def test_several_processes_evaluate_every_image_once() -> None:
     split = made_split(10, bad=[2])
-    options: dict[str, Any] = {"batch_size": 4, "workers": 0, "bad_images": "skip"}
+    options: dict[str, Any] = {"batch_size": 4, "workers": 0, "corrupt_images": "skip"}
     alone = list(EvalLoader(split, PREP, **options))
     shares = [list(EvalLoader(split, PREP, **options, world=World(rank, 3))) for rank in range(3)]
     assert [len(share) for share in shares] == [3, 3, 3], "as many batches, so that all wait for each other"
@@ -196,7 +196,7 @@ def test_several_processes_evaluate_every_picture_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "batch_size", "sizes"),
+    ("images", "batch_size", "sizes"),
     [
         (9, 4, [3, 3, 3]),
         (10, 4, [3, 3, 4]),
@@ -207,57 +207,57 @@ def test_several_processes_evaluate_every_picture_once() -> None:
         (3, 1, [1, 1, 1]),
     ],
 )
-def test_batches_of_training_are_of_one_size(pictures: int, batch_size: int, sizes: list[int]) -> None:
-    loader = training(made_split(pictures), batch_size)
+def test_batches_of_training_are_of_one_size(images: int, batch_size: int, sizes: list[int]) -> None:
+    loader = training(made_split(images), batch_size)
     assert [len(batch) for batch in loader.epoch(0)] == sizes and len(loader) == len(sizes)
     assert [batch.planned for batch in loader.epoch(0)] == sizes
-    evaluation = EvalLoader(made_split(pictures), PREP, batch_size=batch_size, workers=0, bad_images="fail")
-    assert sum(map(len, evaluation)) == pictures
+    evaluation = EvalLoader(made_split(images), PREP, batch_size=batch_size, workers=0, corrupt_images="fail")
+    assert sum(map(len, evaluation)) == images
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_picture_fails_by_name_in_one_line(workers: int) -> None:
+def test_a_corrupt_image_fails_by_name_in_one_line(workers: int) -> None:
     split = made_split(6, bad=[4])
     for batches in (
-        iter(EvalLoader(split, PREP, batch_size=2, workers=workers, bad_images="fail")),
+        iter(EvalLoader(split, PREP, batch_size=2, workers=workers, corrupt_images="fail")),
         training(split, 2, workers=workers).epoch(0),
     ):
         with pytest.raises(
-            PictureError, match=r"^4\.png: is truncated or damaged \(.*\); .*--bad-images skip$"
+            DecodeError, match=r"^4\.png: is truncated or damaged \(.*\); .*--corrupt-images skip$"
         ) as caught:
             list(batches)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_pictures_are_left_out_and_listed(workers: int) -> None:
+def test_decode_errors_are_left_out_and_listed(workers: int) -> None:
     split = made_split(7, bad=[1, 2, 3])
-    loader = EvalLoader(split, PREP, batch_size=2, workers=workers, bad_images="skip")
+    loader = EvalLoader(split, PREP, batch_size=2, workers=workers, corrupt_images="skip")
     batches = list(loader)
     assert [batch.indices.tolist() for batch in batches] == [[0], [], [4, 5], [6]]
     assert [[name for name, _ in batch.bad] for batch in batches] == [["1.png"], ["2.png", "3.png"], [], []]
     assert batches[0].bad[0][1].startswith("is truncated or damaged (")
-    assert batches[1].pictures.shape == (0, 3, 8, 8) and len(batches[1]) == 0
+    assert batches[1].images.shape == (0, 3, 8, 8) and len(batches[1]) == 0
 
 
-def test_an_epoch_of_bad_pictures_only_is_an_error() -> None:
-    loader = EvalLoader(made_split(4, bad=range(4)), PREP, batch_size=2, workers=0, bad_images="skip")
+def test_an_epoch_of_decode_errors_only_is_an_error() -> None:
+    loader = EvalLoader(made_split(4, bad=range(4)), PREP, batch_size=2, workers=0, corrupt_images="skip")
     with pytest.raises(DataError, match=r"got 4 of which none can be decoded, such as 3\.png \(is truncated"):
         list(loader)
 
 
-def test_grey_pictures() -> None:
+def test_grey_images() -> None:
     split = Split(["a", "b"], np.array([0, 1]), [png(10), png(20)].__getitem__)
     prep = Preprocessing(8, channels=1)
-    (batch,) = EvalLoader(split, prep, batch_size=2, workers=0, bad_images="fail")
-    assert batch.pictures.shape == (2, 1, 8, 8) and batch.pictures[:, 0, 0, 0].tolist() == [10, 20]
-    assert normalise(batch.pictures, prep).shape == (2, 1, 8, 8)
+    (batch,) = EvalLoader(split, prep, batch_size=2, workers=0, corrupt_images="fail")
+    assert batch.images.shape == (2, 1, 8, 8) and batch.images[:, 0, 0, 0].tolist() == [10, 20]
+    assert normalise(batch.images, prep).shape == (2, 1, 8, 8)
 
 
 def test_normalise() -> None:
-    pictures = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    assert normalise(pictures, PREP)[0, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
-    own = normalise(pictures, Preprocessing(8, mean=(0.1, 0.2, 0.5), std=(0.5, 0.25, 2)))
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    assert normalise(images, PREP)[0, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
+    own = normalise(images, Preprocessing(8, mean=(0.1, 0.2, 0.5), std=(0.5, 0.25, 2)))
     assert own[1, :, 3, 3].tolist() == pytest.approx([-0.2, 0, 0.25], abs=1e-6) and own.dtype == torch.float32
     last = torch.zeros(2, 3, 4, 4, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     assert normalise(last, PREP).is_contiguous(memory_format=torch.channels_last)
@@ -292,20 +292,20 @@ def test_a_stream_is_batched_in_the_order_in_which_it_comes() -> None:
         assert torch.cat([batch.labels for batch in batches]).tolist() == labels
         assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(13))
         assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2]] * 3 + [[0, 1, 2, 3]]
-    loader = EvalLoader(stream, PREP, batch_size=5, workers=0, bad_images="fail")
+    loader = EvalLoader(stream, PREP, batch_size=5, workers=0, corrupt_images="fail")
     for _ in range(2):
-        same = EvalLoader(made_split(13), PREP, batch_size=5, workers=0, bad_images="fail")
+        same = EvalLoader(made_split(13), PREP, batch_size=5, workers=0, corrupt_images="fail")
         assert_same(loader, same)
 
 
 def test_streams_are_the_same_with_workers_and_processes() -> None:
     stream = made_stream(23, bad=[8, 9])
-    alone, helped = (training(stream, workers=workers, bad_images="skip") for workers in (0, 2))
+    alone, helped = (training(stream, workers=workers, corrupt_images="skip") for workers in (0, 2))
     for epoch in (0, 1):
         assert_same(alone.epoch(epoch), helped.epoch(epoch))
-    one, two = (EvalLoader(stream, PREP, batch_size=4, workers=workers, bad_images="skip") for workers in (0, 2))
+    one, two = (EvalLoader(stream, PREP, batch_size=4, workers=workers, corrupt_images="skip") for workers in (0, 2))
     assert_same(one, two)
-    shares = [list(training(stream, bad_images="skip", world=World(rank, 2)).epoch(1)) for rank in range(2)]
+    shares = [list(training(stream, corrupt_images="skip", world=World(rank, 2)).epoch(1)) for rank in range(2)]
     assert_same([joined(list(batches)) for batches in zip(*shares, strict=True)], alone.epoch(1))
 
 
@@ -324,8 +324,8 @@ def test_a_stream_that_holds_other_than_it_states_says_so(states: int, got: str,
     stream = made_stream(9, states=states)
     for batches in (
         training(stream, workers=workers).epoch(0),
-        iter(EvalLoader(stream, PREP, batch_size=4, workers=workers, bad_images="skip")),
+        iter(EvalLoader(stream, PREP, batch_size=4, workers=workers, corrupt_images="skip")),
     ):
-        with pytest.raises(DataError, match=rf"^made: expected {states} pictures, got {got}: ") as caught:
+        with pytest.raises(DataError, match=rf"^made: expected {states} images, got {got}: ") as caught:
             list(batches)
         assert "\n" not in str(caught.value)

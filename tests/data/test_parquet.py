@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from inceptionnet.data import open_source
-from inceptionnet.errors import DataError, MissingExtraError, PictureError
+from inceptionnet.errors import DataError, DecodeError, MissingExtraError
 
 from .made import png
 
@@ -28,14 +28,14 @@ def write(
     plain: bool = False,
     first: int = 0,
 ) -> None:
-    """Picture i is grey first + i."""
-    pictures: list[Any] = [png(first + i) for i in range(len(labels))]
+    """Image i is grey first + i."""
+    images: list[Any] = [png(first + i) for i in range(len(labels))]
     kind: pa.DataType = pa.binary()
     if not plain:
         given = paths or [None] * len(labels)
-        pictures = [{"bytes": data, "path": p} for data, p in zip(pictures, given, strict=True)]
+        images = [{"bytes": data, "path": p} for data, p in zip(images, given, strict=True)]
         kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    table = pa.table({columns[0]: pa.array(pictures, kind), columns[1]: pa.array(labels), "extra": labels})
+    table = pa.table({columns[0]: pa.array(images, kind), columns[1]: pa.array(labels), "extra": labels})
     if names is not None:
         features = {columns[0]: {"_type": "Image"}, columns[1]: {"names": names, "_type": "ClassLabel"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -100,11 +100,11 @@ def test_unlabelled_split_and_unnamed_file_are_left_out_and_said(tmp_path: Path)
     )
 
 
-def test_a_row_without_bytes_is_a_bad_picture(tmp_path: Path) -> None:
+def test_a_row_without_bytes_is_a_corrupt_image(tmp_path: Path) -> None:
     rows = [{"bytes": None, "path": "far/away.png"}, {"bytes": png(), "path": "b"}]
     pq.write_table(pa.table({"image": rows, "label": [0, 1]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"image": rows, "label": [0, 1]}), tmp_path / "val.parquet")
-    with pytest.raises(PictureError, match=r"^far/away.png: holds no picture bytes"):
+    with pytest.raises(DecodeError, match=r"^far/away.png: holds no image bytes"):
         open_source(tmp_path).splits["train"].read(0)
 
 
@@ -129,7 +129,7 @@ def test_refusals(tmp_path: Path) -> None:
     write(path, [0, 0, 0])
     refused(r"at least 2 classes, got 1 \(0\)")
     pq.write_table(pa.table({"image": ["a.png", "b.png"], "label": [0, 1]}), path)
-    refused("expected encoded pictures in column image, got string")
+    refused("expected encoded images in column image, got string")
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     refused("expected a parquet file, got one that cannot be read")
     path.unlink()

@@ -1,4 +1,4 @@
-"""Crops worked out by hand on small pictures, and preprocessing as JSON."""
+"""Crops worked out by hand on small images, and preprocessing as JSON."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_keep_aspect_is_resize_then_centre_crop() -> None:
     for size in ((60, 41), (41, 60), (50, 50), (33, 200)):
         for interpolation, resample in (("bilinear", 2), ("bicubic", 3)):
             prep = Preprocessing(28, resize="keep-aspect", interpolation=interpolation)  # type: ignore[arg-type]
-            picture = noise(*size).point(lambda value: 64 + value // 2)  # no overshoot to clip
+            image = noise(*size).point(lambda value: 64 + value // 2)  # no overshoot to clip
             width, height = (int(32 * side / min(size)) for side in size)  # 28 / 0.875 = 32
             left, top = round((width - 28) / 2), round((height - 28) / 2)
-            full = picture.resize((width, height), resample).crop((left, top, left + 28, top + 28))
-            assert np.abs(centre_crop(picture, prep).astype(int) - np.asarray(full)).max() <= 1
+            full = image.resize((width, height), resample).crop((left, top, left + 28, top + 28))
+            assert np.abs(centre_crop(image, prep).astype(int) - np.asarray(full)).max() <= 1
 
 
 def test_keep_aspect_by_hand() -> None:
@@ -63,14 +63,14 @@ def test_keep_aspect_by_hand() -> None:
 @pytest.mark.parametrize("resize", ["squash", "keep-aspect"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_every_size_and_channel_count_works(size: tuple[int, int], resize: Any, mode: str) -> None:
-    picture = Image.new(mode, size, "white")
+    image = Image.new(mode, size, "white")
     channels = len(mode) if mode == "RGB" else 1
     for crop in (0.875, 1.0, 0.01):
         for interpolation in ("bicubic", "tf1-bilinear"):
             prep = Preprocessing(75, crop=crop, resize=resize, interpolation=interpolation, channels=channels)  # type: ignore[arg-type]
-            found = centre_crop(picture, prep)
+            found = centre_crop(image, prep)
             assert found.shape == (75, 75, channels) and (found == 255).all() and found.flags.writeable
-    found = random_crop(picture, 75, np.random.default_rng(0), area_min=0.05)
+    found = random_crop(image, 75, np.random.default_rng(0), area_min=0.05)
     assert found.shape == (75, 75, channels) and (found == 255).all()
 
 
@@ -87,20 +87,20 @@ def tf1_by_pillow(image: Image.Image, width: int, height: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(40, 40), (61, 40), (13, 97), (9, 5), (300, 171)])
 def test_tf1_bilinear_is_pillows_affine_transform(size: tuple[int, int]) -> None:
-    picture = noise(*size)
+    image = noise(*size)
     left, top = (int((side - side * 0.875) / 2) for side in size)
-    middle = picture.crop((left, top, size[0] - left, size[1] - top))
-    found = centre_crop(picture, Preprocessing(28, interpolation="tf1-bilinear"))
+    middle = image.crop((left, top, size[0] - left, size[1] - top))
+    found = centre_crop(image, Preprocessing(28, interpolation="tf1-bilinear"))
     assert np.abs(found - tf1_by_pillow(middle, 28, 28)).max() <= 1
 
-    found = centre_crop(picture, Preprocessing(28, resize="keep-aspect", interpolation="tf1-bilinear"))
+    found = centre_crop(image, Preprocessing(28, resize="keep-aspect", interpolation="tf1-bilinear"))
     width, height = (int(32 * side / min(size)) for side in size)
     left, top = round((width - 28) / 2), round((height - 28) / 2)
-    assert np.abs(found - tf1_by_pillow(picture, width, height)[top : top + 28, left : left + 28]).max() <= 1
+    assert np.abs(found - tf1_by_pillow(image, width, height)[top : top + 28, left : left + 28]).max() <= 1
 
-    found = random_crop(picture, 28, np.random.default_rng(0), area_min=0.3, interpolation="tf1-bilinear")
+    found = random_crop(image, 28, np.random.default_rng(0), area_min=0.3, interpolation="tf1-bilinear")
     box = random_box(*size, np.random.default_rng(0), area_min=0.3)
-    assert np.abs(found - tf1_by_pillow(picture.crop(box), 28, 28)).max() <= 1
+    assert np.abs(found - tf1_by_pillow(image.crop(box), 28, 28)).max() <= 1
 
 
 def test_tf1_bilinear_by_hand() -> None:
@@ -119,7 +119,7 @@ def test_tf1_bilinear_by_hand() -> None:
 
 
 def boxes(width: int, height: int, count: int = 400, **how: Any) -> np.ndarray:
-    """(left, top, width, height) of random crops, read off a picture that tells where each pixel was."""
+    """(left, top, width, height) of random crops, read off an image that tells where each pixel was."""
     rng = np.random.default_rng(0)
     found = []
     ramp = coordinates(width, height)
@@ -128,10 +128,10 @@ def boxes(width: int, height: int, count: int = 400, **how: Any) -> np.ndarray:
         found.append((box[0], box[1], box[2] - box[0], box[3] - box[1]))
         return ramp
 
-    picture = Image.new("RGB", (width, height))
-    picture.crop = spy  # type: ignore[assignment, method-assign]
+    image = Image.new("RGB", (width, height))
+    image.crop = spy  # type: ignore[assignment, method-assign]
     for _ in range(count):
-        random_crop(picture, 8, rng, **how)
+        random_crop(image, 8, rng, **how)
     return np.array(found)
 
 

@@ -18,13 +18,13 @@ import pytest
 from inceptionnet.data import open_source
 from inceptionnet.data.names import ClassNames, expand
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 
 from .made import png, write_tar, write_tree
 
 
 def labelled(*labels: object, first: int = 0) -> dict[str, bytes]:
-    """Picture i is grey first + i and called so."""
+    """Image i is grey first + i and called so."""
     files = {}
     for i, label in enumerate(labels, first):
         files |= {f"{i:04}.png": png(i), f"{i:04}.cls": str(label).encode()}
@@ -56,7 +56,7 @@ def test_one_shard_is_held_out_of_by_name_like_a_folder(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "pets.tar", labelled(*[10, 2] * 10))
     source = open_source(path, seed=3)
     assert source.title == "pets.tar" and source.classes == ("2", "10")
-    assert source.note.startswith("not split: 20 % of the pictures held out as val, chosen by file name and seed 3 (")
+    assert source.note.startswith("not split: 20 % of the images held out as val, chosen by file name and seed 3 (")
     for split in source.splits.values():
         assert isinstance(split, Split)
         for name, label, data in zip(split.names, split.labels, read_all(split), strict=True):
@@ -146,9 +146,9 @@ def test_a_tar_that_the_command_made(tmp_path: Path) -> None:
     assert sum(map(len, open_source(tmp_path / "x.tar").splits.values())) == 4
 
 
-def test_a_folder_of_pictures_keeps_its_tar_out(tmp_path: Path) -> None:
+def test_a_folder_of_images_keeps_its_tar_out(tmp_path: Path) -> None:
     write_tree(tmp_path, ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "pets.tar"])
-    assert open_source(tmp_path).note.endswith("1 files that are not pictures ignored (.tar)")
+    assert open_source(tmp_path).note.endswith("1 files that are not images ignored (.tar)")
 
 
 inherited: Split
@@ -171,7 +171,7 @@ def test_forked_processes_read_at_once(tmp_path: Path) -> None:
         assert read_inherited() == here and all(future.result() == here for future in there)
 
 
-def test_a_picture_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tar(tmp_path / "x.tar", labelled(0, 1, 0, 1))
     split = open_source(path).splits["train"]
     assert isinstance(split, Split)
@@ -179,21 +179,21 @@ def test_a_picture_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr("inceptionnet.data.shards.MAX_BYTES", size - 1)
         with pytest.raises(
-            PictureError, match=rf"^x.tar/000\d.png: has {size} bytes, more than the limit of {size - 1}$"
+            DecodeError, match=rf"^x.tar/000\d.png: has {size} bytes, more than the limit of {size - 1}$"
         ):
             split.read(0)
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(PictureError, match=r"^x.tar/000\d.png: cannot be read \(the shard has become shorter\)$"):
+    with pytest.raises(DecodeError, match=r"^x.tar/000\d.png: cannot be read \(the shard has become shorter\)$"):
         split.read(len(split) - 1)
     path.unlink()
-    with pytest.raises(PictureError, match=r"cannot be read \(No such file or directory\)$"):
+    with pytest.raises(DecodeError, match=r"cannot be read \(No such file or directory\)$"):
         split.read(0)
 
 
 REFUSED = {
     "no label": ({"a/0.png": b"", "a/1.png": b""}, "expected a/0.cls beside a/0.png, got none: add it, side by side"),
-    "no picture": ({"0.cls": b"1", "0.heic": b""}, r"expected one picture \(.bmp .*\) called 0, got .cls .heic"),
-    "two pictures": ({"0.cls": b"1", "0.jpg": b"", "0.png": b""}, "called 0, got .cls .jpg .png"),
+    "no image": ({"0.cls": b"1", "0.heic": b""}, r"expected one image \(.bmp .*\) called 0, got .cls .heic"),
+    "two images": ({"0.cls": b"1", "0.jpg": b"", "0.png": b""}, "called 0, got .cls .jpg .png"),
     "twice": ({"0.jpg": b"", "0.JPG": b"", "0.cls": b"1"}, "expected 0.JPG once, got it twice"),
     "torn apart": ({"0.jpg": b"", "1.jpg": b"", "0.cls": b"1", "1.cls": b"1"}, "expected 0.cls beside 0.jpg, got none"),
     "empty label": (labelled(""), "0000.cls: expected an integer or a class name, got b''"),
@@ -201,7 +201,7 @@ REFUSED = {
     "no text": ({"0.png": b"", "0.cls": b"\xff"}, r"0.cls: expected an integer or a class name, got b'\\xff'"),
     "no json": ({"0.png": b"", "0.json": b"{"}, "0.json: expected an integer or a class name, as .* got b'{'"),
     "no label in json": ({"0.png": b"", "0.json": b'{"x": 1}'}, "0.json: expected an integer or a class name, as"),
-    "nothing": ({}, "expected pictures .* in the tar shards, got none in 1: add them"),
+    "nothing": ({}, "expected images .* in the tar shards, got none in 1: add them"),
     "out of range": (labelled(0, 1, 2), r"0002.png: expected a label from 0 to 1 or a name in classes.txt, got 2"),
     "unlabelled": (labelled(0, 1, -1), r"0002.png: expected a label from 0 to 1 or a name in classes.txt, got -1"),
     "no such name": (labelled("a", "c"), r"0001.png: expected a label from 0 to 1 or a name in classes.txt, got c"),
@@ -242,7 +242,7 @@ def test_torn_and_broken_tars(tmp_path: Path) -> None:
     refused(header.tobuf(tarfile.GNU_FORMAT) + whole, "got 0.png with 1152921504606846976 bytes, of which")
 
 
-def test_links_are_no_pictures(tmp_path: Path) -> None:
+def test_links_are_no_images(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         link = tarfile.TarInfo("0.png")

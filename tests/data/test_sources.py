@@ -17,7 +17,7 @@ import pytest
 
 from inceptionnet.data import decode, open_source
 from inceptionnet.data.splits import Split, hold_out
-from inceptionnet.errors import DataError, MissingExtraError, PictureError
+from inceptionnet.errors import DataError, DecodeError, MissingExtraError
 
 from .made import CLASSES_OF_8, png, write_tar, write_tree, write_zip
 
@@ -47,7 +47,7 @@ def test_unsplit_folder_is_held_out_by_name_and_seed(tmp_path: Path, seed: int) 
     assert set(source.splits["train"].names) == set(CLASSES_OF_8) - expected
     n_val = len(expected)
     assert source.note == (
-        f"not split: 20 % of the pictures held out as val, chosen by file name and seed {seed} "
+        f"not split: 20 % of the images held out as val, chosen by file name and seed {seed} "
         f"({16 - n_val} train, {n_val} val)"
     )
 
@@ -61,7 +61,7 @@ def test_labels_and_bytes_belong_to_the_names(tmp_path: Path) -> None:
             assert split.read(i) == (tmp_path / name).read_bytes()
 
 
-def test_adding_pictures_moves_no_other(tmp_path: Path) -> None:
+def test_adding_images_moves_no_other(tmp_path: Path) -> None:
     names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(40)]
     before = open_source(write_tree(tmp_path, names)).splits
     added = [f"cat/new{i}.png" for i in range(40)]
@@ -72,7 +72,7 @@ def test_adding_pictures_moves_no_other(tmp_path: Path) -> None:
 
 
 def test_small_classes_get_training_first_then_validation() -> None:
-    # Over 200 seeds both pictures of "a" fall in either side and in both; the only one of "b" is never held out.
+    # Over 200 seeds both images of "a" fall in either side and in both; the only one of "b" is never held out.
     names = ["a/0", "a/1", "b/0"]
     split = Split(names, np.array([0, 0, 1]), lambda index: b"")
     corrected = set()
@@ -92,14 +92,14 @@ def test_split_folders(tmp_path: Path, alias: str) -> None:
     assert source.splits["train"].names == ["train/cat/a.jpg", "train/dog/deep/b.PNG"]
     assert source.splits["val"].names == [f"{alias}/cat/c.png"] and source.splits["val"].labels.tolist() == [0]
     assert source.splits["test"].labels.tolist() == [1]
-    assert source.note == "split as found (2 train, 1 val, 1 test); 1 files that are not pictures ignored (.txt)"
+    assert source.note == "split as found (2 train, 1 val, 1 test); 1 files that are not images ignored (.txt)"
 
 
 def test_train_alone_is_split_and_train_with_test_is_not(tmp_path: Path) -> None:
     names = [f"train/{name}" for name in CLASSES_OF_8]
     source = open_source(write_tree(tmp_path, names))
     held = set(source.splits["val"].names)
-    assert source.note.startswith("no val or test split: 20 % of the pictures held out as val")
+    assert source.note.startswith("no val or test split: 20 % of the images held out as val")
     assert held and held | set(source.splits["train"].names) == set(names)
     write_tree(tmp_path, ["test/cat/0.png"])
     assert {k: len(v) for k, v in open_source(tmp_path).splits.items()} == {"train": 16, "test": 1}
@@ -115,7 +115,7 @@ def test_loose_and_other_files_are_counted_in_the_note(tmp_path: Path) -> None:
     source = open_source(write_tree(tmp_path, names))
     assert source.classes == ("cat", "dog") and sum(map(len, source.splits.values())) == 16
     assert source.note.endswith(
-        "; 1 pictures outside the class folders ignored; 2 files that are not pictures ignored (.heic, no extension)"
+        "; 1 images outside the class folders ignored; 2 files that are not images ignored (.heic, no extension)"
     )
 
 
@@ -129,7 +129,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     names = {name for split in splits.values() for name in split.names}
     assert names == {"cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/gone.png"}
     split = next(split for split in splits.values() if "dog/gone.png" in split.names)
-    with pytest.raises(PictureError, match=r"^dog/gone.png: cannot be read \(No such file or directory\)$"):
+    with pytest.raises(DecodeError, match=r"^dog/gone.png: cannot be read \(No such file or directory\)$"):
         split.read(list(split.names).index("dog/gone.png"))
 
 
@@ -190,7 +190,7 @@ def test_zip_is_read_by_a_fresh_interpreter(tmp_path: Path) -> None:
     assert bytes.fromhex(found) == b"".join(expected)
 
 
-def test_bad_zip_members_are_bad_pictures(tmp_path: Path) -> None:
+def test_bad_zip_members_are_decode_errors(tmp_path: Path) -> None:
     files = {name: png(0) for name in CLASSES_OF_8} | {"cat/bomb.png": bytes(2**24 + 1), "cat/torn.png": png(77)}
     path = write_zip(tmp_path / "x.zip", files)
     with zipfile.ZipFile(path) as archive:
@@ -204,7 +204,7 @@ def test_bad_zip_members_are_bad_pictures(tmp_path: Path) -> None:
         for i, name in enumerate(split.names):
             try:
                 split.read(i)
-            except PictureError as error:
+            except DecodeError as error:
                 reasons[name] = str(error)
     assert sorted(reasons) == ["cat/bomb.png", "cat/torn.png"]
     assert "16777217 bytes, refused" in reasons["cat/bomb.png"]
@@ -216,7 +216,7 @@ def test_member_over_the_size_limit_is_refused(tmp_path: Path, monkeypatch: pyte
     split = open_source(write_zip(tmp_path / "x.zip", dict.fromkeys(CLASSES_OF_8, noise))).splits["train"]
     assert split.read(0) == noise
     monkeypatch.setattr("inceptionnet.data.containers.MAX_BYTES", 2999)
-    with pytest.raises(PictureError, match="to 3000 bytes, refused"):
+    with pytest.raises(DecodeError, match="to 3000 bytes, refused"):
         split.read(0)
 
 
@@ -243,8 +243,8 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REFUSED = {
-    "no pictures": (["a.txt", "b/c.md"], "expected pictures .* got 2 other files"),
-    "loose pictures only": (["a.png", "b.png"], "one folder per class, got 2 pictures side by side"),
+    "no images": (["a.txt", "b/c.md"], "expected images .* got 2 other files"),
+    "loose images only": (["a.png", "b.png"], "one folder per class, got 2 images side by side"),
     "one class": (["cat/0.png", "cat/1.png"], r"at least 2 classes, got 1 \(cat\)"),
     "empty classes": (["cat/0.png", "dog/", "emu/x.txt"], "got none in dog, emu"),
     "empty class in a split": (["train/cat/0.png", "train/dog/0.png", "val/dog/"], "got none in val/dog"),
@@ -254,8 +254,8 @@ REFUSED = {
     ),
     "no train": (["val/cat/0.png", "val/dog/0.png", "test/cat/0.png"], "expected a train split, got only test and val"),
     "val twice": (["train/a/0.png", "train/b/0.png", "val/a/0.png", "valid/a/0.png"], "per split, got .*val, valid"),
-    "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 pictures"),
-    "nothing to hold out": (["cat/0.png", "dog/0.png"], "a class with 2 pictures or more"),
+    "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 images"),
+    "nothing to hold out": (["cat/0.png", "dog/0.png"], "a class with 2 images or more"),
 }
 
 
@@ -317,7 +317,7 @@ def test_what_is_evaluated_needs_no_training_split(tmp_path: Path) -> None:
         "one class": (["cat/0.png", "cat/1.png"], "at least 2 classes", {"val": 2}, ("cat",)),
         "one class in test": (["test/cat/0.png"], "at least 2 classes", {"test": 1}, ("cat",)),
         "one class in train": (["train/cat/0.png", "train/cat/1.png"], "at least 2", {"train": 2}, ("cat",)),
-        "one picture each": (["cat/0.png", "dog/0.png"], "2 pictures or more", {"val": 2}, ("cat", "dog")),
+        "one image each": (["cat/0.png", "dog/0.png"], "2 images or more", {"val": 2}, ("cat", "dog")),
         "a class only in val": (
             ["train/cat/0.png", "train/dog/0.png", "val/emu/0.png"],
             "classes of train, got also emu in val",
@@ -367,8 +367,8 @@ def test_a_network_from_elsewhere_is_evaluated_on_all_of_what_is_not_split(tmp_p
     assert source.pick("auto") == ("val", source.splits["val"]) == source.pick("val", own=False)
     name, split = source.pick("auto", own=False)
     assert name == "all" and isinstance(split, Split) and sorted(split.names) == CLASSES_OF_8
-    for position, picture in enumerate(split.names):
-        assert split.read(position) == (tmp_path / "pets" / picture).read_bytes()
+    for position, image in enumerate(split.names):
+        assert split.read(position) == (tmp_path / "pets" / image).read_bytes()
     assert sorted(split.names) == sorted(source.pick("all")[1].names)  # type: ignore[union-attr]
 
     found = open_source(write_tree(tmp_path / "split", ["train/cat/0.png", "train/dog/0.png", "val/cat/1.png"]))
@@ -380,14 +380,12 @@ def test_a_network_from_elsewhere_is_evaluated_on_all_of_what_is_not_split(tmp_p
 
 
 def test_splits_without_class_folders(tmp_path: Path) -> None:
-    """ImageNet's test pictures have no labels; where val has none either, train does not stand in for it."""
+    """ImageNet's test images have no labels; where val has none either, train does not stand in for it."""
     names = ["train/cat/0.png", "train/dog/0.png", "val/cat/0.png", "test/0.png", "test/1.png"]
     source = open_source(write_tree(tmp_path / "set", names), evaluating=True)
     assert source.pick("auto")[0] == "val" and list(source.splits) == ["train", "val"]
-    assert source.note.endswith("; 2 pictures outside the class folders ignored")
+    assert source.note.endswith("; 2 images outside the class folders ignored")
     bare = write_tree(tmp_path / "bare", ["train/cat/0.png", "train/dog/0.png", "val/0.png", "val/1.png"])
     for root in (bare, write_tree(tmp_path / "alone", ["val/0.png", "val/1.png"])):
-        with pytest.raises(
-            DataError, match=r"expected class folders in val, got 2 pictures .*evaluate val itself with"
-        ):
+        with pytest.raises(DataError, match=r"expected class folders in val, got 2 images .*evaluate val itself with"):
             open_source(root, evaluating=True)

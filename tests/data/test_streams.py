@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from inceptionnet.data import Source, open_source, splits
-from inceptionnet.data.splits import Picture, StreamSplit
+from inceptionnet.data.splits import Encoded, StreamSplit
 from inceptionnet.errors import DataError, MissingExtraError
 
 from .made import png, write_tar
@@ -27,7 +27,7 @@ CLASSES = b"0 ant\n1 bee\n"
 
 
 def shard(tmp_path: Path, first: int, count: int) -> bytes:
-    """Picture i is grey i, with label i modulo 2."""
+    """Image i is grey i, with label i modulo 2."""
     files = {}
     for i in range(first, first + count):
         files |= {f"{i:04}.png": png(i), f"{i:04}.cls": b"%d" % (i % 2), f"{i:04}.txt": b"a caption"}
@@ -53,10 +53,10 @@ def stream(source: Source, split: str = "train") -> StreamSplit:
     return found
 
 
-def greys(pictures: list[Picture]) -> list[int]:
-    """The pictures' numbers, after a look at name, label and bytes."""
-    numbers = [int(name.rpartition("/")[2].removesuffix(".png")) for name, _, _ in pictures]
-    assert [(label, data) for _, label, data in pictures] == [(i % 2, png(i)) for i in numbers]
+def greys(images: list[Encoded]) -> list[int]:
+    """The images' numbers, after a look at name, label and bytes."""
+    numbers = [int(name.rpartition("/")[2].removesuffix(".png")) for name, _, _ in images]
+    assert [(label, data) for _, label, data in images] == [(i % 2, png(i)) for i in numbers]
     return numbers
 
 
@@ -79,15 +79,15 @@ def test_shards_in_order_and_shuffled(site: Site, name: str) -> None:
     assert tuple(greys(list(again.iterate(2, 1)))) == orders[1, 2]
 
 
-def test_a_small_buffer_shuffles_shards_and_near_pictures(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_buffer_shuffles_shards_and_near_images(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     train = stream(open_source(f"{site.url}/pets/"))
-    monkeypatch.setattr(splits, "BUFFER_PICTURES", 4)
+    monkeypatch.setattr(splits, "BUFFER_IMAGES", 4)
     order = greys(list(train.iterate(0, 0)))
     shards = [order[i] // 10 for i in (0, 15, -1)]
     assert sorted(order) == list(range(30)) and sorted(shards) == [0, 1, 2]
     arrival = {grey: 10 * shards.index(grey // 10) + grey % 10 for grey in order}
     early = [arrival[grey] - place for place, grey in enumerate(order)]
-    assert max(early) == 4, "a picture comes at most as many places early as are held back"
+    assert max(early) == 4, "an image comes at most as many places early as are held back"
     monkeypatch.setattr(splits, "BUFFER_BYTES", 0)
     assert [grey % 10 for grey in greys(list(train.iterate(0, 0)))] == [*range(10)] * 3
 
@@ -102,9 +102,9 @@ def test_every_order_of_three_is_as_likely(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_stopped_pass_leaves_no_connection_open(site: Site) -> None:
-    pictures = stream(open_source(f"{site.url}/pets/")).iterate(0, None)
-    assert next(pictures)[0] == "train-000.tar/0000.png"
-    pictures.close()  # a socket left open would be a ResourceWarning, and so an error
+    images = stream(open_source(f"{site.url}/pets/")).iterate(0, None)
+    assert next(images)[0] == "train-000.tar/0000.png"
+    images.close()  # a socket left open would be a ResourceWarning, and so an error
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
@@ -134,13 +134,13 @@ def test_a_shard_that_changes_meanwhile(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("inceptionnet.data.streams.READ_BYTES", 512)
     train = stream(open_source(f"{site.url}/pets/"))
     site.cuts[:] = [9000]
-    pictures = train.iterate(0, None)
-    next(pictures)
+    images = train.iterate(0, None)
+    next(images)
     site.files["pets/train-000.tar"] += bytes(512)
     with pytest.raises(
         DataError, match=r"train-000.tar: expected \d+ bytes as before, got \d+: it changed; start anew"
     ):
-        list(pictures)
+        list(images)
 
 
 def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
         return write_tar(tmp_path / "y.tar", {"0.png": png(0), name: data}).read_bytes()
 
     for data, reason in {
-        shard(tmp_path, 10, 9): "expected 10 pictures as sizes.json says, got 9: correct one of them",
-        whole[:15_100]: r"expected 10 pictures as sizes.json says, got \d|expected a tar file, got a broken one",
+        shard(tmp_path, 10, 9): "expected 10 images as sizes.json says, got 9: correct one of them",
+        whole[:15_100]: r"expected 10 images as sizes.json says, got \d|expected a tar file, got a broken one",
         b"no tar" * 1000: r"expected a tar file, got a broken one \(.*\): pack it anew",
-        gzip.compress(whole)[:300]: "expected a tar file, got a broken one|expected 10 pictures",
+        gzip.compress(whole)[:300]: "expected a tar file, got a broken one|expected 10 images",
         replaced("0.cls", b"2"): r"0.png: expected a label from 0 to 1 or a name in classes.txt, got 2",
         replaced("0.txt", b"1"): r"expected 0.cls beside 0.png .txt, got none|expected 0.cls beside 0.png, got none",
         replaced("0.cls", b"1" * 2**20 + b"1"): "expected 0.cls of at most 1048576 bytes, got 1048577",
@@ -176,7 +176,7 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
     refused("cannot be read: the server answers 500 Internal Server Error; try again, a run can be resumed")
 
 
-def test_undecodable_pictures_are_passed_on(site: Site, tmp_path: Path) -> None:
+def test_undecodable_images_are_passed_on(site: Site, tmp_path: Path) -> None:
     files = {"0.png": b"", "0.cls": b"bee", "1.png": b"junk", "1.json": b'{"label": 0}'}
     site.files["pets/val-0.tar"] = write_tar(tmp_path / "y.tar", files).read_bytes()
     site.files["pets/sizes.json"] = b'{"train-000.tar": 10, "val-0.tar": 2}'
@@ -188,7 +188,7 @@ def test_undecodable_pictures_are_passed_on(site: Site, tmp_path: Path) -> None:
     ("files", "name", "reason"),
     [
         ({"sizes.json": None}, "", r"pets/sizes.json: expected each shard's number .* no such file: .*tar tf SHARD \|"),
-        ({"sizes.json": b"{"}, "", "sizes.json: expected each shard's number of pictures, as .*, got Expecting"),
+        ({"sizes.json": b"{"}, "", "sizes.json: expected each shard's number of images, as .*, got Expecting"),
         ({"sizes.json": b'{"train-000.tar": "9"}'}, "", "got other values: put it there"),
         ({"sizes.json": b'["train-000.tar"]'}, "", "sizes.json: expected each shard's number"),
         ({"classes.txt": None}, "", r"classes.txt: expected the class names, .*, got no such file: put it there"),
@@ -224,10 +224,10 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_counts_and_all() -> None:
     for got, count in (("2", 2), ("more", 4)):
-        pictures = [("x", 0, b"")] * count
-        split = StreamSplit("pets, train", 3, 1, lambda shard, pictures=pictures: iter(pictures))
+        images = [("x", 0, b"")] * count
+        split = StreamSplit("pets, train", 3, 1, lambda shard, images=images: iter(images))
         seen = []
-        with pytest.raises(DataError, match=f"^pets, train: expected 3 pictures, got {got}: correct the number"):
+        with pytest.raises(DataError, match=f"^pets, train: expected 3 images, got {got}: correct the number"):
             seen.extend(split.iterate(0, 0))
     source = Source("pets", ("a", "b"), {"train": split, "val": split}, "")
     assert source.pick("auto") == ("val", split)
@@ -259,11 +259,11 @@ configs:
 
 
 def table(first: int, count: int, label: int | None = None, image: str = "image") -> bytes:
-    pictures = [{"bytes": png(i), "path": f"{i}.png"} for i in range(first, first + count)]
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(first, first + count)]
     labels = [i % 2 if label is None else label for i in range(first, first + count)]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({image: pa.array(pictures, kind), "label": labels}), sink)
+    pq.write_table(pa.table({image: pa.array(images, kind), "label": labels}), sink)
     return bytes(sink.getvalue())
 
 
@@ -322,7 +322,7 @@ def test_the_hub(tmp_path: Path, caches: None, monkeypatch: pytest.MonkeyPatch) 
             open_source("hf:me/dogs")
 
 
-def test_pictures_beside_the_table(tmp_path: Path, caches: None) -> None:
+def test_images_beside_the_table(tmp_path: Path, caches: None) -> None:
     files = {f"{split}/{name}/{i}.png": png(i) for split in ("train", "test") for i, name in enumerate(("ant", "bee"))}
     sizes = "splits:\n  - {name: train, num_examples: 2}\n  - {name: test, num_examples: 2}"
     files["README.md"] = f"---\ndataset_info:\n  {sizes}\n---\n".encode()
@@ -334,9 +334,9 @@ def test_pictures_beside_the_table(tmp_path: Path, caches: None) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"README.md": b""},
-        "expected pictures in image/img and labels in label/.*, got image, label in train: rename them",
+        "expected images in image/img and labels in label/.*, got image, label in train: rename them",
     ),
-    ({"README.md": README.format(image="picture").replace("image\n", "string\n").encode()}, "."),
+    ({"README.md": README.format(image="image").replace("image\n", "string\n").encode()}, "."),
     (
         {"README.md": README.format(image="image").split("  splits:")[0].encode() + b"---\n"},
         "expected the number of pict",
@@ -372,11 +372,11 @@ def test_forked_workers_beside_a_stream(tmp_path: Path, caches: None) -> None:
     train = stream(open_source(folder(tmp_path / "pets", repository())))
 
     class Sizes(torch.utils.data.Dataset[int]):
-        def __getitem__(self, picture: Picture) -> int:
-            return len(picture[2])
+        def __getitem__(self, image: Encoded) -> int:
+            return len(image[2])
 
     for _ in range(2):
-        batches = ([picture] for picture in train.iterate(0, 0))
+        batches = ([image] for image in train.iterate(0, 0))
         loader = torch.utils.data.DataLoader(
             Sizes(), batch_sampler=batches, num_workers=2, multiprocessing_context="fork", timeout=20
         )

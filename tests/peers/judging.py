@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from inceptionnet import create_model, read_record
 from inceptionnet.model import InceptionNet
 
-from ..test_reference import CLEARLY_DIFFERENT, pictures, randomise, relative_difference
+from ..test_reference import CLEARLY_DIFFERENT, images, randomise, relative_difference
 
-__all__ = ["SMALL_PX", "agree", "outputs_of", "pictures", "random_pictures", "randomise", "recognised"]
+__all__ = ["SMALL_PX", "agree", "outputs_of", "images", "random_images", "randomise", "recognised"]
 
 TOLERANCE = 1e-4  # float32, through some 240 convolutions
 DIFFERENCES: list[float] = []
@@ -20,9 +20,9 @@ DIFFERENCES: list[float] = []
 SMALL_PX = (107, 118)  # height, width: odd and even, and unlike each other
 
 
-def random_pictures(height: int, width: int) -> Tensor:
+def random_images(height: int, width: int) -> Tensor:
     """Two of them: float32 (2, 3, height, width) in [-1, 1]."""
-    return pictures(height, width, torch.float32)
+    return images(height, width, torch.float32)
 
 
 def recognised(path: Path, network: str, *, classes: int = 1000, channels: int = 3) -> InceptionNet:
@@ -36,9 +36,9 @@ def recognised(path: Path, network: str, *, classes: int = 1000, channels: int =
 
 
 def agree(got: Tensor, expected: Tensor) -> None:
-    """The peer's numbers, and they say something: they are finite and differ from picture to picture."""
+    """The peer's numbers, and they say something: they are finite and differ from image to image."""
     assert torch.isfinite(expected).all()
-    assert relative_difference(expected[:1], expected[1:]) > CLEARLY_DIFFERENT, "the pictures look alike to the peer"
+    assert relative_difference(expected[:1], expected[1:]) > CLEARLY_DIFFERENT, "the images look alike to the peer"
     assert got.shape == expected.shape
     difference = relative_difference(got, expected)
     DIFFERENCES.append(difference)

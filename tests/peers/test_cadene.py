@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .conftest import Peer
-from .judging import agree, random_pictures, randomise, recognised
+from .judging import agree, random_images, randomise, recognised
 
 CASES = (
     ("inceptionv3", "inception_v3.torchvision"),
@@ -29,7 +29,7 @@ def random_network(peer: Peer, name: str) -> nn.Module:
 def test_logits(peer: Peer, folder: Path, name: str, network: str) -> None:
     theirs = random_network(peer, name)
     torch.save(theirs.state_dict(), folder / f"{name}.pth", _use_new_zipfile_serialization=False)
-    x = random_pictures(299, 299)  # their last pool is 8×8, whatever comes
+    x = random_images(299, 299)  # their last pool is 8×8, whatever comes
     agree(recognised(folder / f"{name}.pth", network)(x), theirs(x))
 
 
@@ -39,7 +39,7 @@ def bninception(peer: Peer) -> nn.Module:
 
 
 def published_input(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same pictures as Caffe's network takes them, and as this package's preprocessing makes them for it."""
+    """The same images as Caffe's network takes them, and as this package's preprocessing makes them for it."""
     zero_to_one = (x + 1) / 2
     bgr = 255 * zero_to_one.flip(1) - torch.tensor([104.0, 117.0, 128.0]).view(3, 1, 1)
     rgb = (zero_to_one - torch.tensor([128.0, 117.0, 104.0]).view(3, 1, 1) / 255) / 0.5
@@ -49,7 +49,7 @@ def published_input(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_bninception(bninception: nn.Module, folder: Path) -> None:
     torch.save(bninception.state_dict(), folder / "bn.pth")
     ours = recognised(folder / "bn.pth", "inception_v2.caffe")
-    bgr, rgb = published_input(random_pictures(224, 224))
+    bgr, rgb = published_input(random_images(224, 224))
     agree(ours(rgb), bninception(bgr))
 
 
@@ -61,5 +61,5 @@ def test_bninception_with_one_row_of_batch_norm_tensors(bninception: nn.Module, 
         if not key.endswith("num_batches_tracked")
     }
     torch.save(state, folder / "bn.pth", _use_new_zipfile_serialization=False)
-    bgr, rgb = published_input(random_pictures(224, 224))
+    bgr, rgb = published_input(random_images(224, 224))
     agree(recognised(folder / "bn.pth", "inception_v2.caffe")(rgb), bninception(bgr))

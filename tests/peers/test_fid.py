@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .conftest import Peer
-from .judging import SMALL_PX, agree, outputs_of, random_pictures, randomise, recognised
+from .judging import SMALL_PX, agree, outputs_of, random_images, randomise, recognised
 
 NETWORK, CLASSES = "inception_v3.fid", 1008
 State = dict[str, Tensor]
@@ -44,7 +44,7 @@ def pytorch_fid(peer: Peer, state: State, monkeypatch: pytest.MonkeyPatch) -> nn
 @pytest.mark.parametrize("size", [(299, 299), SMALL_PX], ids=str)
 def test_logits_and_features_of_pytorch_fid(path: Path, pytorch_fid: nn.Module, size: tuple[int, int]) -> None:
     ours = recognised(path, NETWORK, classes=CLASSES)
-    x = random_pictures(*size)
+    x = random_images(*size)
     logits, pooled = outputs_of(pytorch_fid, ("avgpool",), x)
     agree(ours(x), logits)
     agree(ours.embed(x), pooled.flatten(1))
@@ -55,7 +55,7 @@ def test_blocks_of_pytorch_fid(peer: Peer, path: Path) -> None:
     """The wrapper that the distance is computed with: pooled features of the fourth block."""
     inception = peer("pytorch_fid.inception")
     blocks = inception.InceptionV3([3], resize_input=False, normalize_input=False).eval()
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     agree(recognised(path, NETWORK, classes=CLASSES).embed(x), blocks(x)[0].flatten(1))
 
 
@@ -63,7 +63,7 @@ def test_logits_and_features_of_torch_fidelity(peer: Peer, path: Path) -> None:
     extractor = peer("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3(
         "inception", ["2048", "logits"], feature_extractor_weights_path=str(path)
     )
-    grey_values = ((random_pictures(299, 299) + 1) * 127.5).round().to(torch.uint8)
+    grey_values = ((random_images(299, 299) + 1) * 127.5).round().to(torch.uint8)
     pooled, logits = extractor(grey_values)
     ours = recognised(path, NETWORK, classes=CLASSES)
     x = (grey_values.float() - 128) / 128

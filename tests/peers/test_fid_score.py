@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inceptionnet.data.unlabelled import every_picture
+from inceptionnet.data.unlabelled import every_image
 from inceptionnet.evaluate.fid import FidFeatures, Measured, load_statistics, measure, new_distance, save_statistics
 from inceptionnet.weights import load_model
 from inceptionnet.weights.known import PUBLISHED
@@ -39,7 +39,7 @@ def _silent() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Twenty real and twenty generated pictures of every size, which differ in colour and in grain."""
+    """Twenty real and twenty generated images of every size, which differ in colour and in grain."""
     rng = np.random.default_rng(3)
     made = []
     for name, low, grain in (("real", 0, 6), ("generated", 60, 24)):
@@ -53,17 +53,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def features_of(state: State, folder: Path, published: str) -> FidFeatures:  # noqa: F811
-    """The network with these weights, and pictures resized as for the published file of that name."""
+    """The network with these weights, and images resized as for the published file of that name."""
     torch.save(state, folder / "ours.pth")
     (known,) = (one for one in PUBLISHED if one.name == published)
     return FidFeatures(load_model(folder / "ours.pth"), known.preprocessing)
 
 
 def measured(features: FidFeatures, folders: tuple[Path, Path]) -> tuple[FrechetInceptionDistance, Measured]:
-    """The distance, and what was found of the generated pictures."""
+    """The distance, and what was found of the generated images."""
     distance = new_distance(features)
     for real, folder in zip((True, False), folders, strict=True):
-        done = measure(features, every_picture(str(folder)), distance, real=real, batch_size=10, workers=2)
+        done = measure(features, every_image(str(folder)), distance, real=real, batch_size=10, workers=2)
     return distance, done
 
 
@@ -102,7 +102,7 @@ def test_distance_and_score_of_torch_fidelity(
         input1=str(folders[1]), input2=str(folders[0]), fid=True, isc=True, samples_shuffle=False, cuda=False,
         batch_size=1, cache=False, verbose=False, feature_extractor_weights_path=str(folder / "theirs.pth"),
     )  # fmt: skip
-    monkeypatch.setattr(torch, "randperm", torch.arange)  # parts of the pictures in order, as those
+    monkeypatch.setattr(torch, "randperm", torch.arange)  # parts of the images in order, as those
     distance, done = measured(features_of(state, folder, "fid/weights-inception-2015-12-05"), folders)
     assert done.inception_score is not None
     mean, deviation = done.inception_score

@@ -124,15 +124,15 @@ def keras(request: pytest.FixtureRequest, peer: Peer) -> Any:
 def network(keras: Any, top: bool = True) -> Any:
     """All kinds of layer with variables, on two ways, so that order of creation and of layers differ."""
     layers = keras.layers
-    picture = layers.Input((9, 9, 3))
-    x = layers.BatchNormalization(scale=False)(layers.Conv2D(4, 3, use_bias=False)(picture))
+    image = layers.Input((9, 9, 3))
+    x = layers.BatchNormalization(scale=False)(layers.Conv2D(4, 3, use_bias=False)(image))
     long = layers.Conv2D(2, 1)(layers.Activation("relu")(layers.Conv2D(2, 1)(x)))
     short = layers.Conv2D(3, 1, name="named")(x)
     x = layers.BatchNormalization()(layers.Concatenate()([short, long]))
     x = layers.DepthwiseConv2D(3)(layers.SeparableConv2D(3, 3, use_bias=False)(x))
     if top:
         x = layers.Dense(5, name="predictions")(layers.Dropout(0.5)(layers.Flatten()(x)))
-    return keras.Model(picture, x)
+    return keras.Model(image, x)
 
 
 def values(model: Any) -> dict[str, np.ndarray]:

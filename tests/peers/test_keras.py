@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 from .conftest import Peer
-from .judging import SMALL_PX, agree, random_pictures, recognised
+from .judging import SMALL_PX, agree, random_images, recognised
 
 # Keras hands its own variables to NumPy 2 in a way that NumPy 1 asked for.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -145,14 +145,14 @@ def whole(request: pytest.FixtureRequest, build: Build) -> tuple[str, Any]:
 def test_logits(whole: tuple[str, Any], folder: Path, form: str) -> None:
     network, theirs = whole
     FORMS[form](theirs, folder / form)
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     agree(recognised(folder / form, network)(x), run(theirs, x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_without_top_the_output_is_the_pooled_features(build: Build, folder: Path, name: str) -> None:
     theirs = build(name, include_top=False, pooling="avg")
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     expected = run(theirs, x)
     for form in ("model.weights.h5", "before_3.6.weights.h5", "model.keras", "weights_tf_dim_ordering_tf_kernels.h5"):
         FORMS[form](theirs, folder / form)
@@ -164,7 +164,7 @@ def test_without_top_the_output_is_the_pooled_features(build: Build, folder: Pat
 def test_logits_at_native_size(build: Build, folder: Path) -> None:
     theirs = build("InceptionV3", size=(299, 299), classes=7)
     theirs.save(folder / "model.keras")
-    x = random_pictures(299, 299)
+    x = random_images(299, 299)
     agree(recognised(folder / "model.keras", "inception_v3", classes=7)(x), run(theirs, x))
 
 
@@ -174,5 +174,5 @@ def test_fine_tuned_by_a_new_last_layer(keras: Any, build: Build, folder: Path, 
     theirs = keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)])
     randomise(theirs)
     theirs.save_weights(folder / form) if ".weights." in form else theirs.save(folder / form)
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     agree(recognised(folder / form, "inception_v3", classes=5)(x), run(theirs, x))

@@ -22,7 +22,7 @@ from inceptionnet import create_model
 from ..reference.inception_resnet import InceptionResNetV2Slim
 from ..reference.inception_v4 import InceptionV4Slim
 from .conftest import Peer
-from .judging import agree, outputs_of, random_pictures, randomise, recognised
+from .judging import agree, outputs_of, random_images, randomise, recognised
 from .slim_variables import RESNET_V2_AUX, V4_AUX, Aux, checkpoint, resnet_v2_scopes, v4_scopes
 
 pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated:UserWarning")
@@ -80,17 +80,17 @@ def judged(
     size = NETWORKS[name]
     folder = tmp_path_factory.mktemp(name)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        pictures = tf.compat.v1.placeholder(tf.float32, (2, size, size, 3))
+        images = tf.compat.v1.placeholder(tf.float32, (2, size, size, 3))
         # Updates of the statistics in place of collected ones: no difference but in training, and no need for tf_keras.
         with slim.arg_scope(slim.nets.inception.inception_v3_arg_scope(updates_collections=None)):
-            logits, ends = getattr(slim.nets.inception, name)(pictures, num_classes=CLASSES, is_training=False)
+            logits, ends = getattr(slim.nets.inception, name)(images, num_classes=CLASSES, is_training=False)
         outputs = [logits] + [ends[end] for end in ends if end == "AuxLogits"]
         variables = slim.get_model_variables()
         rng = np.random.default_rng(12)
         values = {v: random_value(v.op.name, tuple(v.shape), rng) for v in variables}
         put(session, values)
-        x = random_pictures(size, size)
-        results = session.run(outputs, {pictures: x.permute(0, 2, 3, 1).numpy()})
+        x = random_images(size, size)
+        results = session.run(outputs, {images: x.permute(0, 2, 3, 1).numpy()})
         v1 = tf.compat.v1
         v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(folder / "released.ckpt"))
         v1.train.Saver().save(session, str(folder / "model.ckpt-1000"))
@@ -178,7 +178,7 @@ def test_checkpoint_of_a_network_that_tf_slim_lacks(tf: Any, folder: Path, netwo
     random_without_gamma(body, seed=14)
     random_without_gamma(aux, seed=15)
     save_variables(tf, checkpoint(root, body, scopes(), aux, aux_scopes), folder / file)
-    x = random_pictures(299, 299)
+    x = random_images(299, 299)
     logits, grid = outputs_of(body, ("b",), x)
     agree(recognised(folder / file, network)(x), logits[:, 1:])
     got = create_model(network, weights=folder / file, aux=True).eval().all_logits(x)

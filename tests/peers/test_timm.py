@@ -13,7 +13,7 @@ from torch import nn
 from inceptionnet import create_model
 
 from .conftest import Peer
-from .judging import SMALL_PX, agree, random_pictures, randomise, recognised
+from .judging import SMALL_PX, agree, random_images, randomise, recognised
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ CASES = (
 def test_logits(peer: Peer, folder: Path, case: Case) -> None:
     theirs = case.random(peer)
     ours = recognised(case.save(theirs, folder), case.network, classes=case.classes, channels=case.channels)
-    x = random_pictures(*case.size_px)[:, : case.channels]
+    x = random_images(*case.size_px)[:, : case.channels]
     agree(ours(x), theirs(x))
 
 
@@ -70,7 +70,7 @@ def test_logits(peer: Peer, folder: Path, case: Case) -> None:
 def test_background_class_is_dropped(peer: Peer, folder: Path, case: Case) -> None:
     theirs = case.random(peer)
     ours = recognised(case.save(theirs, folder), case.network, classes=1000)
-    x = random_pictures(*case.size_px)
+    x = random_images(*case.size_px)
     agree(ours(x), theirs(x)[:, 1:])
 
 
@@ -86,7 +86,7 @@ def test_background_class_is_dropped(peer: Peer, folder: Path, case: Case) -> No
 def test_without_classifier_the_output_is_the_pooled_features(peer: Peer, folder: Path, case: Case) -> None:
     theirs = case.random(peer)
     ours = recognised(case.save(theirs, folder), case.network, classes=0)
-    x = random_pictures(*case.size_px)
+    x = random_images(*case.size_px)
     agree(ours(x), theirs(x))
     agree(ours.embed(x), theirs(x))
 
@@ -95,7 +95,7 @@ def test_auxiliary_head(peer: Peer, folder: Path) -> None:
     theirs = peer("timm").create_model("inception_v3", pretrained=False, aux_logits=True).eval()
     randomise(theirs, seed=5)
     torch.save(theirs.state_dict(), folder / "model.pth")
-    x = random_pictures(299, 299)
+    x = random_images(299, 299)
     logits, aux = theirs(x)
     got = create_model("inception_v3.torchvision", weights=folder / "model.pth", aux=True).eval().all_logits(x)
     agree(got["logits"], logits)
@@ -111,5 +111,5 @@ def test_of_a_training_checkpoint_the_average_is_taken(peer: Peer, folder: Path)
     torch.save(checkpoint, folder / case.file)
     theirs = peer("timm").create_model(case.peer, pretrained=False, num_classes=7).eval()
     peer("timm.models").load_checkpoint(theirs, str(folder / case.file))
-    x = random_pictures(*case.size_px)
+    x = random_images(*case.size_px)
     agree(recognised(folder / case.file, case.network, classes=7)(x), theirs(x))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inceptionnet import create_model
 
 from .conftest import Peer
-from .judging import SMALL_PX, agree, outputs_of, random_pictures, randomise, recognised
+from .judging import SMALL_PX, agree, outputs_of, random_images, randomise, recognised
 
 V3, V1 = "inception_v3.torchvision", "inception_v1.torchvision"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,13 +53,13 @@ def googlenet(peer: Peer) -> nn.Module:
 @pytest.mark.parametrize("form", FORMS)
 def test_inception_v3_in_every_form_of_file(inception_v3: nn.Module, folder: Path, form: str) -> None:
     FORMS[form](inception_v3.state_dict(), folder / form)
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     agree(recognised(folder / form, V3)(x), inception_v3(x))
 
 
 def test_inception_v3_with_its_auxiliary_head_at_native_size(inception_v3: nn.Module, folder: Path) -> None:
     torch.save(inception_v3.state_dict(), folder / "w.pth")
-    x = random_pictures(299, 299)
+    x = random_images(299, 299)
     logits, grid, pooled = outputs_of(inception_v3, ("Mixed_6e", "avgpool"), x)
     ours = create_model(V3, weights=folder / "w.pth", aux=True).eval()
     got = ours.all_logits(x)
@@ -72,7 +72,7 @@ def test_inception_v3_with_its_auxiliary_head_at_native_size(inception_v3: nn.Mo
 def test_inception_v3_that_normalises_its_input_anew(inception_v3: nn.Module, folder: Path) -> None:
     """With `transform_input` it takes ImageNet's mean and deviation and makes [-1, 1] of it, which ours takes."""
     torch.save(inception_v3.state_dict(), folder / "w.pth")
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     inception_v3.transform_input = True
     try:
@@ -84,7 +84,7 @@ def test_inception_v3_that_normalises_its_input_anew(inception_v3: nn.Module, fo
 
 def test_inception_v3_for_other_classes_keeps_its_features(inception_v3: nn.Module, folder: Path) -> None:
     torch.save(inception_v3.state_dict(), folder / "w.pth")
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     ours = create_model(V3, weights=folder / "w.pth", num_classes=5).eval()
     assert ours(x).shape == (2, 5)
     agree(ours.embed(x), outputs_of(inception_v3, ("avgpool",), x)[1].flatten(1))
@@ -93,7 +93,7 @@ def test_inception_v3_for_other_classes_keeps_its_features(inception_v3: nn.Modu
 @pytest.mark.parametrize("size", [(224, 224), SMALL_PX], ids=str)
 def test_googlenet_with_its_auxiliary_heads(googlenet: nn.Module, folder: Path, size: tuple[int, int]) -> None:
     save_file(googlenet.state_dict(), folder / "w.safetensors")
-    x = random_pictures(*size)
+    x = random_images(*size)
     logits, grid_4a, grid_4d = outputs_of(googlenet, ("inception4a", "inception4d"), x)
     got = create_model(V1, weights=folder / "w.safetensors", aux=True).eval().all_logits(x)
     assert got.keys() == {"logits", "inception_4a", "inception_4d"}
@@ -104,5 +104,5 @@ def test_googlenet_with_its_auxiliary_heads(googlenet: nn.Module, folder: Path, 
 
 def test_googlenet_recognised(googlenet: nn.Module, folder: Path) -> None:
     torch.save(googlenet.state_dict(), folder / "w.pth")
-    x = random_pictures(*SMALL_PX)
+    x = random_images(*SMALL_PX)
     agree(recognised(folder / "w.pth", V1)(x), googlenet(x))

@@ -43,7 +43,7 @@ class ConvBias(nn.Module):
 
 
 def pad_for_stride_2(x: Tensor, kernel_size: int, fill: float) -> Tensor:
-    """Pad as TensorFlow's "SAME" does before a layer of stride 2: ceil(n / 2) outputs, the odd pixel after the picture.
+    """Pad as TensorFlow's "SAME" does before a layer of stride 2: ceil(n / 2) outputs, the odd pixel after the image.
 
     A 7×7 kernel gets 2 before and 3 after on an even side, 3 and 3 on an odd one; a 3×3 kernel 0 and 1, or 1 and 1;
     a 2×2 kernel nothing, or 0 and 1.

@@ -1,6 +1,6 @@
 """Inception-v1 (GoogLeNet), arXiv:1409.4842, table 1: as published, and as released with batch norm.
 
-All padding is "same" as TensorFlow does it: a layer of stride 2 on an even side gets its odd pixel after the picture.
+All padding is "same" as TensorFlow does it: a layer of stride 2 on an even side gets its odd pixel after the image.
 """
 
 import torch

@@ -10,7 +10,7 @@ WEIGHTED = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear)
 
 
 def executed_layers(model: nn.Module, size_px: int) -> list[tuple[str, nn.Module]]:
-    """The convolutions, batch norms and linear layers of `model`, named, in the order one picture passes them."""
+    """The convolutions, batch norms and linear layers of `model`, named, in the order one image passes them."""
     order: list[tuple[str, nn.Module]] = []
     names = {layer: name for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
 

@@ -34,8 +34,8 @@ def test_convert_reports_and_the_result_predicts_the_same(command, file: Path, c
     assert f"{57 * 5 + 2 + 2 * (5 + 2 + 2)} tensors" in printed
     assert "1 tensors (no part of inception_v1.torchvision): extra" in printed
     assert "1000: ImageNet's, since there are 1000" in printed and "224 px, keep-aspect 0.875, bilinear" in printed
-    picture = next(colours.rglob("*.png"))
-    rows = [json.loads(command("predict", weights, picture, "--json")[1]) for weights in (file, out)]
+    image = next(colours.rglob("*.png"))
+    rows = [json.loads(command("predict", weights, image, "--json")[1]) for weights in (file, out)]
     assert rows[0] == rows[1] and rows[0][0]["top"][0]["class"] in imagenet_classes()
     record = read_record(out)
     assert record.provenance["layout"] == "torchvision's googlenet" and record.provenance["source"] == "googlenet.pth"

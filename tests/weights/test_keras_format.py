@@ -283,8 +283,8 @@ def test_heaps_that_lie_are_refused(tmp_path: Path) -> None:
 def test_hdf5_by_others_and_h5py_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data.h5"
     with h5py.File(path, "w") as file:
-        file["pictures"] = np.zeros(3)
-    refused(path, r"expected an HDF5 file with a Keras model's variables, got one with pictures")
+        file["images"] = np.zeros(3)
+    refused(path, r"expected an HDF5 file with a Keras model's variables, got one with images")
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(
         MissingExtraError, match=r"data\.h5: reading Keras weights needs h5py; .*inceptionnet\[weights\]"

@@ -69,8 +69,8 @@ def test_an_address_ends_with_the_file_or_is_an_archive_or_a_repository(one: Pub
         assert one.source.endswith((f"/{one.file}", f"/{one.name.partition('/')[2]}.tar.gz"))
 
 
-def test_pictures_go_in_as_published() -> None:
-    """By hand: a black and a white picture, as each publisher's own arithmetic brings them in."""
+def test_images_go_in_as_published() -> None:
+    """By hand: a black and a white image, as each publisher's own arithmetic brings them in."""
     for name, black, white in (
         ("slim/inception_v3_2016_08_28", -1, 1),
         ("torchvision/inception_v3", -1, 1),
@@ -98,13 +98,13 @@ def test_pictures_go_in_as_published() -> None:
     ],
 )
 def test_the_short_side_is_resized_to_whole_pixels_as_published(name: str, short_px: int) -> None:
-    """The middle square of a picture that has that short side already is the picture's own pixels."""
+    """The middle square of an image that has that short side already is the image's own pixels."""
     prep = BY_NAME[name].preprocessing
     noise = np.random.default_rng(0).integers(0, 256, (short_px, short_px + 51, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise)
+    image = Image.fromarray(noise)
     left, top = round(((short_px + 51) - prep.size_px) / 2), round((short_px - prep.size_px) / 2)
-    middle = picture.crop((left, top, left + prep.size_px, top + prep.size_px))
-    assert Image.fromarray(centre_crop(picture, prep)).tobytes() == middle.tobytes()
+    middle = image.crop((left, top, left + prep.size_px, top + prep.size_px))
+    assert Image.fromarray(centre_crop(image, prep)).tobytes() == middle.tobytes()
 
 
 def test_files_are_known_by_name() -> None:

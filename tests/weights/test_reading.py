@@ -127,7 +127,7 @@ def test_1001_classes_lose_the_background_unless_asked_for(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_a_grey_picture_gives_what_equal_channels_gave(
+def test_a_grey_image_gives_what_equal_channels_gave(
     googlenet: InceptionNet, file: Path, native: bool, tmp_path: Path
 ) -> None:
     if native:

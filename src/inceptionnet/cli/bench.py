@@ -24,7 +24,7 @@ def bench(
     networks: Annotated[list[str], typer.Argument(metavar="NAME|WEIGHTS…", help="Networks by name, with random "
                                                   "weights; weights files or run folders.")],
     engines: Annotated[str, typer.Option(help="Which, with commas; left out, all that are installed.")] = "",
-    batch: Annotated[str, typer.Option(help="Numbers of pictures at once, with commas.")] = "1,16",
+    batch: Annotated[str, typer.Option(help="Numbers of images at once, with commas.")] = "1,16",
     precision: Annotated[str, typer.Option(help="fp32, bf16, int8; several with commas.")] = "fp32",
     rounds: Annotated[int, typer.Option(help="How often each engine has its turn.", min=1)] = 20,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; left out, as many as torch takes.", min=1,
@@ -94,7 +94,7 @@ def _model(name: str) -> InceptionNet:
 
     if name.isdecimal() and not Path(name).exists():
         raise ConfigurationError(
-            f"{name}: expected a network's name or a weights file; numbers of pictures go with commas: --batch 1,16"
+            f"{name}: expected a network's name or a weights file; numbers of images go with commas: --batch 1,16"
         )
     return create_model(name) if name in NETWORKS else read_weights(weights_of(name)).model()
 
@@ -114,13 +114,13 @@ def _print(rows: Sequence[Measurement | Skipped], title: str, peak_gflops: Mappi
     for row in rows:
         if isinstance(row, Measurement):
             key = row.network, row.batch_size
-            fastest[key] = max(fastest.get(key, 0.0), row.pictures_per_s)
+            fastest[key] = max(fastest.get(key, 0.0), row.images_per_s)
     print_table(
-        ["network", "batch", "engine", "precision", "pictures/s", "of the fastest", "latency (ms)", "95 % below (ms)",
+        ["network", "batch", "engine", "precision", "images/s", "of the fastest", "latency (ms)", "95 % below (ms)",
          "of peak", "memory (MB)", "ready in (s)"],
         [
-            [row.network, str(row.batch_size), row.engine, row.precision, f"{row.pictures_per_s:.2f}",
-             f"{row.pictures_per_s / fastest[row.network, row.batch_size]:.0%}", f"{row.latency_ms:.1f}",
+            [row.network, str(row.batch_size), row.engine, row.precision, f"{row.images_per_s:.2f}",
+             f"{row.images_per_s / fastest[row.network, row.batch_size]:.0%}", f"{row.latency_ms:.1f}",
              f"{row.p95_ms:.1f}", f"{row.share_of_peak:.0%}", f"{row.memory_mb:.0f}", f"{row.ready_s:.1f}"]
             for row in rows if isinstance(row, Measurement)
         ],

@@ -1,4 +1,4 @@
-"""`inceptionnet check DATA`: can every picture be read, and what is there."""
+"""`inceptionnet check DATA`: can every image be read, and what is there."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def check(
     data: Annotated[str, typer.Argument(help="As for train.")],
     seed: Annotated[int, typer.Option(help="As for train: it decides what is held out of data that is not split.")] = 0,
     limit_listed: Annotated[
-        int, typer.Option(help="How many duplicates of each kind to name; pictures that cannot be read all are.", min=0)
+        int, typer.Option(help="How many duplicates of each kind to name; images that cannot be read all are.", min=0)
     ] = 10,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Decode every picture of a data set; exit code 0 if all can be read, 1 if some cannot, 2 for wrong use.
+    """Decode every image of a data set; exit code 0 if all can be read, 1 if some cannot, 2 for wrong use.
 
-    Prints counts by class and split, the bad pictures and why, sizes, formats, and what is there twice.
+    Prints counts by class and split, the corrupt images and why, sizes, formats, and what is there twice.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
@@ -37,17 +37,17 @@ def check(
     total_bad = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 
-        def advance(pictures: int, bad: int) -> None:
+        def advance(images: int, bad: int) -> None:
             nonlocal total_bad
             total_bad += bad
-            bar.advance(pictures, f"{total_bad} bad" if total_bad else "")
+            bar.advance(images, f"{total_bad} bad" if total_bad else "")
 
         report = check(source, workers=default_workers(workers), listed=limit_listed, advance=advance)
     if json:
         print_json({"data": data, "split_note": source.note, **report.to_dict()})
     else:
         _print(report, data, source.note)
-    if report.bad_pictures:
+    if report.decode_errors:
         raise typer.Exit(1)
 
 
@@ -73,14 +73,14 @@ def _print(report: Report, data: str, note: str) -> None:
     readable = sum(report.formats.values())
     if readable:
         print()
-        most_px = max(found.pictures for found in report.short_sides)
+        most_px = max(found.images for found in report.short_sides)
         print_table(
-            ["short side, px", "pictures", ""],
+            ["short side, px", "images", ""],
             [
                 [
                     f"{found.from_px}–{found.below_px - 1}" if found.below_px else f"{found.from_px} and more",
-                    f"{found.pictures:,}",
-                    "█" * -(-BAR * found.pictures // most_px),
+                    f"{found.images:,}",
+                    "█" * -(-BAR * found.images // most_px),
                 ]
                 for found in report.short_sides
             ],
@@ -97,26 +97,26 @@ def _print(report: Report, data: str, note: str) -> None:
     twins |= {f"with the bytes of an earlier one in {split}": found for split, found in report.repeated.items()}
     twins["with the bytes of an earlier one, but another label"] = report.contradictory
     for what, found in twins.items():
-        if found.pictures:
+        if found.images:
             _print_twins(what, found)
 
-    if report.bad_pictures:
+    if report.decode_errors:
         print()
-    for bad in report.bad_pictures:
+    for bad in report.decode_errors:
         print(f"bad, {bad.split}: {bad.name}: {bad.reason}")
     print()
-    if report.bad_pictures:
-        print(f"{len(report.bad_pictures):,} of {len(report):,} pictures cannot be read")
+    if report.decode_errors:
+        print(f"{len(report.decode_errors):,} of {len(report):,} images cannot be read")
     else:
-        print(f"all {len(report):,} pictures can be read")
+        print(f"all {len(report):,} images can be read")
 
 
 def _print_twins(what: str, found: Twins) -> None:
-    print(f"\n{found.pictures:,} {'picture' if found.pictures == 1 else 'pictures'} {what}")
+    print(f"\n{found.images:,} {'image' if found.images == 1 else 'images'} {what}")
     for earlier, later in found.such_as:
         print(f"  {later} is {earlier}")
-    if found.pictures > len(found.such_as):
-        print(f"  … and {found.pictures - len(found.such_as):,} more")
+    if found.images > len(found.such_as):
+        print(f"  … and {found.images - len(found.such_as):,} more")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

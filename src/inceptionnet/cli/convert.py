@@ -29,7 +29,7 @@ def convert(
                                                                     "them.")] = None,
     classes: Annotated[Path | None, typer.Option(help="A text file with the classes' names, one a line, in the order "
                                                       "of the logits.")] = None,
-    preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How pictures become input, where "
+    preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How images become input, where "
                           "it is not as published: size_px, crop, resize, interpolation, mean, std.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""`inceptionnet evaluate RUN|WEIGHTS… DATA`: figures of a network, or of several together, on labelled pictures."""
+"""`inceptionnet evaluate RUN|WEIGHTS… DATA`: figures of a network, or of several together, on labelled images."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def evaluate(
     weights: Annotated[list[str], typer.Argument(metavar="RUN|WEIGHTS…", help="Run folders, weights files of any known "
                                                  "layout, or hf:OWNER/NAME; several are evaluated together.")],
     data: Annotated[str, typer.Argument(help="As for train; the same data is split in the same way as it was there. "
-                                        "Or pictures side by side, with --labels.")],
-    split: Annotated[str, typer.Option(help="auto (test, else val; all where weights from elsewhere meet pictures that "
+                                        "Or images side by side, with --labels.")],
+    split: Annotated[str, typer.Option(help="auto (test, else val; all where weights from elsewhere meet images that "
                                             "are not split), train, val, test or all.")] = "auto",
-    crops: Annotated[int, typer.Option(help="Crops of each picture: 1, 10, 12 or 144, as in the papers.")] = 1,
+    crops: Annotated[int, typer.Option(help="Crops of each image: 1, 10, 12 or 144, as in the papers.")] = 1,
     scales: Annotated[str, typer.Option(help="Their shorter sides in px, with commas; left out, the papers'.")] = "",
-    show_crops: Annotated[tuple[Path, Path] | None, typer.Option(metavar="PICTURE PNG", help="Draw a picture's "
+    show_crops: Annotated[tuple[Path, Path] | None, typer.Option(metavar="IMAGE PNG", help="Draw an image's "
                                                                  "crops into this file, and evaluate nothing.")] = None,
-    stop_after: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by lot.", min=1)] = None,
+    stop_after: Annotated[int | None, typer.Option(help="Only so many images, drawn by lot.", min=1)] = None,
     labels: Labels = None,
-    exclude: Annotated[Path | None, typer.Option(help="A text file with names of pictures to leave out, or the numbers "
+    exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to leave out, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write what is said of each picture into this .csv or "
+    predictions: Annotated[Path | None, typer.Option(help="Write what is said of each image into this .csv or "
                                                           ".parquet file.")] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
@@ -62,7 +62,7 @@ def evaluate(
     """Evaluate networks: top-1, top-5, cross-entropy, calibration, and class by class, on one crop or many.
 
     Softmax is averaged over the crops, then over the networks, each with its own preprocessing. Under torchrun (as
-    train) every process takes its share, and every picture counts once.
+    train) every process takes its share, and every image counts once.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.crops import Crops
@@ -87,18 +87,18 @@ def evaluate(
         return
     own = [record.provenance["seed"] for record in records if "seed" in record.provenance]
     source = open_source(data, seed=own[0] if own else 0, labels=labels, evaluating=True)
-    name, pictures = source.pick(split, own=bool(own))
-    _check_at_hand(pictures, {"--exclude": exclude, "--stop-after": stop_after, "--predictions": predictions})
-    pictures, left_out = _chosen(pictures, exclude, stop_after)
+    name, images = source.pick(split, own=bool(own))
+    _check_at_hand(images, {"--exclude": exclude, "--stop-after": stop_after, "--predictions": predictions})
+    images, left_out = _chosen(images, exclude, stop_after)
     result = evaluated(
-        read, views, pictures, source.classes, f"evaluating on {name}",
+        read, views, images, source.classes, f"evaluating on {name}",
         batch_size=batch_size, workers=default_workers(workers), device=device, engine=engine,
         precision=precision, calibrate=calibrate,
     )  # fmt: skip
     if result is None:
         return
-    if predictions and isinstance(pictures, Split):
-        write_predictions(predictions, result, pictures.names)
+    if predictions and isinstance(images, Split):
+        write_predictions(predictions, result, images.names)
     figures = {
         "weights": files,
         "networks": [record.configuration.name for record in records],
@@ -119,7 +119,7 @@ def evaluate(
 def evaluated(
     read: Sequence[WeightsFile],
     views: Sequence[Crops],
-    pictures: AnySplit,
+    images: AnySplit,
     classes: Sequence[str],
     title: str,
     *,
@@ -145,19 +145,19 @@ def evaluated(
     with joined_world() as world:
         at = pick_device(device)
         most = max(len(view.names) for view in views)
-        pictures_at_once = max(1, batch_size // most)
+        images_at_once = max(1, batch_size // most)
         members, engines = [], []
         for one, view, order in zip(read, views, orders, strict=True):
             model = one.model().to(at)
-            crops_at_once = min(batch_size, max(1, min(pictures_at_once, len(pictures))) * len(view.names))
+            crops_at_once = min(batch_size, max(1, min(images_at_once, len(images))) * len(view.names))
             run, used = run_by(engine, model, crops_at_once, view.prep, precision, calibrate)
             members.append(Member(model, view, order, run))
             engines.append(used)
         loader = EvalLoader(
-            pictures, views[0].prep,
-            batch_size=pictures_at_once, workers=workers, bad_images="skip", crops=views, world=world,
+            images, views[0].prep,
+            batch_size=images_at_once, workers=workers, corrupt_images="skip", crops=views, world=world,
         )  # fmt: skip
-        with Bar(len(pictures), title, shown=world.is_main) as bar:
+        with Bar(len(images), title, shown=world.is_main) as bar:
             result = evaluate_together(
                 members, loader, known, labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world
             )
@@ -173,47 +173,47 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _draw(picture: Path, file: Path, view: Crops) -> None:
+def _draw(image: Path, file: Path, view: Crops) -> None:
     from inceptionnet.data.crops import montage
-    from inceptionnet.data.decode import decode, read_picture
+    from inceptionnet.data.decode import decode, read_image
 
-    image = decode(read_picture(picture), channels=view.prep.channels, name=str(picture))
+    decoded = decode(read_image(image), channels=view.prep.channels, name=str(image))
     try:
-        montage(image, view).save(file, "PNG")
+        montage(decoded, view).save(file, "PNG")
     except OSError as error:
         raise ConfigurationError(f"--show-crops {file}: cannot be written: {error.strerror}; name another") from None
     print(f"{file}: {view.shown} crops of {view.prep.size_px} px")
 
 
-def _check_at_hand(pictures: AnySplit, asked: Mapping[str, object]) -> None:
+def _check_at_hand(images: AnySplit, asked: Mapping[str, object]) -> None:
     from inceptionnet.data.splits import Split
 
-    if not isinstance(pictures, Split) and (given := [option for option, value in asked.items() if value is not None]):
+    if not isinstance(images, Split) and (given := [option for option, value in asked.items() if value is not None]):
         raise ConfigurationError(f"{' and '.join(given)} need data that is at hand, got a stream; leave them out")
 
 
-def _chosen(pictures: AnySplit, exclude: Path | None, stop_after: int | None) -> tuple[AnySplit, dict[str, int]]:
-    """The pictures that are wanted, how many the list left out, and how many of its lines name none."""
+def _chosen(images: AnySplit, exclude: Path | None, stop_after: int | None) -> tuple[AnySplit, dict[str, int]]:
+    """The images that are wanted, how many the list left out, and how many of its lines name none."""
     import numpy as np
 
     from inceptionnet.data.flat import excluded
     from inceptionnet.data.splits import Split
 
-    if not isinstance(pictures, Split):
-        return pictures, {"left_out": 0}
-    keep = np.arange(len(pictures))
+    if not isinstance(images, Split):
+        return images, {"left_out": 0}
+    keep = np.arange(len(images))
     left_out = {"left_out": 0}
     if exclude is not None:
         try:
             lines = exclude.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--exclude {exclude}: expected a text file, got {error}") from None
-        out, unmatched = excluded(pictures.names, lines, f"--exclude {exclude}")
+        out, unmatched = excluded(images.names, lines, f"--exclude {exclude}")
         left_out = {"left_out": int(out.sum()), "unmatched_lines": unmatched}
         keep = keep[~out]
     if stop_after is not None and stop_after < len(keep):
         keep = np.sort(np.random.default_rng(0).permutation(keep)[:stop_after])
-    return pictures.take(keep), left_out
+    return images.take(keep), left_out
 
 
 def _print(figures: dict[str, Any], metrics: Metrics) -> None:
@@ -224,11 +224,11 @@ def _print(figures: dict[str, Any], metrics: Metrics) -> None:
         f"{file}: {network}" for file, network in zip(figures["weights"], figures["networks"], strict=True)
     )
     print_table(
-        ["class", "pictures", "right", "recall", "precision", "F1"],
+        ["class", "images", "right", "recall", "precision", "F1"],
         [
-            [one.name, str(one.pictures), str(one.right), f"{one.recall:.1%}",
+            [one.name, str(one.images), str(one.right), f"{one.recall:.1%}",
              "" if one.precision is None else f"{one.precision:.1%}", f"{one.f1:.3f}"]
-            for one in metrics.classes if one.pictures
+            for one in metrics.classes if one.images
         ],
         right={1, 2, 3, 4, 5},
         title=f"{together} on {figures['data']}, {figures['split']}",
@@ -239,15 +239,15 @@ def _print(figures: dict[str, Any], metrics: Metrics) -> None:
         {f"{one['count']} crops ({_scales(one['scales_px'])})" for one in figures["crops"] if one["count"] > 1}
     )
     if told:
-        print("each picture as " + ", ".join(told))
+        print("each image as " + ", ".join(told))
     if left_out := figures["left_out"]:
         unmatched = figures["unmatched_lines"]
-        print(f"{left_out} pictures left out" + (f"; {unmatched} lines of the list name none" if unmatched else ""))
+        print(f"{left_out} images left out" + (f"; {unmatched} lines of the list name none" if unmatched else ""))
     print(f"top-1 {said.top1:.2%}{_within(metrics.top1_interval, '.2%')}", end="")
     print(f"  top-{said.k} {said.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if said.k > 1 else "")
     print(f"cross-entropy {said.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
     print(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
-    print(f"calibration error {metrics.ece:.1%}  on {len(said.labels)} pictures")
+    print(f"calibration error {metrics.ece:.1%}  on {len(said.labels)} images")
     for name, reason in said.bad:
         print(f"not counted: {name}: {reason}")
 
@@ -262,7 +262,7 @@ def _print_confusion(metrics: Metrics) -> None:
         print_table(["is ↓  taken for →", *names], rows, right=range(1, len(names) + 1))
     elif metrics.confused:
         rows = [[names[i], names[j], str(count)] for i, j, count in metrics.confused[:MATRIX]]
-        print_table(["is", "most often taken for", "pictures"], rows, right={2})
+        print_table(["is", "most often taken for", "images"], rows, right={2})
 
 
 def _within(interval: Interval | None, form: str) -> str:

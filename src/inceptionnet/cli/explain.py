@@ -1,4 +1,4 @@
-"""`inceptionnet explain RUN|WEIGHTS PICTURE|FOLDER…`: where on pictures a network sees a class."""
+"""`inceptionnet explain RUN|WEIGHTS IMAGE|FOLDER…`: where on images a network sees a class."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def explain(
     weights: Weights,
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER…", help="Pictures, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="The folder for the results, a PNG file for each picture.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The folder for the results, a PNG file for each image.")],
     class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number; left "
-                                                   "out, the one predicted for each picture.")] = None,
+                                                   "out, the one predicted for each image.")] = None,
     method: Annotated[str, typer.Option(help="gradcam, integrated-gradients or occlusion.")] = "gradcam",
     layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them; left out, the last "
                                               "that tells places apart.")] = None,
@@ -29,13 +29,13 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draw what speaks for a class as a heat map over each picture, beside the crop that the network sees.
+    """Draw what speaks for a class as a heat map over each image, beside the crop that the network sees.
 
-    A picture that cannot be read gets a row that says why.
+    An image that cannot be read gets a row that says why.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
-    from inceptionnet.evaluate.prediction import find_pictures
+    from inceptionnet.evaluate.prediction import find_images
     from inceptionnet.explain.files import class_number, explain
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
@@ -44,7 +44,7 @@ def explain(
     read = read_weights(weights_of(weights))
     record = read.classifier()
     target = None if class_name is None else class_number(class_name, record.classes)
-    files = find_pictures(pictures, besides=out)
+    files = find_images(images, besides=out)
     model = read.model().to(pick_device(device))
     with Bar(len(files), "explaining") as bar:
         rows = list(
@@ -58,7 +58,7 @@ def explain(
     else:
         _print(rows)
     if all(row.error for row in rows):
-        raise DataError(f"none of {len(rows)} pictures could be read; the first: {rows[0].file}: {rows[0].error}")
+        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
 
 
 def _print(rows: Sequence[Explanation]) -> None:
@@ -75,4 +75,4 @@ def _print(rows: Sequence[Explanation]) -> None:
         right={2},
     )
     if bad := sum(bool(row.error) for row in rows):
-        print(f"{bad} of {len(rows)} pictures could not be read")
+        print(f"{bad} of {len(rows)} images could not be read")

@@ -19,10 +19,10 @@ def export(
     weights: Weights,
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The file to write: .onnx, .xml (OpenVINO, with a "
                                                 ".bin beside it), .pt2 (torch.export) or .safetensors.")],
-    with_preprocessing: Annotated[bool, typer.Option("--with-preprocessing", help="The file takes uint8 pictures (N, "
+    with_preprocessing: Annotated[bool, typer.Option("--with-preprocessing", help="The file takes uint8 images (N, "
                                   "H, W, C), RGB, and normalises them; left out, what the network takes: float32 (N, "
                                   "C, H, W), normalised. Cropping and resizing stay outside either way.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="The only number of pictures that the file takes at once; left "
+    batch_size: Annotated[int | None, typer.Option(help="The only number of images that the file takes at once; left "
                                                         "out, any number.", min=1)] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number at once, said outright; so it is "
                                                 "without --batch-size too.")] = False,
@@ -31,7 +31,7 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32; or int8, into .onnx or .xml, with --calibrate.")] = "fp32",
     calibrate: Calibrate = None,
     least_agreement: LeastAgreement = 0.95,
-    check: Annotated[list[str] | None, typer.Option(metavar="PICTURE|FOLDER|DATA", help="Pictures to compare on, at "
+    check: Annotated[list[str] | None, typer.Option(metavar="IMAGE|FOLDER|DATA", help="Images to compare on, at "
                                                     "most 64 of them, 256 for int8; may be given several times. Left "
                                                     "out, 8 are drawn at random, or those that int8 is not "
                                                     "calibrated on.")] = None,
@@ -67,7 +67,7 @@ def export(
         print_json(
             {
                 "file": str(destination), "written": done.written, "kind": done.kind, "size_bytes": done.size_bytes,
-                "metadata": done.metadata, "compared_on": str(done.pictures), "bad_pictures": left_out,
+                "metadata": done.metadata, "compared_on": str(done.images), "decode_errors": left_out,
                 "difference": difference, "tolerance": tolerance,
                 **({"least_agreement": least_agreement} if done.calibrated_on else {}),
             }
@@ -94,7 +94,7 @@ def _print(done: Exported) -> None:
         ["takes", f"{about['input']['type']} ({shape})"],
         ["gives", what],
         *([["calibrated on", str(done.calibrated_on)]] if done.calibrated_on else []),
-        ["compared on", f"{done.pictures}, {' and '.join(map(str, found.batch_sizes))} at once"],
+        ["compared on", f"{done.images}, {' and '.join(map(str, found.batch_sizes))} at once"],
         ["logits", f"differ by at most {found.logits:.2g} of the largest"],
     ]
     if found.probabilities is not None and found.top1 is not None:

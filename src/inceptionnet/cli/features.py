@@ -1,4 +1,4 @@
-"""`inceptionnet features RUN|WEIGHTS DATA…`: what a network sees in pictures, as a table."""
+"""`inceptionnet features RUN|WEIGHTS DATA…`: what a network sees in images, as a table."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from inceptionnet.cli.options import BatchSize, Device, Json, Weights, Workers, 
 
 def features(
     weights: Weights,
-    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="As for train, or a folder or .zip of pictures "
-                                              "without labels, or picture files.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="As for train, or a folder or .zip of images "
+                                              "without labels, or image files.")],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.")],
     endpoint: Annotated[str, typer.Option(help="embed, the pooled features before the classifier, or an endpoint of "
                                                "the network.")] = "embed",
@@ -24,7 +24,7 @@ def features(
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Write a network's features of every picture, one row each: picture, split, label and a list of numbers.
+    """Write a network's features of every image, one row each: image, split, label and a list of numbers.
 
     The file says network, endpoint, shape, weights and preprocessing in its schema's metadata. A network without
     classifier will do.
@@ -33,7 +33,7 @@ def features(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.splits import Split
-    from inceptionnet.data.unlabelled import open_pictures
+    from inceptionnet.data.unlabelled import open_images
     from inceptionnet.devices import pick_device
     from inceptionnet.evaluate import features as extraction
     from inceptionnet.progress import Bar
@@ -44,14 +44,14 @@ def features(
     file = weights_of(weights)
     read = read_weights(file)
     prep = read.record.preprocessing
-    source = open_pictures(data, seed=read.record.provenance.get("seed", 0))
-    chosen, pictures = source.pick(split)
-    assert isinstance(pictures, Split)  # since it is no stream
+    source = open_images(data, seed=read.record.provenance.get("seed", 0))
+    chosen, images = source.pick(split)
+    assert isinstance(images, Split)  # since it is no stream
     of_split = list(source.splits) if chosen == "all" else [chosen]
     splits = [name for name in of_split for _ in range(len(source.splits[name]))]
     model = read.model().to(pick_device(device))
     shape = extraction.feature_shape(model, prep, endpoint, grid=grid)
-    loader = EvalLoader(pictures, prep, batch_size=batch_size, workers=default_workers(workers), bad_images="skip")
+    loader = EvalLoader(images, prep, batch_size=batch_size, workers=default_workers(workers), corrupt_images="skip")
     about = {
         "network": read.record.configuration.name,
         "endpoint": endpoint,
@@ -60,17 +60,17 @@ def features(
         "preprocessing": prep.to_dict(),
         "inceptionnet": __version__,
     }
-    with Bar(len(pictures), "features") as bar:
+    with Bar(len(images), "features") as bar:
         rows, bad = extraction.write_features(
             out, extraction.features(model, loader, prep, endpoint, grid=grid), shape,
-            names=pictures.names, splits=splits, classes=source.classes, about=about, advance=bar.advance,
+            names=images.names, splits=splits, classes=source.classes, about=about, advance=bar.advance,
         )  # fmt: skip
     named = [{"name": name, "reason": reason} for name, reason in bad]
     if json:
-        print_json({**about, "written": str(out), "pictures": rows, "data_note": source.note, "bad_pictures": named})
+        print_json({**about, "written": str(out), "images": rows, "data_note": source.note, "decode_errors": named})
         return
     print(source.note)
     size = "×".join(map(str, shape))
-    print(f"{out}: {rows} pictures, {size} numbers each, {endpoint} of {about['network']}")
+    print(f"{out}: {rows} images, {size} numbers each, {endpoint} of {about['network']}")
     for one in named:
         print(f"left out: {one['name']}: {one['reason']}")

@@ -1,4 +1,4 @@
-"""`inceptionnet fid REAL GENERATED`: how far generated pictures are from real ones."""
+"""`inceptionnet fid REAL GENERATED`: how far generated images are from real ones."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from inceptionnet.weights import WeightsFile
 
 NETWORK = "inception_v3.fid"
-PICTURES = "a folder or .zip, all pictures in it; a data set as for train; or an .npz with mu and sigma."
+IMAGES = "a folder or .zip, all images in it; a data set as for train; or an .npz with mu and sigma."
 
 
 def fid(
-    real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real pictures: {PICTURES}")],
-    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated pictures, likewise.")],
+    real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: {IMAGES}")],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated images, likewise.")],
     weights: Annotated[str, typer.Option(help=f"Weights of {NETWORK}; inceptionnet weights says where they "
                                               "are.")] = "",
     save_statistics: Annotated[Path | None, typer.Option(help="Write mu and sigma of REAL into this .npz file, to be "
                                                               "given in its place.")] = None,
     batch_size: BatchSize = 32,
-    workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", min=0,
+    workers: Annotated[int | None, typer.Option(help="Threads that read images.", min=0,
                                                 rich_help_panel="Machine")] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Fréchet inception distance of generated pictures from real ones, and the inception score of both.
+    """Fréchet inception distance of generated images from real ones, and the inception score of both.
 
-    Pictures are resized whole, as the weights were published: as pytorch-fid and torch-fidelity do.
+    Images are resized whole, as the weights were published: as pytorch-fid and torch-fidelity do.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
@@ -63,7 +63,7 @@ def fid(
         "network": read.record.configuration.name,
         "resize": features.prep.interpolation,
         "size_px": features.prep.size_px,
-        **{side: {"pictures_of": sides[side], **_figures(one)} for side, one in measured.items()},
+        **{side: {"images_of": sides[side], **_figures(one)} for side, one in measured.items()},
         "remarks": _remarks(read, features.num_features, measured),
     }
     if json:
@@ -83,13 +83,13 @@ def _published() -> str:
 def _measured(
     where: str, features: FidFeatures, distance: FrechetInceptionDistance, real: bool, batch_size: int, workers: int
 ) -> Measured:
-    from inceptionnet.data.unlabelled import every_picture
+    from inceptionnet.data.unlabelled import every_image
     from inceptionnet.evaluate.fid import load_statistics, measure
     from inceptionnet.progress import Bar
 
     if where.endswith(".npz"):
         return load_statistics(Path(where), distance, real=real)
-    split = every_picture(where)
+    split = every_image(where)
     with Bar(len(split), where) as bar:
         try:
             return measure(
@@ -102,9 +102,9 @@ def _measured(
 def _figures(one: Measured) -> dict[str, Any]:
     score = one.inception_score
     return {
-        "pictures": one.pictures,
+        "images": one.images,
         "inception_score": None if score is None else {"mean": score[0], "deviation": score[1]},
-        "bad_pictures": [{"name": name, "reason": reason} for name, reason in one.bad],
+        "decode_errors": [{"name": name, "reason": reason} for name, reason in one.bad],
     }
 
 
@@ -115,10 +115,10 @@ def _remarks(read: WeightsFile, num_features: int, measured: dict[str, Measured]
     if configuration.name != NETWORK or num_features != 2048:
         told.append(f"by {configuration.name} of {num_features} features: comparable with no published FID")
     for side, one in measured.items():
-        if one.pictures is not None and one.pictures <= num_features:
+        if one.images is not None and one.images <= num_features:
             told.append(
-                f"{one.pictures} {side} pictures, {num_features} features: the covariance is singular and the distance "
-                "too large; use many more pictures"
+                f"{one.images} {side} images, {num_features} features: the covariance is singular and the distance "
+                "too large; use many more images"
             )
     return told
 
@@ -131,11 +131,11 @@ def _print(figures: dict[str, Any]) -> None:
         one = figures[side]
         score = one["inception_score"]
         told = "" if score is None else f"{score['mean']:.3f} ± {score['deviation']:.3f}"
-        rows.append([side, one["pictures_of"], "" if one["pictures"] is None else str(one["pictures"]), told])
-    print_table(["", "from", "pictures", "inception score"], rows, right={2, 3}, title=figures["network"])
-    print(f"FID {figures['fid']:.4f}, pictures resized to {figures['size_px']} px by {figures['resize']}")
+        rows.append([side, one["images_of"], "" if one["images"] is None else str(one["images"]), told])
+    print_table(["", "from", "images", "inception score"], rows, right={2, 3}, title=figures["network"])
+    print(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px by {figures['resize']}")
     for remark in figures["remarks"]:
         print(remark)
     for side in ("real", "generated"):
-        for bad in figures[side]["bad_pictures"]:
+        for bad in figures[side]["decode_errors"]:
             print(f"not counted: {bad['name']}: {bad['reason']}")

@@ -21,26 +21,26 @@ Precision = Annotated[
 ]  # fmt: skip
 Calibrate = Annotated[
     list[str] | None,
-    typer.Option(metavar="PICTURE|FOLDER|DATA", help="For int8: pictures such as the network will see, 100 or "
+    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: images such as the network will see, 100 or "
                  "more; may be given several times."),
 ]  # fmt: skip
 LeastAgreement = Annotated[
     float,
-    typer.Option(help="For int8: least share of other pictures for which the first class stays what it was; without a "
+    typer.Option(help="For int8: least share of other images for which the first class stays what it was; without a "
                  "classifier, of the features' variance that is kept.", min=0, max=1),
 ]  # fmt: skip
-Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.", min=0, rich_help_panel="Machine")]
-BadImages = Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name them.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read images.", min=0, rich_help_panel="Machine")]
+CorruptImages = Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name them.")]
 Weights = Annotated[
     str,
     typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, or hf:OWNER/NAME."),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of pictures that lie side by side, such as ImageNet's val; left out, "
+    typer.Option(help="The file with the labels of images that lie side by side, such as ImageNet's val; left out, "
                  "one with a well-known name is found."),
 ]  # fmt: skip
-BatchSize = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Images at once.", min=1)]
 
 
 def default_workers(asked: int | None) -> int:

@@ -1,4 +1,4 @@
-"""`inceptionnet predict RUN|WEIGHTS PICTURE|FOLDER…`: what is on pictures."""
+"""`inceptionnet predict RUN|WEIGHTS IMAGE|FOLDER…`: what is on images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def predict(
     weights: Weights,
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER…", help="Pictures, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to give.", min=1)] = 5,
     batch_size: BatchSize = 16,
     device: Device = "auto",
@@ -31,11 +31,11 @@ def predict(
     json: Json = False,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
 ) -> None:
-    """Predict classes with their probabilities; a picture that cannot be read gets a row that says why."""
+    """Predict classes with their probabilities; an image that cannot be read gets a row that says why."""
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
     from inceptionnet.engines.choice import check_engine, check_precision
-    from inceptionnet.evaluate.prediction import find_pictures, predict, write_csv
+    from inceptionnet.evaluate.prediction import find_images, predict, write_csv
     from inceptionnet.progress import Bar
     from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
@@ -44,7 +44,7 @@ def predict(
     check_precision(precision, bool(calibrate))
     read = read_weights(weights_of(weights))
     record = read.classifier()
-    files = find_pictures(pictures)
+    files = find_images(images)
     model = read.model().to(pick_device(device))
     run, used = run_by(engine, model, min(batch_size, len(files)), record.preprocessing, precision, calibrate)
     with Bar(len(files), "predicting") as bar:
@@ -64,7 +64,7 @@ def predict(
     else:
         _print(rows)
     if all(row.error for row in rows):
-        raise DataError(f"none of {len(rows)} pictures could be read; the first: {rows[0].file}: {rows[0].error}")
+        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
 
 
 def run_by(
@@ -81,9 +81,9 @@ def run_by(
 
     if engine == "eager" and precision == "fp32":
         return model, {"engine": engine, "precision": precision}
-    pictures = to_calibrate(calibrate, prep) if calibrate else None
+    images = to_calibrate(calibrate, prep) if calibrate else None
     made = optimize(
-        model, engine, batch_size=batch_size, precision=precision, calibrate=pictures, device=str(model.device),
+        model, engine, batch_size=batch_size, precision=precision, calibrate=images, device=str(model.device),
         size_px=prep.size_px,
     )  # fmt: skip
     return made, made.about

@@ -14,7 +14,7 @@ from inceptionnet.errors import ConfigurationError
 def report(
     weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder; or a weights file of any known "
                                            "layout or hf:OWNER/NAME, with --data.")],
-    data: Annotated[str | None, typer.Option(help="Pictures to evaluate on, as for evaluate; left out, those the run "
+    data: Annotated[str | None, typer.Option(help="Images to evaluate on, as for evaluate; left out, those the run "
                                              "held out.")] = None,
     split: Annotated[str, typer.Option(help="auto (what the run held out; of other data test, else val), train, val, "
                                             "test or all.")] = "auto",
@@ -24,7 +24,7 @@ def report(
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:  # fmt: skip
-    """Write a report: one HTML file with curves, confusion, calibration, pictures and settings, for any browser.
+    """Write a report: one HTML file with curves, confusion, calibration, images and settings, for any browser.
 
     It needs no network and no other file. Training leaves one in its run folder; this makes it anew, or for other data.
     """
@@ -56,13 +56,13 @@ def report(
     assert data is not None
     own = record.provenance.get("seed")
     source = open_source(data, seed=own or 0, labels=labels, evaluating=True)
-    name, pictures = source.pick(split, own=own is not None)
+    name, images = source.pick(split, own=own is not None)
     result = evaluated(
-        [read], [Crops(record.preprocessing)], pictures, source.classes, f"evaluating on {name}",
+        [read], [Crops(record.preprocessing)], images, source.classes, f"evaluating on {name}",
         batch_size=batch_size, workers=default_workers(workers), device=device,
     )  # fmt: skip
     if result is None:
         return
     model = read.model().to(pick_device(device))
-    write_report(path, subject(run, record, model, measure(result), source, name, pictures))
-    print(f"{path}: accuracy {result.top1:.2%} on {len(result.labels)} pictures")
+    write_report(path, subject(run, record, model, measure(result), source, name, images))
+    print(f"{path}: accuracy {result.top1:.2%} on {len(result.labels)} images")

@@ -14,7 +14,7 @@ from inceptionnet.spec import Network
 
 def show(
     name: Annotated[str, typer.Argument(help="A network; `inceptionnet models` lists them.")],
-    size: Annotated[int | None, typer.Option(help="Height and width of the picture, px.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the image, px.")] = None,
     width: Annotated[float, typer.Option(help="Factor on every number of filters.")] = 1.0,
     num_classes: Annotated[int | None, typer.Option(help="Length of the logits.")] = None,
     aux: Annotated[bool, typer.Option("--aux", help="With auxiliary heads.")] = False,
@@ -64,7 +64,7 @@ def show(
                 f"{row.output.height}×{row.output.width}×{row.output.channels}",
                 f"{row.parameters:,}",
                 f"{row.multiply_adds / 1e6:,.2f} M",
-                "whole picture" if row.field.height == float("inf") else f"{row.field.height}×{row.field.width}",
+                "whole image" if row.field.height == float("inf") else f"{row.field.height}×{row.field.width}",
             ]
             for row in shown
         ],

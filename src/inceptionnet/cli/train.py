@@ -1,4 +1,4 @@
-"""`inceptionnet train DATA`: from labelled pictures to a run folder, or on with one that stopped."""
+"""`inceptionnet train DATA`: from labelled images to a run folder, or on with one that stopped."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def train(
     model: Annotated[str | None, typer.Option(help="A network; left out, the one in --weights.")] = None,
     recipe: Annotated[str | None, typer.Option(help="default, paper (the network's paper's) or finetune (from "
                                                     "--weights); see inceptionnet recipes.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through all pictures; left out, the recipe's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures a step, over all processes and parts together.")] = 32,
+    epochs: Annotated[int | None, typer.Option(help="Times through all images; left out, the recipe's.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a step, over all processes and parts together.")] = 32,
     accumulate: Annotated[int, typer.Option(help="Parts that a step is computed in, where memory is short.")] = 1,
-    size: Annotated[int | None, typer.Option(help="Height and width that pictures are brought to, px; left out, the "
+    size: Annotated[int | None, typer.Option(help="Height and width that images are brought to, px; left out, the "
                                                   "network's own.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on every number of filters.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from this weights file of any known layout, run folder or "
@@ -47,20 +47,20 @@ def train(
                                                        "recipe, see --settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     repeat: Annotated[Path | None, typer.Option(help="Run the training of this run folder again.")] = None,
-    bad_images: Annotated[str, typer.Option(help="Pictures that cannot be decoded: fail, or skip and name "
+    corrupt_images: Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name "
                                                  "them.")] = "fail",
     workers: Workers = None,
     device: Device = "auto",
     list_settings: Annotated[bool, typer.Option("--settings", callback=_list_settings, is_eager=True,
                                                 help="List the recipe's settings and exit.")] = False,
 ) -> None:  # fmt: skip
-    """Train a network on labelled pictures and leave a run folder with weights, metrics and pictures of both.
+    """Train a network on labelled images and leave a run folder with weights, metrics and images of both.
 
     Ctrl-C finishes the step and saves; --resume --out RUN goes on from there, after a crash too. In several processes:
     torchrun --nproc-per-node N -m inceptionnet train …
     """
-    if bad_images not in ("fail", "skip"):
-        raise ConfigurationError(f"--bad-images is {bad_images!r}; expected fail or skip")
+    if corrupt_images not in ("fail", "skip"):
+        raise ConfigurationError(f"--corrupt-images is {corrupt_images!r}; expected fail or skip")
     if resume or repeat:
         _refuse_others(context, "--resume" if resume else "--repeat", "repeat" if not resume else "resume")
     elif data is None:
@@ -73,8 +73,8 @@ def train(
     from inceptionnet.train.run import weights_of
 
     machine = {"workers": default_workers(workers), "device": device}
-    if not resume or _given(context, "bad_images"):
-        machine["bad_images"] = bad_images
+    if not resume or _given(context, "corrupt_images"):
+        machine["corrupt_images"] = corrupt_images
     asked = parse_settings(settings or [])
     if bn is not None:
         asked = {"batch_norm.mode": bn, **asked}
@@ -102,7 +102,7 @@ def train(
             )
             evaluation = loop.train(plan, out, world)
         if world.is_main:
-            print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out pictures")
+            print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out images")
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -113,7 +113,7 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _refuse_others(context: typer.Context, option: str, own: str) -> None:
     """An option that the run folder decides, given all the same, would be ignored; better say so."""
-    free = {own, "out", "workers", "device", "bad_images"}
+    free = {own, "out", "workers", "device", "corrupt_images"}
     extra = sorted(name for name in context.params if name not in free and _given(context, name))
     if extra:
         names = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in extra)

@@ -1,8 +1,8 @@
-"""Labelled pictures and what is done to them before a network sees them; free of torch (loading.py is not)."""
+"""Labelled images and what is done to them before a network sees them; free of torch (loading.py is not)."""
 
 from __future__ import annotations
 
-from inceptionnet.data.decode import decode, read_picture
+from inceptionnet.data.decode import decode, read_image
 from inceptionnet.data.preprocess import Augment, Preprocessing, centre_crop, random_crop
 from inceptionnet.data.sources import Source, Split, open_source
 from inceptionnet.data.splits import StreamSplit
@@ -17,5 +17,5 @@ __all__ = [
     "decode",
     "open_source",
     "random_crop",
-    "read_picture",
+    "read_image",
 ]

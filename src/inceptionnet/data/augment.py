@@ -1,4 +1,4 @@
-"""A training picture's two halves: its crop, from bytes, in a worker process; colour and mirroring, in batches.
+"""A training image's two halves: its crop, from bytes, in a worker process; colour and mirroring, in batches.
 
 Source: the released TensorFlow preprocessing, whose colour operations these are, in its ranges and orders. The batched
 half runs where the batch is: in a worker, colour would take more time than decoding.
@@ -35,14 +35,14 @@ ORDERS = {"fast": ("BS", "SB"), "full": ("BSHC", "SBCH", "CHBS", "HSCB")}  # fir
 
 
 def training_crop(
-    data: bytes, prep: Preprocessing, augment: Augment, rng: np.random.Generator, *, name: str = "picture"
+    data: bytes, prep: Preprocessing, augment: Augment, rng: np.random.Generator, *, name: str = "image"
 ) -> Pixels:
-    """A random box of the encoded picture `data`, resized; decided by `data` and `rng` alone, and not mirrored.
+    """A random box of the encoded image `data`, resized; decided by `data` and `rng` alone, and not mirrored.
 
-    Where `random_crop` decodes the whole picture first, this decodes no more than the box needs, and resizes with
+    Where `random_crop` decodes the whole image first, this decodes no more than the box needs, and resizes with
     torch, whose bilinear and bicubic are Pillow's, bicubic's overshoot apart to a grey value, in a third of the time.
     Shapes: → (size_px, size_px, C).
-    Raises: PictureError for the pictures that `decode` refuses, with its words.
+    Raises: DecodeError for the images that `decode` refuses, with its words.
     """
 
     def choose(width: int, height: int) -> Box:
@@ -61,50 +61,50 @@ def training_crop(
 
 
 def to_input(
-    pictures: torch.Tensor, prep: Preprocessing, augment: Augment | None = None, draws: torch.Tensor | None = None
+    images: torch.Tensor, prep: Preprocessing, augment: Augment | None = None, draws: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Pictures as the network takes them: mirrored and distorted as `draws` say, then `normalise`d.
+    """Images as the network takes them: mirrored and distorted as `draws` say, then `normalise`d.
 
-    Shapes: pictures uint8 (N, C, H, W), on any device; draws float32 (N, 6), on the CPU, a row of `draw` for each
-    picture → float32 (N, C, H, W), same device and memory order.
-    Raises: ConfigurationError for an `augment` without a row of draws for each picture.
+    Shapes: images uint8 (N, C, H, W), on any device; draws float32 (N, 6), on the CPU, a row of `draw` for each
+    image → float32 (N, C, H, W), same device and memory order.
+    Raises: ConfigurationError for an `augment` without a row of draws for each image.
     """
     if augment is None:
-        return normalise(pictures, prep)
-    if draws is None or draws.shape != (len(pictures), len(CHANGES)):
+        return normalise(images, prep)
+    if draws is None or draws.shape != (len(images), len(CHANGES)):
         got = "none" if draws is None else tuple(draws.shape)
-        raise ConfigurationError(f"draws: expected ({len(pictures)}, {len(CHANGES)}), got {got}: stack a draw for each")
+        raise ConfigurationError(f"draws: expected ({len(images)}, {len(CHANGES)}), got {got}: stack a draw for each")
     if augment.flip:
-        pictures = flip(pictures, draws)
+        images = flip(images, draws)
     if augment.color == "none":
-        return normalise(pictures, prep)
-    mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) for values in (prep.mean, prep.std))
-    return distort(pictures.float().div_(255), draws, augment.color).sub_(mean).div_(std)
+        return normalise(images, prep)
+    mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (prep.mean, prep.std))
+    return distort(images.float().div_(255), draws, augment.color).sub_(mean).div_(std)
 
 
-def normalise(pictures: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
+def normalise(images: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
     """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory order."""
-    mean, std = (torch.tensor(values, device=pictures.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
-    return pictures.float().sub_(mean).div_(std)
+    mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
+    return images.float().sub_(mean).div_(std)
 
 
 def as_input(pixels: Sequence[Pixels], prep: Preprocessing, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Single pictures as the network takes them. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W) on the device."""
+    """Single images as the network takes them. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W) on the device."""
     return normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device), prep)
 
 
 def flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Half of the pictures mirrored left to right. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
+    """Half of the images mirrored left to right. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
     mirrored = (draws[:, CHANGES.index("mirror")] < 0.5).to(x.device, non_blocking=True)
     return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
 def distort(x: torch.Tensor, draws: torch.Tensor, color: Color) -> torch.Tensor:
-    """Brightness, saturation, hue and contrast changed, for each picture by how much and in which order `draws` say.
+    """Brightness, saturation, hue and contrast changed, for each image by how much and in which order `draws` say.
 
-    As in TensorFlow, values may leave [0, 1] between the operations and are clipped once, at the end. Pictures of one
+    As in TensorFlow, values may leave [0, 1] between the operations and are clipped once, at the end. Images of one
     channel have neither saturation nor hue.
-    Shapes: x float (N, 3 or 1, H, W) in [0, 1]; draws (N, 6) on the CPU, so that sorting pictures by their order of
+    Shapes: x float (N, 3 or 1, H, W) in [0, 1]; draws (N, 6) on the CPU, so that sorting images by their order of
     operations does not wait for the device → as x.
     """
     if color == "none":

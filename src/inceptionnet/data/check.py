@@ -1,6 +1,6 @@
-"""Every picture of a data set read and decoded once, as training would, and what is found put down in figures.
+"""Every image of a data set read and decoded once, as training would, and what is found put down in figures.
 
-Limit: 16 bytes of hash, the label and the name of each picture are held in memory, about 250 bytes in all.
+Limit: 16 bytes of hash, the label and the name of each image are held in memory, about 250 bytes in all.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SHORT_SIDES_PX = (32, 64, 128, 160, 224, 299, 512, 1024, 2048)
 
 
 @dataclass(frozen=True)
-class BadPicture:
-    """A picture that cannot be read."""
+class CorruptImage:
+    """An image that cannot be read."""
 
     split: str
     name: str
@@ -29,8 +29,8 @@ class BadPicture:
 
 
 @dataclass(frozen=True)
-class SizedPicture:
-    """A picture at one end of a range; its size is that of the upright picture."""
+class SizedImage:
+    """An image at one end of a range; its size is that of the upright image."""
 
     split: str
     name: str
@@ -40,34 +40,34 @@ class SizedPicture:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose short side has at least `from_px` pixels and, where there is a limit, less than `below_px`."""
+    """Images whose short side has at least `from_px` pixels and, where there is a limit, less than `below_px`."""
 
     from_px: int
     below_px: int | None
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True)
 class Twins:
-    """Pictures with the bytes of an earlier one: how many, and the first few as (earlier, later)."""
+    """Images with the bytes of an earlier one: how many, and the first few as (earlier, later)."""
 
-    pictures: int
+    images: int
     such_as: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a data set. The counts from `bytes` on are of the pictures that can be read."""
+    """What is in a data set. The counts from `bytes` on are of the images that can be read."""
 
     classes: tuple[str, ...]
-    counts: Mapping[str, tuple[int, ...]]  # split → pictures by class, the bad ones too
-    bad_pictures: tuple[BadPicture, ...]
+    counts: Mapping[str, tuple[int, ...]]  # split → images by class, the bad ones too
+    decode_errors: tuple[CorruptImage, ...]
     bytes: int
     formats: Mapping[str, int]
     modes: Mapping[str, int]  # Pillow's names: RGB, L, CMYK …
-    odd: Mapping[str, int]  # what few pictures have and decoding makes plain
+    odd: Mapping[str, int]  # what few images have and decoding makes plain
     short_sides: tuple[Bin, ...]
-    extremes: Mapping[str, SizedPicture]  # smallest and largest (short side), tallest and widest (width / height)
+    extremes: Mapping[str, SizedImage]  # smallest and largest (short side), tallest and widest (width / height)
     repeated: Mapping[str, Twins]  # split → the same bytes again in it
     shared: Mapping[str, Twins]  # "train and val" → the same bytes in both
     contradictory: Twins  # the same bytes under another label
@@ -80,18 +80,18 @@ class Report:
         found = asdict(self)
         del found["classes"], found["counts"]
         splits = {
-            split: {"pictures": sum(counts), "classes": dict(zip(self.classes, counts, strict=True))}
+            split: {"images": sum(counts), "classes": dict(zip(self.classes, counts, strict=True))}
             for split, counts in self.counts.items()
         }
-        return {"pictures": len(self), "splits": splits, **found}
+        return {"images": len(self), "splits": splits, **found}
 
 
 def check(
-    source: Source, *, workers: int, listed: int = 10, advance: Callable[[int, int], None] = lambda pictures, bad: None
+    source: Source, *, workers: int, listed: int = 10, advance: Callable[[int, int], None] = lambda images, bad: None
 ) -> Report:
-    """Read and decode every picture of `source` in `workers` processes, or in this one where that is 0.
+    """Read and decode every image of `source` in `workers` processes, or in this one where that is 0.
 
-    `listed`: how many duplicates to name of each kind. `advance(pictures, bad)` is told what was looked at since.
+    `listed`: how many duplicates to name of each kind. `advance(images, bad)` is told what was looked at since.
     Raises: DataError where a stream breaks off or a process dies.
     """
     tally = _Tally(source, listed)
@@ -111,17 +111,17 @@ class _Tally:
     def __init__(self, source: Source, listed: int) -> None:
         self.source, self.listed = source, listed
         self.counts = {split: [0] * len(source.classes) for split in source.splits}
-        self.bad: list[BadPicture] = []
+        self.bad: list[CorruptImage] = []
         self.bytes = 0
         self.formats, self.modes, self.odd, self.bins = (Counter[Any]() for _ in range(4))
-        self.extremes: dict[str, tuple[float, SizedPicture]] = {}
+        self.extremes: dict[str, tuple[float, SizedImage]] = {}
         self.first: dict[bytes, _Place] = {}
         self.again: defaultdict[bytes, list[_Place]] = defaultdict(list)
 
     def add(self, split: str, name: str, label: int, look: Look) -> None:
         self.counts[split][label] += 1
         if look.reason:
-            self.bad.append(BadPicture(split, name, look.reason))
+            self.bad.append(CorruptImage(split, name, look.reason))
             return
         self.bytes += look.bytes
         self.formats[look.format] += 1
@@ -133,7 +133,7 @@ class _Tally:
         ranks = {"smallest": -short, "largest": short, "tallest": -width / height, "widest": width / height}
         for extreme, rank in ranks.items():
             if extreme not in self.extremes or rank > self.extremes[extreme][0]:
-                self.extremes[extreme] = rank, SizedPicture(split, name, width, height)
+                self.extremes[extreme] = rank, SizedImage(split, name, width, height)
         place = split, label, name
         if self.first.setdefault(look.digest, place) is not place:
             self.again[look.digest].append(place)
@@ -155,13 +155,13 @@ class _Tally:
         return Report(
             classes=self.source.classes,
             counts={split: tuple(counts) for split, counts in self.counts.items()},
-            bad_pictures=tuple(self.bad),
+            decode_errors=tuple(self.bad),
             bytes=self.bytes,
             formats=dict(self.formats.most_common()),
             modes=dict(self.modes.most_common()),
             odd=dict(self.odd.most_common()),
             short_sides=tuple(Bin(lows[i], highs[i], self.bins[i]) for i in used),
-            extremes={extreme: picture for extreme, (_, picture) in self.extremes.items()},
+            extremes={extreme: image for extreme, (_, image) in self.extremes.items()},
             repeated={split: self._twins(pairs) for split, pairs in repeated.items() if pairs},
             shared={splits: self._twins(pairs) for splits, pairs in shared.items()},
             contradictory=self._twins(contradictory),

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inceptionnet.data.decode import MAX_BYTES, read_picture
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.data.decode import MAX_BYTES, read_image
+from inceptionnet.errors import DataError, DecodeError
 
 # deflate cannot pack closer than about 1030:1, and no photograph comes near it; small flat drawings do, harmlessly.
 MAX_RATIO, RATIO_FROM_BYTES = 500, 2**24
@@ -36,7 +36,7 @@ class _FolderReader:
     root: Path
 
     def __call__(self, name: str) -> bytes:
-        return read_picture(self.root / name, name=name)
+        return read_image(self.root / name, name=name)
 
 
 class _ZipReader:
@@ -59,10 +59,10 @@ class _ZipReader:
             archive = self._opened[1]
             info = archive.getinfo(self.prefix + name)
             if info.file_size > max(RATIO_FROM_BYTES, info.compress_size * MAX_RATIO) or info.file_size > MAX_BYTES:
-                raise PictureError(f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, refused")
+                raise DecodeError(f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, refused")
             return archive.read(info)
         except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            raise PictureError(f"{name}: cannot be read from {self.path.name} ({error})") from None
+            raise DecodeError(f"{name}: cannot be read from {self.path.name} ({error})") from None
 
 
 def list_folder(root: Path) -> Tree:
@@ -73,7 +73,7 @@ def list_folder(root: Path) -> Tree:
         for entry, name, is_folder in _walk(str(root), "", frozenset()):
             if is_folder:
                 folders.add(name)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is a picture that cannot be read: say so later
+            elif entry.is_file() or entry.is_symlink():  # a broken link is an image that cannot be read: say so later
                 files.append(name)
     except OSError as error:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Several crops of one picture, as the papers evaluate: 10 or 12 of its middle square, 144 of three squares.
+"""Several crops of one image, as the papers evaluate: 10 or 12 of its middle square, 144 of three squares.
 
 Source: [v1] section 7 for 144 crops: the shorter side to 256, 288, 320 and 352 px; of each the left, centre and right
-square (top, centre and bottom where the picture is high); of each square the four corners and the centre of 224 px, and
+square (top, centre and bottom where the image is high); of each square the four corners and the centre of 224 px, and
 the whole square resized to 224 px; all of them mirrored too. 12 crops are the centre square's at 256 px, 10 the same
 without the whole square ([v4] section 5 names both; the older 10 are Krizhevsky et al., NIPS 2012, section 4.1). For a
 network of another size no paper gives the scales: here they are times size / 224, so that 299 px have 342 to 470.
@@ -25,7 +25,7 @@ WHOLE = "whole square"
 
 @dataclass(frozen=True)
 class Crops:
-    """Which crops of a picture a network is shown; size and interpolation are the preprocessing's.
+    """Which crops of an image a network is shown; size and interpolation are the preprocessing's.
 
     Raises: ConfigurationError for a number of crops that no paper has, or scales that cannot be.
     """
@@ -57,7 +57,7 @@ class Crops:
 
     @property
     def shown(self) -> int:
-        """How many crops a picture is averaged over, mirrored ones included."""
+        """How many crops an image is averaged over, mirrored ones included."""
         return len(self.names) * (1 + self.mirrored)
 
     @property
@@ -75,7 +75,7 @@ class Crops:
         )
 
     def of(self, image: Image.Image) -> Pixels:
-        """The crops of a picture. Shapes: image of any size → (K, size_px, size_px, C), K = len(names)."""
+        """The crops of an image. Shapes: image of any size → (K, size_px, size_px, C), K = len(names)."""
         if self.count == 1:
             return centre_crop(image, self.prep)[None]
         return np.stack(
@@ -83,9 +83,9 @@ class Crops:
         )
 
     def _squares(self, image: Image.Image, scale: int) -> list[Pixels]:
-        """The squares of the picture, its shorter side `scale` px, along its longer one. Shapes: (scale, scale, C).
+        """The squares of the image, its shorter side `scale` px, along its longer one. Shapes: (scale, scale, C).
 
-        Only the squares are resized, so that a 1×2000 px picture needs no strip of half a million.
+        Only the squares are resized, so that a 1×2000 px image needs no strip of half a million.
         """
         width, height = image.size
         short, long = min(width, height), max(width, height)
@@ -107,13 +107,13 @@ class Crops:
         crops = [square[top : top + size, left : left + size] for top, left in places]
         if self.count != 10:
             channels = square.shape[2]
-            picture = Image.fromarray(square if channels != 1 else square[:, :, 0])
-            crops.append(resize(picture, size, self.prep.interpolation))
+            image = Image.fromarray(square if channels != 1 else square[:, :, 0])
+            crops.append(resize(image, size, self.prep.interpolation))
         return crops
 
 
 def montage(image: Image.Image, crops: Crops) -> Image.Image:
-    """Every crop of a picture with its name: a row for each square, and the mirrored ones at its right."""
+    """Every crop of an image with its name: a row for each square, and the mirrored ones at its right."""
     made, names, size = crops.of(image), crops.names, crops.prep.size_px
     across = min(len(made), 5 if crops.count == 10 else 6)
     columns, rows = across * (2 if crops.mirrored else 1), -(-len(made) // across)

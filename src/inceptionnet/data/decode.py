@@ -1,9 +1,9 @@
-"""Encoded bytes → an upright 8-bit RGB or grey picture, or a PictureError that says in one line why not.
+"""Encoded bytes → an upright 8-bit RGB or grey image, or a DecodeError that says in one line why not.
 
-A picture is known by its content, not its file's extension; it is whole or an error, never padded with grey. Colour
+An image is known by its content, not its file's extension; it is whole or an error, never padded with grey. Colour
 profiles are ignored, as by every published preprocessing. What is odd is made plain in one place: EXIF rotation,
 CMYK, palettes, transparency (over white), 16-bit grey (scaled, not clipped), animation (first frame).
-Pillow says what is a picture and what is not. Where only a box of a plain JPEG is wanted, simplejpeg decodes it (the
+Pillow says what is an image and what is not. Where only a box of a plain JPEG is wanted, simplejpeg decodes it (the
 same libjpeg-turbo with less around it), and what it finds fault with goes back to Pillow.
 """
 
@@ -20,7 +20,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from inceptionnet.data.preprocess import Box, Pixels
-from inceptionnet.errors import ConfigurationError, PictureError
+from inceptionnet.errors import ConfigurationError, DecodeError
 
 MAX_BYTES = 2**28  # 256 MiB in a file …
 MAX_PIXELS = MAX_BYTES // 3  # … and as RGB in memory; from just there on Pillow itself warns of decompression bombs
@@ -42,23 +42,23 @@ _UPRIGHT = {
 _STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
-def read_picture(path: str | Path, *, name: str | None = None) -> bytes:
-    """The bytes of the file at `path`, called `name` in errors. Raises: PictureError."""
+def read_image(path: str | Path, *, name: str | None = None) -> bytes:
+    """The bytes of the file at `path`, called `name` in errors. Raises: DecodeError."""
     name = str(path) if name is None else name
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
-                raise PictureError(f"{name}: file has {size} bytes, more than the limit of {MAX_BYTES}")
+                raise DecodeError(f"{name}: file has {size} bytes, more than the limit of {MAX_BYTES}")
             return file.read()
     except (OSError, ValueError) as error:
-        raise PictureError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise DecodeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def decode(data: bytes, *, channels: int = 3, name: str = "picture") -> Image.Image:
-    """The upright picture in `data`, of mode "RGB", or "L" for one channel.
+def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Image:
+    """The upright image in `data`, of mode "RGB", or "L" for one channel.
 
-    Raises: PictureError `NAME: reason`; ConfigurationError for other than 1 or 3 channels.
+    Raises: DecodeError `NAME: reason`; ConfigurationError for other than 1 or 3 channels.
     """
     check_channels(channels)
     with _opened(data, name) as image:
@@ -66,15 +66,15 @@ def decode(data: bytes, *, channels: int = 3, name: str = "picture") -> Image.Im
 
 
 def decode_box(
-    data: bytes, choose: Callable[[int, int], Box], *, at_least_px: int, channels: int = 3, name: str = "picture"
+    data: bytes, choose: Callable[[int, int], Box], *, at_least_px: int, channels: int = 3, name: str = "image"
 ) -> Pixels:
-    """The pixels of the box that `choose` names when told the width and height of the upright picture.
+    """The pixels of the box that `choose` names when told the width and height of the upright image.
 
     A plain JPEG is decoded only down to the box, and at 1/2, 1/4 or 1/8 of its size where the box keeps `at_least_px`
     pixels a side; other fractions take longer than the whole. The box then begins and ends at the nearest of these
     larger pixels.
     Shapes: → (height, width, C) of the box, or a fraction of that.
-    Raises: as `decode`, and for the same pictures.
+    Raises: as `decode`, and for the same images.
     """
     check_channels(channels)
     with _opened(data, name) as image:
@@ -97,25 +97,25 @@ def decode_box(
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """The picture in `data` with its pixels still to be read; what fails from here on is a PictureError."""
+    """The image in `data` with its pixels still to be read; what fails from here on is a DecodeError."""
     if not data:
-        raise PictureError(f"{name}: is empty (0 bytes)")
+        raise DecodeError(f"{name}: is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise PictureError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
+                raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
             yield image
-    except PictureError:
+    except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(f"{name}: is not a picture in a known format ({', '.join(FORMATS)})") from None
+        raise DecodeError(f"{name}: is not an image in a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(f"{name}: has more than the limit of {MAX_PIXELS} pixels") from None
+        raise DecodeError(f"{name}: has more than the limit of {MAX_PIXELS} pixels") from None
     except (
         Exception
     ) as error:  # what Pillow raises for damaged files is an open list: OSError, SyntaxError, struct.error …
-        raise PictureError(f"{name}: is truncated or damaged ({' '.join(str(error).split())})") from None
+        raise DecodeError(f"{name}: is truncated or damaged ({' '.join(str(error).split())})") from None
 
 
 def _whole(image: Image.Image, channels: int, name: str) -> Image.Image:
@@ -176,21 +176,21 @@ def _with_height(data: bytes, height: int) -> bytes | None:
 
 
 def check_channels(channels: int) -> None:
-    """Raises: ConfigurationError where a network wants more or fewer channels than a picture can have."""
+    """Raises: ConfigurationError where a network wants more or fewer channels than an image can have."""
     if channels not in (1, 3):
         raise ConfigurationError(
-            f"the network takes {channels} channels, a picture file has 1 or 3; give it tensors from Python"
+            f"the network takes {channels} channels, an image file has 1 or 3; give it tensors from Python"
         )
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
     """Without palette, alpha, ink colours or more than 8 bits."""
     if image.mode == "F":
-        raise PictureError(f"{name}: has floating-point pixels, whose range is not known: save it with 8 or 16 bits")
+        raise DecodeError(f"{name}: has floating-point pixels, whose range is not known: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # I;16, I;16B, or I, which holds 32 bits and mostly carries 16
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise PictureError(f"{name}: has 32-bit pixels, whose range is not known: save it with 8 or 16 bits")
+            raise DecodeError(f"{name}: has 32-bit pixels, whose range is not known: save it with 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
@@ -203,5 +203,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         turn = int(image.getexif().get(_ORIENTATION_TAG, 1))
         return turn if turn in _UPRIGHT else 1
-    except Exception:  # a damaged EXIF block does not make the picture a bad one
+    except Exception:  # a damaged EXIF block does not make the image a bad one
         return 1

@@ -1,4 +1,4 @@
-"""Pictures side by side whose labels are in a file, as ImageNet's validation set comes, and lists of pictures by name.
+"""Images side by side whose labels are in a file, as ImageNet's validation set comes, and lists of images by name.
 
 Source: ILSVRC2012_img_val.tar is one folder of ILSVRC2012_val_00000001.JPEG and on. Four files in circulation label it:
 TF-slim's (a synset a line), the development kit's (numbers of its own, which meta.mat explains: they do not follow the
@@ -28,7 +28,7 @@ LABEL_FILES = (SYNSETS_FILE, SOLUTION_FILE, "val.txt", "ILSVRC2012_validation_gr
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 # Of 2012, and of 2014 and 2015, which have the same numbers under another name.
 META_FILES = ("meta.mat", "meta_clsloc.mat")
-HEADERS = frozenset(("file", "filename", "file_name", "id", "image", "image_id", "imageid", "name", "path", "picture"))
+HEADERS = frozenset(("file", "filename", "file_name", "id", "image", "image_id", "imageid", "name", "path", "image"))
 
 _WNID = re.compile(r"n\d{8}")
 _BOXES = re.compile(r"(n\d{8})(?: +[\d.]+){4}(?: +n\d{8}(?: +[\d.]+){4})*")
@@ -36,22 +36,22 @@ _VALIDATION = re.compile(r"ILSVRC\d{4}_val_\d{8}")
 _NUMBERED = re.compile(r".*_(\d+)")
 
 
-def find_labels(pictures: Path) -> Path | None:
-    """A file of labels with a well-known name, in the folder `pictures` or beside it, or None.
+def find_labels(images: Path) -> Path | None:
+    """A file of labels with a well-known name, in the folder `images` or beside it, or None.
 
     Beside it lie the development kit too and, where the folder is ILSVRC/Data/CLS-LOC/val, what Kaggle packs with it.
     """
-    folder = Path(os.path.abspath(pictures))
+    folder = Path(os.path.abspath(images))
     places = (folder, folder.parent, folder.parent / DEVKIT)
     files = [place / name for place in places for name in LABEL_FILES]
     return next(filter(Path.is_file, [*files, *(above / SOLUTION_FILE for above in folder.parents[3:4])]), None)
 
 
 def read_labels(file: Path, names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """(sorted class names, the class of each picture) out of a file of labels of a known kind.
+    """(sorted class names, the class of each image) out of a file of labels of a known kind.
 
     Classes are wnids where the file has wnids or ImageNet's numbers, and only those that occur.
-    Shapes: names of N picture files in sorted order → (N,).
+    Shapes: names of N image files in sorted order → (N,).
     Raises: DataError for a file of no known kind, or one that does not fit the names one to one.
     """
     lines = _lines(file)
@@ -67,14 +67,14 @@ def read_labels(file: Path, names: Sequence[str]) -> tuple[list[str], npt.NDArra
 
 
 def excluded(
-    names: Sequence[str], lines: Iterable[str], where: str = "the list of pictures to leave out"
+    names: Sequence[str], lines: Iterable[str], where: str = "the list of images to leave out"
 ) -> tuple[npt.NDArray[np.bool_], int]:
-    """(whether each picture is on a list, how many of its lines fit no picture).
+    """(whether each image is on a list, how many of its lines fit no image).
 
-    A line is the first of these that fits: a picture's whole name, its file's name, that without its ending, or the
+    A line is the first of these that fits: an image's whole name, its file's name, that without its ending, or the
     number at its end (42 for ILSVRC2012_val_00000042.JPEG), as in the lists that come with the development kits.
     Shapes: N names → (N,).
-    Raises: DataError where no line fits, or a number fits several pictures.
+    Raises: DataError where no line fits, or a number fits several images.
     """
     wanted = [line for line in map(str.strip, lines) if line]
     texts, numbers = set(wanted), {int(line) for line in wanted if line.isdecimal()}
@@ -98,7 +98,7 @@ def excluded(
             unmatched += 1
     if wanted and unmatched == len(wanted):
         such = f" such as {names[0]}" if names else ""
-        raise DataError(f"{where}: expected names or numbers of pictures{such}, got none in {unmatched} lines, "
+        raise DataError(f"{where}: expected names or numbers of images{such}, got none in {unmatched} lines, "
                         f"such as {wanted[0]}: correct them")  # fmt: skip
     return out, unmatched
 
@@ -106,7 +106,7 @@ def excluded(
 def _only(positions: Sequence[int], names: Sequence[str], line: str, where: str) -> int:
     if len(positions) > 1:
         raise DataError(
-            f"{where}: expected one picture with the number {line}, got {listed(names[i] for i in positions)}: "
+            f"{where}: expected one image with the number {line}, got {listed(names[i] for i in positions)}: "
             "give names instead"
         )
     return positions[0]
@@ -130,8 +130,8 @@ def _one_each(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
     if len(lines) == len(names):
         return lines
     raise DataError(
-        f"{file}: expected one line for each of the {len(names)} pictures, in the order of their names, got "
-        f"{len(lines)}: complete the pictures, or use a list with their names (NAME LABEL)"
+        f"{file}: expected one line for each of the {len(names)} images, in the order of their names, got "
+        f"{len(lines)}: complete the images, or use a list with their names (NAME LABEL)"
     )
 
 
@@ -176,18 +176,18 @@ def _devkit_wnids(file: Path) -> list[str]:
 
 
 def _by_name(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
-    """The label of each picture, in the pictures' order, where every line names one."""
+    """The label of each image, in the images' order, where every line names one."""
     index = _index(names)
     rows = _rows(file, lines, index)
     places = [_place(index, name) for name, _ in rows]
     if strangers := {name for (name, _), place in zip(rows, places, strict=True) if place is None}:
-        raise DataError(f"{file}: expected names of the pictures at hand, got also {listed(strangers)}: remove them")
+        raise DataError(f"{file}: expected names of the images at hand, got also {listed(strangers)}: remove them")
     of = dict(zip(places, (label for _, label in rows), strict=True))
     if missing := [name for place, name in enumerate(names) if place not in of]:
-        raise DataError(f"{file}: expected a label for every picture, got none for {listed(missing)}: add them")
+        raise DataError(f"{file}: expected a label for every image, got none for {listed(missing)}: add them")
     if len(of) < len(rows):
         twice = [names[place] for place, times in Counter(places).items() if place is not None and times > 1]
-        raise DataError(f"{file}: expected every picture once, got {listed(twice)} twice: remove one")
+        raise DataError(f"{file}: expected every image once, got {listed(twice)} twice: remove one")
     labels = [of[place] for place in range(len(names))]
     boxes = [match[1] for match in map(_BOXES.fullmatch, labels) if match]
     if len(boxes) == len(labels):
@@ -198,7 +198,7 @@ def _by_name(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
 
 
 def _index(names: Sequence[str]) -> dict[str, int]:
-    """The place of each picture by name, and by name without ending where that says which."""
+    """The place of each image by name, and by name without ending where that says which."""
     stems = [PurePosixPath(name).stem for name in names]
     times = Counter(stems)
     places = {stem: place for place, stem in enumerate(stems) if times[stem] == 1}
@@ -206,7 +206,7 @@ def _index(names: Sequence[str]) -> dict[str, int]:
 
 
 def _place(index: Mapping[str, int], name: str) -> int | None:
-    """Where the picture called `name` is; folders do not matter, nor which picture format it once had."""
+    """Where the image called `name` is; folders do not matter, nor which image format it once had."""
     path = PurePosixPath(name)
     return index.get(path.name, index.get(path.stem) if path.suffix.lower() in EXTENSIONS else None)
 

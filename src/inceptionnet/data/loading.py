@@ -1,9 +1,9 @@
-"""Split → batches of uint8 pictures for the device, the same ones whatever the number of workers and processes.
+"""Split → batches of uint8 images for the device, the same ones whatever the number of workers and processes.
 
 A training batch is a function of (seed, epoch, position): the order comes from the generator (seed, epoch), what is
-done to a picture from the generator (seed, epoch, index). So a run resumed within an epoch misses and repeats nothing.
-A picture that cannot be decoded comes back from the workers as a value, not an exception: it is either raised here as
-the one PictureError it is, or left out and listed. It is never replaced by another.
+done to an image from the generator (seed, epoch, index). So a run resumed within an epoch misses and repeats nothing.
+An image that cannot be decoded comes back from the workers as a value, not an exception: it is either raised here as
+the one DecodeError it is, or left out and listed. It is never replaced by another.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from inceptionnet.data.order import BatchOrder, Key
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 
-BadImages = Literal["fail", "skip"]
+CorruptImages = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """This process's share of the pictures of one step.
+    """This process's share of the images of one step.
 
-    Shapes: pictures (N, C, H, W) uint8 in channels-last memory, labels (N,) int64, draws (N, D) float32 for
+    Shapes: images (N, C, H, W) uint8 in channels-last memory, labels (N,) int64, draws (N, D) float32 for
     `augment.to_input`. N may be 0.
     """
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     """(N,) int64: positions in the split."""
     rows: torch.Tensor
-    """(N,) int64: positions among the `planned` pictures of the step."""
+    """(N,) int64: positions among the `planned` images of the step."""
     draws: torch.Tensor
     planned: int
-    """Pictures of the step over all processes, those that turn out bad with them."""
+    """Images of the step over all processes, those that turn out bad with them."""
     bad: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of the pictures left out."""
+    """(name, reason) of the images left out."""
     views: tuple[torch.Tensor, ...] = ()
-    """For an EvalLoader with `crops`, each one's crops of every picture: (N, K, C, H, W) uint8; `pictures` is empty."""
+    """For an EvalLoader with `crops`, each one's crops of every image: (N, K, C, H, W) uint8; `images` is empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,15 +75,15 @@ _Parts: TypeAlias = tuple[
 class TrainLoader:
     """Shuffled crops in batches, one epoch after the other, from workers that live as long as this does.
 
-    The last batch is left out where it would hold one picture, which batch normalisation cannot train on.
-    Every planned batch is yielded, so that step numbers, `len` and resuming agree, even where bad pictures leave it
-    with one picture or none: check `len(batch)` before training on it.
+    The last batch is left out where it would hold one image, which batch normalisation cannot train on.
+    Every planned batch is yielded, so that step numbers, `len` and resuming agree, even where corrupt images leave it
+    with one image or none: check `len(batch)` before training on it.
 
     Args:
-        batch_size: pictures of a step, over all processes and parts together.
+        batch_size: images of a step, over all processes and parts together.
         parts: each step is computed in so many parts of even size, one after the other (see `order.parts_of`).
 
-    Raises: PictureError where bad_images is "fail", DataError where a whole epoch has no picture that can be decoded.
+    Raises: DecodeError where corrupt_images is "fail", DataError where a whole epoch has no image that can be decoded.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         workers: int,
-        bad_images: BadImages,
+        corrupt_images: CorruptImages,
         parts: int = 1,
         world: World = ALONE,
     ) -> None:
         self._plan = BatchOrder(split, batch_size, seed, parts, world)
-        self._batches = _Batches(_Pictures(_here(split), prep, augment, seed), self._plan, workers, bad_images)
+        self._batches = _Batches(_Images(_here(split), prep, augment, seed), self._plan, workers, corrupt_images)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -111,12 +111,12 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Centre crops in the split's order, every picture once over all processes; iterate as often as needed.
+    """Centre crops in the split's order, every image once over all processes; iterate as often as needed.
 
     Args:
-        crops: what is made of each picture in place of `prep`'s centre crop, decoded once for all of them.
+        crops: what is made of each image in place of `prep`'s centre crop, decoded once for all of them.
 
-    Raises: PictureError where bad_images is "fail", DataError where no picture can be decoded.
+    Raises: DecodeError where corrupt_images is "fail", DataError where no image can be decoded.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class EvalLoader:
         *,
         batch_size: int,
         workers: int,
-        bad_images: BadImages,
+        corrupt_images: CorruptImages,
         crops: Sequence[Crops] = (),
         world: World = ALONE,
     ) -> None:
         self._plan = BatchOrder(split, batch_size, None, 1, world)
-        pictures = _Pictures(_here(split), prep, None, 0, tuple(crops))
-        self._batches = _Batches(pictures, self._plan, workers, bad_images)
+        images = _Images(_here(split), prep, None, 0, tuple(crops))
+        self._batches = _Batches(images, self._plan, workers, corrupt_images)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -142,10 +142,10 @@ class EvalLoader:
 
 
 @dataclass(eq=False)
-class _Pictures(Dataset[_Sample]):
-    """Key → one picture as the network is to see it; runs in the workers."""
+class _Images(Dataset[_Sample]):
+    """Key → one image as the network is to see it; runs in the workers."""
 
-    split: Split | None  # None: keys bring their pictures
+    split: Split | None  # None: keys bring their images
     prep: Preprocessing
     augment: Augment | None
     seed: int
@@ -168,12 +168,12 @@ class _Pictures(Dataset[_Sample]):
                 rng = np.random.default_rng((self.seed, key.epoch, key.position))
                 draws = draw(rng)
                 pixels = (training_crop(data, self.prep, self.augment, rng, name=name)[None],)
-        except PictureError as error:
+        except DecodeError as error:
             why = str(error).removeprefix(f"{name}: ")
         return _Sample(key._replace(item=None), name, label, pixels, draws, why)
 
     def _evaluated(self, data: bytes, name: str) -> tuple[Pixels, ...]:
-        """The crops of one picture, which is decoded once for each number of channels."""
+        """The crops of one image, which is decoded once for each number of channels."""
         preps = [crops.prep for crops in self.crops] or [self.prep]
         images = {n: decode(data, channels=n, name=name) for n in {prep.channels for prep in preps}}
         if not self.crops:
@@ -205,25 +205,25 @@ class _Pictures(Dataset[_Sample]):
 
 
 class _Batches:
-    """Plan and pictures behind a DataLoader whose workers stay; one run at a time."""
+    """Plan and images behind a DataLoader whose workers stay; one run at a time."""
 
-    def __init__(self, pictures: _Pictures, plan: BatchOrder, workers: int, bad_images: BadImages) -> None:
-        for prep in (pictures.prep, *(crops.prep for crops in pictures.crops)):
+    def __init__(self, images: _Images, plan: BatchOrder, workers: int, corrupt_images: CorruptImages) -> None:
+        for prep in (images.prep, *(crops.prep for crops in images.crops)):
             check_channels(prep.channels)
         # More processes than cores or batches only take memory, and the batches are the same.
         workers = min(workers, _cores(), plan.total)
-        self.plan, self.bad_images, self.cropped = plan, bad_images, bool(pictures.crops)
+        self.plan, self.corrupt_images, self.cropped = plan, corrupt_images, bool(images.crops)
         self.loader: DataLoader[_Sample] = DataLoader(
-            pictures,
+            images,
             batch_sampler=plan,
             num_workers=workers,
-            collate_fn=pictures.collate,
+            collate_fn=images.collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_deaf_to_ctrl_c,
             generator=torch.Generator(),  # else every pass takes a number from the generator that drives dropout
         )
-        # The registered reference keeps the loader out of any dying cycle of references (a caught PictureError's
+        # The registered reference keeps the loader out of any dying cycle of references (a caught DecodeError's
         # traceback makes one): collected within a cycle, its queues end before its workers are told to, and it
         # waits 10 s for them.
         weakref.finalize(self, _let_go, self.loader)
@@ -233,19 +233,21 @@ class _Batches:
         decoded, left_out = 0, 0
         for number, (made, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
             bad = tuple(failures)
-            if bad and self.bad_images == "fail":
+            if bad and self.corrupt_images == "fail":
                 name, why = bad[0]
-                raise PictureError(f"{name}: {why}; remove the file, or leave such pictures out with --bad-images skip")
-            pictures = made[0][:0, 0] if self.cropped else made[0][:, 0]
+                raise DecodeError(
+                    f"{name}: {why}; remove the file, or leave such images out with --corrupt-images skip"
+                )
+            images = made[0][:0, 0] if self.cropped else made[0][:, 0]
             planned, views = self.plan.planned(number), tuple(made) if self.cropped else ()
-            batch = Batch(pictures, labels, indices, rows, draws, planned, bad, views)
+            batch = Batch(images, labels, indices, rows, draws, planned, bad, views)
             decoded, left_out = decoded + len(batch), left_out + len(bad)
             yield batch
         if self.plan.error is not None:
             raise self.plan.error
         if left_out and not decoded and not first and self.plan.world.size == 1:
             name, why = bad[-1]
-            raise DataError(f"expected pictures, got {left_out} of which none can be decoded, such as {name} ({why})")
+            raise DataError(f"expected images, got {left_out} of which none can be decoded, such as {name} ({why})")
 
 
 def _here(split: AnySplit) -> Split | None:
@@ -254,7 +256,7 @@ def _here(split: AnySplit) -> Split | None:
 
 
 def _deaf_to_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; it is for the main one, which still needs its pictures."""
+    """Ctrl-C reaches every process of a terminal; it is for the main one, which still needs its images."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

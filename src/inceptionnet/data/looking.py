@@ -1,4 +1,4 @@
-"""Pictures read and decoded by processes, as training would, and looked at from outside: size, format, oddities.
+"""Images read and decoded by processes, as training would, and looked at from outside: size, format, oddities.
 
 Where a decoder's fault or the system ends a process, that is an error, not a wait; Ctrl-C ends them all at once.
 """
@@ -22,14 +22,14 @@ from PIL import Image
 
 from inceptionnet.data.decode import FORMATS, decode
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 
-CHUNK = 16  # pictures
+CHUNK = 16  # images
 _ORIENTATION_TAG = 0x0112
 
 
 class Look(NamedTuple):
-    """What a process finds out about a picture; a `reason` why it cannot be read, or all else."""
+    """What a process finds out about an image; a `reason` why it cannot be read, or all else."""
 
     reason: str
     digest: bytes = b""
@@ -40,12 +40,12 @@ class Look(NamedTuple):
     odd: tuple[str, ...] = ()
 
 
-_Items: TypeAlias = Sequence[int] | Sequence[bytes]  # positions in a split, or the pictures of a stream themselves
+_Items: TypeAlias = Sequence[int] | Sequence[bytes]  # positions in a split, or the images of a stream themselves
 _Reads: TypeAlias = Mapping[str, Callable[[int], bytes]]
 
 
 class Chunk(NamedTuple):
-    """Pictures that one process is given at once."""
+    """Images that one process is given at once."""
 
     split: str
     names: Sequence[str]
@@ -60,14 +60,14 @@ def _chunks(source: Source) -> Iterator[Chunk]:
                 items = range(start, min(start + CHUNK, len(split)))
                 yield Chunk(name, [split.names[i] for i in items], split.labels[items].tolist(), items)
         else:
-            with closing(split.iterate(0, None)) as pictures:
-                while some := list(islice(pictures, CHUNK)):
+            with closing(split.iterate(0, None)) as images:
+                while some := list(islice(images, CHUNK)):
                     names, labels, data = zip(*some, strict=True)
                     yield Chunk(name, names, labels, data)
 
 
 def looked_at(source: Source, workers: int) -> Generator[tuple[Chunk, list[Look]], None, None]:
-    """All pictures, split by split in their order, looked at by `workers` processes, or here where that is 0.
+    """All images, split by split in their order, looked at by `workers` processes, or here where that is 0.
 
     Raises: DataError where a stream breaks off or a process dies.
     """
@@ -90,8 +90,8 @@ def looked_at(source: Source, workers: int) -> Generator[tuple[Chunk, list[Look]
     except BrokenProcessPool:
         first, last = waiting[0][0].names[0], waiting[-1][0].names[-1]
         raise DataError(
-            f"{source.title}: expected pictures that can be decoded, got one that ended its process, or too little "
-            f"memory, between {first} and {last}: try fewer --workers, then without these pictures"
+            f"{source.title}: expected images that can be decoded, got one that ended its process, or too little "
+            f"memory, between {first} and {last}: try fewer --workers, then without these images"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -113,7 +113,7 @@ def _work(split: str, names: Sequence[str], items: _Items) -> list[Look]:
 
 def _look_at_all(reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Look]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on pictures that it can read, and on bombs
+        warnings.simplefilter("ignore")  # Pillow's remarks on images that it can read, and on bombs
         return [
             _look_at(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
             for name, item in zip(names, items, strict=True)
@@ -124,7 +124,7 @@ def _look_at(read: Callable[[], bytes], name: str) -> Look:
     try:
         data = read()
         size = decode(data, name=name).size
-    except PictureError as error:
+    except DecodeError as error:
         return Look(str(error).removeprefix(f"{name}: "))
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -144,5 +144,5 @@ def _oddities(image: Image.Image) -> Iterator[str]:
             yield "several frames"
         if image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9):
             yield "turned or mirrored by EXIF"
-    except Exception:  # damage beside the picture itself, which was decoded
-        yield "damaged beside the picture"
+    except Exception:  # damage beside the image itself, which was decoded
+        yield "damaged beside the image"

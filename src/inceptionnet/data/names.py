@@ -1,4 +1,4 @@
-"""What names say: a picture by its extension, a split by a file's beginning, classes by a list, files by a pattern."""
+"""What names say: an image by its extension, a split by a file's beginning, classes by a list, files by a pattern."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from inceptionnet.data.splits import SPLIT_NAMES
 from inceptionnet.errors import DataError
 
-# What files are taken for pictures; what they are is told by their content.
+# What files are taken for images; what they are is told by their content.
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 CLASSES_FILE = "classes.txt"
 MAX_FILES = 100_000

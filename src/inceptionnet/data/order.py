@@ -1,4 +1,4 @@
-"""Which pictures make up which batch, and which of them are this process's: a function of (seed, epoch) alone."""
+"""Which images make up which batch, and which of them are this process's: a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from inceptionnet.data.splits import AnySplit, Picture, Split
+from inceptionnet.data.splits import AnySplit, Encoded, Split
 from inceptionnet.distributed import World
 from inceptionnet.errors import InceptionNetError
 
 
 class Key(NamedTuple):
-    """What a worker is asked for; a stream's picture is in it, since it cannot be asked for by its position."""
+    """What a worker is asked for; a stream's image is in it, since it cannot be asked for by its position."""
 
     epoch: int
     row: int
     position: int
-    item: Picture | None = None
+    item: Encoded | None = None
 
 
 def parts_of(planned: int, parts: int) -> list[range]:
-    """The rows of each part of a step: as even as can be, and never a part of one picture."""
+    """The rows of each part of a step: as even as can be, and never a part of one image."""
     count = max(1, min(parts, planned // 2))
     return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
 
@@ -68,7 +68,7 @@ class BatchOrder(Sampler[list[Key]]):
             yield [Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
 
     def planned(self, batch: int) -> int:
-        """Pictures of a batch over all processes."""
+        """Images of a batch over all processes."""
         start, stop = self._bounds(batch)
         return stop - start
 
@@ -83,13 +83,13 @@ class BatchOrder(Sampler[list[Key]]):
     def _streamed(self) -> Iterator[list[Key]]:
         """Every process reads the whole stream and keeps its own rows: the same batches, whatever their number."""
         assert not isinstance(self.split, Split)
-        with closing(self.split.iterate(self.epoch, self.seed)) as pictures:
+        with closing(self.split.iterate(self.epoch, self.seed)) as images:
             for batch in range(self.total):
                 planned = self.planned(batch)
                 mine = set(self._mine(planned))
-                items = [(row, next(pictures)) for row in range(planned)]
+                items = [(row, next(images)) for row in range(planned)]
                 if batch >= self.first:
                     start, _ = self._bounds(batch)
                     yield [Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
-            for _ in pictures:  # the one left over, if any; a stream that holds more than it states says so here
+            for _ in images:  # the one left over, if any; a stream that holds more than it states says so here
                 pass

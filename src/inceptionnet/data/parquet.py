@@ -1,6 +1,6 @@
-"""Parquet files in the Hugging Face layout: encoded pictures, labels, class names in the schema.
+"""Parquet files in the Hugging Face layout: encoded images, labels, class names in the schema.
 
-Limit: all pictures are held in memory, encoded (as arrow buffers, so about the size of the files and no more), and
+Limit: all images are held in memory, encoded (as arrow buffers, so about the size of the files and no more), and
 a worker process that is spawned, not forked, gets its own copy.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, PictureError, missing_extra
+from inceptionnet.errors import DataError, DecodeError, missing_extra
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -33,7 +33,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _ArrowReader:
-    """Encoded pictures by position, out of a pyarrow.ChunkedArray."""
+    """Encoded images by position, out of a pyarrow.ChunkedArray."""
 
     images: Any
     names: Sequence[str]
@@ -41,7 +41,7 @@ class _ArrowReader:
     def __call__(self, index: int) -> bytes:
         data = self.images[index].as_py()
         if data is None:
-            raise PictureError(f"{self.names[index]}: holds no picture bytes, only a path")
+            raise DecodeError(f"{self.names[index]}: holds no image bytes, only a path")
         return bytes(data)
 
 
@@ -91,7 +91,7 @@ def _read(path: Path) -> _File:
             paths = pc.struct_field(images, "path").to_pylist() if "path" in fields else paths
             images = pc.struct_field(images, "bytes") if "bytes" in fields else images
         if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
-            raise DataError(f"{path}: expected encoded pictures in column {image}, got {images.type}: encode them")
+            raise DataError(f"{path}: expected encoded images in column {image}, got {images.type}: encode them")
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
         if not (pa.types.is_integer(labels.type) or pa.types.is_string(labels.type)) or labels.null_count:
@@ -125,7 +125,7 @@ def _classes(parts: list[_File], where: str) -> tuple[list[str], dict[int | str,
     except TypeError:
         raise DataError(f"{where}: expected labels of one type, got integers and strings: convert one") from None
     if not used:
-        raise DataError(f"{where}: expected pictures, got .parquet files without labelled rows")
+        raise DataError(f"{where}: expected images, got .parquet files without labelled rows")
     known = {tuple(part.classes) if part.classes is not None else None for part in parts}
     if len(known) > 1:
         raise DataError(

@@ -1,9 +1,9 @@
-"""Picture → square uint8 array: the centre crop a checkpoint is evaluated with, and the Inception training crop.
+"""Image → square uint8 array: the centre crop a checkpoint is evaluated with, and the Inception training crop.
 
 Source: the released TensorFlow preprocessing ("squash") and its PyTorch ports ("keep-aspect"). Both are here by name
-because a checkpoint's accuracy depends on which one it gets. Pillow's filters widen when they shrink a picture
+because a checkpoint's accuracy depends on which one it gets. Pillow's filters widen when they shrink an image
 (antialiasing); TensorFlow 1's did not, which costs or gains some tenths of a per cent either way: "tf1-bilinear".
-What is drawn at random for a training picture is drawn here, in the worker process; augment.py applies it.
+What is drawn at random for a training image is drawn here, in the worker process; augment.py applies it.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a picture before a network sees it; travels with the weights as JSON.
+    """What is done to an image before a network sees it; travels with the weights as JSON.
 
     squash: the middle `crop` of each side, resized to a square whatever its aspect (released TensorFlow evaluation).
     keep-aspect: the short side resized to round(size_px / crop), then the middle square (PyTorch ports).
     tf1-bilinear: TensorFlow 1's resize_bilinear, without half-pixel centres and without antialiasing: pixel i of the
     result is what lies at i · (source side / size), no further than the last row or column; rounded to whole grey
     values at the end, which TensorFlow left out.
-    mean, std: of pictures in [0, 1], per channel, or one value for all; 0.5 and 0.5 give [-1, 1].
+    mean, std: of images in [0, 1], per channel, or one value for all; 0.5 and 0.5 give [-1, 1].
     Raises: ConfigurationError for values that cannot be used.
     """
 
@@ -100,10 +100,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to a picture: a random box of at least `area_min` of its area, mirrored half of the time.
+    """What training does to an image: a random box of at least `area_min` of its area, mirrored half of the time.
 
     color: the released distortions; "fast" is brightness and saturation, "full" also hue and contrast.
-    interpolation: "same" as the preprocessing's, or for each picture one of four at "random", as released with "full".
+    interpolation: "same" as the preprocessing's, or for each image one of four at "random", as released with "full".
     Raises: ConfigurationError for values that cannot be used.
     """
 
@@ -121,7 +121,7 @@ class Augment:
 
 
 def draw(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Numbers in [0, 1) for one picture, one for each of CHANGES; all are drawn, whichever a run makes use of."""
+    """Numbers in [0, 1) for one image, one for each of CHANGES; all are drawn, whichever a run makes use of."""
     return rng.random(len(CHANGES), np.float32)
 
 
@@ -133,7 +133,7 @@ def centre_crop(image: Image.Image, prep: Preprocessing) -> Pixels:
         left, top = (int((side - side * prep.crop) / 2) for side in (width, height))  # as tf.image.central_crop rounds
         cropped = image.crop((left, top, width - left, height - top))
         return resize(cropped, size, prep.interpolation)
-    # Only the square is resized, so that a 1×2000 px picture needs no strip of 684 000 px. The numbers are those of
+    # Only the square is resized, so that a 1×2000 px image needs no strip of 684 000 px. The numbers are those of
     # resizing the whole, but for bicubic overshoot at pure black and white, which Pillow clips between its two passes.
     short = round(size / prep.crop)
     resized = [int(short * side / min(width, height)) for side in (width, height)]
@@ -155,7 +155,7 @@ def random_crop(
     aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
     interpolation: AnyInterpolation = "bilinear",
 ) -> Pixels:
-    """The Inception training crop of a decoded picture: a `random_box` of it, cut out and resized to a square.
+    """The Inception training crop of a decoded image: a `random_box` of it, cut out and resized to a square.
 
     Shapes: image of any size → (size_px, size_px, C).
     """
@@ -172,10 +172,10 @@ def random_box(
     area_max: float = 1.0,
     aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
 ) -> Box:
-    """The box of a training crop within a picture of `width` × `height` px.
+    """The box of a training crop within an image of `width` × `height` px.
 
-    Paper: [v1] section 6, area spread evenly over [area_min, area_max] of the picture's; width / height is spread
-    evenly over `aspect`, and the first of 100 boxes that fits is taken, else the whole picture, as in TensorFlow's
+    Paper: [v1] section 6, area spread evenly over [area_min, area_max] of the image's; width / height is spread
+    evenly over `aspect`, and the first of 100 boxes that fits is taken, else the whole image, as in TensorFlow's
     sample_distorted_bounding_box (which spreads the height evenly, not the area). Every call takes as much from `rng`.
     """
     areas = width * height * (area_min + (area_max - area_min) * rng.random(TRIES))

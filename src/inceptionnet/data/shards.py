@@ -4,7 +4,7 @@ A key is a member's path up to the first dot of its base name, and all members o
 an integer or a class name; without it, "label" or "cls" in KEY.json does. Other members are not looked at.
 
 Limit: opening reads the header of every member once, some 20,000 to 50,000 in a second, and keeps a name and three
-numbers for each picture.
+numbers for each image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from inceptionnet.data.decode import MAX_BYTES
 from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, by_split, is_number
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 
 LABEL_FIELDS = ("cls", "json")
 MAX_LABEL_BYTES = 2**20
@@ -36,9 +36,9 @@ _Place: TypeAlias = tuple[int, int]  # offset and size in bytes
 def labelled(
     members: Iterable[tuple[str, Member]], read: Callable[[Member], bytes], shard: str
 ) -> Iterator[tuple[str, str, Member]]:
-    """(member's name, label as it is written, member) of every picture among a shard's `members`, in order.
+    """(member's name, label as it is written, member) of every image among a shard's `members`, in order.
 
-    `read` gives a label's bytes. Raises: DataError for a picture without a label and a label without a picture.
+    `read` gives a label's bytes. Raises: DataError for an image without a label and a label without an image.
     """
     key, fields = "", dict[str, tuple[str, Member]]()
     for name, member in members:
@@ -58,19 +58,19 @@ def labelled(
 def _labelled(
     key: str, fields: dict[str, tuple[str, Member]], read: Callable[[Member], bytes], shard: str
 ) -> Iterator[tuple[str, str, Member]]:
-    pictures = [field for field in fields if f".{field}" in EXTENSIONS]
+    images = [field for field in fields if f".{field}" in EXTENSIONS]
     label = next((field for field in LABEL_FIELDS if field in fields), "")
     got = " ".join(f".{field}" for field in fields)
-    if len(pictures) == 1 and label:
-        name, member = fields[pictures[0]]
+    if len(images) == 1 and label:
+        name, member = fields[images[0]]
         yield name, _label(read(fields[label][1]), label, f"{shard}: {key}"), member
-    elif pictures and not label:
+    elif images and not label:
         raise DataError(
             f"{shard}: expected {key}.cls beside {key}{got}, got none: "
-            "add it, side by side with the picture, or unpack the shard if its folders are the classes"
+            "add it, side by side with the image, or unpack the shard if its folders are the classes"
         )
-    elif pictures or label == "cls":
-        raise DataError(f"{shard}: expected one picture ({' '.join(sorted(EXTENSIONS))}) called {key}, got {got}")
+    elif images or label == "cls":
+        raise DataError(f"{shard}: expected one image ({' '.join(sorted(EXTENSIONS))}) called {key}, got {got}")
 
 
 def _label(data: bytes, kind: str, place: str) -> str:
@@ -102,14 +102,14 @@ def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str,
     for split, shards in groups.items():
         names, labels, places = [], [], []
         for number, file in enumerate(shards):
-            for name, label, (offset, size) in _pictures(file):
+            for name, label, (offset, size) in _images(file):
                 if label not in codes:
                     codes[label] = known.number(label, f"{file}: {name}") if known else -1
                 names.append(f"{file.name}/{name}")
                 labels.append(label)
                 places.append((number, offset, size))
         if not labels:
-            expected = f"pictures ({' '.join(sorted(EXTENSIONS))}) in the {split or 'tar'} shards"
+            expected = f"images ({' '.join(sorted(EXTENSIONS))}) in the {split or 'tar'} shards"
             raise DataError(f"{where}: expected {expected}, got none in {len(shards)}: add them or remove the shards")
         contents.append((split, labels, _ShardReader(shards, names, np.array(places, np.int64).reshape(-1, 3))))
     classes = list(known.names) if known else sorted(codes, key=int if all(map(is_number, codes)) else None)
@@ -124,7 +124,7 @@ def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str,
 
 @dataclass(frozen=True)
 class _ShardReader:
-    """Reads pictures out of tar files, by position; opened each time, so that no process shares a file's offset."""
+    """Reads images out of tar files, by position; opened each time, so that no process shares a file's offset."""
 
     files: Sequence[Path]
     names: Sequence[str]
@@ -133,15 +133,15 @@ class _ShardReader:
     def __call__(self, index: int) -> bytes:
         name, (file, offset, size) = self.names[index], self.places[index].tolist()
         if size > MAX_BYTES:
-            raise PictureError(f"{name}: has {size} bytes, more than the limit of {MAX_BYTES}")
+            raise DecodeError(f"{name}: has {size} bytes, more than the limit of {MAX_BYTES}")
         try:
             with open(self.files[file], "rb") as shard:
                 shard.seek(offset)
                 data = shard.read(size)
         except OSError as error:
-            raise PictureError(f"{name}: cannot be read ({error.strerror})") from None
+            raise DecodeError(f"{name}: cannot be read ({error.strerror})") from None
         if len(data) < size:
-            raise PictureError(f"{name}: cannot be read (the shard has become shorter)")
+            raise DecodeError(f"{name}: cannot be read (the shard has become shorter)")
         return data
 
 
@@ -156,7 +156,7 @@ def _known_classes(folder: Path) -> ClassNames | None:
     return None
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, str, _Place]]:
+def _images(path: Path) -> Iterator[tuple[str, str, _Place]]:
     try:
         with path.open("rb") as file:
 

@@ -1,8 +1,8 @@
-"""Where labelled pictures come from: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
+"""Where labelled images come from: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
 
-Every kind ends as encoded picture files that are read one at a time, so decoding is one path (decode.py).
-The layouts are the usual ones: CLASS/picture.jpg, or SPLIT/CLASS/picture.jpg with train, val (valid, validation), test.
-To evaluate, pictures side by side will do where a file has their labels (see flat.py).
+Every kind ends as encoded image files that are read one at a time, so decoding is one path (decode.py).
+The layouts are the usual ones: CLASS/image.jpg, or SPLIT/CLASS/image.jpg with train, val (valid, validation), test.
+To evaluate, images side by side will do where a file has their labels (see flat.py).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def open_source(
     """The data set at `data`: `digits`, a folder, a .zip, .parquet files, .tar shards (a folder `digits`: ./digits).
 
     Shards are a folder of them, one, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and the URLs of
-    shards are streamed (see streams.py). `seed` decides which pictures are held out where the data set has neither val
+    shards are streamed (see streams.py). `seed` decides which images are held out where the data set has neither val
     nor test (see splits.hold_out).
-    `evaluating`: nothing is to be trained on it, so that train may be missing, a single class is enough, and pictures
+    `evaluating`: nothing is to be trained on it, so that train may be missing, a single class is enough, and images
     of a folder or .zip may lie side by side. Their labels are then in the file `labels`, or in one with a well-known
     name among or beside them (see flat.find_labels); `labels` has no other use, and implies `evaluating`.
     Raises: DataError, one line, for everything that cannot be trained (or evaluated) on; MissingExtraError for a
@@ -79,8 +79,8 @@ def open_source(
             _refuse_labels(where, asked, ".parquet files")
             return _made(where, title, read_parquet(files, where), asked)
         tree = list_folder(path)
-        # Beside pictures, a .tar is what they were unpacked from.
-        if (shards := _files(path, "*.tar")) and not any(map(_is_picture, tree.files)):
+        # Beside images, a .tar is what they were unpacked from.
+        if (shards := _files(path, "*.tar")) and not any(map(_is_image, tree.files)):
             return _from_shards(shards, where, title, asked)
         return _from_tree(where, title, tree, asked)
     if path.suffix.lower() == ".zip":
@@ -93,7 +93,7 @@ def open_source(
 def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
     if asked.labels is not None:
         raise DataError(
-            f"{where}: expected pictures side by side in a folder or .zip, as {asked.labels} has their labels, got "
+            f"{where}: expected images side by side in a folder or .zip, as {asked.labels} has their labels, got "
             f"{what}: leave --labels out"
         )
 
@@ -103,7 +103,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _from_shards(shards: list[Path], where: str, title: str, asked: _Asked) -> Source:
-    _refuse_labels(where, asked, ".tar shards, which hold their labels (one of pictures alone must be unpacked)")
+    _refuse_labels(where, asked, ".tar shards, which hold their labels (one of images alone must be unpacked)")
     return _made(where, title, read_shards(shards, where), asked)
 
 
@@ -120,13 +120,13 @@ def _digits(seed: int) -> Source:
         raise missing_extra("scikit-learn", "digits", "the digits data set") from None
     bunch = load_digits()
     encoded = []
-    for picture in np.rint(bunch.images * (255 / 16)).astype(np.uint8):
+    for digit in np.rint(bunch.images * (255 / 16)).astype(np.uint8):
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(digit).save(file, "PNG")
         encoded.append(file.getvalue())
     names = [f"{label}/{i:04}.png" for i, label in enumerate(bunch.target)]
     split = Split(names, bunch.target.astype(np.int64), encoded.__getitem__)
-    # A mirrored digit is another sign, and a digit fills its picture to the border, so little of it may be cut off.
+    # A mirrored digit is another sign, and a digit fills its image to the border, so little of it may be cut off.
     suggestions = {"augment.flip": False, "augment.area_min": 0.7, "preprocess.crop": 1.0}
     return make_source("digits", "digits", list("0123456789"), {"": split}, seed=seed, suggestions=suggestions)
 
@@ -143,28 +143,26 @@ class _ByName:
 
 
 def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
-    """The one layout rule for folders and zips; a picture's name is its path below the folder the layout starts in."""
-    pictures = list(filter(_is_picture, tree.files))
-    if not pictures:
-        raise DataError(
-            f"{where}: expected pictures ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
-        )
+    """The one layout rule for folders and zips; an image's name is its path below the folder the layout starts in."""
+    images = list(filter(_is_image, tree.files))
+    if not images:
+        raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
     inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
     for folder in tree.folders:
         inside[_parent(folder)].add(PurePosixPath(folder).name)
-    loose = Counter(map(_parent, pictures))  # folder → pictures directly in it
+    loose = Counter(map(_parent, images))  # folder → images directly in it
     if file := _labels_file(where, loose, asked):
-        return _flat(where, title, tree, pictures, asked, file)
+        return _flat(where, title, tree, images, asked, file)
     root = _start(inside, loose)
     below = f"{root}/" if root else ""
-    names = sorted(picture.removeprefix(below) for picture in pictures if picture.startswith(below))
+    names = sorted(image.removeprefix(below) for image in images if image.startswith(below))
     tops = inside[root]
     if not tops:
         raise DataError(
-            f"{where}: expected one folder per class, got {loose[root]} pictures side by side: {_sort_them(asked)}"
+            f"{where}: expected one folder per class, got {loose[root]} images side by side: {_sort_them(asked)}"
         )
 
-    # A folder called train that holds pictures itself, beside car and bus, is a class of trains.
+    # A folder called train that holds images itself, beside car and bus, is a class of trains.
     named = {top: SPLIT_NAMES[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_NAMES}
     train = next((top for top, split in named.items() if split == "train"), None)
     if not (len(named) == len(tops) or (train is not None and not loose[below + train])):
@@ -175,7 +173,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         )
     folders = {top: sorted(inside[below + top]) for top in named} if named else {"": sorted(tops)}
     if named and train is not None and not folders[train]:
-        raise DataError(f"{where}: expected class folders in {train}, got {loose[below + train]} pictures: sort them")
+        raise DataError(f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them")
     if named and asked.evaluating:
         bare = {top: loose[below + top] for top, inner in folders.items() if not inner}
         folders = _labelled_splits(where, folders, bare)
@@ -192,7 +190,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     empty = [f"{top}/{c}".lstrip("/") for top, cs in folders.items() for c in cs if (top, c) not in filled]
     if empty:
         raise DataError(
-            f"{where}: expected pictures in every class folder, got none in {', '.join(empty)}: add or remove"
+            f"{where}: expected images in every class folder, got none in {', '.join(empty)}: add or remove"
         )
     for top, cs in folders.items():
         extra = sorted(set(cs) - set(classes))
@@ -206,7 +204,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     for top, paths in members.items():
         labels = np.array([label[path.split("/")[1 if named else 0]] for path in paths], np.int64)
         found[named.get(top, "")] = Split(paths, labels, _ByName(read, paths))
-    return _made(where, title, (classes, found, _ignored(tree, pictures, members)), asked)
+    return _made(where, title, (classes, found, _ignored(tree, images, members)), asked)
 
 
 def _sort_them(asked: _Asked) -> str:
@@ -214,34 +212,34 @@ def _sort_them(asked: _Asked) -> str:
 
 
 def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
-    """The file with the labels of pictures that lie side by side, where they do; `loose` counts them by folder."""
+    """The file with the labels of images that lie side by side, where they do; `loose` counts them by folder."""
     if len(loose) == 1:
-        pictures = Path(where, *loose) if Path(where).is_dir() else Path(where)
-        return asked.labels or (find_labels(pictures) if asked.evaluating else None)
-    _refuse_labels(where, asked, f"pictures in {len(loose)} folders")
+        images = Path(where, *loose) if Path(where).is_dir() else Path(where)
+        return asked.labels or (find_labels(images) if asked.evaluating else None)
+    _refuse_labels(where, asked, f"images in {len(loose)} folders")
     return None
 
 
-def _flat(where: str, title: str, tree: Tree, pictures: list[str], asked: _Asked, file: Path) -> Source:
-    """Pictures side by side, called by their files' names; nobody trains on them, so all are one split."""
-    folder = _parent(pictures[0])
-    names = sorted(PurePosixPath(picture).name for picture in pictures)
+def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
+    """Images side by side, called by their files' names; nobody trains on them, so all are one split."""
+    folder = _parent(images[0])
+    names = sorted(PurePosixPath(image).name for image in images)
     classes, labels = read_labels(file, names)
     found = {"val": Split(names, labels, _ByName(tree.reader(folder), names))}
-    notes = [f"labels from {file}", *_ignored(tree, pictures, {folder: names})]
+    notes = [f"labels from {file}", *_ignored(tree, images, {folder: names})]
     return _made(where, title, (classes, found, notes), asked)
 
 
 def _labelled_splits(where: str, folders: dict[str, list[str]], bare: Mapping[str, int]) -> dict[str, list[str]]:
-    """The splits that have class folders, of `folders`; `bare`: how many pictures each of the others has.
+    """The splits that have class folders, of `folders`; `bare`: how many images each of the others has.
 
-    ImageNet's test pictures have no labels, and val is evaluated without them. But train does not stand in for a val
+    ImageNet's test images have no labels, and val is evaluated without them. But train does not stand in for a val
     without labels, which was meant.
     """
     labelled = {top: inner for top, inner in folders.items() if top not in bare}
     if bare and all(SPLIT_NAMES[top.lower()] == "train" for top in labelled):
         (top, count), *_ = bare.items()
-        raise DataError(f"{where}: expected class folders in {top}, got {count} pictures side by side: sort them, or "
+        raise DataError(f"{where}: expected class folders in {top}, got {count} images side by side: sort them, or "
                         f"evaluate {top} itself with the file of their labels (--labels)")  # fmt: skip
     return labelled
 
@@ -258,16 +256,16 @@ def _start(inside: dict[str, set[str]], loose: Counter[str]) -> str:
     return root
 
 
-def _ignored(tree: Tree, pictures: list[str], members: dict[str, list[str]]) -> list[str]:
+def _ignored(tree: Tree, images: list[str], members: dict[str, list[str]]) -> list[str]:
     """What was found and is not used, for the note: silence would hide 500 .heic photographs."""
-    outside = len(pictures) - sum(map(len, members.values()))
-    others = set(tree.files).difference(pictures)
+    outside = len(images) - sum(map(len, members.values()))
+    others = set(tree.files).difference(images)
     kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])
-    notes = [f"{outside} pictures outside the class folders ignored"] if outside else []
-    return notes + ([f"{len(others)} files that are not pictures ignored ({kinds})"] if others else [])
+    notes = [f"{outside} images outside the class folders ignored"] if outside else []
+    return notes + ([f"{len(others)} files that are not images ignored ({kinds})"] if others else [])
 
 
-def _is_picture(path: str) -> bool:
+def _is_image(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in EXTENSIONS
 
 

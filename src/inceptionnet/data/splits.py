@@ -1,6 +1,6 @@
-"""Labelled pictures in named splits, and the one rule that holds pictures out where a data set is not split.
+"""Labelled images in named splits, and the one rule that holds images out where a data set is not split.
 
-The rule looks at nothing but the picture's name and the seed, so adding or removing pictures never moves another
+The rule looks at nothing but the image's name and the seed, so adding or removing images never moves another
 one between training and validation, and a folder, its copy and its zip are split alike.
 """
 
@@ -20,16 +20,16 @@ VAL_SHARE = 0.2
 # What folders and files call a split → what this package calls it.
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # A stream is shuffled by holding this much of it back and handing out any of it, so nothing moves much farther.
-BUFFER_PICTURES, BUFFER_BYTES = 1000, 2**29
+BUFFER_IMAGES, BUFFER_BYTES = 1000, 2**29
 
-Picture: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
+Encoded: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures in a fixed order: names, labels (N,) int64 and `read(index)`, which gives one encoded file's bytes.
+    """Images in a fixed order: names, labels (N,) int64 and `read(index)`, which gives one encoded file's bytes.
 
-    `read` can be pickled and called in any process. Raises: PictureError from `read`.
+    `read` can be pickled and called in any process. Raises: DecodeError from `read`.
     """
 
     names: Sequence[str]
@@ -40,13 +40,13 @@ class Split:
         return len(self.names)
 
     def take(self, positions: npt.NDArray[np.intp]) -> Split:
-        """The split that holds only the pictures at `positions`, in that order."""
+        """The split that holds only the images at `positions`, in that order."""
         return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions))
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
-    """Pictures that come one after the other and cannot be asked for by number.
+    """Images that come one after the other and cannot be asked for by number.
 
     They lie in `shards` parts; `read(shard)` gives those of one part in their order, `length` is how many there are
     in all. Both belong in the main process: it may hold connections and threads, which no fork survives.
@@ -55,53 +55,53 @@ class StreamSplit:
     title: str
     length: int
     shards: int
-    read: Callable[[int], Iterator[Picture]]
+    read: Callable[[int], Iterator[Encoded]]
 
     def __len__(self) -> int:
         return self.length
 
-    def iterate(self, epoch: int, seed: int | None) -> Generator[Picture, None, None]:
+    def iterate(self, epoch: int, seed: int | None) -> Generator[Encoded, None, None]:
         """One pass: in order where there is no seed, else in an order that is a function of (seed, epoch) only.
 
-        Shuffled are the shards, then the pictures as far as a buffer of BUFFER_PICTURES or BUFFER_BYTES reaches.
-        Raises: DataError where the stream breaks off, or holds fewer or more pictures than `length`.
+        Shuffled are the shards, then the images as far as a buffer of BUFFER_IMAGES or BUFFER_BYTES reaches.
+        Raises: DataError where the stream breaks off, or holds fewer or more images than `length`.
         """
         if seed is None:
-            pictures = self._read(range(self.shards))
+            images = self._read(range(self.shards))
         else:
             rng = np.random.default_rng((seed, epoch))
-            pictures = _shuffled(self._read(rng.permutation(self.shards).tolist()), rng)
+            images = _shuffled(self._read(rng.permutation(self.shards).tolist()), rng)
         count = 0
-        for picture in pictures:
+        for image in images:
             count += 1
             if count > self.length:
                 break
-            yield picture
+            yield image
         if count != self.length:
             got = "more" if count > self.length else str(count)
-            raise DataError(f"{self.title}: expected {self.length} pictures, got {got}: correct the number it states")
+            raise DataError(f"{self.title}: expected {self.length} images, got {got}: correct the number it states")
 
-    def _read(self, order: Iterable[int]) -> Iterator[Picture]:
+    def _read(self, order: Iterable[int]) -> Iterator[Encoded]:
         for shard in order:
             yield from self.read(shard)
 
 
-def _shuffled(pictures: Iterable[Picture], rng: np.random.Generator) -> Iterator[Picture]:
-    """Every picture once, each drawn at random from those that are held back."""
-    held: list[Picture] = []
+def _shuffled(images: Iterable[Encoded], rng: np.random.Generator) -> Iterator[Encoded]:
+    """Every image once, each drawn at random from those that are held back."""
+    held: list[Encoded] = []
     held_bytes = 0
 
-    def drawn() -> Picture:
+    def drawn() -> Encoded:
         nonlocal held_bytes
         i = int(rng.integers(len(held)))
         held[i], held[-1] = held[-1], held[i]
         held_bytes -= len(held[-1][2])
         return held.pop()
 
-    for picture in pictures:
-        held.append(picture)
-        held_bytes += len(picture[2])
-        while len(held) > BUFFER_PICTURES or held_bytes > BUFFER_BYTES:
+    for image in images:
+        held.append(image)
+        held_bytes += len(image[2])
+        while len(held) > BUFFER_IMAGES or held_bytes > BUFFER_BYTES:
             yield drawn()
     while held:
         yield drawn()
@@ -115,8 +115,8 @@ class Source:
     """A data set: class names in label order, its splits ("train", "val", "test"), how they came about (`note`).
 
     "train" is always there, and "val" or "test" or both; one that was opened only to evaluate has at least one of the
-    three. `suggestions` are settings that suit these pictures better than the general defaults, by dotted name
-    ("augment.flip"). `held_out`: "val" was held out by rule of pictures that were not split.
+    three. `suggestions` are settings that suit these images better than the general defaults, by dotted name
+    ("augment.flip"). `held_out`: "val" was held out by rule of images that were not split.
     """
 
     title: str
@@ -127,11 +127,11 @@ class Source:
     held_out: bool = False
 
     def pick(self, split: str, *, own: bool = True) -> tuple[str, AnySplit]:
-        """The name and the pictures of a split: `auto` is test, else val, else all; `all` is every picture.
+        """The name and the images of a split: `auto` is test, else val, else all; `all` is every image.
 
-        `own`: the network was trained by this package, so that pictures which the rule did not hold out may be those
+        `own`: the network was trained by this package, so that images which the rule did not hold out may be those
         it was trained on. Another network's training knew nothing of the rule: where val is only what the rule held
-        out, `auto` is then all pictures, not a fifth of them.
+        out, `auto` is then all images, not a fifth of them.
         Raises: DataError for a split that is not there, and for `all` of a stream.
         """
         if split == "auto":
@@ -175,16 +175,16 @@ class _Taken:
 
 
 def draw(seed: int, name: str) -> float:
-    """A picture's lot in [0, 1): the first 8 bytes of sha256("SEED/NAME") as a binary fraction."""
+    """An image's lot in [0, 1): the first 8 bytes of sha256("SEED/NAME") as a binary fraction."""
     digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
-    """(train, val): a picture whose lot is below VAL_SHARE is held out.
+    """(train, val): an image whose lot is below VAL_SHARE is held out.
 
-    A class of two or more pictures gets both: where the lots leave one side empty, the picture with the highest
-    (lowest) lot moves to train (val). A class of one picture is trained on.
+    A class of two or more images gets both: where the lots leave one side empty, the image with the highest
+    (lowest) lot moves to train (val). A class of one image is trained on.
     """
     lots = np.array([draw(seed, name) for name in split.names])
     held = lots < VAL_SHARE
@@ -208,7 +208,7 @@ def make_source(
     ignored: Sequence[str] = (),
     suggestions: Mapping[str, object] | None = None,
 ) -> Source:
-    """A checked Source from what was `found`: splits by name, or all pictures under "" where they are not split.
+    """A checked Source from what was `found`: splits by name, or all images under "" where they are not split.
 
     `evaluating` asks for less: any split will do, and what cannot be trained on has nothing held out.
     Raises: DataError where there is no training split, one class only, nothing to hold out, or a class that is
@@ -222,16 +222,16 @@ def make_source(
     note, held_out = "split as found", False
     if splits.keys() in ({""}, {"train"}):
         note = "not split" if "" in splits else "no val or test split"
-        (all_pictures,) = splits.values()
-        train, val = hold_out(all_pictures, seed)
+        (all_images,) = splits.values()
+        train, val = hold_out(all_images, seed)
         held_out = len(classes) > 1 and len(val) > 0
         if held_out:
             splits = {"train": train, "val": val}
-            note += f": {100 * VAL_SHARE:.0f} % of the pictures held out as val, chosen by file name and seed {seed}"
+            note += f": {100 * VAL_SHARE:.0f} % of the images held out as val, chosen by file name and seed {seed}"
         elif evaluating:
             splits = {name or "val": split for name, split in splits.items()}
         else:
-            raise DataError(f"{where}: expected a class with 2 pictures or more to hold some out, got 1 each: add some")
+            raise DataError(f"{where}: expected a class with 2 images or more to hold some out, got 1 each: add some")
     if not evaluating:
         _check_trained(where, classes, splits)
     return _source(title, classes, splits, [note, *ignored], suggestions or {}, held_out)

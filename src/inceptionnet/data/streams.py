@@ -3,10 +3,10 @@
 `hf:owner/name`, `hf:owner/name:config` and `hf:owner/name@revision` (or both, in that order) are what the datasets
 library streams, `hf:PATH` a folder of its kind on this machine. `https://host/train-{000..009}.tar` are shards as in
 shards.py, compressed or not; in their folder lie classes.txt and sizes.json, which holds each shard's number of
-pictures: {"train-000.tar": 1000, …}. `https://host/folder/` is every shard that sizes.json names.
+images: {"train-000.tar": 1000, …}. `https://host/folder/` is every shard that sizes.json names.
 
 The shards are read by the standard library: the datasets library would add an asynchronous HTTP client with its own
-threads, wants every shard's fields alike and labels that are integers, and would group and name pictures otherwise
+threads, wants every shard's fields alike and labels that are integers, and would group and name images otherwise
 than shards.py does.
 """
 
@@ -27,7 +27,7 @@ from inceptionnet.data.decode import MAX_BYTES
 from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, expand, split_of_file
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
-from inceptionnet.data.splits import SPLIT_NAMES, Picture, Source, StreamSplit, make_stream_source
+from inceptionnet.data.splits import SPLIT_NAMES, Encoded, Source, StreamSplit, make_stream_source
 from inceptionnet.data.web import Download, fetch
 from inceptionnet.errors import DataError, InceptionNetError, missing_extra
 
@@ -82,16 +82,16 @@ def _open_hub(where: str) -> Source:
 
 
 def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit]:
-    """Class names and pictures of a datasets.IterableDataset."""
+    """Class names and images of a datasets.IterableDataset."""
     import datasets
 
     features = data.features or {}
-    pictures = [column for column in features if isinstance(features[column], datasets.Image)]
-    image = next((column for column in (*IMAGE_COLUMNS, *pictures) if column in pictures), None)
+    columns = [column for column in features if isinstance(features[column], datasets.Image)]
+    image = next((column for column in (*IMAGE_COLUMNS, *columns) if column in columns), None)
     label = next((column for column in (*LABEL_COLUMNS, "cls") if column in features), None)
     if image is None or label is None:
         raise DataError(
-            f"{where}: expected pictures in {'/'.join(IMAGE_COLUMNS)} and labels in {'/'.join(LABEL_COLUMNS)}, "
+            f"{where}: expected images in {'/'.join(IMAGE_COLUMNS)} and labels in {'/'.join(LABEL_COLUMNS)}, "
             f"got {', '.join(features) or 'no columns'} in {name}: rename them"
         )
     if not isinstance(features[label], datasets.ClassLabel):
@@ -102,20 +102,20 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
     known = (data.info.splits or {}).get(name)
     if not (known and known.num_examples):
         raise DataError(
-            f"{where}: expected the number of pictures in {name}, got none in the data set's description: "
+            f"{where}: expected the number of images in {name}, got none in the data set's description: "
             "put it into dataset_info in its README.md, as num_examples"
         )
     data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
     count = data.num_shards
 
-    def read(shard: int) -> Iterator[Picture]:
+    def read(shard: int) -> Iterator[Encoded]:
         try:
             for row, example in enumerate(data.shard(count, shard)):
-                picture, number = example[image] or {}, example[label]
-                called = picture.get("path") or f"{name}-{shard}:{row}"
-                encoded = picture.get("bytes")
-                if encoded is None and picture.get("path"):
-                    encoded = _read_beside(picture["path"])
+                stored, number = example[image] or {}, example[label]
+                called = stored.get("path") or f"{name}-{shard}:{row}"
+                encoded = stored.get("bytes")
+                if encoded is None and stored.get("path"):
+                    encoded = _read_beside(stored["path"])
                 yield called, -1 if number is None else number, encoded or b""
         except InceptionNetError:
             raise
@@ -126,7 +126,7 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
 
 
 def _read_beside(path: str) -> bytes:
-    """A picture that lies beside the table, here or on the Hub."""
+    """An image that lies beside the table, here or on the Hub."""
     import fsspec
 
     with fsspec.open(path, "rb") as file:
@@ -134,9 +134,9 @@ def _read_beside(path: str) -> bytes:
     return data
 
 
-def _first(split: StreamSplit) -> list[Picture]:
-    pictures = split.read(0)
-    return [picture for picture, _ in zip(pictures, range(1), strict=False)]
+def _first(split: StreamSplit) -> list[Encoded]:
+    images = split.read(0)
+    return [image for image, _ in zip(images, range(1), strict=False)]
 
 
 def _one_line(error: Exception) -> str:
@@ -153,7 +153,7 @@ def _open_shards(where: str) -> Source:
     for url in urls:
         name = urlsplit(url).path.rpartition("/")[2]
         if name not in sizes or url != _beside(folder, name):
-            raise DataError(f"{url}: expected a shard that is in {file}, got another: add its number of pictures")
+            raise DataError(f"{url}: expected a shard that is in {file}, got another: add its number of images")
         groups.setdefault(split_of_file(name), []).append((url, sizes[name]))
     ignored = [f"{len(groups.pop(''))} shards ignored: not named after a split"] if "" in groups else []
     listed = _beside(folder, CLASSES_FILE)
@@ -189,13 +189,13 @@ def _sizes(url: str) -> dict[str, int]:
         except (ValueError, AttributeError, RecursionError) as error:
             got = str(error)
     raise DataError(
-        f'{url}: expected each shard\'s number of pictures, as {{"train-000.tar": 1000}}, got {got}: '
+        f'{url}: expected each shard\'s number of images, as {{"train-000.tar": 1000}}, got {got}: '
         "put it there, counted by: tar tf SHARD | grep -c '\\.cls$'"
     )
 
 
-def _reader(shards: list[tuple[str, int]], classes: ClassNames) -> Callable[[int], Iterator[Picture]]:
-    def read(shard: int) -> Iterator[Picture]:
+def _reader(shards: list[tuple[str, int]], classes: ClassNames) -> Callable[[int], Iterator[Encoded]]:
+    def read(shard: int) -> Iterator[Encoded]:
         url, size = shards[shard]
         file = urlsplit(url).path.rpartition("/")[2]
         count = 0
@@ -203,13 +203,13 @@ def _reader(shards: list[tuple[str, int]], classes: ClassNames) -> Callable[[int
             count += 1
             yield f"{file}/{name}", classes.number(label, f"{url}: {name}"), data
         if count != size:
-            raise DataError(f"{url}: expected {size} pictures as {SIZES_FILE} says, got {count}: correct one of them")
+            raise DataError(f"{url}: expected {size} images as {SIZES_FILE} says, got {count}: correct one of them")
 
     return read
 
 
 def _members(url: str) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a tar's files; only pictures and labels are read."""
+    """Names and contents of a tar's files; only images and labels are read."""
     with Download(url) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*", bufsize=READ_BYTES) as tar:  # type: ignore[call-overload]

@@ -15,9 +15,9 @@ __all__ = ["svg"]
 
 
 def svg(network: Network) -> str:
-    """The network as a self-contained SVG picture: no scripts, no fonts or files from elsewhere.
+    """The network as a self-contained SVG image: no scripts, no fonts or files from elsewhere.
 
-    At the left the whole network from picture to logits; beside it each kind of module in full. Modules are of one
+    At the left the whole network from image to logits; beside it each kind of module in full. Modules are of one
     kind where their drawings differ in figures only: numbers of filters and residual scales. Such a figure is drawn as
     a letter, and a table under the drawing says what it is in each module.
 
@@ -26,8 +26,8 @@ def svg(network: Network) -> str:
 
     Example:
         >>> from inceptionnet.nets import NETWORKS
-        >>> picture = svg(NETWORKS["inception_v4"])
-        >>> picture.startswith("<svg") and "4 × inception_a" in picture
+        >>> image = svg(NETWORKS["inception_v4"])
+        >>> image.startswith("<svg") and "4 × inception_a" in image
         True
     """
     return rendered(page(network))

@@ -1,4 +1,4 @@
-"""Whether an exported file gives what the network gives: both asked about the same pictures."""
+"""Whether an exported file gives what the network gives: both asked about the same images."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.splits import Split
-from inceptionnet.data.unlabelled import open_pictures
+from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, dealt
 from inceptionnet.engines.kinds import Runner
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 from inceptionnet.model import InceptionNet
 
 MOST = 64
-"""Pictures looked at where there are more, spread evenly over them."""
+"""Images looked at where there are more, spread evenly over them."""
 DRAWN = 8
-"""Pictures drawn where none are given."""
+"""Images drawn where none are given."""
 BATCHES = (1, 3)
 """Batch sizes tried where any will do, in turn."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What both are asked about."""
 
     pixels: Sequence[Pixels]
@@ -43,26 +43,26 @@ class Pictures:
     def __str__(self) -> str:
         return f"{len(self.pixels)} {self.of}"
 
-    def dealt(self) -> tuple[Pictures, Pictures]:
+    def dealt(self) -> tuple[Images, Images]:
         """Those to calibrate on, with the ones left out, and those to compare on."""
         calibrating, others = dealt(self.pixels)
-        return Pictures(calibrating, self.of, self.left_out), Pictures(others, self.of)
+        return Images(calibrating, self.of, self.left_out), Images(others, self.of)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the file's numbers are from the network's, at most, over all pictures."""
+    """How far the file's numbers are from the network's, at most, over all images."""
 
-    pictures: int
+    images: int
     batch_sizes: tuple[int, ...]
     logits: float
     """Largest difference, as a share of the largest logit or feature by size."""
     probabilities: float | None
     """Largest difference of the softmax; None without a classifier, as is `top1`."""
     top1: float | None
-    """Share of pictures with the same most probable class."""
+    """Share of images with the same most probable class."""
     explained: float
-    """Share of the variance of logits or features over the pictures that is kept: 1 - squared differences / variance
+    """Share of the variance of logits or features over the images that is kept: 1 - squared differences / variance
     (the coefficient of determination); 0 where that would be less.
     """
 
@@ -72,8 +72,8 @@ class Agreement:
         return self.explained if self.top1 is None else self.top1
 
 
-def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Pictures:
-    """The pictures at `paths`, in anything that `open_pictures` opens, as the network sees them.
+def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Images:
+    """The images at `paths`, in anything that `open_images` opens, as the network sees them.
 
     Args:
         most: where there are more, so many are taken, spread evenly over them.
@@ -81,7 +81,7 @@ def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Pictur
     Raises:
         DataError: there are none, or none can be decoded.
     """
-    _, split = open_pictures(paths).pick("all")
+    _, split = open_images(paths).pick("all")
     assert isinstance(split, Split)
     every = len(split)
     split = split.take(spread(every, most))
@@ -89,13 +89,13 @@ def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Pictur
     for i, name in enumerate(split.names):
         try:
             pixels.append(centre_crop(decode(split.read(i), channels=prep.channels, name=name), prep))
-        except PictureError as error:
+        except DecodeError as error:
             bad.append((name, str(error).removeprefix(f"{name}: ")))
     where = ", ".join(paths)
     if not pixels:
         name, why = bad[0]
-        raise DataError(f"{where}: expected pictures, got {len(bad)} of which none can be read, such as {name} ({why})")
-    return Pictures(pixels, f"of {every} pictures of {where}", tuple(bad))
+        raise DataError(f"{where}: expected images, got {len(bad)} of which none can be read, such as {name} ({why})")
+    return Images(pixels, f"of {every} images of {where}", tuple(bad))
 
 
 def spread(number: int, most: int) -> npt.NDArray[np.intp]:
@@ -103,7 +103,7 @@ def spread(number: int, most: int) -> npt.NDArray[np.intp]:
     return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.intp))
 
 
-def drawn(prep: Preprocessing) -> Pictures:
+def drawn(prep: Preprocessing) -> Images:
     """Coloured clouds from coarse to fine, the same ones always."""
     rng, size = np.random.default_rng(0), (prep.size_px, prep.size_px)
 
@@ -111,32 +111,32 @@ def drawn(prep: Preprocessing) -> Pictures:
         coarse = rng.integers(0, 256, (prep.channels, cells, cells), np.uint8)
         return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in coarse], -1)
 
-    return Pictures([cloud(2 + 4 * i) for i in range(DRAWN)], "pictures drawn at random, since none were given")
+    return Images([cloud(2 + 4 * i) for i in range(DRAWN)], "images drawn at random, since none were given")
 
 
 def to_calibrate(paths: Sequence[str], prep: Preprocessing) -> torch.Tensor:
-    """The pictures at `paths`, as many as int8 has use for. Shapes: → (N, C, H, W). Raises: as `given`."""
+    """The images at `paths`, as many as int8 has use for. Shapes: → (N, C, H, W). Raises: as `given`."""
     return as_input(given(paths, prep, CALIBRATED + COMPARED).pixels, prep).contiguous()
 
 
 def compare(
     model: InceptionNet,
     run: Runner,
-    pictures: Pictures,
+    images: Images,
     prep: Preprocessing,
     *,
     raw: bool,
     batch_size: int | None,
 ) -> Agreement:
-    """How far what `run` gives is from what `model` gives, for the same pictures.
+    """How far what `run` gives is from what `model` gives, for the same images.
 
     Args:
         raw: `run` takes uint8 (N, H, W, C), else what the model takes.
-        batch_size: the number of pictures that `run` takes at once; None: any number.
+        batch_size: the number of images that `run` takes at once; None: any number.
     """
     wanted, found, sizes = list[torch.Tensor](), list[torch.Tensor](), set[int]()
-    number = len(pictures.pixels)
-    for batch, count in _batches(pictures.pixels, batch_size):
+    number = len(images.pixels)
+    for batch, count in _batches(images.pixels, batch_size):
         x = as_input(batch, prep).contiguous()
         with torch.inference_mode():
             want = model(x).float()
@@ -166,13 +166,13 @@ def spoilt(what: str, found: Agreement, least: float) -> str:
     """What to say of a network in 8 bits of which too little is kept."""
     kept = "the features' variance" if found.top1 is None else "the first classes"
     return (
-        f"{what} keeps {found.share:.1%} of {kept} in int8, on {found.pictures} pictures; expected {least:.1%} at "
-        "least: calibrate on more pictures, such as it will see, or take fp32"
+        f"{what} keeps {found.share:.1%} of {kept} in int8, on {found.images} images; expected {least:.1%} at "
+        "least: calibrate on more images, such as it will see, or take fp32"
     )
 
 
 def _batches(pixels: Sequence[Pixels], size: int | None) -> Iterator[tuple[list[Pixels], int]]:
-    """Batches, and how many pictures of each count: a short one is filled up with the first pictures again."""
+    """Batches, and how many images of each count: a short one is filled up with the first images again."""
     start, turn = 0, 0
     while start < len(pixels) or (size is None and turn < len(BATCHES)):
         length = size or BATCHES[turn % len(BATCHES)]

@@ -26,7 +26,7 @@ PEAK_SIDES, PEAK_TRIES = (256, 512, 1024, 2048, 4096, 8192), 8
 PEAK_LONG_MS = 50
 """No larger product is tried after one that takes so long: a processor without bf16 needs a minute for 2048×2048."""
 CALIBRATION = 4
-"""Pictures of noise for int8, whose speed depends on none of them."""
+"""Images of noise for int8, whose speed depends on none of them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Measurement:
     latency_ms: float
     """Of a batch, median over the rounds."""
     p95_ms: float
-    pictures_per_s: float
+    images_per_s: float
     """By the median."""
     share_of_peak: float
     """Multiplications and additions of the plain network's convolutions and linear layers each second, as a share of

@@ -1,7 +1,7 @@
 """`optimize`: a network by the engine that is asked for, or by the fastest one that gives its numbers.
 
-Which engine is the fastest depends on the network, the number of pictures and the machine, so it is measured, once, and
-remembered. Whichever it is, what it gives for some pictures is compared with the network's own logits every time: in
+Which engine is the fastest depends on the network, the number of images and the machine, so it is measured, once, and
+remembered. Whichever it is, what it gives for some images is compared with the network's own logits every time: in
 fp32 and bf16 how far the logits of a few are off, in int8 how often the first class stays.
 """
 
@@ -34,9 +34,9 @@ AUTO = "auto"
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 """How far logits may be off, as a share of the largest, by precision; int8 has `LEAST_AGREEMENT` instead."""
 CHECKED = 4
-"""With so many pictures of noise, at most."""
+"""With so many images of noise, at most."""
 AT_ONCE = 16
-"""Pictures, where there are many to compare on."""
+"""Images, where there are many to compare on."""
 
 
 def optimize(
@@ -61,16 +61,16 @@ def optimize(
         model: a network, or a weights file as for `load_model`.
         engine: eager, channels_last, fused, compile, onnxruntime or openvino; auto takes the fastest, which is measured
             the first time and then remembered (see `inceptionnet.engines.cache`).
-        batch_size: how many pictures there will mostly be at once. Other numbers work, slower where it is compile.
+        batch_size: how many images there will mostly be at once. Other numbers work, slower where it is compile.
         precision: fp32; bf16 with two to three digits; or int8, by onnxruntime and openvino.
-        calibrate: for int8, pictures such as it will see, 100 or more: a tensor as the network takes it or, where
-            `model` is a file, whatever `open_pictures` opens. A third of them, at most 128, are calibrated on; on the
+        calibrate: for int8, images such as it will see, 100 or more: a tensor as the network takes it or, where
+            `model` is a file, whatever `open_images` opens. A third of them, at most 128, are calibrated on; on the
             others, at most 256, it is compared.
         least_agreement: for int8, the least share of these for which the first class stays what it was; without
             a classifier, of the features' variance that is kept.
         device: as for pick_device; onnxruntime and openvino are for the CPU.
         threads: of the CPU; left out, as many as torch has.
-        size_px: height and width of the pictures; left out, what the weights file or the network says.
+        size_px: height and width of the images; left out, what the weights file or the network says.
         fresh: measure again.
 
     Shapes: see `Engine`.
@@ -90,18 +90,18 @@ def optimize(
     if not isinstance(model, InceptionNet):
         file = read_weights(model)
         model, size_px = file.model(), size_px or file.record.preprocessing.size_px
-    pictures = None if calibrate is None else _to_calibrate(calibrate, file, size_px)
+    images = None if calibrate is None else _to_calibrate(calibrate, file, size_px)
     with torch.inference_mode(False), torch.no_grad():
         plain = copy.deepcopy(model).to(at, torch.float32).eval().requires_grad_(False)
         example = noise(batch_size, plain.configuration.in_channels, size_px or plain.network.input_size).to(at)
     few, calibration = example[:CHECKED], None
-    if pictures is not None:
-        if pictures.shape[1:] != example.shape[1:]:
+    if images is not None:
+        if images.shape[1:] != example.shape[1:]:
             raise ConfigurationError(
-                f"calibrate: expected pictures of shape (N, {', '.join(map(str, example.shape[1:]))}), as the engine "
-                f"will take them, got {tuple(pictures.shape)}; size_px says another size"
+                f"calibrate: expected images of shape (N, {', '.join(map(str, example.shape[1:]))}), as the engine "
+                f"will take them, got {tuple(images.shape)}; size_px says another size"
             )
-        calibration, few = (torch.stack(part).to(at) for part in dealt(list(pictures)))
+        calibration, few = (torch.stack(part).to(at) for part in dealt(list(images)))
     target = Target(example, precision, threads or torch.get_num_threads(), calibration)
     trial = _Trial(plain, target, few, least_agreement)
     if engine == AUTO:
@@ -118,14 +118,14 @@ def check_engine(name: str) -> None:
 
 
 def check_precision(name: str, calibrated: bool) -> None:
-    """Raises: ConfigurationError for what is no precision, for int8 without pictures and for pictures without int8."""
+    """Raises: ConfigurationError for what is no precision, for int8 without images and for images without int8."""
     if name not in DTYPES:
         raise ConfigurationError(f"unknown precision {name!r}: {nearest(name, DTYPES)}")
     if calibrated != (name == "int8"):
         raise ConfigurationError(
-            f"pictures to calibrate on are for precision int8, got {name}; leave them out"
+            f"images to calibrate on are for precision int8, got {name}; leave them out"
             if calibrated
-            else "precision int8 needs pictures to calibrate on, such as the network will see; give them as calibrate"
+            else "precision int8 needs images to calibrate on, such as the network will see; give them as calibrate"
         )
 
 
@@ -136,13 +136,11 @@ def _to_calibrate(
     if isinstance(calibrate, Tensor):
         if calibrate.dim() != 4 or not len(calibrate) or not calibrate.is_floating_point():
             raise ConfigurationError(
-                f"calibrate: expected float pictures (N, C, H, W), got {calibrate.dtype} {tuple(calibrate.shape)}"
+                f"calibrate: expected float images (N, C, H, W), got {calibrate.dtype} {tuple(calibrate.shape)}"
             )
         return calibrate.detach().float()[spread(len(calibrate), CALIBRATED + COMPARED)]
     if file is None:
-        raise ConfigurationError(
-            "calibrate: expected a tensor of pictures, since the network is given without its file"
-        )
+        raise ConfigurationError("calibrate: expected a tensor of images, since the network is given without its file")
     prep = file.record.preprocessing
     prep = replace(prep, size_px=size or prep.size_px)
     paths = [calibrate] if isinstance(calibrate, str | Path) else calibrate
@@ -150,7 +148,7 @@ def _to_calibrate(
 
 
 class _Trial:
-    """Engines of one network for one target, each compared with the network, on a few pictures, before it is used."""
+    """Engines of one network for one target, each compared with the network, on a few images, before it is used."""
 
     def __init__(self, plain: InceptionNet, target: Target, few: Tensor, least_agreement: float) -> None:
         self.plain, self.target, self.few, self.least_agreement = plain, target, few, least_agreement
@@ -175,7 +173,7 @@ class _Trial:
         return made
 
     def _asked(self, engine: Engine) -> Tensor:
-        return torch.cat([engine(pictures) for pictures in torch.split(self.few, AT_ONCE)])
+        return torch.cat([engine(images) for images in torch.split(self.few, AT_ONCE)])
 
     def _agreement(self, name: str, got: Tensor) -> dict[str, Any]:
         """What `about` says of it. Raises: ConfigurationError: too little of the network is kept."""
@@ -183,7 +181,7 @@ class _Trial:
         found = agreement(self.expected, got, classes=self.plain.num_classes > 0, batch_sizes=())
         if not (got.isfinite().all() and found.share >= self.least_agreement):
             raise ConfigurationError(spoilt(f"engine {name}", found, self.least_agreement))
-        return {"difference": found.logits, "agreement": found.share, "compared_on": found.pictures}
+        return {"difference": found.logits, "agreement": found.share, "compared_on": found.images}
 
     def best(self, fresh: bool) -> Engine:
         """The fastest engine, as remembered, or else as measured now."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import inceptionnet
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.engines.agreement import Agreement, Pictures, compare, drawn, given, spoilt
+from inceptionnet.engines.agreement import Agreement, Images, compare, drawn, given, spoilt
 from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, weight_bits
@@ -48,9 +48,9 @@ class Exported:
     kind: str
     size_bytes: int
     metadata: Mapping[str, Any]
-    pictures: Pictures
+    images: Images
     agreement: Agreement
-    calibrated_on: Pictures | None = None
+    calibrated_on: Images | None = None
 
     @property
     def written(self) -> bool:
@@ -59,8 +59,8 @@ class Exported:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """(name, reason) of pictures that cannot be decoded."""
-        return self.pictures.left_out + (self.calibrated_on.left_out if self.calibrated_on else ())
+        """(name, reason) of images that cannot be decoded."""
+        return self.images.left_out + (self.calibrated_on.left_out if self.calibrated_on else ())
 
 
 class FromPixels(nn.Module):
@@ -95,28 +95,28 @@ def export(
 ) -> Exported:
     """Write a network as an ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or weights file (.safetensors).
 
-    The file is written beside its place, loaded, and asked about pictures; it goes into its place only if it gives what
+    The file is written beside its place, loaded, and asked about images; it goes into its place only if it gives what
     the network gives. It has the main head only, or the pooled features of a network without classifier.
 
     Args:
         source: a weights file of any known layout, or an address on the hub.
         destination: its ending says the kind of file; one that is there is replaced whole.
-        with_preprocessing: the file takes uint8 pictures (N, H, W, C), RGB, cropped and of the network's size, and
+        with_preprocessing: the file takes uint8 images (N, H, W, C), RGB, cropped and of the network's size, and
             normalises them; else what the network takes, float32 (N, C, H, W).
         plain: without the rewrites of `fused`; a weights file is never rewritten.
         precision: fp32, or int8 in an ONNX or OpenVINO file.
-        calibrate: pictures for int8, such as it will see, as `open_pictures` takes them: 100 or more. A third of them,
+        calibrate: images for int8, such as it will see, as `open_images` takes them: 100 or more. A third of them,
             at most 128, are calibrated on; on the others, at most 256, it is compared where `check` names none.
-        batch_size: the only number of pictures that the file takes at once; left out, any number.
-        check: pictures to compare on, as `open_pictures` takes them; left out, for fp32 ones drawn at random.
+        batch_size: the only number of images that the file takes at once; left out, any number.
+        check: images to compare on, as `open_images` takes them; left out, for fp32 ones drawn at random.
         tolerance: for fp32, largest difference of the logits as a share of the largest logit.
-        least_agreement: for int8, least share of the pictures for which the first class stays what it was; without a
+        least_agreement: for int8, least share of the images for which the first class stays what it was; without a
             classifier, of the features' variance that is kept.
 
     Raises:
         ConfigurationError: an unknown ending, a place that cannot be written, or an option that this kind lacks.
         MissingExtraError: the kind of file needs an extra that is not installed.
-        WeightsError, DataError: the weights, or none of the pictures, can be read.
+        WeightsError, DataError: the weights, or none of the images, can be read.
     """
     destination = Path(destination)
     kind = kind_of(destination)
@@ -125,7 +125,7 @@ def export(
     with _beside(destination) as folder:
         read = read_weights(source)
         prep = read.record.preprocessing
-        calibrated_on, pictures = _calibrated_and_compared(prep, calibrate, check)
+        calibrated_on, images = _calibrated_and_compared(prep, calibrate, check)
         model = read.model(aux=False).eval()
         made = folder / destination.name
         log.info("%s: converting %s", destination, read.record.configuration.name)
@@ -138,8 +138,8 @@ def export(
                     log.info("%s: calibrating on %s", destination, calibrated_on)
                 module = model if plain else fused(model, channels_last=False)
                 kind.write(_graph(module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size), made)
-        log.info("%s: comparing on %s", destination, pictures)
-        agreement = compare(model, kind.run(made), pictures, prep, raw=with_preprocessing, batch_size=batch_size)
+        log.info("%s: comparing on %s", destination, images)
+        agreement = compare(model, kind.run(made), images, prep, raw=with_preprocessing, batch_size=batch_size)
         metadata = read_metadata(made)
         files = sorted(folder.iterdir())  # the .bin of an .xml comes first
         size_bytes = sum(file.stat().st_size for file in files)
@@ -147,7 +147,7 @@ def export(
         if not refused:
             with _writing(destination):
                 _place(files, destination)
-    return Exported(destination, refused, kind.name, size_bytes, metadata, pictures, agreement, calibrated_on)
+    return Exported(destination, refused, kind.name, size_bytes, metadata, images, agreement, calibrated_on)
 
 
 def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
@@ -161,7 +161,7 @@ def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
 
 def _calibrated_and_compared(
     prep: Preprocessing, calibrate: Sequence[str], check: Sequence[str]
-) -> tuple[Pictures | None, Pictures]:
+) -> tuple[Images | None, Images]:
     """Those to calibrate on, and those to compare on."""
     if not calibrate:
         return None, given(check, prep) if check else drawn(prep)
@@ -193,7 +193,7 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
 
 
 def _graph(
-    module: nn.Module, read: WeightsFile, calibrated_on: Pictures | None, *, raw: bool, batch_size: int | None
+    module: nn.Module, read: WeightsFile, calibrated_on: Images | None, *, raw: bool, batch_size: int | None
 ) -> Graph:
     """What the file is written from; `raw`: from pixels on."""
     prep, calibration = read.record.preprocessing, None
@@ -209,7 +209,7 @@ def _graph(
     return Graph(module, example, batch_size is None, about, calibration)
 
 
-def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Pictures | None) -> dict[str, str]:
+def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | None) -> dict[str, str]:
     """The metadata, as kinds.py has it."""
     record = read.record
     about = {
@@ -224,7 +224,7 @@ def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Pictures 
         "version": inceptionnet.__version__,
     }
     if calibrated_on:
-        about["quantisation"] = {"pictures": len(calibrated_on.pixels), "weight_bits": weight_bits()}
+        about["quantisation"] = {"images": len(calibrated_on.pixels), "weight_bits": weight_bits()}
     return {key: json.dumps(value) for key, value in about.items()}
 
 

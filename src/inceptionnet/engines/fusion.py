@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.build import Concatenation, ResidualBlock
-from inceptionnet.model import InceptionNet, check_pictures
+from inceptionnet.model import InceptionNet, check_images
 
 
 class Fused(nn.Module):
@@ -32,7 +32,7 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits. Raises: InputError: as `InceptionNet.forward`."""
-        check_pictures(x, self.network, self.minimum_size)
+        check_images(x, self.network, self.minimum_size)
         logits: Tensor = self.head(self.body(x))
         return logits
 

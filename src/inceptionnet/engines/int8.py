@@ -1,7 +1,7 @@
 """Eight-bit networks by quantisation after training: a quarter of the size, faster, and nearly the same numbers.
 
 Weights get a scale for each output channel, activations one for each tensor, from the least to the greatest value met
-on calibration pictures. NNCF would rather average these over pictures and correct biases; for the networks of this
+on calibration images. NNCF would rather average these over images and correct biases; for the networks of this
 package both gave worse numbers (benchmarks/), so it is told not to.
 """
 
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("inceptionnet")
 
 CALIBRATED = 128
-"""Pictures to calibrate on where there are more; with 300 the numbers were no better."""
+"""Images to calibrate on where there are more; with 300 the numbers were no better."""
 FEW = 32
-"""Fewer pictures are worth a warning."""
+"""Fewer images are worth a warning."""
 COMPARED = 2 * CALIBRATED
 """Others to compare on, at most."""
 LEAST_AGREEMENT = 0.95
-"""Share of the pictures for which the first class stays what it was, else the network counts as spoilt."""
+"""Share of the images for which the first class stays what it was, else the network counts as spoilt."""
 
 T = TypeVar("T")
 
 
-def dealt(pictures: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Pictures to calibrate on, every third one, and the others, to compare on; a single picture does both."""
-    calibrating = list(pictures[::3])
-    others = [picture for i, picture in enumerate(pictures) if i % 3]
+def dealt(images: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Images to calibrate on, every third one, and the others, to compare on; a single image does both."""
+    calibrating = list(images[::3])
+    others = [image for i, image in enumerate(images) if i % 3]
     if len(calibrating) < FEW:
         log.warning(
-            "calibrating on %d pictures, which is few; 100 or more, of every kind, serve better", len(calibrating)
+            "calibrating on %d images, which is few; 100 or more, of every kind, serve better", len(calibrating)
         )
     return calibrating, others or calibrating
 
@@ -63,15 +63,15 @@ def weight_bits() -> int:
     return 8 if "avx512_vnni" in flags or "avx_vnni" in flags else 7
 
 
-def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1) -> onnx.ModelProto:
+def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) -> onnx.ModelProto:
     """An ONNX model in 8 bits, with scales beside the float operators (QDQ); activations unsigned, weights signed.
 
     Args:
         model: from `to_onnx`; stays as it is.
-        pictures: as the model takes them, to calibrate on.
-        at_once: the number of pictures that the model takes.
+        images: as the model takes them, to calibrate on.
+        at_once: the number of images that the model takes.
 
-    Shapes: pictures (N, …).
+    Shapes: images (N, …).
 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
@@ -85,7 +85,7 @@ def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1
 
     class Reader(base):  # type: ignore[misc]  # of a package that need not be installed
         def __init__(self) -> None:
-            self.batches = _batches(pictures, at_once)
+            self.batches = _batches(images, at_once)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
@@ -106,16 +106,16 @@ def quantised_onnx(model: onnx.ModelProto, pictures: Tensor, *, at_once: int = 1
     return made
 
 
-def quantised_openvino(model: openvino.Model, pictures: Tensor, *, at_once: int = 1) -> openvino.Model:
+def quantised_openvino(model: openvino.Model, images: Tensor, *, at_once: int = 1) -> openvino.Model:
     """An OpenVINO model in 8 bits, by NNCF; the arguments as for `quantised_onnx`.
 
-    Shapes: pictures (N, …).
+    Shapes: images (N, …).
 
     Raises:
         MissingExtraError: openvino or nncf is not installed.
     """
     nncf, ranges = import_nncf(), import_module("nncf.quantization.range_estimator")
-    batches = list(_batches(pictures, at_once))
+    batches = list(_batches(images, at_once))
     advanced = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.DISABLE if weight_bits() == 8 else nncf.OverflowFix.ENABLE,
         disable_bias_correction=True,
@@ -129,8 +129,8 @@ def quantised_openvino(model: openvino.Model, pictures: Tensor, *, at_once: int 
     return made
 
 
-def _batches(pictures: Tensor, size: int) -> Iterator[np.ndarray]:
-    """All pictures, so many at once; the last batch is filled up with the first pictures again."""
-    for start in range(0, len(pictures), size):
-        places = np.arange(start, start + size) % len(pictures)
-        yield pictures[places].contiguous().numpy()
+def _batches(images: Tensor, size: int) -> Iterator[np.ndarray]:
+    """All images, so many at once; the last batch is filled up with the first images again."""
+    for start in range(0, len(images), size):
+        places = np.arange(start, start + size) % len(images)
+        yield images[places].contiguous().numpy()

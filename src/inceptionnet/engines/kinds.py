@@ -4,11 +4,11 @@ Each file says, under these keys and as JSON:
 
 network        its name
 classes        names in the order of the logits; none without a classifier
-preprocessing  how a picture becomes input, `Preprocessing.to_dict`
-input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: any number of pictures)
+preprocessing  how an image becomes input, `Preprocessing.to_dict`
+input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: any number of images)
 output         logits or features
 precision      fp32, or int8
-quantisation   of int8 alone: pictures, as many as it is calibrated on, and weight_bits: 8, for processors with VNNI or
+quantisation   of int8 alone: images, as many as it is calibrated on, and weight_bits: 8, for processors with VNNI or
                of ARM; or 7, where an older processor made the file, which then suits all
 provenance     what is known of the weights: data, accuracy, licence …
 source         the file that was exported
@@ -58,14 +58,14 @@ class Graph:
     example: Tensor
     """An input."""
     dynamic_batch: bool
-    """For any number of pictures, else for as many as the example has."""
+    """For any number of images, else for as many as the example has."""
     metadata: Mapping[str, str]
     calibration: Tensor | None = None
     """For int8: inputs that it is calibrated on."""
 
     @property
     def at_once(self) -> int:
-        """The number of pictures to calibrate on in one go."""
+        """The number of images to calibrate on in one go."""
         return 1 if self.dynamic_batch else len(self.example)
 
 
@@ -225,7 +225,7 @@ def _weights_metadata(path: Path) -> dict[str, Any]:
 
 
 def input_of(*, raw: bool, batch: int | None) -> dict[str, Any]:
-    """The metadata `input`; `raw`: pictures as they are, else normalised."""
+    """The metadata `input`; `raw`: images as they are, else normalised."""
     layout, kind = ("NHWC", "uint8") if raw else ("NCHW", "float32")
     return {"layout": layout, "type": kind, "color": "RGB", "batch": batch}
 

@@ -17,7 +17,7 @@ from inceptionnet.errors import missing_extra
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUT = "pictures", "logits"
+INPUT, OUTPUT = "images", "logits"
 """The names of the one input and the one output, in ONNX and OpenVINO alike."""
 
 
@@ -44,7 +44,7 @@ def to_onnx(
 
     Args:
         example: an input; its height and width become the model's.
-        dynamic_batch: for any number of pictures, else for as many as the example has.
+        dynamic_batch: for any number of images, else for as many as the example has.
         metadata: goes into the model's metadata_props.
 
     Shapes: example (N, C, H, W).

@@ -48,7 +48,7 @@ def openvino_core() -> openvino.Core:
 
     Each core's CPU plugin puts up a stack of its own for signal handlers and, when it goes, puts back the one that it
     found. Of two that do not go in reverse order the second puts back one that is no more, and the next signal with
-    a handler there, such as SIGCHLD when a process that reads pictures ends, kills this process (seen in 2026.4.1).
+    a handler there, such as SIGCHLD when a process that reads images ends, kills this process (seen in 2026.4.1).
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -95,7 +95,7 @@ def to_openvino(
 
     Args:
         example: an input; its height and width become the model's.
-        dynamic_batch: for any number of pictures, else for as many as the example has.
+        dynamic_batch: for any number of images, else for as many as the example has.
         metadata: goes into the model's rt_info, below `inceptionnet`.
 
     Shapes: example (N, C, H, W).

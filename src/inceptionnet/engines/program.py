@@ -24,7 +24,7 @@ def to_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True
     Height and width are those of the example: padding follows from them.
 
     Args:
-        dynamic_batch: for any number of pictures, else for as many as the example has.
+        dynamic_batch: for any number of images, else for as many as the example has.
 
     Shapes: example (N, C, H, W), or as the module takes it.
     """
@@ -36,7 +36,7 @@ def to_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True
     for node in program.graph.nodes:
         # Where in which Python file it comes from: most of a small program's file, and nobody else's business.
         node.meta.pop("stack_trace", None)
-    program.example_inputs = None  # would be saved too, pictures of zeros
+    program.example_inputs = None  # would be saved too, images of zeros
     return program
 
 

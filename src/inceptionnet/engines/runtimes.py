@@ -35,7 +35,7 @@ LACKS = {"bf16": ("onnxruntime",), "int8": ("eager", "channels_last", "fused", "
 class Target:
     """What an engine is built for.
 
-    Shapes: example (N, C, H, W), N the usual number of pictures; calibration (M, C, H, W), for int8 alone.
+    Shapes: example (N, C, H, W), N the usual number of images; calibration (M, C, H, W), for int8 alone.
     """
 
     example: Tensor
@@ -70,11 +70,11 @@ class Engine:
         return f"Engine({self.name}, {self.precision}, {tuple(self._shape)} on {self._device})"
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits. Raises: InputError: no such batch of pictures."""
+        """Logits. Raises: InputError: no such batch of images."""
         shape = self._shape
         if x.dim() != 4 or x.shape[1:] != shape or not x.is_floating_point():
             raise InputError(
-                f"expected float pictures of shape (N, {', '.join(map(str, shape))}), as this engine was built for, "
+                f"expected float images of shape (N, {', '.join(map(str, shape))}), as this engine was built for, "
                 f"got {x.dtype} {tuple(x.shape)}; optimize(…, size_px=…) builds one for another size"
             )
         if not len(x):
@@ -132,7 +132,7 @@ def _fused(model: InceptionNet, target: Target) -> Engine:
 
 
 def _compile(model: InceptionNet, target: Target) -> Engine:
-    """Compiled once, for just this shape: every other number of pictures is cut and filled up to it."""
+    """Compiled once, for just this shape: every other number of images is cut and filled up to it."""
     example, precision = target.example, target.precision
     options: dict[str, Any] = {"freezing": True}
     options |= {"cpp.threads": target.threads} if example.device.type == "cpu" else {"triton.cudagraphs": True}
@@ -218,7 +218,7 @@ def _cast(module: nn.Module, precision: str) -> nn.Module:
 
 
 def _in_pieces(run: Run, like: Tensor) -> Run:
-    """Any number of pictures by calls with exactly as many as `like` has, in its type and layout."""
+    """Any number of images by calls with exactly as many as `like` has, in its type and layout."""
 
     def pieces(x: Tensor) -> Tensor:
         answers = []

@@ -1,1 +1,1 @@
-"""Measuring a network on labelled pictures, and using it on unlabelled ones."""
+"""Measuring a network on labelled images, and using it on unlabelled ones."""

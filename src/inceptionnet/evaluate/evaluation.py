@@ -1,6 +1,6 @@
-"""Evaluation on one crop or many, by one network or several: bad pictures are counted and named, never replaced.
+"""Evaluation on one crop or many, by one network or several: corrupt images are counted and named, never replaced.
 
-Source: [v1] section 7, [v4] section 5: softmax probabilities are averaged over a picture's crops, then over networks.
+Source: [v1] section 7, [v4] section 5: softmax probabilities are averaged over an image's crops, then over networks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def top_k(classes: int) -> int:
 class Evaluation:
     """What a network says of a split.
 
-    Shapes: the arrays are (N,), one value for each picture that could be decoded, in the split's order.
+    Shapes: the arrays are (N,), one value for each image that could be decoded, in the split's order.
     """
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Evaluation:
     losses: npt.NDArray[np.float32]
     """Cross-entropy, natural logarithm."""
     bad: tuple[tuple[str, str], ...]
-    """(name, reason) of the pictures that could not be decoded."""
+    """(name, reason) of the images that could not be decoded."""
     engines: tuple[Mapping[str, Any], ...] = ()
     """What each network ran by, where it is known."""
 
@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def top1(self) -> float:
-        """Share of pictures whose most probable class is the label."""
+        """Share of images whose most probable class is the label."""
         return float(self.right.mean())
 
     @property
@@ -83,13 +83,13 @@ class Evaluation:
 
     @property
     def topk(self) -> float:
-        """Share of pictures whose label is among the `k` most probable classes."""
+        """Share of images whose label is among the `k` most probable classes."""
         return float(self.in_top.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One network of an evaluation, and what it is shown of each picture."""
+    """One network of an evaluation, and what it is shown of each image."""
 
     model: InceptionNet
     crops: Crops
@@ -102,7 +102,7 @@ class Member:
         """The logarithm of the softmax averaged over the crops.
 
         Args:
-            view: (N, K, C, H, W) uint8, K crops of each picture.
+            view: (N, K, C, H, W) uint8, K crops of each image.
             at_once: how many of them go through the network together; None: all.
 
         Shapes: → (N, classes).
@@ -130,7 +130,7 @@ def evaluate(
     classes: Sequence[str],
     **options: Any,
 ) -> Evaluation:
-    """Evaluate one network on one crop of each picture; the options are those of `evaluate_together`."""
+    """Evaluate one network on one crop of each image; the options are those of `evaluate_together`."""
     return evaluate_together([Member(model, Crops(prep))], loader, classes, **options)
 
 
@@ -141,17 +141,17 @@ def evaluate_together(
     *,
     labels_of: npt.NDArray[np.int64] | None = None,
     at_once: int | None = None,
-    advance: Callable[[int, str], None] = lambda pictures, figures: None,
+    advance: Callable[[int, str], None] = lambda images, figures: None,
     world: World = ALONE,
 ) -> Evaluation:
-    """Run networks over a loader's pictures, each process over its share of them; every process gets the whole.
+    """Run networks over a loader's images, each process over its share of them; every process gets the whole.
 
     Args:
         members: the networks, in the order of the loader's `crops` where it has any.
         classes: names in the order of the first network's logits.
         labels_of: its class for each class of the data, where their numbering differs.
         at_once: crops that go through a network together; None: all of a batch.
-        advance: called after each batch with its number of pictures and the accuracy so far.
+        advance: called after each batch with its number of images and the accuracy so far.
     """
     was_training = [member.model.training for member in members]
     for member in members:
@@ -164,7 +164,7 @@ def evaluate_together(
             bad += batch.bad
             if len(batch):
                 labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
-                views = batch.views or (batch.pictures[:, None],)
+                views = batch.views or (batch.images[:, None],)
                 shown = zip(members, views, strict=True)
                 logs = _log_mean(torch.stack([m.log_probabilities(view, at_once) for m, view in shown]), 0)
                 confidence, predicted = logs.exp().max(1)
@@ -188,7 +188,7 @@ def evaluate_together(
     full = [arrays for arrays, _ in shares if arrays]
     everything = [one for _, share in shares for one in share]
     if not full:
-        raise DataError(f"expected pictures, got {len(everything)} of which none can be decoded")
+        raise DataError(f"expected images, got {len(everything)} of which none can be decoded")
     joined = {name: np.concatenate([arrays[name] for arrays in full]) for name in full[0]}
     order = np.argsort(joined["indices"], kind="stable")
     ordered: dict[str, Any] = {name: array[order] for name, array in joined.items()}

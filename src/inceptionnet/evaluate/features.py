@@ -1,4 +1,4 @@
-"""What a network makes of pictures before it classifies them: one row a picture, for retrieval and probing."""
+"""What a network makes of images before it classifies them: one row an image, for retrieval and probing."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Values = npt.NDArray[np.float32]
 def feature_shape(
     model: InceptionNet, prep: Preprocessing, endpoint: str = EMBED, *, grid: bool = False
 ) -> tuple[int, ...]:
-    """The shape of one picture's features: (C,), or (C, H, W) with `grid`.
+    """The shape of one image's features: (C,), or (C, H, W) with `grid`.
 
     Raises:
         ConfigurationError: the network has no such endpoint, or the pooled features are wanted with a grid.
-        InputError: `prep` makes pictures that are too small for the network.
+        InputError: `prep` makes images that are too small for the network.
     """
     nothing = torch.zeros(1, prep.channels, prep.size_px, prep.size_px, device=model.device)
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def features(
     *,
     grid: bool = False,
 ) -> Iterator[tuple[Batch, Values]]:
-    """Each batch of a loader with the features of its pictures, as they come.
+    """Each batch of a loader with the features of its images, as they come.
 
     Args:
         endpoint: `embed`, or a name of `InceptionNet.features`; the network runs no further than that.
@@ -70,7 +70,7 @@ def features(
     model.eval()
     with torch.inference_mode():
         for batch in loader:
-            x = _output(model, normalise(batch.pictures.to(model.device, non_blocking=True), prep), endpoint)
+            x = _output(model, normalise(batch.images.to(model.device, non_blocking=True), prep), endpoint)
             x = x if grid or x.dim() == 2 else x.mean((2, 3))
             yield batch, x.float().cpu().numpy()
 
@@ -104,18 +104,18 @@ def write_features(
     splits: Sequence[str],
     classes: Sequence[str],
     about: Mapping[str, Any],
-    advance: Callable[[int], None] = lambda pictures: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Write a row for each picture that can be decoded: picture, split, label, features (flat, float32).
+    """Write a row for each image that can be decoded: image, split, label, features (flat, float32).
 
     Args:
-        shape: of one picture's features, from `feature_shape`.
-        names, splits: of every picture, by position.
+        shape: of one image's features, from `feature_shape`.
+        names, splits: of every image, by position.
         classes: by label; a label below 0 is written as null.
         about: what the file's schema says of itself, each value as JSON.
-        advance: called after each batch with its number of pictures.
+        advance: called after each batch with its number of images.
 
-    Returns: the number of rows, and (name, reason) of the pictures left out.
+    Returns: the number of rows, and (name, reason) of the images left out.
 
     Raises:
         ConfigurationError: the file cannot be written; one that was there is as it was.
@@ -124,7 +124,7 @@ def write_features(
     import pyarrow.parquet as pq
 
     length = int(np.prod(shape))
-    text = [pa.field(name, pa.string()) for name in ("picture", "split", "label")]
+    text = [pa.field(name, pa.string()) for name in ("image", "split", "label")]
     schema = pa.schema(
         [*text, pa.field("features", pa.list_(pa.float32(), length))],
         {key: json.dumps(value) for key, value in about.items()},

@@ -1,7 +1,7 @@
-"""Fréchet inception distance and inception score of whole pictures, by torchmetrics on this package's networks.
+"""Fréchet inception distance and inception score of whole images, by torchmetrics on this package's networks.
 
 Source: Heusel et al. 2017 (arXiv:1706.08500) and Salimans et al. 2016 (arXiv:1606.03498); the network of published
-figures is `inception_v3.fid`. They depend on how pictures are resized, so that is done as by whoever published the
+figures is `inception_v3.fid`. They depend on how images are resized, so that is done as by whoever published the
 weights, and not rounded to grey values: as TensorFlow 1 does for torch-fidelity's file, between pixel centres for
 pytorch-fid's. Neither smooths what it shrinks, which the preprocessing of other commands does.
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import ConfigurationError, DataError, InputError, PictureError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
 from inceptionnet.files import replacing
 from inceptionnet.model import InceptionNet
 
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 
 SCORE_PARTS = 10
 Output = Literal["pooled", "logits_unbiased"]
-_Read = Tensor | tuple[str, str]  # a picture, or its name and why there is none
+_Read = Tensor | tuple[str, str]  # an image, or its name and why there is none
 
 
 class FidFeatures(nn.Module):
-    """A network as torchmetrics' image metrics take it: whole pictures of any size in, pooled features out.
+    """A network as torchmetrics' image metrics take it: whole images of any size in, pooled features out.
 
-    Of `prep` it uses size, interpolation, mean and deviation: a metric sees the whole picture, made square. "bilinear"
+    Of `prep` it uses size, interpolation, mean and deviation: a metric sees the whole image, made square. "bilinear"
     is pytorch-fid's (between pixel centres, not smoothed), "tf1-bilinear" torch-fidelity's and the original's,
-    "bicubic" smooths. torchmetrics' own network smooths by default, and so gives other figures for large pictures.
+    "bicubic" smooths. torchmetrics' own network smooths by default, and so gives other figures for large images.
     The network is always in evaluation mode.
 
     Args:
         output: "pooled", for the Fréchet and kernel distances; "logits_unbiased", the logits without their bias, which
             the inception score is computed from.
 
-    Shapes: pictures (N, 3, H, W), uint8 or float in [0, 1] → (N, `num_features`) float.
+    Shapes: images (N, 3, H, W), uint8 or float in [0, 1] → (N, `num_features`) float.
 
     Raises:
         ConfigurationError: an output that the network does not have.
-        InputError: from `forward`, for other than such pictures.
+        InputError: from `forward`, for other than such images.
 
     Example:
         >>> from torchmetrics.image.fid import FrechetInceptionDistance
@@ -78,18 +78,18 @@ class FidFeatures(nn.Module):
             raise ConfigurationError(f"output {output}: {model.network.name} has no classifier; use pooled")
         self.num_features: int = self(torch.zeros(1, prep.channels, prep.size_px, prep.size_px)).shape[1]
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Features of a batch of pictures."""
-        pooled = self.pooled(self.square(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of a batch of images."""
+        pooled = self.pooled(self.square(images))
         return pooled if self.output == "pooled" else self.logits_unbiased(pooled)
 
-    def square(self, pictures: Tensor) -> Tensor:
-        """Pictures as float grey values from 0 to 255, resized. Shapes: (N, C, H, W) → (N, C, size_px, size_px)."""
-        if pictures.dim() != 4 or pictures.shape[1] != self.prep.channels:
+    def square(self, images: Tensor) -> Tensor:
+        """Images as float grey values from 0 to 255, resized. Shapes: (N, C, H, W) → (N, C, size_px, size_px)."""
+        if images.dim() != 4 or images.shape[1] != self.prep.channels:
             raise InputError(
-                f"expected pictures of shape (N, {self.prep.channels}, H, W), got {tuple(pictures.shape)}: stack them"
+                f"expected images of shape (N, {self.prep.channels}, H, W), got {tuple(images.shape)}: stack them"
             )
-        grey = pictures.float() if pictures.dtype == torch.uint8 else pictures.float() * 255
+        grey = images.float() if images.dtype == torch.uint8 else images.float() * 255
         return _resized(grey, self.prep.size_px, self.prep.interpolation)
 
     def pooled(self, squares: Tensor) -> Tensor:
@@ -122,14 +122,14 @@ def _resized(x: Tensor, size_px: int, interpolation: Interpolation) -> Tensor:
 
 @dataclass(frozen=True)
 class Measured:
-    """One of two sets of pictures."""
+    """One of two sets of images."""
 
-    pictures: int | None
+    images: int | None
     """How many were counted; None for statistics from a file, which does not say."""
     inception_score: tuple[float, float] | None
-    """Mean and deviation over ten parts of the set; None without pictures or without classifier."""
+    """Mean and deviation over ten parts of the set; None without images or without classifier."""
     bad: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of the pictures that could not be decoded."""
+    """(name, reason) of the images that could not be decoded."""
 
 
 class _Given(nn.Module):
@@ -144,7 +144,7 @@ class _Given(nn.Module):
 
 
 def new_distance(features: FidFeatures) -> FrechetInceptionDistance:
-    """The metric, to be given pooled features: the network runs once a picture, for the inception score as well."""
+    """The metric, to be given pooled features: the network runs once an image, for the inception score as well."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature=_Given(features.num_features))
@@ -158,16 +158,16 @@ def measure(
     real: bool,
     batch_size: int,
     workers: int,
-    advance: Callable[[int], None] = lambda pictures: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Measured:
-    """Add a set of pictures to one side of `distance`, and compute its inception score.
+    """Add a set of images to one side of `distance`, and compute its inception score.
 
     Args:
-        workers: threads that read, decode and resize pictures.
-        advance: called after each batch with its number of pictures.
+        workers: threads that read, decode and resize images.
+        advance: called after each batch with its number of images.
 
     Raises:
-        DataError: fewer than two pictures that can be decoded.
+        DataError: fewer than two images that can be decoded.
     """
     count, bad = 0, list[tuple[str, str]]()
     logits: list[Tensor] = []
@@ -183,7 +183,7 @@ def measure(
         advance(len(batch))
     if count < 2:
         why = f", and {len(bad)} that cannot be decoded, such as {bad[0][0]} ({bad[0][1]})" if bad else ""
-        raise DataError(f"expected at least 2 pictures, got {count}{why}: add some")
+        raise DataError(f"expected at least 2 images, got {count}{why}: add some")
     return Measured(count, inception_score(torch.cat(logits)) if logits else None, tuple(bad))
 
 
@@ -191,7 +191,7 @@ def _read(split: Split, features: FidFeatures, position: int) -> _Read:
     name, channels = split.names[position], features.prep.channels
     try:
         pixels = np.array(decode(split.read(position), channels=channels, name=name))
-    except PictureError as error:
+    except DecodeError as error:
         return name, str(error).removeprefix(f"{name}: ")
     return features.square(torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None])
 
@@ -210,13 +210,13 @@ def _batches(read: Callable[[int], _Read], count: int, batch_size: int, workers:
 
 
 def inception_score(logits: Tensor) -> tuple[float, float]:
-    """Mean and sample deviation of the score over ten parts of the pictures, drawn by lot, always the same.
+    """Mean and sample deviation of the score over ten parts of the images, drawn by lot, always the same.
 
     Shapes: logits (N, classes), without bias, N of at least 2.
     """
     from torchmetrics.image.inception import InceptionScore
 
-    with warnings.catch_warnings():  # that it holds all logits: 4 bytes a class, less than what is read of a picture
+    with warnings.catch_warnings():  # that it holds all logits: 4 bytes a class, less than what is read of an image
         warnings.filterwarnings("ignore", "Metric `InceptionScore` will save", UserWarning)
         metric = InceptionScore(feature=_Given(logits.shape[1]), splits=SCORE_PARTS)
     metric.update(logits.double())
@@ -243,7 +243,7 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}: make it anew")
     distance.update(mean.new_empty(0, length), real=real)
-    setattr(distance, f"{side}_features_sum", 2 * mean)  # as of two pictures; the distance does not depend on that
+    setattr(distance, f"{side}_features_sum", 2 * mean)  # as of two images; the distance does not depend on that
     setattr(distance, f"{side}_features_cov_sum", covariance + 2 * torch.outer(mean, mean))
     setattr(distance, f"{side}_features_num_samples", torch.tensor(2))
     return Measured(None, None)

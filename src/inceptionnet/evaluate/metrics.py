@@ -1,7 +1,7 @@
 """What an evaluation comes to: class by class, which class is taken for which, calibration, and confidence intervals.
 
 torchmetrics computes precision, recall, F1, the confusion matrix and the calibration error; scipy the intervals:
-Wilson's for shares of pictures, Student's t for the mean loss, a bootstrap over pictures for F1.
+Wilson's for shares of images, Student's t for the mean loss, a bootstrap over images for F1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ClassFigures:
     """How well one class is told from the others; None where nothing is there to divide by."""
 
     name: str
-    pictures: int
+    images: int
     """That are of this class."""
     right: int
     predicted: int
@@ -48,7 +48,7 @@ class ClassFigures:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the name."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "right": self.right,
             "predicted": self.predicted,
             "precision": self.precision,
@@ -65,7 +65,7 @@ class Bin:
 
     low: float
     high: float
-    pictures: int
+    images: int
     confidence: float
     """Their mean confidence."""
     accuracy: float
@@ -79,16 +79,16 @@ class Metrics:
 
     evaluation: Evaluation
     macro_precision: float
-    """Plain mean over the classes, as torchmetrics takes it: of those that any picture is of or was taken for."""
+    """Plain mean over the classes, as torchmetrics takes it: of those that any image is of or was taken for."""
     macro_recall: float
     macro_f1: float
     ece: float
-    """Expected calibration error: mean distance between confidence and accuracy over the bins, weighted by pictures."""
+    """Expected calibration error: mean distance between confidence and accuracy over the bins, weighted by images."""
     confusion: npt.NDArray[np.int64]
-    """(C, C): pictures by label (row) and predicted class (column)."""
+    """(C, C): images by label (row) and predicted class (column)."""
     classes: tuple[ClassFigures, ...]
     bins: tuple[Bin, ...]
-    """Those with pictures in them."""
+    """Those with images in them."""
     top1_interval: Interval
     topk_interval: Interval
     loss_interval: Interval | None
@@ -96,7 +96,7 @@ class Metrics:
 
     @property
     def confused(self) -> list[tuple[int, int, int]]:
-        """(label, predicted, pictures) of what was taken for something else, the most frequent first."""
+        """(label, predicted, images) of what was taken for something else, the most frequent first."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         rows, columns = np.nonzero(wrong)
@@ -106,7 +106,7 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `top5` (`top2` of few classes) only where there are more classes than that."""
         said = self.evaluation
-        figures: dict[str, Any] = {"pictures": len(said.labels), "top1": said.top1}
+        figures: dict[str, Any] = {"images": len(said.labels), "top1": said.top1}
         intervals: dict[str, Any] = {"level": LEVEL, "top1": self.top1_interval}
         if said.k > 1:
             figures[f"top{said.k}"] = said.topk
@@ -119,25 +119,25 @@ class Metrics:
             "macro_f1": self.macro_f1,
             "ece": self.ece,
             "intervals": {**intervals, "loss": self.loss_interval, "macro_f1": self.macro_f1_interval},
-            "classes": {one.name: one.to_dict() for one in self.classes if one.pictures},
-            "confused": [{"label": names[i], "predicted": names[j], "pictures": n} for i, j, n in self.confused],
+            "classes": {one.name: one.to_dict() for one in self.classes if one.images},
+            "confused": [{"label": names[i], "predicted": names[j], "images": n} for i, j, n in self.confused],
             "calibration": [
                 {
                     "confidence_from": one.low,
                     "confidence_to": one.high,
-                    "pictures": one.pictures,
+                    "images": one.images,
                     "confidence": one.confidence,
                     "accuracy": one.accuracy,
                     "accuracy_interval": one.interval,
                 }
                 for one in self.bins
             ],
-            "bad_pictures": [{"name": name, "reason": reason} for name, reason in said.bad],
+            "decode_errors": [{"name": name, "reason": reason} for name, reason in said.bad],
         }
 
 
 def measure(evaluation: Evaluation) -> Metrics:
-    """All figures of an evaluation; those of 10 000 pictures take a fraction of a second."""
+    """All figures of an evaluation; those of 10 000 images take a fraction of a second."""
     from torchmetrics.functional.classification import (
         binary_calibration_error,
         multiclass_confusion_matrix,
@@ -190,11 +190,11 @@ def _class(
     f1: float,
 ) -> ClassFigures:
     """The figures of class i from its column and row of the confusion matrix, and what torchmetrics says."""
-    pictures, predicted, right = int(of_it.sum()), int(taken.sum()), int(of_it[i])
+    images, predicted, right = int(of_it.sum()), int(taken.sum()), int(of_it[i])
     return ClassFigures(
-        name, pictures, right, predicted,
-        precision if predicted else None, recall if pictures else None, f1,
-        _share(right, predicted) if predicted else None, _share(right, pictures) if pictures else None,
+        name, images, right, predicted,
+        precision if predicted else None, recall if images else None, f1,
+        _share(right, predicted) if predicted else None, _share(right, images) if images else None,
     )  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def _bins(evaluation: Evaluation) -> tuple[Bin, ...]:
 
 
 def _share(part: int, whole: int) -> Interval:
-    """Wilson's interval of a share, which holds for few pictures and for shares near 0 and 1 too."""
+    """Wilson's interval of a share, which holds for few images and for shares near 0 and 1 too."""
     from scipy.stats import binomtest
 
     found = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")

@@ -1,4 +1,4 @@
-"""Classes of pictures that nobody has labelled: a row for each picture, with its reason if it cannot be read."""
+"""Classes of images that nobody has labelled: a row for each image, with its reason if it cannot be read."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode, read_picture
+from inceptionnet.data.decode import decode, read_image
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.sources import EXTENSIONS
-from inceptionnet.errors import DataError, PictureError
+from inceptionnet.errors import DataError, DecodeError
 from inceptionnet.files import replacing
 from inceptionnet.model import InceptionNet
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture with their softmax probabilities, or why there are none."""
+    """The most probable classes of one image with their softmax probabilities, or why there are none."""
 
     file: str
     top: tuple[tuple[str, float], ...]
@@ -35,14 +35,14 @@ class Prediction:
         return {"file": self.file, "top": [{"class": name, "probability": p} for name, p in self.top]}
 
 
-def find_pictures(paths: Sequence[Path], *, besides: Path | None = None) -> list[Path]:
-    """The files named, and every picture below the folders named, in order of path.
+def find_images(paths: Sequence[Path], *, besides: Path | None = None) -> list[Path]:
+    """The files named, and every image below the folders named, in order of path.
 
     Args:
-        besides: a folder inside one of them whose pictures are not meant, such as the one that results go into.
+        besides: a folder inside one of them whose images are not meant, such as the one that results go into.
 
     Raises:
-        DataError: a folder without pictures.
+        DataError: a folder without images.
     """
     found: list[Path] = []
     for path in paths:
@@ -53,7 +53,7 @@ def find_pictures(paths: Sequence[Path], *, besides: Path | None = None) -> list
         if besides is not None and path.resolve() in besides.resolve().parents:
             inside = [file for file in inside if besides.resolve() not in file.resolve().parents]
         if not inside:
-            raise DataError(f"{path}: expected a picture or a folder with pictures, got a folder without any")
+            raise DataError(f"{path}: expected an image or a folder with images, got a folder without any")
         found += inside
     return found
 
@@ -67,15 +67,15 @@ def predict(
     top: int = 5,
     batch_size: int = 16,
     run: Callable[[Tensor], Tensor] | None = None,
-    advance: Callable[[int], None] = lambda pictures: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Prediction]:
     """Predictions in the order of `paths`, as they come.
 
     Args:
         classes: names in the order of the logits.
-        top: how many classes to give for each picture.
+        top: how many classes to give for each image.
         run: what gives the logits in the model's stead, such as an engine made from it.
-        advance: called after each batch with its number of pictures.
+        advance: called after each batch with its number of images.
     """
     model.eval()
     run = run or model
@@ -90,7 +90,7 @@ def predict(
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
-    """One line a picture: file, error, class_1, probability_1, class_2, …
+    """One line an image: file, error, class_1, probability_1, class_2, …
 
     Raises:
         OSError: the file cannot be written; one that was there is as it was.
@@ -106,10 +106,10 @@ def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def seen(path: Path, prep: Preprocessing) -> Pixels | str:
-    """A picture file as a network sees it (size_px, size_px, C), or why it cannot be had."""
+    """An image file as a network sees it (size_px, size_px, C), or why it cannot be had."""
     try:
-        return centre_crop(decode(read_picture(path), channels=prep.channels, name=str(path)), prep)
-    except PictureError as error:
+        return centre_crop(decode(read_image(path), channels=prep.channels, name=str(path)), prep)
+    except DecodeError as error:
         return str(error).removeprefix(f"{path}: ")
 
 
@@ -121,7 +121,7 @@ def _classify(
     classes: Sequence[str],
     top: int,
 ) -> list[tuple[tuple[str, float], ...]]:
-    """The most probable classes of each of a batch of pictures (H, W, C)."""
+    """The most probable classes of each of a batch of images (H, W, C)."""
     with torch.inference_mode():
         probabilities = run(as_input(pixels, prep, device)).float().softmax(1)
     best = probabilities.topk(min(top, len(classes)))

@@ -1,4 +1,4 @@
-"""What was said of each picture of an evaluation, as a table: .csv, or .parquet by pyarrow."""
+"""What was said of each image of an evaluation, as a table: .csv, or .parquet by pyarrow."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def check_kind(path: Path) -> None:
 
 
 def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
-    """One row a picture that could be decoded: picture, label, predicted, confidence, in_top5 (in_top2 of few
+    """One row an image that could be decoded: image, label, predicted, confidence, in_top5 (in_top2 of few
     classes), loss.
 
     Args:
-        names: of all pictures of the split, by their position in it.
+        names: of all images of the split, by their position in it.
 
     Raises:
         ConfigurationError: the file cannot be written; one that was there is as it was.
     """
     classes = evaluation.classes
     columns = {
-        "picture": [names[i] for i in evaluation.indices],
+        "image": [names[i] for i in evaluation.indices],
         "label": [classes[i] for i in evaluation.labels],
         "predicted": [classes[i] for i in evaluation.predicted],
         "confidence": evaluation.confidence.tolist(),

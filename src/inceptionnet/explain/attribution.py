@@ -1,17 +1,17 @@
-"""Heat maps: how much each place of a picture speaks for a class, computed by captum.
+"""Heat maps: how much each place of an image speaks for a class, computed by captum.
 
 All three methods explain the class's logit, and keep what raises it:
 
 - gradcam (Selvaraju et al., ICCV 2017): a layer's activations, each channel weighted by the mean gradient on it. One
   pass forward and back; as coarse as the layer's grid.
-- integrated-gradients (Sundararajan et al., ICML 2017): gradients along the straight way from a plain picture to this
+- integrated-gradients (Sundararajan et al., ICML 2017): gradients along the straight way from a plain image to this
   one, times their difference; summed over the channels. 50 passes forward and back. Neighbouring pixels often cancel
   out (strided convolutions leave a pattern of both signs), so their mean over small squares is what is kept.
 - occlusion (Zeiler and Fergus, ECCV 2014): by how much the logit falls where a square is covered. Some 120 passes.
 
-What a picture is compared with is 0 as the network takes it: mid-grey for inputs in [-1, 1], else the mean that the
+What an image is compared with is 0 as the network takes it: mid-grey for inputs in [-1, 1], else the mean that the
 preprocessing subtracts. What has just that colour counts for nothing in integrated gradients, as black does with the
-black picture that their paper starts from.
+black image that their paper starts from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from inceptionnet.analysis import GridTooSmall, Row, analyse, endpoints, minimum_size
 from inceptionnet.errors import ConfigurationError, InputError, missing_extra, nearest
-from inceptionnet.model import InceptionNet, check_pictures
+from inceptionnet.model import InceptionNet, check_images
 from inceptionnet.spec import Network
 
 METHODS = ("gradcam", "integrated-gradients", "occlusion")
@@ -41,19 +41,19 @@ MEAN = 1 / 25  # of the side, to an odd number of px: the squares that integrate
 def attribute(
     model: InceptionNet, x: Tensor, targets: Tensor, method: str = "gradcam", *, layer: str | None = None
 ) -> Tensor:
-    """Heat maps of pictures for one class each; the network is left as it was found.
+    """Heat maps of images for one class each; the network is left as it was found.
 
     Args:
-        x: pictures as the network takes them.
-        targets: the number of the class to explain, for each picture.
-        layer: the endpoint for gradcam; left out, `default_layer` for pictures of this size.
+        x: images as the network takes them.
+        targets: the number of the class to explain, for each image.
+        layer: the endpoint for gradcam; left out, `default_layer` for images of this size.
 
     Shapes: x (N, C, H, W), targets (N,) → float32 (N, H, W) on the CPU, each map in [0, 1] by its own maximum; a map
     is 0 everywhere if nothing speaks for the class.
 
     Raises:
         ConfigurationError: an unknown method or layer, or a network without classes.
-        InputError: pictures that the network cannot take, or targets that are not its classes.
+        InputError: images that the network cannot take, or targets that are not its classes.
         MissingExtraError: captum is not installed.
     """
     _check(model, x, targets)
@@ -102,17 +102,17 @@ def signed(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: 
 def default_layer(network: Network, size_px: int) -> str:
     """The endpoint for gradcam: the last of the body, as is usual.
 
-    On a small picture its grid may be 1×1 or 2×2, which tells no place from another. Then it is the last endpoint with
+    On a small image its grid may be 1×1 or 2×2, which tells no place from another. Then it is the last endpoint with
     a grid of 4×4 or more; failing that, the last with more than 1×1.
 
     Raises:
-        InputError: a picture smaller than the network takes.
+        InputError: an image smaller than the network takes.
     """
     try:
         rows = _body(network, size_px)
     except GridTooSmall:
         least = minimum_size(replace(network, aux={}))
-        raise InputError(f"{network.name} takes pictures of {least} px or more on each side, got {size_px}") from None
+        raise InputError(f"{network.name} takes images of {least} px or more on each side, got {size_px}") from None
     for least, behind in ((3, rows[-1:]), (4, rows), (2, rows)):
         for row in reversed(behind):
             if min(row.output[1:]) >= least:
@@ -152,7 +152,7 @@ def captum_attr() -> Any:
 
 
 def _body(network: Network, size_px: int) -> list[Row]:
-    """The endpoints of the body for pictures of that size."""
+    """The endpoints of the body for images of that size."""
     rows = endpoints(analyse(replace(network, aux={}), (size_px, size_px)))
     return [row for row in rows if row.path.startswith("body.")]
 
@@ -161,7 +161,7 @@ def _check(model: InceptionNet, x: Tensor, targets: Tensor) -> None:
     classes = model.num_classes
     if not classes:
         raise ConfigurationError("expected a network with classes to explain, got one without; build it with some")
-    check_pictures(x, model.network, model.minimum_size)  # before any method makes something else of it
+    check_images(x, model.network, model.minimum_size)  # before any method makes something else of it
     if targets.shape != x.shape[:1] or targets.is_floating_point():
         raise InputError(
             f"expected targets of shape ({len(x)},) in whole numbers, got {tuple(targets.shape)} in {targets.dtype}"

@@ -1,4 +1,4 @@
-"""From picture files to sheets of their heat maps in a folder; a picture that cannot be read is named, and why."""
+"""From image files to sheets of their heat maps in a folder; an image that cannot be read is named, and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
 from inceptionnet.evaluate.evaluation import matched_labels
 from inceptionnet.evaluate.prediction import seen
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
-from inceptionnet.explain.pictures import sheet
+from inceptionnet.explain.images import sheet
 from inceptionnet.files import replacing
 from inceptionnet.model import InceptionNet
 
@@ -28,7 +28,7 @@ TITLES = {"gradcam": "Grad-CAM", "integrated-gradients": "integrated gradients",
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was explained of one picture and into which file, or why it could not be."""
+    """What was explained of one image and into which file, or why it could not be."""
 
     file: str
     name: str = ""
@@ -65,26 +65,26 @@ def explain(
     layer: str | None = None,
     target: int | None = None,
     batch_size: int = 16,
-    advance: Callable[[int], None] = lambda pictures: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Explanation]:
-    """Write a sheet for each picture into the folder `out`; explanations in the order of `files`, as they come.
+    """Write a sheet for each image into the folder `out`; explanations in the order of `files`, as they come.
 
     Args:
         classes: names in the order of the logits.
         layer: as for `attribute`.
-        target: number of the class to explain; left out, the one that the network predicts for each picture.
-        advance: called after each batch with its number of pictures.
+        target: number of the class to explain; left out, the one that the network predicts for each image.
+        advance: called after each batch with its number of images.
 
     Raises:
         ConfigurationError: an unknown method or layer, or a folder that cannot be written.
         MissingExtraError: captum is not installed.
     """
-    captum_attr()  # missing, it is missed before the first picture
+    captum_attr()  # missing, it is missed before the first image
     layer = chosen_layer(model.network, method, layer, prep.size_px)
     outputs = list(names_for(files, method, out))
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    at_once = batch_size if method == "gradcam" else 1  # the others fill a pass with copies of one picture
+    at_once = batch_size if method == "gradcam" else 1  # the others fill a pass with copies of one image
     for start in range(0, len(files), at_once):
         batch = range(start, min(start + at_once, len(files)))
         read = [seen(files[i], prep) for i in batch]
@@ -120,10 +120,10 @@ def class_number(name: str, classes: Sequence[str]) -> int:
 
 
 def names_for(files: Sequence[Path], method: str, out: Path) -> Iterator[Path]:
-    """For each picture a file of its own in `out`: STEM-METHOD.png.
+    """For each image a file of its own in `out`: STEM-METHOD.png.
 
     Where several have one stem, the name of their folder comes first; what is still the same is numbered. None is the
-    name of one of the pictures.
+    name of one of the images.
     """
     stems = Counter(file.stem.casefold() for file in files)
     taken = {os.path.abspath(file).casefold() for file in files}
@@ -147,7 +147,7 @@ def _heat(
     layer: str | None,
     target: int | None,
 ) -> list[tuple[Tensor, int, Tensor]]:
-    """For each of a batch of pictures (H, W, C) the probabilities, the class explained and its heat map (H, W)."""
+    """For each of a batch of images (H, W, C) the probabilities, the class explained and its heat map (H, W)."""
     x = as_input(pixels, prep, model.device)
     model.eval()
     with torch.inference_mode():

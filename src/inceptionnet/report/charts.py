@@ -39,7 +39,7 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def reliability_chart(metrics: Metrics) -> str:
-    """Accuracy by confidence with intervals, and how many pictures lie in each bin, as an SVG element."""
+    """Accuracy by confidence with intervals, and how many images lie in each bin, as an SVG element."""
     with _themed():
         figure = new_figure(WIDTH_IN, WIDTH_IN)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -53,8 +53,8 @@ def reliability_chart(metrics: Metrics) -> str:
         upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
         for one in metrics.bins:
             width = one.high - one.low
-            lower.bar(one.low + width / 2, one.pictures, width=0.9 * width, color=HELD_OUT)
-        lower.set(xlabel="confidence", ylabel="pictures")
+            lower.bar(one.low + width / 2, one.images, width=0.9 * width, color=HELD_OUT)
+        lower.set(xlabel="confidence", ylabel="images")
         bare(upper)
         bare(lower)
         return _svg(figure, f"reliability: calibration error {metrics.ece:.1%}")

@@ -1,4 +1,4 @@
-"""The pictures inside the page: small ones for every cell of the confusion matrix, and a few with what decided."""
+"""The images inside the page: small ones for every cell of the confusion matrix, and a few with what decided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import MissingExtraError, PictureError
+from inceptionnet.errors import DecodeError, MissingExtraError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.explain import attribute, overlay
 from inceptionnet.model import InceptionNet
@@ -23,28 +23,26 @@ from inceptionnet.report.plots import seen
 
 SMALL_PX, LARGE_PX = 96, 224
 MOST, BUDGET_BYTES = 3000, 5_000_000
-"""Small pictures on a page, and what they may take of it."""
+"""Small images on a page, and what they may take of it."""
 WORST, BEST = 12, 6
 LATER = 4
-"""A cell of right answers gets its first picture with the fifth of a cell of mistakes."""
+"""A cell of right answers gets its first image with the fifth of a cell of mistakes."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture beside what decided about it; data URIs."""
+    """One image beside what decided about it; data URIs."""
 
     name: str
     label: str
     predicted: str
     confidence: float
-    picture: str
+    image: str
     overlay: str | None
 
 
-def small_pictures(
-    evaluation: Evaluation, split: Split, prep: Preprocessing
-) -> dict[str, list[tuple[str, float, str]]]:
-    """For cells "LABEL,PREDICTED" of the confusion matrix: name, confidence and WebP file in base64 of pictures.
+def small_images(evaluation: Evaluation, split: Split, prep: Preprocessing) -> dict[str, list[tuple[str, float, str]]]:
+    """For cells "LABEL,PREDICTED" of the confusion matrix: name, confidence and WebP file in base64 of images.
 
     The surest mistakes and the least sure right answers come first. Where not all fit, each cell has its first before
     any has its second.
@@ -55,7 +53,7 @@ def small_pictures(
         index = int(evaluation.indices[i])
         try:
             pixels = seen(split, index, prep)
-        except PictureError:  # it was there when the network saw it
+        except DecodeError:  # it was there when the network saw it
             continue
         text = _encoded(pixels, SMALL_PX, "WEBP", 60)
         room -= len(text)
@@ -67,7 +65,7 @@ def small_pictures(
 
 
 def _in_turn(evaluation: Evaluation) -> list[int]:
-    """All pictures, in the order in which they get a place on the page."""
+    """All images, in the order in which they get a place on the page."""
     sureness = np.where(evaluation.right, evaluation.confidence, -evaluation.confidence)
     order = np.argsort(sureness, kind="stable").tolist()
     cells = [(int(evaluation.labels[i]), int(evaluation.predicted[i])) for i in order]
@@ -99,12 +97,12 @@ def best(evaluation: Evaluation) -> list[int]:
 def examples(
     evaluation: Evaluation, chosen: Sequence[int], split: Split, model: InceptionNet, prep: Preprocessing
 ) -> tuple[list[Example], str]:
-    """Those pictures with a Grad-CAM overlay for the predicted class, and why there is none if so."""
+    """Those images with a Grad-CAM overlay for the predicted class, and why there is none if so."""
     read: list[tuple[int, Pixels]] = []
     for i in chosen:
         try:
             read.append((i, seen(split, int(evaluation.indices[i]), prep)))
-        except PictureError:
+        except DecodeError:
             continue
     overlays: list[str | None] = [None] * len(read)
     why = ""
@@ -134,9 +132,9 @@ def _uri(pixels: Pixels) -> str:
 
 def _encoded(pixels: Pixels, most_px: int, form: str, quality: int) -> str:
     """(H, W, C) as a file of at most `most_px` a side, in base64."""
-    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    if max(picture.size) > most_px:
-        picture.thumbnail((most_px, most_px), Image.Resampling.LANCZOS)
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    if max(image.size) > most_px:
+        image.thumbnail((most_px, most_px), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, form, quality=quality)
+    image.save(file, form, quality=quality)
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -21,7 +21,7 @@ from inceptionnet.evaluate.metrics import LEVEL, Interval, Metrics
 from inceptionnet.files import replacing
 from inceptionnet.model import InceptionNet
 from inceptionnet.report.charts import curve_charts, reliability_chart
-from inceptionnet.report.images import best, examples, small_pictures, worst
+from inceptionnet.report.images import best, examples, small_images, worst
 
 MATRIX = 40
 """Up to so many classes the confusion matrix shows; of more, those with the most mistakes."""
@@ -96,9 +96,9 @@ def _content(subject: Subject) -> dict[str, Any]:
     metrics, model = subject.metrics, subject.model
     evaluation = metrics.evaluation
     found: dict[str, Any] = {"best": [], "worst": [], "no_overlays": ""}
-    pictures: dict[str, list[tuple[str, float, str]]] = {}
+    images: dict[str, list[tuple[str, float, str]]] = {}
     if isinstance(subject.split, Split):
-        pictures = small_pictures(evaluation, subject.split, subject.prep)
+        images = small_images(evaluation, subject.split, subject.prep)
         for which, chosen in (("worst", worst(evaluation)), ("best", best(evaluation))):
             found[which], why = examples(evaluation, chosen, subject.split, model, subject.prep)
             found["no_overlays"] = found["no_overlays"] or why
@@ -113,8 +113,8 @@ def _content(subject: Subject) -> dict[str, Any]:
         "reliability": reliability_chart(metrics),
         "drawing": svg(model.network),
         "streamed": not isinstance(subject.split, Split),
-        "small": sum(map(len, pictures.values())),
-        "rows": [(i, one) for i, one in enumerate(metrics.classes) if one.pictures],
+        "small": sum(map(len, images.values())),
+        "rows": [(i, one) for i, one in enumerate(metrics.classes) if one.images],
         "pairs": metrics.confused[:PAIRS],
         "shown": shown,
         "timing": _timing(subject.epochs),
@@ -125,13 +125,13 @@ def _content(subject: Subject) -> dict[str, Any]:
             "together": _together(metrics.confusion[np.ix_(shown, shown)]),
             "recall": [one.recall for one in metrics.classes],
             "cells": [[int(i), int(j), int(metrics.confusion[i, j])] for i, j in np.argwhere(metrics.confusion)],
-            "pictures": pictures,
+            "images": images,
         },
     }
 
 
 def _shown(metrics: Metrics) -> list[int]:
-    """The classes of the matrix, in their order: those with pictures or taken for one, and most mistakes."""
+    """The classes of the matrix, in their order: those with images or taken for one, and most mistakes."""
     of_it, taken = metrics.confusion.sum(1), metrics.confusion.sum(0)
     mistakes = of_it + taken - 2 * metrics.confusion.diagonal()
     there = np.flatnonzero(of_it + taken)
@@ -153,10 +153,10 @@ def _together(confusion: npt.NDArray[np.int64]) -> list[int]:
 
 
 def _timing(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds in all, and pictures a second in training; nothing of a run without epochs."""
+    """Seconds in all, and images a second in training; nothing of a run without epochs."""
     if not epochs:
         return {}
-    rates = [row["pictures_per_s"] for row in epochs]
+    rates = [row["images_per_s"] for row in epochs]
     return {
         "seconds": epochs[-1]["seconds"],
         "median": float(np.median(rates)),

@@ -1,4 +1,4 @@
-"""The pictures of a run: curves over the epochs, and held-out pictures with what the network says of them."""
+"""The images of a run: curves over the epochs, and held-out images with what the network says of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CURVES = {"loss": ("cross-entropy loss", 1), "top1": ("accuracy (%)", 100)}
 
 
 def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
-    """Loss and accuracy of training and held-out pictures by epoch.
+    """Loss and accuracy of training and held-out images by epoch.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -43,7 +43,7 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
 
 
 def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) -> None:
-    """One of `CURVES`: of training pictures, and of held-out ones by the raw weights and by their average."""
+    """One of `CURVES`: of training images, and of held-out ones by the raw weights and by their average."""
     unit, factor = CURVES[what]
     held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
     epochs = [row["epoch"] for row in metrics]
@@ -66,7 +66,7 @@ def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) ->
 
 
 def speeds(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Pictures per second of each engine, fastest first, a panel for each network and batch size.
+    """Images per second of each engine, fastest first, a panel for each network and batch size.
 
     Args:
         rows: `Measurement.to_dict` of inceptionnet.engines.bench.
@@ -82,18 +82,18 @@ def speeds(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     heights = [1.5 + len(group) for group in groups.values()]
     panels = figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (name, group) in zip(panels, groups.items(), strict=True):
-        slowest_first = sorted(group, key=lambda row: row["pictures_per_s"])
+        slowest_first = sorted(group, key=lambda row: row["images_per_s"])
         several = len({row["precision"] for row in group}) > 1
         names = [f"{row['engine']} {row['precision']}" if several else row["engine"] for row in slowest_first]
-        bars = axes.barh(names, [row["pictures_per_s"] for row in slowest_first])
+        bars = axes.barh(names, [row["images_per_s"] for row in slowest_first])
         for bar in bars:
             bar.set_color(HELD_OUT if bar is bars[-1] else RAW)
-        labels = [f"{row['pictures_per_s']:,.1f}/s, {row['latency_ms']:,.1f} ms" for row in slowest_first]
+        labels = [f"{row['images_per_s']:,.1f}/s, {row['latency_ms']:,.1f} ms" for row in slowest_first]
         axes.bar_label(bars, labels, padding=4, fontsize=9)
         axes.set_title(name, loc="left", fontsize=10)
         axes.margins(x=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("pictures per second")
+    panels[-1].set_xlabel("images per second")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -114,7 +114,7 @@ def bare(axes: Axes) -> None:
 
 
 def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path: Path, title: str) -> None:
-    """Held-out pictures drawn evenly, then the mistakes that the network was surest of.
+    """Held-out images drawn evenly, then the mistakes that the network was surest of.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -127,7 +127,7 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
     groups = [(heading, chosen) for heading, chosen in groups if len(chosen)]
     lines = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
     figure = new_figure(1.45 * COLUMNS, 1.75 * sum(lines) + 0.5 * len(groups) + 0.6)
-    figure.suptitle(f"{title}: accuracy {evaluation.top1:.1%} on {len(evaluation.labels)} held-out pictures")
+    figure.suptitle(f"{title}: accuracy {evaluation.top1:.1%} on {len(evaluation.labels)} held-out images")
     parts = figure.subfigures(len(groups), 1, height_ratios=lines, squeeze=False)[:, 0]
     for part, (heading, chosen), rows in zip(parts, groups, lines, strict=True):
         part.suptitle(heading, fontsize=10, color="#444444")
@@ -135,11 +135,11 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
         for axes in grid:
             axes.axis("off")
         for axes, i in zip(grid, chosen, strict=False):
-            _picture(axes, evaluation, int(i), split, prep)
+            _image(axes, evaluation, int(i), split, prep)
     _save(figure, path)
 
 
-def _picture(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Preprocessing) -> None:
+def _image(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Preprocessing) -> None:
     index = int(evaluation.indices[i])
     pixels = seen(split, index, prep)
     axes.imshow(pixels.squeeze(), cmap="gray" if prep.channels == 1 else None, vmin=0, vmax=255)
@@ -151,7 +151,7 @@ def _picture(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Prep
 
 
 def seen(split: Split, index: int, prep: Preprocessing) -> Pixels:
-    """A picture as the network sees it (size_px, size_px, C). Raises: PictureError."""
+    """An image as the network sees it (size_px, size_px, C). Raises: DecodeError."""
     return centre_crop(decode(split.read(index), channels=prep.channels, name=split.names[index]), prep)
 
 

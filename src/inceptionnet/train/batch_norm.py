@@ -1,7 +1,7 @@
-"""Batch norm's statistics in training: how long they remember, over which pictures, and whether they fit the weights.
+"""Batch norm's statistics in training: how long they remember, over which images, and whether they fit the weights.
 
 Evaluation uses running statistics. On small data they are what goes wrong: a memory as long as the published one (a
-decay of 0.9997) lags behind the weights, and a network that fits its training pictures is evaluated at chance.
+decay of 0.9997) lags behind the weights, and a network that fits its training images is evaluated at chance.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def batch_statistics(model: nn.Module, norms: Sequence[Norm] | None = None, *, r
 
 
 def synchronise(model: nn.Module, device: torch.device) -> None:
-    """Make batch norm work over the pictures of all processes, so that their number changes no result."""
+    """Make batch norm work over the images of all processes, so that their number changes no result."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class SeededDropout(nn.Module):
-    """nn.Dropout with masks of its own; `set_rows` says before each pass which pictures come."""
+    """nn.Dropout with masks of its own; `set_rows` says before each pass which images come."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class SeededDropout(nn.Module):
         self._seed, self._planned, self._rows = 0, 0, torch.empty(0, dtype=torch.int64)
 
     def set_rows(self, key: Sequence[int], planned: int, rows: Tensor) -> None:
-        """The pictures of the next pass are `rows` (N,) of the `planned` ones of the step that `key` stands for."""
+        """The images of the next pass are `rows` (N,) of the `planned` ones of the step that `key` stands for."""
         self._seed = int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]) >> 1
         self._planned, self._rows = planned, rows
 

@@ -83,15 +83,15 @@ class Keeper:
             self._said.add(kind)
             self.note(f"warning: {line}")
 
-    def bad_pictures(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Name each picture that cannot be decoded, once. All processes must call it."""
+    def decode_errors(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Name each image that cannot be decoded, once. All processes must call it."""
         if not self.world.total([len(bad)])[0]:
             return
         everywhere = [one for share in self.world.gather(tuple(bad)) for one in share]
         new = {name: reason for name, reason in everywhere if name not in self.at.bad}
         if new:
             self.at.bad |= new
-            self._attempt(lambda: self.run.write_bad_pictures(sorted(self.at.bad.items())))
+            self._attempt(lambda: self.run.write_decode_errors(sorted(self.at.bad.items())))
             for name, reason in new.items():
                 self.note(f"left out: {name}: {reason}")
 

@@ -1,7 +1,7 @@
 """Which parts of a network are trained, and how fast: all of it, its heads alone, or from one endpoint on.
 
 What lies before that endpoint keeps its loaded weights and statistics. Learning rates that fall from the head towards
-the picture are those of Clark et al., ELECTRA, arXiv:2003.10555, and Bao et al., BEiT, arXiv:2106.08254, counted as in
+the image are those of Clark et al., ELECTRA, arXiv:2003.10555, and Bao et al., BEiT, arXiv:2106.08254, counted as in
 BEiT: the layer next to the head has the decay once.
 """
 

@@ -1,4 +1,4 @@
-"""Train a network on labelled pictures: one loop, in one process or many, that can be killed anywhere and resumed."""
+"""Train a network on labelled images: one loop, in one process or many, that can be killed anywhere and resumed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inceptionnet.train.watch import DEAD_SHARE, WAITING_SHARE, Features, remedy
 def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
     """Train as planned and leave a run folder at `out` (see train/run.py); returns the last evaluation.
 
-    All chance follows from seed, epoch and picture, so neither workers nor processes change anything. Processes that
+    All chance follows from seed, epoch and image, so neither workers nor processes change anything. Processes that
     torchrun started anew after a failure go on with the run.
 
     Raises:
@@ -48,7 +48,7 @@ def repeat(old: Path, out: Path, world: World = ALONE, **machine: Any) -> Evalua
     """Run the training of a run folder again, from nothing but what it says, into a new one.
 
     Args:
-        machine: fields of the plan that change no result, such as workers and device; and bad_images.
+        machine: fields of the plan that change no result, such as workers and device; and corrupt_images.
 
     Raises:
         InceptionNetError: as `train`, or `old` is no run folder.
@@ -63,7 +63,7 @@ def resume(out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
     On the same machine with as many threads the weights become, on a CPU, bit for bit those of a run never stopped.
 
     Args:
-        machine: fields of the plan that change no result, such as workers and device; and bad_images.
+        machine: fields of the plan that change no result, such as workers and device; and corrupt_images.
 
     Raises:
         InceptionNetError: as `train`, or there is no run, or its data has changed.
@@ -90,7 +90,7 @@ class _Training:
             batch_size=plan.batch_size,
             seed=plan.seed,
             workers=plan.workers,
-            bad_images=plan.bad_images,
+            corrupt_images=plan.corrupt_images,
             parts=plan.accumulate,
             world=world,
         )
@@ -108,7 +108,7 @@ class _Training:
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
 
     def run(self) -> Evaluation:
-        """What is left of the epochs, then the pictures of the run."""
+        """What is left of the epochs, then the images of the run."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
         with StopWish() as self.stop, keeper.bar, keeper.tracker:
@@ -141,7 +141,7 @@ class _Training:
             yield f"going on in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
 
     def _epoch(self, epoch: int) -> Evaluation:
-        """Train on every picture once, evaluate, and leave the run folder whole."""
+        """Train on every image once, evaluate, and leave the run folder whole."""
         at, held_out = self.at, self.job.held_out
         self._train_epoch(epoch)
         if not at.counted.seen:
@@ -159,10 +159,10 @@ class _Training:
             waiting = f", {at.counted.waiting:.0%} of the time waiting for them"
         self.keeper.note(
             f"epoch {epoch}/{self.recipe.schedule.epochs}  train loss {at.counted.loss:.4f} accuracy "
-            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['pictures_per_s']:.0f} pictures/s{waiting}"
+            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['images_per_s']:.0f} images/s{waiting}"
         )
         if row["dead_features"] >= DEAD_SHARE:
-            share = f"{row['dead_features']:.0%} of the features before the pool were zero for every picture"
+            share = f"{row['dead_features']:.0%} of the features before the pool were zero for every image"
             helps = remedy(self.model.network, head_alone=self.recipe.network.train_from == HEAD)
             self.keeper.once("dead", f"{share} of an epoch; {helps}")
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
@@ -180,7 +180,7 @@ class _Training:
             start = time.monotonic()
             batch = self._next(batches)
             waited = time.monotonic() - start
-            keeper.bad_pictures(batch.bad)
+            keeper.decode_errors(batch.bad)
             result = self.stepper.step(batch, at.step)
             at.counted.waited_s += waited
             at.counted.trained_s += time.monotonic() - start
@@ -222,14 +222,14 @@ class _Training:
             at.counted.skipped += 1
             why = f"loss {result.loss:g}, gradient norm {result.gradient_norm:g}"
             self.keeper.note(f"warning: step {at.step} of the run skipped, nothing was changed by it: {why}")
-        elif result.pictures:
+        elif result.images:
             at.skipped_in_row = 0
-            at.counted.loss_sum += result.loss * result.pictures
+            at.counted.loss_sum += result.loss * result.images
             at.counted.right += result.right
-            at.counted.seen += result.pictures
+            at.counted.seen += result.images
         if at.step % self.recipe.log.every_steps == 0:
             row = {"step": at.step, "epoch": at.epoch, "loss": result.loss, "lr": result.lr}
-            row |= {"gradient_norm": result.gradient_norm, "pictures": result.pictures, "waited_s": round(waited_s, 6)}
+            row |= {"gradient_norm": result.gradient_norm, "images": result.images, "waited_s": round(waited_s, 6)}
             self.keeper.step(row)
 
     def _give_up(self) -> None:
@@ -259,7 +259,7 @@ class _Training:
         return row | {
             "dead_features": self.features.dead_share(self.world),
             "skipped_steps": counted.skipped,
-            "pictures_per_s": counted.seen / counted.trained_s,
+            "images_per_s": counted.seen / counted.trained_s,
             "waiting": counted.waiting,
         }
 

@@ -97,7 +97,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 
 
 def height_of_rate(settings: Optimizer, batch_size: int) -> float:
-    """The learning rate for an effective batch: as stated for `lr_batch` pictures, times a power of their ratio.
+    """The learning rate for an effective batch: as stated for `lr_batch` images, times a power of their ratio.
 
     linear suits SGD (Goyal et al., arXiv:1706.02677), sqrt adaptive methods (Malladi et al., arXiv:2205.10287).
     """

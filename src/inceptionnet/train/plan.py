@@ -15,7 +15,7 @@ import torch
 import inceptionnet
 from inceptionnet.build import initialise
 from inceptionnet.create import create_model
-from inceptionnet.data.loading import BadImages
+from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source, Split
@@ -48,7 +48,7 @@ class Plan:
     weights: str | None = None
     seed: int = 0
     workers: int = 1
-    bad_images: BadImages = "fail"
+    corrupt_images: CorruptImages = "fail"
     device: str = "auto"
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ class Job:
 
     @property
     def augment(self) -> Augment:
-        """What training does to a picture."""
+        """What training does to an image."""
         return Augment(**self.recipe.augment.model_dump())
 
     def model(self) -> InceptionNet:
@@ -107,7 +107,7 @@ class Job:
                 "title": self.source.title,
                 "note": self.source.note,
                 "classes": self.source.classes,
-                "pictures": {name: len(split) for name, split in self.source.splits.items()},
+                "images": {name: len(split) for name, split in self.source.splits.items()},
                 "fingerprint": fingerprint(self.source),
             },
             "environment": {
@@ -183,14 +183,14 @@ def stored(run: Run) -> Job:
     source = open_source(plan.data, seed=plan.seed)
     if fingerprint(source) != kept:
         raise RunError(
-            f"{plan.data}: other pictures, names or classes than when the run in {run.path} began; bring them back, or "
+            f"{plan.data}: other images, names or classes than when the run in {run.path} began; bring them back, or "
             f"start from its weights with --weights {run.path} and another --out"
         )
     return Job(plan, source, recipe, prep, configuration)
 
 
 def fingerprint(source: Source) -> str:
-    """A hash over classes, and the names and labels of every split; the pictures themselves are not read."""
+    """A hash over classes, and the names and labels of every split; the images themselves are not read."""
     digest = hashlib.sha256("\0".join(source.classes).encode(errors="surrogateescape"))
     for name, split in source.splits.items():
         digest.update(f"\1{name}\0{len(split)}".encode())
@@ -218,5 +218,5 @@ def _check(plan: Plan) -> None:
     if plan.accumulate > plan.batch_size // 2:
         raise ConfigurationError(
             f"--accumulate is {plan.accumulate}; expected at most half of the batch size of {plan.batch_size}, since "
-            "batch norm cannot train on one picture"
+            "batch norm cannot train on one image"
         )

@@ -25,12 +25,12 @@ class Counted:
 
     @property
     def accuracy(self) -> float:
-        """Share of pictures whose most probable class was the label, as they were trained on."""
+        """Share of images whose most probable class was the label, as they were trained on."""
         return self.right / max(self.seen, 1)
 
     @property
     def waiting(self) -> float:
-        """Share of the time spent waiting for pictures."""
+        """Share of the time spent waiting for images."""
         return self.waited_s / max(self.trained_s, 1e-9)
 
 
@@ -47,7 +47,7 @@ class Position:
     rows: list[dict[str, float]] = field(default_factory=list)
     """metrics.csv so far."""
     bad: dict[str, str] = field(default_factory=dict)
-    """Why each picture that cannot be decoded cannot."""
+    """Why each image that cannot be decoded cannot."""
     counted: Counted = field(default_factory=Counted)
 
     @property

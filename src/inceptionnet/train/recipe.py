@@ -29,7 +29,7 @@ class Optimizer(Settings):
     name: Literal["adamw", "sgd", "rmsprop"] = "adamw"
     """rmsprop is TensorFlow's, not torch's."""
     lr: float = Field(default=4e-3, gt=0)
-    """Learning rate at its height, for an effective batch of `lr_batch` pictures."""
+    """Learning rate at its height, for an effective batch of `lr_batch` images."""
     lr_batch: int = Field(default=32, ge=1)
     lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the rate follows the effective batch: × (batch / lr_batch) to the power of 0, 1/2 or 1."""
@@ -53,7 +53,7 @@ class Schedule(Settings):
     """Learning rate over the run: a start, then a fall."""
 
     epochs: int = Field(default=30, ge=1)
-    """Times through all pictures."""
+    """Times through all images."""
     name: Literal["cosine", "exponential", "constant"] = "cosine"
     warmup: Literal["linear", "two-phase"] = "linear"
     """A rise to the full rate, or a first phase at a tenth of it (He et al., arXiv:1512.03385, section 4.2)."""
@@ -102,19 +102,19 @@ class Averaging(Settings):
 
 
 class Augmentation(Settings):
-    """What training does to a picture: a random box of it, mirrored half of the time, its colours changed."""
+    """What training does to an image: a random box of it, mirrored half of the time, its colours changed."""
 
     area_min: float = Field(default=0.4, gt=0, le=1)
-    """Smallest share of the picture's area that a box may have; the papers' 0.05 and 0.08 are for ImageNet's size."""
+    """Smallest share of the image's area that a box may have; the papers' 0.05 and 0.08 are for ImageNet's size."""
     flip: bool = True
     color: Color = "none"
     """fast: brightness and saturation. full: hue and contrast too, in one of the four released orders."""
     interpolation: TrainInterpolation = "same"
-    """random: bilinear, nearest, bicubic or area for each picture, as released with the full colours."""
+    """random: bilinear, nearest, bicubic or area for each image, as released with the full colours."""
 
 
 class Preprocess(Settings):
-    """How a picture is made ready for evaluation; it travels with the weights."""
+    """How an image is made ready for evaluation; it travels with the weights."""
 
     crop: float = Field(default=0.875, gt=0, le=1)
     """Share of each side that the centre crop keeps."""

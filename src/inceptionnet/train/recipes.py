@@ -57,7 +57,7 @@ _V2 = Recipe(
     augment=_DISTORTED.model_copy(update={"color": "fast"}),  # "reduce the photometric distortions"
 )
 _V3 = Recipe(
-    # 50 replicas of 32 pictures; the released code reached the paper's figure with an effective batch of 1600 only.
+    # 50 replicas of 32 images; the released code reached the paper's figure with an effective batch of 1600 only.
     optimizer=Optimizer(
         name="rmsprop", lr=0.045, lr_batch=1600, lr_scaling="sqrt", eps=1.0, weight_decay=4e-5, clip_norm=2.0
     ),

@@ -28,7 +28,7 @@ def subject(
     Args:
         run: the folder that the weights are from, if they are from one.
         record: of the weights that `model` has.
-        split: the pictures of `source` that `metrics` are of, called `split_name`.
+        split: the images of `source` that `metrics` are of, called `split_name`.
 
     Raises:
         RunError: run.json or metrics.csv is not there or damaged.

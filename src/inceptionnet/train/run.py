@@ -7,9 +7,9 @@ metrics.csv             one line an epoch
 steps.jsonl             one line every so many steps
 evaluation.json         the last evaluation, class by class
 curves.png              loss and accuracy over the epochs
-predictions.png         held-out pictures with what the network says of them
+predictions.png         held-out images with what the network says of them
 report.html             all of this on one page, to look at in a browser
-bad_pictures.txt        the pictures that could not be decoded, if any
+decode_errors.txt        the images that could not be decoded, if any
 checkpoints/            the state of the training, to go on from
 tensorboard/            the metrics for TensorBoard, where asked for
 """
@@ -146,9 +146,9 @@ class Run:
         kept = [row for row in self.read_steps() if row["step"] < first]
         self._write("steps.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
-    def write_bad_pictures(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Write bad_pictures.txt: name and reason, a line each."""
-        self._write("bad_pictures.txt", "".join(f"{name}\t{reason}\n" for name, reason in bad))
+    def write_decode_errors(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Write decode_errors.txt: name and reason, a line each."""
+        self._write("decode_errors.txt", "".join(f"{name}\t{reason}\n" for name, reason in bad))
 
     def _write(self, name: str, text: str) -> None:
         try:

@@ -26,13 +26,13 @@ from inceptionnet.train.plan import Job
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to, over the pictures of all processes."""
+    """What a step came to, over the images of all processes."""
 
-    pictures: int
+    images: int
     loss: float
     """Mean cross-entropy of the main head, with label smoothing, without the auxiliary heads."""
     right: int
-    """Pictures whose most probable class was the label."""
+    """Images whose most probable class was the label."""
     gradient_norm: float
     lr: float
     """That of the head, where it is not the same for all layers."""
@@ -80,16 +80,16 @@ class Stepper:
         rows = parts_of(batch.planned, self.job.plan.accumulate)
         mine = [(batch.rows >= part.start) & (batch.rows < part.stop) for part in rows]
         counts = self.world.total([float(part.sum()) for part in mine])
-        # Batch norm cannot train on one picture; a part that bad pictures left so small is left out.
+        # Batch norm cannot train on one image; a part that corrupt images left so small is left out.
         used = [i for i, count in enumerate(counts) if count > 1]
-        pictures = int(sum(counts[i] for i in used))
+        images = int(sum(counts[i] for i in used))
         rate = self.rate(number)
         if not used:
             return StepResult(0, 0.0, 0, 0.0, rate, skipped=False)
         self._prepare(number, rate)
         kept = snapshot(self.norms)
         sums = torch.zeros(2, device=device)
-        x = to_input(batch.pictures.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
+        x = to_input(batch.images.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
         if not recipe.compute.channels_last:
             x = x.contiguous()
         labels = batch.labels.to(device, non_blocking=True)
@@ -100,13 +100,13 @@ class Stepper:
             last = i == used[-1]
             before = kept if i == used[0] else snapshot(self.norms)
             with nullcontext() if last or self.world.size == 1 else self.network.no_sync():  # type: ignore[operator]
-                self._part(x, labels, chosen if len(rows) > 1 else None, pictures, sums)
+                self._part(x, labels, chosen if len(rows) > 1 else None, images, sums)
             if recipe.batch_norm.mode != "freeze":
                 blend(before, momentum_at(number, recipe.batch_norm.momentum, fresh=self.fresh))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # waits once
         loss, right = self.world.total(mine_summed)
-        result = StepResult(pictures, loss / pictures, int(right), norm, rate, not (isfinite(loss) and isfinite(norm)))
+        result = StepResult(images, loss / images, int(right), norm, rate, not (isfinite(loss) and isfinite(norm)))
         if result.skipped:
             restore(kept)
             return result
@@ -132,7 +132,7 @@ class Stepper:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, pictures: int, sums: Tensor) -> None:
+    def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, images: int, sums: Tensor) -> None:
         """Add a part's gradients to those of the step, and its loss and right answers to `sums`."""
         if chosen is not None:
             x, labels = x[chosen.to(x.device)], labels[chosen.to(x.device)]
@@ -148,8 +148,8 @@ class Stepper:
         }
         loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
         assert isinstance(loss, Tensor)
-        # Processes' gradients are averaged, pictures' are to be: the mean over those of all parts and processes.
-        (loss * (self.world.size / pictures)).backward()  # type: ignore[no-untyped-call]
+        # Processes' gradients are averaged, images' are to be: the mean over those of all parts and processes.
+        (loss * (self.world.size / images)).backward()  # type: ignore[no-untyped-call]
         sums += torch.stack([losses["logits"].detach(), (outputs["logits"].argmax(1) == labels).sum()])
 
 

@@ -33,7 +33,7 @@ class Validation:
             job.prep,
             batch_size=job.plan.batch_size,
             workers=job.plan.workers,
-            bad_images=job.plan.bad_images,
+            corrupt_images=job.plan.corrupt_images,
             world=world,
         )
 
@@ -58,14 +58,14 @@ class Validation:
                     self.model.all_logits(x)  # auxiliary heads have statistics too
         title = f"epoch {epoch}/{self.job.recipe.schedule.epochs} {self.job.held_out}{which}"
 
-        def advance(pictures: int, figures: str) -> None:
+        def advance(images: int, figures: str) -> None:
             if stop.wished and self.world.size == 1:
                 raise Interrupted(f"stopped in the evaluation of epoch {epoch}; {self.keeper.how_to_go_on()}")
-            self.keeper.bar.advance(0 if raw else pictures, figures, title)
+            self.keeper.bar.advance(0 if raw else images, figures, title)
 
         classes = self.job.source.classes
         evaluation = evaluate(self.model, self.checks, self.job.prep, classes, advance=advance, world=self.world)
-        self.keeper.bad_pictures(evaluation.bad if self.world.is_main else ())
+        self.keeper.decode_errors(evaluation.bad if self.world.is_main else ())
         self.keeper.weights(self.model, evaluation, raw=raw)
         return evaluation
 
@@ -87,7 +87,7 @@ class Validation:
         if self._doubted and (doubted or epoch == self.job.recipe.schedule.epochs):
             self.keeper.once(
                 "batch norm",
-                f"batch norm's running statistics do not fit the weights: {seen:.0f} training pictures get "
+                f"batch norm's running statistics do not fit the weights: {seen:.0f} training images get "
                 f"{batchwise / seen:.0%} right with their own statistics and {running / seen:.0%} with the running "
                 "ones, which evaluation uses; --bn recalibrate, or a larger --set batch_norm.momentum, mends it",
             )
@@ -96,5 +96,5 @@ class Validation:
         """Inputs and labels of the epoch's first training batches, this process's share."""
         for batch in islice(self.batches.epoch(epoch), batches):
             if self.world.total([len(batch)])[0] > 1:
-                x = to_input(batch.pictures.to(self.model.device), self.job.prep, self.job.augment, batch.draws)
+                x = to_input(batch.images.to(self.model.device), self.job.prep, self.job.augment, batch.draws)
                 yield x, batch.labels.to(self.model.device)

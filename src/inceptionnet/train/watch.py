@@ -24,11 +24,11 @@ batches it is then tried.
 GAP_IMAGES = 7
 """By which its counts must differ too: so many tosses of a coin fall alike in less than 1 % of cases."""
 WAITING_SHARE = 0.1
-"""From this share of the time spent waiting for pictures on the run says so."""
+"""From this share of the time spent waiting for images on the run says so."""
 
 
 class Features:
-    """Which of the features before the pool were other than zero for any picture since `clear`."""
+    """Which of the features before the pool were other than zero for any image since `clear`."""
 
     def __init__(self, model: InceptionNet) -> None:
         self.alive: Tensor | None = None
@@ -36,7 +36,7 @@ class Features:
         model.head.register_forward_pre_hook(self._look)
 
     def dead_share(self, world: World) -> float:
-        """Share of the features that were zero for every picture of every process. All processes must call it."""
+        """Share of the features that were zero for every image of every process. All processes must call it."""
         if self.alive is None:
             return 0.0
         alive = world.total(self.alive.float().tolist())
@@ -57,7 +57,7 @@ class Features:
 def remedy(network: Network, *, head_alone: bool = False) -> str:
     """What helps a network whose features die; `head_alone`: nothing that makes them is trained."""
     if head_alone:
-        return "the loaded weights see little in these pictures; train more than the head, --train-from ENDPOINT"
+        return "the loaded weights see little in these images; train more than the head, --train-from ENDPOINT"
     if any(isinstance(node, Residual) for node in network.body.values()):
         return "lower the residual scale, --set network.residual_scale=0.1 ([v4] section 3.3), or the learning rate"
     return "lower the learning rate, or lengthen its warm-up, --set schedule.warmup_epochs=5"
@@ -66,9 +66,9 @@ def remedy(network: Network, *, head_alone: bool = False) -> str:
 def batch_norm_gap(
     model: InceptionNet, inputs: Iterable[tuple[Tensor, Tensor]], norms: Sequence[Norm] | None = None
 ) -> tuple[int, int, int]:
-    """(pictures, right with each batch's own statistics, right with the running ones) of inputs and their labels.
+    """(images, right with each batch's own statistics, right with the running ones) of inputs and their labels.
 
-    The same pictures in the same state of the network: a difference comes from batch norm (`norms`, or all of them) and
+    The same images in the same state of the network: a difference comes from batch norm (`norms`, or all of them) and
     nothing else.
     """
     seen, batchwise, running = 0, 0, 0

@@ -29,7 +29,7 @@ def convert(
         destination: the .safetensors file to write; one that is there is replaced whole.
         name: the network, where the file fits several.
         classes: names in the order of the logits; left out, the file's, or ImageNet's where there are 1000.
-        preprocessing: how pictures become input, or only what of it is not as published; left out, as published.
+        preprocessing: how images become input, or only what of it is not as published; left out, as published.
         changes: arguments of `create_model`, such as num_classes, in_channels or aux.
 
     Raises:

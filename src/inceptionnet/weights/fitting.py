@@ -57,7 +57,7 @@ def fitted(
 def told_of_channels(held: int, asked: int) -> str:
     """How the first layer's kernels become those for another number of channels, for people."""
     if asked == 1:
-        return f"summed over its {held} channels: a grey picture gives what it gave with equal channels"
+        return f"summed over its {held} channels: a grey image gives what it gave with equal channels"
     return f"repeated from {held} to {asked} channels, times {held / asked:.3g}"
 
 
@@ -76,7 +76,7 @@ def _starts_anew(name: str, wanted: Tensor, got: Tensor | None, held: Configurat
 def _first_layer(first: str, state: Mapping[str, Tensor], model: InceptionNet, held: int) -> dict[str, Tensor]:
     """The first layer's tensors for another number of channels.
 
-    For one channel the kernels are summed, which gives a grey picture what it gave as three equal channels. For more,
+    For one channel the kernels are summed, which gives a grey image what it gave as three equal channels. For more,
     channel i has the kernels of channel i modulo those held, times held / asked, which keeps the sums' size.
     """
     asked = model.network.in_channels

@@ -45,7 +45,7 @@ class Published:
     license: str = "not stated"
     """SPDX identifier of the weights' licence, which is not always the code's."""
     top1: float | None = None
-    """Per cent of ILSVRC 2012's validation pictures, one crop of each."""
+    """Per cent of ILSVRC 2012's validation images, one crop of each."""
     top5: float | None = None
     sha256: str = ""
     """Whole, or the first digits where the file's name carries them."""

@@ -48,7 +48,7 @@ def save_weights(
 
     Args:
         classes: names in the order of the logits; left out, the classes are numbered from 0.
-        preprocessing: how pictures were made into input; left out, the published one at the network's size.
+        preprocessing: how images were made into input; left out, the published one at the network's size.
 
     Raises:
         ConfigurationError: not one name for each class.

@@ -207,7 +207,7 @@ def _class_names(count: int, by_classes: Mapping[int, str], keep: bool) -> tuple
 def _preprocessing(
     usual: Preprocessing, config: Mapping[str, Any], known: Published | None
 ) -> tuple[Preprocessing, str]:
-    """How pictures are made into input, and where that comes from."""
+    """How images are made into input, and where that comes from."""
     stated = config.get("pretrained_cfg")
     if isinstance(stated, Mapping):
         try:

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const counts = new Map(data.cells.map(([i, j, n]) => [`${i},${j}`, n]));
   const count = (i, j) => counts.get(`${i},${j}`) ?? 0;
-  const pictured = new Set(Object.keys(data.pictures));
+  const imaged = new Set(Object.keys(data.images));
   const rowTotals = new Map();
   const mistakes = new Map();
   for (const [i, j, n] of data.cells) {
@@ -49,7 +49,7 @@
         const cell = element("td");
         if (n) {
           const share = n / rowTotals.get(i);
-          const shown = pictured.has(`${i},${j}`);
+          const shown = imaged.has(`${i},${j}`);
           const inside = element(shown ? "button" : "span", n, { style: `--share: ${share.toFixed(3)}`, title: sentence(i, j, n) });
           if (shown) {
             inside.type = "button";
@@ -70,7 +70,7 @@
     matrix.classList.toggle("short", order.every((k) => data.classes[k].length <= 3));
   }
 
-  function showPictures(title, groups) {
+  function showImages(title, groups) {
     const panel = document.getElementById("cell");
     const heading = element("h3");
     const close = element("button", "×", { type: "button", "aria-label": "Close" });
@@ -78,7 +78,7 @@
     heading.append(element("span", title), close);
     const thumbs = element("div", "", { class: "thumbs" });
     for (const { key, note } of groups) {
-      for (const [name, confidence, file] of data.pictures[key] ?? []) {
+      for (const [name, confidence, file] of data.images[key] ?? []) {
         const figure = element("figure");
         figure.append(element("img", "", { src: `data:image/webp;base64,${file}`, alt: name, title: name }));
         figure.append(element("figcaption", `${note}${(100 * confidence).toFixed(0)} % ${name}`));
@@ -91,13 +91,13 @@
     panel.focus({ preventScroll: true });
   }
 
-  const inFile = (keys) => keys.reduce((sum, key) => sum + (data.pictures[key]?.length ?? 0), 0);
+  const inFile = (keys) => keys.reduce((sum, key) => sum + (data.images[key]?.length ?? 0), 0);
   const shownOf = (shown, all) => (shown < all ? `, ${shown} of them shown` : "");
 
   function showCell(key) {
     const [i, j] = key.split(",").map(Number);
     const n = count(i, j);
-    showPictures(sentence(i, j, n) + shownOf(inFile([key]), n), [{ key, note: "" }]);
+    showImages(sentence(i, j, n) + shownOf(inFile([key]), n), [{ key, note: "" }]);
     for (const button of document.querySelectorAll("#matrix button")) {
       button.setAttribute("aria-pressed", String(button.dataset.cell === key));
     }
@@ -108,7 +108,7 @@
     const all = cells.reduce((sum, [, , n]) => sum + n, 0);
     const groups = cells.map(([, j]) => ({ key: `${i},${j}`, note: `${data.classes[j]} ` }));
     const told = `${all} of ${data.classes[i]} taken for something else`;
-    showPictures(told + shownOf(inFile(groups.map(({ key }) => key)), all), groups);
+    showImages(told + shownOf(inFile(groups.map(({ key }) => key)), all), groups);
   }
 
   function sortTable(heading) {

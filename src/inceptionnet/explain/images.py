@@ -1,4 +1,4 @@
-"""What a heat map looks like: laid over its picture, and both side by side on a sheet that says what they show."""
+"""What a heat map looks like: laid over its image, and both side by side on a sheet that says what they show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPAQUE = 0.7  # at most
 
 
 def overlay(pixels: Pixels, heat: Tensor | npt.NDArray[np.float32]) -> Pixels:
-    """A heat map over its picture, which turns grey so that every colour is the map's; where that is 0 nothing covers.
+    """A heat map over its image, which turns grey so that every colour is the map's; where that is 0 nothing covers.
 
     Shapes: pixels (H, W, C), heat (H, W) in [0, 1] → (H, W, 3).
 
@@ -30,7 +30,7 @@ def overlay(pixels: Pixels, heat: Tensor | npt.NDArray[np.float32]) -> Pixels:
     """
     values = heat.detach().cpu().numpy() if isinstance(heat, Tensor) else heat
     if values.shape != pixels.shape[:2]:
-        raise InputError(f"expected a heat map of the picture's {pixels.shape[:2]} values, got {values.shape}")
+        raise InputError(f"expected a heat map of the image's {pixels.shape[:2]} values, got {values.shape}")
     places = np.linspace(0, 1, len(COLOURS))
     colours = np.stack([np.interp(values, places, channel) for channel in COLOURS.T], -1)
     cover = OPAQUE * np.minimum(1, 2 * values)[:, :, None]
@@ -39,7 +39,7 @@ def overlay(pixels: Pixels, heat: Tensor | npt.NDArray[np.float32]) -> Pixels:
 
 
 def sheet(pixels: Pixels, heat: Tensor, caption: str, note: str) -> Image.Image:
-    """The picture as the network sees it, at its right the map laid over it, and above both what they show."""
+    """The image as the network sees it, at its right the map laid over it, and above both what they show."""
     height, width = pixels.shape[:2]
     size = [side * max(1, -(-LEAST_PX // min(height, width))) for side in (width, height)]
     colour = pixels if pixels.shape[2] == 3 else np.repeat(pixels[:, :, :1], 3, 2)
