@@ -18,8 +18,8 @@ from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.sources import open_source
 from inceptionnet.explain import attribute, default_layer
-from inceptionnet.train.run import weights_of
 from inceptionnet.weights import read_weights
+from inceptionnet.weights.folder import weights_of
 
 IMAGES, SHARE, SQUARES = 240, 0.2, 7
 

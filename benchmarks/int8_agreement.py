@@ -24,8 +24,8 @@ from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import import_nncf, openvino_core, to_openvino
-from inceptionnet.train.run import weights_of
 from inceptionnet.weights import read_weights
+from inceptionnet.weights.folder import weights_of
 
 AT_ONCE = 64
 

@@ -27,7 +27,7 @@ from inceptionnet.train.batch_norm import (
     synchronise,
 )
 from inceptionnet.train.loop import train
-from inceptionnet.train.run import weights_of
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
 

@@ -21,7 +21,7 @@ from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.errors import DataError, RunError
 from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together, matched_labels, same_classes
 from inceptionnet.evaluate.prediction import find_images, predict, write_csv
-from inceptionnet.train.run import weights_of
+from inceptionnet.weights.folder import weights_of
 
 CLASSES = tuple("abcdefg")
 

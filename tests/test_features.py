@@ -25,7 +25,7 @@ from inceptionnet.data.unlabelled import open_images
 from inceptionnet.errors import ConfigurationError, MissingExtraError
 from inceptionnet.evaluate import features as extraction
 from inceptionnet.evaluate.features import Values, check_file, feature_shape, features, write_features
-from inceptionnet.train.run import weights_of
+from inceptionnet.weights.folder import weights_of
 
 Command = Callable[..., tuple[int, str, str]]
 PREP = Preprocessing(64, crop=1.0, interpolation="bicubic", mean=(0.4,), std=(0.2,))

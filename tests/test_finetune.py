@@ -26,9 +26,10 @@ from inceptionnet.train.batch_norm import batch_statistics, norms_of
 from inceptionnet.train.layers import described, freeze, rate_factors
 from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.plan import Plan, decided
-from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.watch import batch_norm_gap, remedy
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
 from .test_distributed import torchrun

@@ -13,7 +13,8 @@ from inceptionnet.nets import NETWORKS, PAPERS
 from inceptionnet.train.loop import train
 from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.recipes import PAPER, paper_of, recipe_named
-from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.run import Run
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan, write_images
 

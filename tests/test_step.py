@@ -19,8 +19,8 @@ from inceptionnet.train import step as step_module
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.dropout import SeededDropout, seeded
 from inceptionnet.train.plan import decided
-from inceptionnet.train.run import weights_of
 from inceptionnet.train.step import Stepper
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
 

@@ -17,6 +17,7 @@ LAYERS = [
     {"model"},
     {"weights", "evaluate"},
     {"explain", "engines"},
+    {"classifier"},
     {"create", "report"},
     {"train"},
     {"cli"},

@@ -22,8 +22,9 @@ from inceptionnet.train.batch_norm import blend
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.recipe import Recipe, parse_settings
-from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_images
 

@@ -17,8 +17,9 @@ from inceptionnet.model import InceptionNet
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.loop import train
-from inceptionnet.train.run import Run, weights_of
+from inceptionnet.train.run import Run
 from inceptionnet.train.watch import Features, batch_norm_gap, remedy
+from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan, write_images
 

@@ -9,11 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inceptionnet.classifier import Classifier as Classifier
+    from inceptionnet.classifier import load as load
     from inceptionnet.create import create_model as create_model
     from inceptionnet.engines.choice import optimize as optimize
     from inceptionnet.errors import InceptionNetError as InceptionNetError
     from inceptionnet.model import InceptionNet as InceptionNet
     from inceptionnet.nets import list_models as list_models
+    from inceptionnet.train.fit import fit as fit
     from inceptionnet.weights import convert as convert
     from inceptionnet.weights import load_model as load_model
     from inceptionnet.weights import read_record as read_record
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Classifier": "inceptionnet.classifier",
+    "load": "inceptionnet.classifier",
     "InceptionNet": "inceptionnet.model",
     "InceptionNetError": "inceptionnet.errors",
     "convert": "inceptionnet.weights",
     "create_model": "inceptionnet.create",
+    "fit": "inceptionnet.train.fit",
     "list_models": "inceptionnet.nets",
     "load_model": "inceptionnet.weights",
     "optimize": "inceptionnet.engines.choice",

@@ -16,9 +16,12 @@ PART = ".part-"
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the same folder, which becomes `path` in one step if the block ends well, else vanishes.
 
+    A folder that is missing is made.
+
     Raises:
-        OSError: the folder cannot be written, or the disk is full; `path` is then as it was.
+        OSError: the folder cannot be made or written, or the disk is full; `path` is then as it was.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PART}")
     os.close(descriptor)
     temporary = Path(name)

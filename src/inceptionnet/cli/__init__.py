@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import inceptionnet
 from inceptionnet.cli.bench import bench
@@ -30,9 +31,33 @@ from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
 
+
+class Command(TyperCommand):
+    """A command whose help shows no type for flags, which take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, `--help` among them."""
+        return [_without_type(parameter) for parameter in super().get_params(ctx)]
+
+
+class Group(TyperGroup):
+    """The same for the options of `inceptionnet` itself."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, `--help` among them."""
+        return [_without_type(parameter) for parameter in super().get_params(ctx)]
+
+
+def _without_type(parameter: Any) -> Any:
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""
+    return parameter
+
+
 app = typer.Typer(
+    cls=Group,
     help="The whole Inception family of image classifiers: train, evaluate, predict, and look inside.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,7 +79,7 @@ for command in (
     export,
     bench,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -65,8 +90,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
 
 
@@ -79,7 +108,7 @@ def main() -> None:
     except InceptionNetError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}; see inceptionnet --help", 2)
+        _fail(f"{error.format_message().replace('Value error, ', '').rstrip('.')}; see inceptionnet --help", 2)
     except BrokenPipeError:
         # Whoever read standard output has gone, as `head` does; nothing is left to be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

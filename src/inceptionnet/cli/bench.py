@@ -89,8 +89,8 @@ def _numbers(text: str) -> list[int]:
 def _model(name: str) -> InceptionNet:
     from inceptionnet import create_model
     from inceptionnet.nets import NETWORKS
-    from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
+    from inceptionnet.weights.folder import weights_of
 
     if name.isdecimal() and not Path(name).exists():
         raise ConfigurationError(

@@ -41,8 +41,8 @@ def convert(
     from dataclasses import asdict
 
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.train.run import weights_of
     from inceptionnet.weights import convert, read_record
+    from inceptionnet.weights.folder import weights_of
 
     source = weights_of(source)
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux}

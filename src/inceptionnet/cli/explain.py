@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, Weights
+from inceptionnet.cli.options import AllowUrls, BatchSize, Device, Images, Json, Weights, opened
 from inceptionnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,41 +15,40 @@ if TYPE_CHECKING:
 
     from inceptionnet.explain.files import Explanation
 
+Method = Literal["gradcam", "integrated-gradients", "occlusion"]
+
 
 def explain(
     weights: Weights,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, or folders of them.")],
+    images: Images,
     out: Annotated[Path, typer.Option(help="The folder for the results, a PNG file for each image.")],
-    class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number; left "
-                                                   "out, the one predicted for each image.")] = None,
-    method: Annotated[str, typer.Option(help="gradcam, integrated-gradients or occlusion.")] = "gradcam",
-    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them; left out, the last "
-                                              "that tells places apart.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number. "
+                                                   "[default: the predicted one]")] = None,
+    method: Annotated[Method, typer.Option(help="How the evidence is computed.")] = "gradcam",
+    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them. [default: the last "
+                                              "with a grid of 4×4 or more]")] = None,
+    allow_urls: AllowUrls = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draw what speaks for a class as a heat map over each image, beside the crop that the network sees.
+    """Draw the evidence for a class as a heat map over each image, beside the crop that the network sees.
 
-    An image that cannot be read gets a row that says why.
+    A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
     """
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.devices import pick_device
-    from inceptionnet.evaluate.prediction import find_images
+    from inceptionnet.data.inputs import find_images
     from inceptionnet.explain.files import class_number, explain
     from inceptionnet.progress import Bar
-    from inceptionnet.train.run import weights_of
-    from inceptionnet.weights import read_weights
 
-    read = read_weights(weights_of(weights))
-    record = read.classifier()
-    target = None if class_name is None else class_number(class_name, record.classes)
-    files = find_images(images, besides=out)
-    model = read.model().to(pick_device(device))
+    classifier = opened(weights, device=device)
+    classifier.check_classes()
+    target = None if class_name is None else class_number(class_name, classifier.classes)
+    files = find_images(images, besides=out, allow_urls=allow_urls)
     with Bar(len(files), "explaining") as bar:
         rows = list(
             explain(
-                model, files, record.preprocessing, record.classes, out,
+                classifier.model, files, classifier.preprocess, classifier.classes, out,
                 method=method, layer=layer, target=target, batch_size=batch_size, advance=bar.advance,
             )
         )  # fmt: skip
@@ -59,6 +58,8 @@ def explain(
         _print(rows)
     if all(row.error for row in rows):
         raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
+    if any(row.error for row in rows):
+        raise typer.Exit(1)
 
 
 def _print(rows: Sequence[Explanation]) -> None:

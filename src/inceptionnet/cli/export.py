@@ -50,7 +50,7 @@ def export(
 
     from inceptionnet.cli.tables import print_json
     from inceptionnet.engines.export import export
-    from inceptionnet.train.run import weights_of
+    from inceptionnet.weights.folder import weights_of
 
     if dynamic_batch and batch_size is not None:
         raise ConfigurationError(f"--dynamic-batch and --batch-size {batch_size} exclude each other; leave one out")

@@ -37,8 +37,8 @@ def features(
     from inceptionnet.devices import pick_device
     from inceptionnet.evaluate import features as extraction
     from inceptionnet.progress import Bar
-    from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
+    from inceptionnet.weights.folder import weights_of
 
     extraction.check_file(out)
     file = weights_of(weights)

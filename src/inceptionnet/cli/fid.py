@@ -41,8 +41,8 @@ def fid(
     from inceptionnet.devices import pick_device
     from inceptionnet.evaluate.fid import FidFeatures, new_distance
     from inceptionnet.evaluate.fid import save_statistics as save
-    from inceptionnet.train.run import weights_of
     from inceptionnet.weights import read_weights
+    from inceptionnet.weights.folder import weights_of
 
     if save_statistics and save_statistics.suffix != ".npz":
         raise ConfigurationError(f"--save-statistics {save_statistics}: expected a file ending in .npz")

@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from inceptionnet.classifier import Classifier
+
+EngineName = Literal["eager", "channels_last", "fused", "compile", "onnxruntime", "openvino", "auto"]
+PrecisionName = Literal["fp32", "bf16", "int8"]
+SplitName = Literal["auto", "train", "val", "test", "all"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
 Engine = Annotated[
-    str,
-    typer.Option(help="eager, channels_last, fused, compile, onnxruntime or openvino; auto: the fastest here, measured "
-                 "once.", rich_help_panel="Machine"),
+    EngineName, typer.Option(metavar="ENGINE", help="eager, channels_last, fused, compile, onnxruntime or openvino; "
+                             "auto: the fastest here, measured once.", rich_help_panel="Machine")
 ]  # fmt: skip
 Precision = Annotated[
-    str,
-    typer.Option(help="Of an engine: fp32; bf16; int8, by onnxruntime or openvino, with --calibrate.",
-                 rich_help_panel="Machine"),
+    PrecisionName, typer.Option(help="Of the engine; int8 by onnxruntime or openvino, with --calibrate.",
+                                rich_help_panel="Machine")
 ]  # fmt: skip
 Calibrate = Annotated[
     list[str] | None,
-    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: images such as the network will see, 100 or "
-                 "more; may be given several times."),
+    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: 100 or more images like those the network will see; may "
+                 "be given several times.", rich_help_panel="Machine"),
 ]  # fmt: skip
 LeastAgreement = Annotated[
     float,
-    typer.Option(help="For int8: least share of other images for which the first class stays what it was; without a "
-                 "classifier, of the features' variance that is kept.", min=0, max=1),
+    typer.Option(help="For int8: smallest share of held-out images whose predicted class may stay the same; without a "
+                 "classifier, of the features' variance.", min=0, max=1),
 ]  # fmt: skip
-Workers = Annotated[int | None, typer.Option(help="Processes that read images.", min=0, rich_help_panel="Machine")]
-CorruptImages = Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name them.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that decode images. [default: half of the cores, at most 4]", min=0,
+                 rich_help_panel="Machine"),
+]  # fmt: skip
 Weights = Annotated[
     str,
     typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, or hf:OWNER/NAME."),
 ]
+AnyModel = Annotated[
+    str,
+    typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, hf:OWNER/NAME, or "
+                   "an exported .onnx, .xml or .pt2 file."),
+]  # fmt: skip
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip or .parquet files, quoted glob patterns, "
+                   "or - for standard input (an image, or paths one a line)."),
+]  # fmt: skip
+AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of images that lie side by side, such as ImageNet's val; left out, "
-                 "one with a well-known name is found."),
+    typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. [default: one with a "
+                 "well-known name]"),
 ]  # fmt: skip
-BatchSize = Annotated[int, typer.Option(help="Images at once.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 
 def default_workers(asked: int | None) -> int:
-    """As many reading processes as asked for, or half of the cores, at most 4."""
+    """As many processes as asked for, or half of the cores, at most 4."""
     import os
 
     if asked is None:
         return min(4, max(1, (os.cpu_count() or 2) // 2))
     return asked
+
+
+def opened(
+    source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
+    device: str = "auto", batch_size: int = 16,
+) -> Classifier:  # fmt: skip
+    """The classifier that the options of a command ask for."""
+    from inceptionnet.classifier import load
+
+    return load(source, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size)

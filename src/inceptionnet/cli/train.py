@@ -70,7 +70,7 @@ def train(
     from inceptionnet.train import loop
     from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings
-    from inceptionnet.train.run import weights_of
+    from inceptionnet.weights.folder import weights_of
 
     machine = {"workers": default_workers(workers), "device": device}
     if not resume or _given(context, "corrupt_images"):

@@ -65,6 +65,16 @@ def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Imag
         return _whole(image, channels, name)
 
 
+def upright(image: Image.Image, *, channels: int = 3, name: str = "image") -> Image.Image:
+    """An image that Pillow opened or somebody made, as `decode` gives one: upright, 8 bits, "RGB" or "L".
+
+    Raises: as `decode`.
+    """
+    check_channels(channels)
+    with _whole_or_error(name):
+        return _whole(image, channels, name)
+
+
 def decode_box(
     data: bytes, choose: Callable[[int, int], Box], *, at_least_px: int, channels: int = 3, name: str = "image"
 ) -> Pixels:
@@ -100,12 +110,18 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """The image in `data` with its pixels still to be read; what fails from here on is a DecodeError."""
     if not data:
         raise DecodeError(f"{name}: is empty (0 bytes)")
+    with _whole_or_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
+        yield image
+
+
+@contextmanager
+def _whole_or_error(name: str) -> Iterator[None]:
+    """What fails in here is a DecodeError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
-            yield image
+        yield
     except DecodeError:
         raise
     except UnidentifiedImageError:

@@ -7,7 +7,7 @@ a worker process that is spawned, not forked, gets its own copy.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, DecodeError, missing_extra
+from inceptionnet.errors import DataError, DecodeError, listed, missing_extra
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -72,7 +72,6 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
 
 def _read(path: Path) -> _File:
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
@@ -84,25 +83,15 @@ def _read(path: Path) -> _File:
                 expected = f"{'/'.join(IMAGE_COLUMNS)} and {'/'.join(LABEL_COLUMNS)}"
                 raise DataError(f"{path}: expected columns {expected}, got {', '.join(schema.names)}: rename them")
             table = file.read(columns=[image, label])
-        images, labels = table[image], table[label]
-        paths: list[str | None] = [None] * len(table)
-        if pa.types.is_struct(images.type):
-            fields = {field.name for field in images.type}
-            paths = pc.struct_field(images, "path").to_pylist() if "path" in fields else paths
-            images = pc.struct_field(images, "bytes") if "bytes" in fields else images
-        if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
-            raise DataError(f"{path}: expected encoded images in column {image}, got {images.type}: encode them")
+        (images, paths), labels = _encoded(path, image, table[image]), table[label]
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
         if not (pa.types.is_integer(labels.type) or pa.types.is_string(labels.type)) or labels.null_count:
             got = f"{labels.type} with {labels.null_count} missing"
             raise DataError(f"{path}: expected one integer or string per row in column {label}, got {got}: mend it")
-        return _File(path.name, images.cast(pa.large_binary()), paths, labels.to_pylist(), _class_names(schema, label))
+        return _File(path.name, images, paths, labels.to_pylist(), _class_names(schema, label))
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}: expected a parquet file, got one that cannot be read ({reason}): fetch it anew"
-        ) from None
+        raise _unreadable(path, error) from None
 
 
 def _class_names(schema: Any, column: str) -> list[str] | None:
@@ -152,3 +141,46 @@ def _names(parts: list[_File]) -> list[str]:
             names.append(path if path and path not in seen else f"{part.name}:{row}")
             seen.add(names[-1])
     return names
+
+
+def read_images(path: Path) -> tuple[list[str], Callable[[int], bytes]]:
+    """The names of a parquet file's images, labelled or not, and what reads one by position. Raises: DataError."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            column = next((name for name in IMAGE_COLUMNS if name in names), None)
+            if column is None:
+                raise DataError(
+                    f"{path}: expected a column {' or '.join(IMAGE_COLUMNS)}, got {listed(names)}: rename it"
+                )
+            table = file.read(columns=[column])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    images, paths = _encoded(path, column, table[column])
+    called = _names([_File(path.name, images, paths, [], None)])
+    return called, _ArrowReader(images, called)
+
+
+def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None]]:
+    """A column's encoded images as large_binary, and the paths beside them. Raises: DataError."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    paths: list[str | None] = [None] * len(images)
+    if pa.types.is_struct(images.type):
+        fields = {field.name for field in images.type}
+        paths = pc.struct_field(images, "path").to_pylist() if "path" in fields else paths
+        images = pc.struct_field(images, "bytes") if "bytes" in fields else images
+    if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
+        raise DataError(f"{path}: expected encoded images in column {column}, got {images.type}: encode them")
+    return images.cast(pa.large_binary()), paths
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0]
+    return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): fetch it again")

@@ -81,7 +81,7 @@ class FromPixels(nn.Module):
 
 
 def export(
-    source: str | Path,
+    source: str | Path | WeightsFile,
     destination: str | Path,
     *,
     with_preprocessing: bool = False,
@@ -99,7 +99,7 @@ def export(
     the network gives. It has the main head only, or the pooled features of a network without classifier.
 
     Args:
-        source: a weights file of any known layout, or an address on the hub.
+        source: a weights file of any known layout, a run folder or an address on the hub; or one that was opened.
         destination: its ending says the kind of file; one that is there is replaced whole.
         with_preprocessing: the file takes uint8 images (N, H, W, C), RGB, cropped and of the network's size, and
             normalises them; else what the network takes, float32 (N, C, H, W).
@@ -123,7 +123,7 @@ def export(
     _check_options(destination, kind, with_preprocessing, batch_size)
     _check_precision(destination, kind, precision, calibrate, plain)
     with _beside(destination) as folder:
-        read = read_weights(source)
+        read = source if isinstance(source, WeightsFile) else read_weights(source)
         prep = read.record.preprocessing
         calibrated_on, images = _calibrated_and_compared(prep, calibrate, check)
         model = read.model(aux=False).eval()

@@ -91,12 +91,13 @@ class Evaluation:
 class Member:
     """One network of an evaluation, and what it is shown of each image."""
 
-    model: InceptionNet
+    run: Callable[[Tensor], Tensor]
+    """What gives its logits: a network in evaluation mode, or an engine made from one."""
     crops: Crops
+    device: torch.device
+    """Where it takes its input."""
     columns: npt.NDArray[np.int64] | None = None
     """Its logit for each class, where its own order is another; see `same_classes`."""
-    run: Callable[[Tensor], Tensor] | None = None
-    """What gives its logits in the model's stead, such as an engine made from it."""
 
     def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:
         """The logarithm of the softmax averaged over the crops.
@@ -107,13 +108,12 @@ class Member:
 
         Shapes: → (N, classes).
         """
-        run = self.run or self.model
         passes: list[Tensor] = []
         crops = view.flatten(0, 1)
         for some in torch.split(crops, at_once or max(len(crops), 1)):
-            x = normalise(some.to(self.model.device, non_blocking=True), self.crops.prep)
+            x = normalise(some.to(self.device, non_blocking=True), self.crops.prep)
             both = (x, x.flip(3)) if self.crops.mirrored else (x,)
-            passes.append(torch.stack([run(seen).float().log_softmax(1) for seen in both], 1).cpu())
+            passes.append(torch.stack([self.run(seen).float().log_softmax(1) for seen in both], 1).cpu())
         averaged = _log_mean(torch.cat(passes).reshape(len(view), -1, passes[0].shape[-1]), 1)
         return averaged if self.columns is None else averaged[:, torch.from_numpy(self.columns)]
 
@@ -131,7 +131,11 @@ def evaluate(
     **options: Any,
 ) -> Evaluation:
     """Evaluate one network on one crop of each image; the options are those of `evaluate_together`."""
-    return evaluate_together([Member(model, Crops(prep))], loader, classes, **options)
+    was_training = model.training
+    model.eval()
+    evaluation = evaluate_together([Member(model, Crops(prep), model.device)], loader, classes, **options)
+    model.train(was_training)
+    return evaluation
 
 
 def evaluate_together(
@@ -153,9 +157,6 @@ def evaluate_together(
         at_once: crops that go through a network together; None: all of a batch.
         advance: called after each batch with its number of images and the accuracy so far.
     """
-    was_training = [member.model.training for member in members]
-    for member in members:
-        member.model.eval()
     parts: dict[str, list[Tensor]] = defaultdict(list)
     bad: list[tuple[str, str]] = []
     right = seen = 0
@@ -181,8 +182,6 @@ def evaluate_together(
                 right, seen = right + int((predicted == labels).sum()), seen + len(labels)
             counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
             advance(counted, f"accuracy {right / max(seen, 1):.1%}")
-    for member, training in zip(members, was_training, strict=True):
-        member.model.train(training)
     mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
     shares = world.gather((mine, bad))
     full = [arrays for arrays, _ in shares if arrays]

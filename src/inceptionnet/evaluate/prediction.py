@@ -1,23 +1,16 @@
-"""Classes of images that nobody has labelled: a row for each image, with its reason if it cannot be read."""
+"""Predictions for images that nobody has labelled, and the table they are written into."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode, read_image
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
-from inceptionnet.data.sources import EXTENSIONS
-from inceptionnet.errors import DataError, DecodeError
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
 
 
 @dataclass(frozen=True)
@@ -25,8 +18,21 @@ class Prediction:
     """The most probable classes of one image with their softmax probabilities, or why there are none."""
 
     file: str
-    top: tuple[tuple[str, float], ...]
+    """The image's path or name; `image 3` for the fourth of several that have none."""
+    top: tuple[tuple[str, float], ...] = ()
+    """(class, probability), the most probable first."""
     error: str = ""
+    """Why the image could not be decoded; empty where it could."""
+
+    @property
+    def label(self) -> str:
+        """The predicted class; empty where the image could not be decoded."""
+        return self.top[0][0] if self.top else ""
+
+    @property
+    def probability(self) -> float:
+        """Of the predicted class; 0 where the image could not be decoded."""
+        return self.top[0][1] if self.top else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: `file`, and either `top` or `error`."""
@@ -35,58 +41,11 @@ class Prediction:
         return {"file": self.file, "top": [{"class": name, "probability": p} for name, p in self.top]}
 
 
-def find_images(paths: Sequence[Path], *, besides: Path | None = None) -> list[Path]:
-    """The files named, and every image below the folders named, in order of path.
-
-    Args:
-        besides: a folder inside one of them whose images are not meant, such as the one that results go into.
-
-    Raises:
-        DataError: a folder without images.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-        if besides is not None and path.resolve() in besides.resolve().parents:
-            inside = [file for file in inside if besides.resolve() not in file.resolve().parents]
-        if not inside:
-            raise DataError(f"{path}: expected an image or a folder with images, got a folder without any")
-        found += inside
-    return found
-
-
-def predict(
-    model: InceptionNet,
-    paths: Sequence[Path],
-    prep: Preprocessing,
-    classes: Sequence[str],
-    *,
-    top: int = 5,
-    batch_size: int = 16,
-    run: Callable[[Tensor], Tensor] | None = None,
-    advance: Callable[[int], None] = lambda images: None,
-) -> Iterator[Prediction]:
-    """Predictions in the order of `paths`, as they come.
-
-    Args:
-        classes: names in the order of the logits.
-        top: how many classes to give for each image.
-        run: what gives the logits in the model's stead, such as an engine made from it.
-        advance: called after each batch with its number of images.
-    """
-    model.eval()
-    run = run or model
-    for start in range(0, len(paths), batch_size):
-        names = [str(path) for path in paths[start : start + batch_size]]
-        read = [seen(path, prep) for path in paths[start : start + batch_size]]
-        good = [pixels for pixels in read if not isinstance(pixels, str)]
-        answers = iter(_classify(run, model.device, good, prep, classes, top) if good else [])
-        for name, pixels in zip(names, read, strict=True):
-            yield Prediction(name, (), pixels) if isinstance(pixels, str) else Prediction(name, next(answers))
-        advance(len(names))
+def most_probable(logits: Tensor, classes: Sequence[str], top: int) -> list[tuple[tuple[str, float], ...]]:
+    """For each image its `top` classes with their softmax probabilities. Shapes: logits (N, classes)."""
+    best = logits.float().softmax(1).topk(min(top, len(classes)))
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [tuple((classes[i], p) for i, p in zip(indices, values, strict=True)) for indices, values in rows]
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -103,27 +62,3 @@ def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
         for prediction in predictions:
             cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
             writer.writerow([prediction.file, prediction.error, *cells])
-
-
-def seen(path: Path, prep: Preprocessing) -> Pixels | str:
-    """An image file as a network sees it (size_px, size_px, C), or why it cannot be had."""
-    try:
-        return centre_crop(decode(read_image(path), channels=prep.channels, name=str(path)), prep)
-    except DecodeError as error:
-        return str(error).removeprefix(f"{path}: ")
-
-
-def _classify(
-    run: Callable[[Tensor], Tensor],
-    device: torch.device,
-    pixels: Sequence[Pixels],
-    prep: Preprocessing,
-    classes: Sequence[str],
-    top: int,
-) -> list[tuple[tuple[str, float], ...]]:
-    """The most probable classes of each of a batch of images (H, W, C)."""
-    with torch.inference_mode():
-        probabilities = run(as_input(pixels, prep, device)).float().softmax(1)
-    best = probabilities.topk(min(top, len(classes)))
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [tuple((classes[i], p) for i, p in zip(indices, values, strict=True)) for indices, values in rows]

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.preprocess import Pixels, Preprocessing
-from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
+from inceptionnet.data.decode import decode
+from inceptionnet.data.inputs import NamedImage
+from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, listed, nearest
 from inceptionnet.evaluate.evaluation import matched_labels
-from inceptionnet.evaluate.prediction import seen
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
 from inceptionnet.files import replacing
@@ -56,7 +57,7 @@ class Explanation:
 
 def explain(
     model: InceptionNet,
-    files: Sequence[Path],
+    files: Sequence[NamedImage],
     prep: Preprocessing,
     classes: Sequence[str],
     out: Path,
@@ -81,25 +82,25 @@ def explain(
     """
     captum_attr()  # missing, it is missed before the first image
     layer = chosen_layer(model.network, method, layer, prep.size_px)
-    outputs = list(names_for(files, method, out))
+    outputs = list(names_for([Path(file.name) for file in files], method, out))
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
     at_once = batch_size if method == "gradcam" else 1  # the others fill a pass with copies of one image
     for start in range(0, len(files), at_once):
         batch = range(start, min(start + at_once, len(files)))
-        read = [seen(files[i], prep) for i in batch]
+        read = [_seen(files[i], prep) for i in batch]
         good = [pixels for pixels in read if not isinstance(pixels, str)]
-        found = iter(_heat(model, good, prep, method, layer, target) if good else [])
+        found = iter(heat_maps(model, as_input(good, prep, model.device), method, layer, target) if good else [])
         for i, pixels in zip(batch, read, strict=True):
             if isinstance(pixels, str):
-                yield Explanation(str(files[i]), error=pixels)
+                yield Explanation(files[i].name, error=pixels)
                 continue
             probabilities, number, heat = next(found)
             caption = _caption(probabilities, number, classes)
             with _writing(out), replacing(outputs[i]) as temporary:
                 sheet(pixels, heat, caption, _note(method, layer, heat)).save(temporary, "PNG")
             probability = float(probabilities[number])
-            yield Explanation(str(files[i]), classes[number], probability, method, layer, str(outputs[i]))
+            yield Explanation(files[i].name, classes[number], probability, method, layer, str(outputs[i]))
         advance(len(batch))
 
 
@@ -139,22 +140,28 @@ def names_for(files: Sequence[Path], method: str, out: Path) -> Iterator[Path]:
         yield path
 
 
-def _heat(
-    model: InceptionNet,
-    pixels: Sequence[Pixels],
-    prep: Preprocessing,
-    method: str,
-    layer: str | None,
-    target: int | None,
+def heat_maps(
+    model: InceptionNet, x: Tensor, method: str, layer: str | None, target: int | None
 ) -> list[tuple[Tensor, int, Tensor]]:
-    """For each of a batch of images (H, W, C) the probabilities, the class explained and its heat map (H, W)."""
-    x = as_input(pixels, prep, model.device)
+    """For each image the probabilities, the class explained and its heat map (H, W).
+
+    Shapes: x (N, C, H, W) as the network takes it, on its device.
+    """
+    layer = chosen_layer(model.network, method, layer, min(x.shape[2:]))
     model.eval()
     with torch.inference_mode():
         probabilities = model(x).float().softmax(1).cpu()
     targets = probabilities.argmax(1) if target is None else torch.full((len(x),), target)
     maps = attribute(model, x, targets, method, layer=layer)
     return list(zip(probabilities, targets.tolist(), maps, strict=True))
+
+
+def _seen(file: NamedImage, prep: Preprocessing) -> Pixels | str:
+    """An image as a network sees it (size_px, size_px, C), or why it cannot be decoded."""
+    try:
+        return centre_crop(decode(file.read(), channels=prep.channels, name=file.name), prep)
+    except DecodeError as error:
+        return str(error).removeprefix(f"{file.name}: ")
 
 
 def _caption(probabilities: Tensor, number: int, classes: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 
 from inceptionnet.errors import RunError
 from inceptionnet.files import remove_leftovers, replacing
+from inceptionnet.weights.folder import RUN_WEIGHTS
 
 REPORT = "report.html"
 
@@ -63,7 +64,7 @@ class Run:
     @property
     def weights(self) -> Path:
         """The weights file."""
-        return self.path / "weights.safetensors"
+        return self.path / RUN_WEIGHTS
 
     @property
     def raw_weights(self) -> Path:
@@ -156,18 +157,3 @@ class Run:
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from None
-
-
-def weights_of(source: str | Path) -> str:
-    """The weights file of a run folder; anything else (a file, an address on the hub) as it is.
-
-    Raises:
-        RunError: a folder without weights.
-    """
-    path = Path(source)
-    if not path.is_dir() or any(path.glob("*.index")):  # a folder may be a TensorFlow checkpoint's
-        return str(source)
-    weights = Run(path).weights
-    if not weights.is_file():
-        raise RunError(f"{path}: expected a run folder or a weights file, got a folder without {weights.name}")
-    return str(weights)

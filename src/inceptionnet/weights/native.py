@@ -54,17 +54,13 @@ def save_weights(
         ConfigurationError: not one name for each class.
         WeightsError: the file cannot be written.
     """
-    c = model.configuration
-    names = classes or tuple(str(i) for i in range(model.num_classes))
-    if len(names) != model.num_classes:
-        raise ConfigurationError(f"got {len(names)} class names for a network of {model.num_classes} classes")
-    prep = preprocessing or Preprocessing(size_px=model.network.input_size, channels=c.in_channels)
+    record = record_for(model, classes=classes, preprocessing=preprocessing, provenance=provenance)
     about = {
         "format": FORMAT,
-        "configuration": asdict(c),
-        "classes": names,
-        "preprocessing": prep.to_dict(),
-        "provenance": dict(provenance or {}),
+        "configuration": asdict(record.configuration),
+        "classes": record.classes,
+        "preprocessing": record.preprocessing.to_dict(),
+        "provenance": dict(record.provenance),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
@@ -72,6 +68,22 @@ def save_weights(
             save_file(tensors, temporary, metadata={KEY: json.dumps(about)})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
+
+
+def record_for(
+    model: InceptionNet,
+    *,
+    classes: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Record:
+    """What a weights file would say of a model; the arguments and errors are those of `save_weights`."""
+    c = model.configuration
+    names = classes or tuple(str(i) for i in range(model.num_classes))
+    if len(names) != model.num_classes:
+        raise ConfigurationError(f"got {len(names)} class names for a network of {model.num_classes} classes")
+    prep = preprocessing or Preprocessing(size_px=model.network.input_size, channels=c.in_channels)
+    return Record(c, tuple(names), prep, dict(provenance or {}))
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:

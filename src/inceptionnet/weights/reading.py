@@ -22,6 +22,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InceptionNetError, WeightsError
 from inceptionnet.model import InceptionNet
 from inceptionnet.weights.fitting import fitted
+from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
 from inceptionnet.weights.hub import fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
@@ -75,6 +76,22 @@ class WeightsFile:
             asked.setdefault("aux", False)
         return fitted(replace(held, **asked), self.tensors, held, self.path)
 
+    @property
+    def assumed(self) -> str:
+        """In one line, what was assumed about a file of another library; empty for this package's own.
+
+        Said of a file that was converted from one too.
+        """
+        told = self.record.provenance
+        if "layout" not in told:
+            return ""
+        parts = [f"preprocessing {_said(told.get('preprocessing'))}", f"class names {_said(told.get('classes'))}"]
+        if self.report.others:
+            parts.append(f"it fits {' and '.join(self.report.others)} too")
+        if self.report.dropped:
+            parts.append(f"{len(self.report.dropped)} tensors not used")
+        return f"weights in {told['layout']}'s layout, read as {self.record.configuration.name}: " + "; ".join(parts)
+
     def classifier(self) -> Record:
         """The record of a file that classes can be predicted with.
 
@@ -88,8 +105,15 @@ class WeightsFile:
         return self.record
 
 
+def _said(origin: object) -> str:
+    """Where something comes from, as it was said when the file was read."""
+    return str(origin).partition(";")[0] if origin else "of unknown origin"
+
+
 def read_weights(source: str | Path, *, name: str | None = None, keep_background: bool = False) -> WeightsFile:
     """Open a weights file of any known format and layout, or fetch one from the hub (`hf:owner/name`).
+
+    A run folder stands for the weights in it.
 
     Args:
         name: the network expected; left out, the file says it, or its layout decides.
@@ -101,10 +125,11 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     """
     config: Mapping[str, Any] = {}
     known: Published | None
-    if is_address(str(source)):
-        fetched = fetch(str(source))
+    source = weights_of(source)
+    if is_address(source):
+        fetched = fetch(source)
         path, title, config = fetched.path, fetched.address, fetched.config
-        known = published_at(str(source))
+        known = published_at(source)
     else:
         path = Path(source)
         title, known = path.name, published_as(path.name)

@@ -1,0 +1,246 @@
+"""`Classifier`: what answers a question about an image."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from inceptionnet.classifier.backends import Backend, Options, graph_backend, network_backend
+from inceptionnet.data.images import ImageLike, Item, listed_images, together
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
+from inceptionnet.evaluate.prediction import Prediction, most_probable
+from inceptionnet.model import InceptionNet
+from inceptionnet.weights import Record, Report, WeightsFile, save_weights
+
+if TYPE_CHECKING:
+    from inceptionnet.engines.export import Exported
+    from inceptionnet.evaluate.metrics import Metrics
+
+MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """The evidence for a class in one image."""
+
+    label: str
+    probability: float
+    """Of that class, by softmax."""
+    values: Tensor
+    """(size_px, size_px) in [0, 1], of the crop that the network sees; 0 everywhere if nothing raises the logit."""
+    image: Image.Image
+    """The crop, and beside it the map over it."""
+
+
+class Classifier:
+    """A network with its weights, classes, preprocessing and engine; made by `inceptionnet.load` and `fit`.
+
+    Wherever an image is taken, these are: a path, encoded bytes, a PIL image, a uint8 array (H, W, C) or tensor
+    (C, H, W), a float tensor (C, H, W) that `preprocess` or the like made; or a list or batch of them, a folder, a glob
+    pattern, a .zip or a .parquet file, for which the answer is a list, or has a first axis N. Nothing is fetched.
+
+    Prediction is safe in several threads at once, and a classifier can be pickled: with its weights, or, of an
+    exported file, with its path.
+    """
+
+    def __init__(self, backend: Backend, record: Record, options: Options, source: str, assumed: str) -> None:
+        self.run, self._options, self.record = backend, options, record
+        self.source = source
+        """What it was loaded from; empty for a network in memory."""
+        self.assumed = assumed
+        """What was assumed about a file of another library, in one line; else empty."""
+
+    def __repr__(self) -> str:
+        about, count = self.run.about, len(self.classes)
+        what = f"{count} classes" if count else "no classifier"
+        size_px, source = self.preprocess.size_px, f", from {self.source}" if self.source else ""
+        name, by = self.record.configuration.name, f"{about['engine']} {about['precision']} on {about['device']}"
+        return f"Classifier({name}, {what}, {size_px} px, {by}{source})"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits; none without a classifier."""
+        return self.record.classes
+
+    @property
+    def preprocess(self) -> Preprocessing:
+        """How images become input; called with a PIL image, it gives the tensor, as a transform of a Dataset does."""
+        return self.record.preprocessing
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The engine, its precision and device, and why it was chosen."""
+        return dict(self.run.about)
+
+    @property
+    def model(self) -> InceptionNet:
+        """The network. Raises: WeightsError: it is an exported file, which has none."""
+        if self.run.model is None:
+            raise WeightsError(f"{self.source}: an exported file gives logits only; load the weights it was made from")
+        return self.run.model
+
+    def predict(
+        self, images: ImageLike | Sequence[ImageLike], top: int = 5, *, batch_size: int = 16, skip_errors: bool = False
+    ) -> Prediction | list[Prediction]:
+        """The `top` most probable classes of each image, with their softmax probabilities.
+
+        Args:
+            skip_errors: an image that cannot be decoded gets a `Prediction` with its `error`, and the others go on.
+
+        Raises:
+            DecodeError: an image cannot be decoded.
+            InputError: what is no image.
+            WeightsError: the network has no classifier.
+        """
+        items, single = listed_images(images)
+        found = list(self.stream(items, top, batch_size=batch_size))
+        if not skip_errors and (bad := [one for one in found if one.error]):
+            raise DecodeError(f"{bad[0].file}: {bad[0].error}")
+        return found[0] if single else found
+
+    def stream(self, items: Sequence[Item], top: int = 5, *, batch_size: int = 16) -> Iterator[Prediction]:
+        """Predictions as they come; an image that cannot be decoded gets one with its `error`."""
+        self.check_classes()
+        for batch in _batches(items, batch_size):
+            seen, errors = self._seen(batch)
+            answers = iter(most_probable(self.run(self._together(seen)), self.classes, top) if seen else [])
+            for item in batch:
+                error = errors.get(id(item), "")
+                yield Prediction(item.name, (), error) if error else Prediction(item.name, next(answers))
+
+    def logits(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Tensor:
+        """The logits, on the CPU. Shapes: → (classes,) of a single image, else (N, classes). Raises: as `predict`."""
+        self.check_classes()
+        return self._each(images, self.run, batch_size)
+
+    def embed(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Tensor:
+        """The pooled features before the classifier, on the CPU. Shapes: → (C,) of a single image, else (N, C)."""
+        return self._each(images, self.model.embed, batch_size)
+
+    def features(self, images: ImageLike | Sequence[ImageLike]) -> dict[str, Tensor]:
+        """The output of every endpoint by name, on the CPU, of all images in one batch.
+
+        Shapes: → {name: (C, H, W)} of a single image, else {name: (N, C, H, W)}.
+        """
+        items, single = listed_images(images)
+        with torch.inference_mode():
+            found = self.model.features(self._together([item.seen(self.preprocess) for item in items]))
+        return {name: (grid[0] if single else grid).float().cpu() for name, grid in found.items()}
+
+    def evaluate(self, data: str | Path, **options: Any) -> Metrics:
+        """Accuracy and more on labelled images; the options are those of `classifier.evaluate_together`.
+
+        Under torchrun every process takes its share, and every process gets the whole.
+        """
+        from inceptionnet.classifier.evaluating import evaluate_together
+
+        return evaluate_together([self], data, **options).metrics
+
+    def explain(
+        self, image: ImageLike, class_name: str | None = None, *, method: str = "gradcam", layer: str | None = None
+    ) -> HeatMap:
+        """The evidence for a class in an image, by captum, as a heat map.
+
+        Args:
+            class_name: name or number. Default: the predicted class.
+            method, layer: as for `explain.attribute`.
+
+        Raises:
+            ConfigurationError: an unknown class, method or layer, or several images.
+            MissingExtraError: captum is not installed.
+        """
+        from inceptionnet.data.augment import as_input
+        from inceptionnet.explain.files import class_number, heat_maps
+        from inceptionnet.explain.images import sheet
+
+        self.check_classes()
+        items, _ = listed_images(image)
+        if len(items) != 1:
+            raise ConfigurationError(f"expected one image to explain, got {len(items)}; call explain for each")
+        target = None if class_name is None else class_number(class_name, self.classes)
+        pixels = items[0].seen(self.preprocess)
+        if isinstance(pixels, Tensor):
+            raise ConfigurationError("expected an image to explain, got a preprocessed tensor; give the image itself")
+        model = copy.deepcopy(self.model)  # it is given hooks and gradients, which predictions beside it shall not see
+        x = as_input([pixels], self.preprocess, model.device)
+        ((probabilities, number, values),) = heat_maps(model, x, method, layer, target)
+        probability = float(probabilities[number])
+        drawn = sheet(pixels, values, f"{self.classes[number]} {probability:.1%}", method)
+        return HeatMap(self.classes[number], probability, values, drawn)
+
+    def export(self, path: str | Path, **options: Any) -> Exported:
+        """Write the network as .onnx, OpenVINO's .xml, .pt2 or .safetensors, compared with it; see `engines.export`."""
+        from inceptionnet.engines.export import export
+
+        return export(self._as_file(), path, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as .safetensors, with classes and preprocessing. Raises: WeightsError."""
+        record = self.record
+        save_weights(
+            self.model, path, classes=record.classes, preprocessing=record.preprocessing, provenance=record.provenance
+        )
+
+    def check_classes(self) -> None:
+        """Raises: WeightsError: the network has no classifier."""
+        if not self.classes:
+            raise WeightsError(f"{self.source or 'the network'}: has no classifier, so that it predicts no classes")
+
+    def _each(
+        self, images: ImageLike | Sequence[ImageLike], run: Callable[[Tensor], Tensor], batch_size: int
+    ) -> Tensor:
+        items, single = listed_images(images)
+        found = []
+        for batch in _batches(items, batch_size):
+            with torch.inference_mode():
+                answers = run(self._together([item.seen(self.preprocess) for item in batch]))
+            found.append(answers.float().cpu())
+        joined = torch.cat(found) if found else torch.empty(0, len(self.classes))
+        return joined[0] if single else joined
+
+    def _seen(self, batch: Sequence[Item]) -> tuple[list[Any], dict[int, str]]:
+        """What the network sees of the images that can be decoded, and why the others cannot, by `id`."""
+        seen, errors = [], {}
+        for item in batch:
+            try:
+                seen.append(item.seen(self.preprocess))
+            except DecodeError as error:
+                errors[id(item)] = str(error).removeprefix(f"{item.name}: ")
+        return seen, errors
+
+    def _together(self, seen: Sequence[Any]) -> Tensor:
+        return together(seen, self.preprocess, self.run.device)
+
+    def _as_file(self) -> WeightsFile:
+        """The classifier as a weights file that was opened."""
+        name = self.record.configuration.name
+        tensors = {key: tensor.detach().cpu() for key, tensor in self.model.state_dict().items()}
+        source = self.source or MEMORY
+        report = Report(source, MEMORY, "inceptionnet", name, (), len(tensors), {}, {}, (), MEMORY, MEMORY)
+        return WeightsFile(Path(source), self.record, tensors, report)
+
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[Any, ...]]:
+        model = self.run.model
+        kept = None if model is None else copy.deepcopy(model).cpu()
+        return _unpickled, (kept, self.record, self._options, self.source, self.assumed)
+
+
+def _unpickled(model: InceptionNet | None, record: Record, options: Options, source: str, assumed: str) -> Classifier:
+    if model is None:
+        backend, _ = graph_backend(Path(source), options)
+    else:
+        backend = network_backend(model, record.preprocessing, options)
+    return Classifier(backend, record, options, source, assumed)
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,167 @@
+"""Classifiers on labelled images: one by itself, or several together, each with its own preprocessing.
+
+Source: [v1] section 7, [v4] section 5: softmax is averaged over an image's crops, then over the networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inceptionnet.data.crops import Crops
+from inceptionnet.data.flat import excluded
+from inceptionnet.data.loading import EvalLoader
+from inceptionnet.data.sources import open_source
+from inceptionnet.data.splits import AnySplit, Source, Split
+from inceptionnet.distributed import World, joined_world
+from inceptionnet.errors import ConfigurationError
+from inceptionnet.evaluate.evaluation import Evaluation, Member, matched_labels, same_classes
+from inceptionnet.evaluate.evaluation import evaluate_together as run_together
+from inceptionnet.evaluate.metrics import Metrics, measure
+from inceptionnet.evaluate.table import check_kind, write_predictions
+from inceptionnet.progress import Bar
+
+if TYPE_CHECKING:
+    from inceptionnet.classifier.classifier import Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation gives, and what it was on."""
+
+    metrics: Metrics
+    data: str
+    source: Source
+    split_name: str
+    split: AnySplit
+    """The images that were evaluated."""
+    crops: tuple[Crops, ...]
+    excluded: int = 0
+    """Images that the list `exclude` names."""
+    unmatched: int = 0
+    """Lines of that list that name no image."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: what was evaluated on, then the figures of `Metrics.to_dict`."""
+        return {
+            "data": self.data,
+            "split": self.split_name,
+            "split_note": self.source.note,
+            "crops": [{"count": view.shown, "scales_px": view.scales} for view in self.crops],
+            "engines": list(self.metrics.evaluation.engines),
+            "excluded": self.excluded,
+            "unmatched_lines": self.unmatched,
+            **self.metrics.to_dict(),
+        }
+
+
+def evaluate_together(
+    classifiers: Sequence[Classifier],
+    data: str | Path,
+    *,
+    split: str = "auto",
+    crops: int = 1,
+    scales: Sequence[int] = (),
+    sample: int | None = None,
+    labels: str | Path | None = None,
+    exclude: str | Path | None = None,
+    predictions: str | Path | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    world: World | None = None,
+) -> Evaluated:
+    """Evaluate classifiers on labelled images; a corrupt image is counted and named, never replaced.
+
+    Args:
+        data: as for `open_source`, or images side by side whose labels are in a file. Data that is not split is split
+            as in the training of the first classifier.
+        split: auto (test, else val; all, where the weights are from elsewhere and the data is not split), train, val,
+            test or all.
+        crops: of each image: 1, or the papers' 10, 12 or 144.
+        scales: their shorter sides in px. Default: the papers'.
+        sample: evaluate a random sample of so many images, always the same one.
+        labels: the file with the labels of images side by side. Default: one with a well-known name.
+        exclude: a text file with names of images to leave out, or the numbers that ImageNet's end in, one a line.
+        predictions: a .csv or .parquet file to write every image's prediction into.
+        batch_size: crops in one pass.
+        workers: processes that decode images.
+        world: the processes of `joined_world`. Default: joined for this evaluation.
+
+    Raises:
+        ConfigurationError: an option that cannot be used with this data.
+        DataError: data that cannot be read, or classes that do not match.
+        WeightsError: a network without classifier.
+    """
+    if predictions:
+        check_kind(Path(predictions))
+    for one in classifiers:
+        one.check_classes()
+    views = tuple(Crops(one.preprocess, crops, tuple(scales)) for one in classifiers)
+    seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
+    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
+    name, images = source.pick(split, own=bool(seeds))
+    _check_at_hand(images, {"exclude": exclude, "sample": sample, "predictions": predictions})
+    out = unmatched = 0
+    if isinstance(images, Split):
+        images, out, unmatched = _chosen(images, exclude, sample)
+    with nullcontext(world) if world else joined_world() as joined:
+        evaluation = _run(
+            classifiers, views, images, source.classes, f"evaluating on {name}", batch_size, workers, joined
+        )
+    if predictions and joined.is_main and isinstance(images, Split):
+        write_predictions(Path(predictions), evaluation, images.names)
+    return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched)
+
+
+def _run(
+    classifiers: Sequence[Classifier],
+    views: Sequence[Crops],
+    images: AnySplit,
+    classes: Sequence[str],
+    title: str,
+    batch_size: int,
+    workers: int,
+    world: World,
+) -> Evaluation:
+    known = classifiers[0].classes
+    orders = [same_classes(known, one.classes, one.source or repr(one)) for one in classifiers]
+    labels_of = matched_labels(classes, known)
+    members = [
+        Member(one.run, view, one.run.device, order)
+        for one, view, order in zip(classifiers, views, orders, strict=True)
+    ]
+    loader = EvalLoader(
+        images, views[0].prep, batch_size=max(1, batch_size // max(len(view.names) for view in views)),
+        workers=workers, corrupt_images="skip", crops=views, world=world,
+    )  # fmt: skip
+    with Bar(len(images), title, shown=world.is_main) as bar:
+        found = run_together(
+            members, loader, known, labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world
+        )
+    return replace(found, engines=tuple(one.about for one in classifiers))
+
+
+def _check_at_hand(images: AnySplit, asked: dict[str, object]) -> None:
+    given = [option for option, value in asked.items() if value is not None]
+    if given and not isinstance(images, Split):
+        raise ConfigurationError(f"{' and '.join(given)} need data on this machine, got a stream; leave them out")
+
+
+def _chosen(images: Split, exclude: str | Path | None, sample: int | None) -> tuple[Split, int, int]:
+    """The images that are wanted, how many the list leaves out, and how many of its lines name none."""
+    keep, out, unmatched = np.arange(len(images)), 0, 0
+    if exclude is not None:
+        try:
+            lines = Path(exclude).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"exclude {exclude}: expected a text file, got {error}") from None
+        named, unmatched = excluded(images.names, lines, f"exclude {exclude}")
+        out, keep = int(named.sum()), keep[~named]
+    if sample is not None and sample < len(keep):
+        keep = np.sort(np.random.default_rng(0).permutation(keep)[:sample])
+    return images.take(keep), out, unmatched

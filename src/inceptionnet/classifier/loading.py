@@ -1,0 +1,105 @@
+"""`load`: whatever holds a network, as a `Classifier`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inceptionnet.classifier.backends import Options, graph_backend, is_graph, network_backend, texts
+from inceptionnet.classifier.classifier import Classifier
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.edits import Configuration
+from inceptionnet.errors import ConfigurationError
+from inceptionnet.model import InceptionNet
+from inceptionnet.weights import Record, read_weights
+from inceptionnet.weights.native import record_for
+
+log = logging.getLogger("inceptionnet")
+
+
+def load(
+    source: str | Path | InceptionNet,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    engine: str = "eager",
+    precision: str = "fp32",
+    calibrate: str | Path | Sequence[str | Path] | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    threads: int | None = None,
+) -> Classifier:
+    """A classifier from a run folder, a weights file of any known layout, the hub, an exported file, or a network.
+
+    What is assumed about a file of another library (preprocessing, class names) is logged, and is `.assumed`.
+
+    Args:
+        source: a run folder; a weights file as for `create_model`; `hf:owner/name`; an .onnx, .xml or .pt2 file that
+            `export` wrote; or a network in memory, of which a copy
+            is taken.
+        name: the network, where a weights file fits several.
+        classes: names in the order of the logits. Default: the file's, else ImageNet's where there are 1000.
+        preprocessing: how images become input, or some of its settings, such as `{"size_px": 331}`. Default: the
+            file's, else as its layout was published.
+        engine, precision, threads: as for `optimize`; exported files have their own.
+        calibrate: for int8, images like those it will see: paths, folders or a data set.
+        device: as for `pick_device`.
+        batch_size: the usual number of images in a batch, which engines are built for.
+
+    Raises:
+        ConfigurationError: an option that cannot be used, or not one name for each class.
+        WeightsError: the file holds no weights, or they do not fit.
+        MissingExtraError: the file or the engine needs an extra that is not installed.
+
+    Example:
+        >>> from inceptionnet import create_model
+        >>> clf = load(create_model("inception_v1.slim", num_classes=2, width=0.25), classes=["ant", "bee"])
+        >>> clf
+        Classifier(inception_v1.slim, 2 classes, 224 px, eager fp32 on cpu)
+    """
+    options = Options(engine, precision, texts(calibrate), device, batch_size, threads)
+    if is_graph(source):
+        return _exported(Path(str(source)), options, classes, preprocessing)
+    options.check()
+    if isinstance(source, InceptionNet):
+        model, record, assumed, where = copy.deepcopy(source), record_for(source), "", ""
+    else:
+        read = read_weights(source, name=name)
+        model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
+    if classes is not None:
+        if len(classes) != len(record.classes):
+            raise ConfigurationError(f"got {len(classes)} class names for a network of {len(record.classes)} classes")
+        record = replace(record, classes=tuple(classes))
+    record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
+    if assumed:
+        log.info("%s: %s", where, assumed)
+    return Classifier(network_backend(model, record.preprocessing, options), record, options, where, assumed)
+
+
+def _exported(
+    path: Path, options: Options, classes: Sequence[str] | None, preprocessing: Preprocessing | Mapping[str, Any] | None
+) -> Classifier:
+    if classes is not None or preprocessing is not None:
+        raise ConfigurationError(f"{path}: an exported file holds its classes and preprocessing; leave them out")
+    backend, about = graph_backend(path, options)
+    record = Record(
+        Configuration(about["network"], num_classes=len(about["classes"])),
+        tuple(about["classes"]),
+        Preprocessing.from_dict(about["preprocessing"]),
+        about.get("provenance", {}),
+    )
+    return Classifier(backend, record, options, str(path), "")
+
+
+def _changed(prep: Preprocessing, changes: Preprocessing | Mapping[str, Any] | None) -> Preprocessing:
+    if changes is None or isinstance(changes, Preprocessing):
+        return changes or prep
+    try:
+        return replace(prep, **changes)
+    except TypeError as error:
+        raise ConfigurationError(f"preprocessing: {error}; its settings are {', '.join(prep.to_dict())}") from None

@@ -1,0 +1,134 @@
+"""Images by name, from wherever people have them: files, folders, globs, zip and parquet files, a pipe, the web."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from inceptionnet.data.containers import Tree, list_folder, list_zip
+from inceptionnet.data.decode import MAX_BYTES, read_image
+from inceptionnet.data.names import EXTENSIONS
+from inceptionnet.data.web import Download
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An encoded image that is read when it is needed."""
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+    """Raises: DecodeError."""
+
+    @classmethod
+    def at(cls, path: str | Path) -> NamedImage:
+        """The image file at a path."""
+        return cls(str(path), partial(read_image, path))
+
+
+def find_images(
+    places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False
+) -> list[NamedImage]:
+    """The images at `places`, in their order; those of a folder or an archive sorted by path.
+
+    A place is an image file, a folder or a .zip (images at any depth), a .parquet file, a glob pattern (`**` for any
+    depth), `-` (standard input: one encoded image, or paths, one a line), or an http(s) address.
+
+    Args:
+        besides: a folder whose images are not meant, such as the one that results go into.
+        allow_urls: fetch addresses; without it, nothing is fetched.
+
+    Raises:
+        ConfigurationError: an address without `allow_urls`.
+        DataError: a folder, archive, pattern or standard input without images.
+        MissingExtraError: a .parquet file without pyarrow.
+    """
+    found = [image for place in places for image in _at(str(place), allow_urls)]
+    if besides is None:
+        return found
+    out = besides.resolve()
+    return [image for image in found if out not in Path(image.name).resolve().parents] or found
+
+
+def _at(place: str, allow_urls: bool) -> Iterator[NamedImage]:
+    path = Path(place)
+    if place == STDIN:
+        yield from _from_stdin(allow_urls)
+    elif place.startswith(("https://", "http://")):
+        if not allow_urls:
+            raise ConfigurationError(f"{place}: is an address, and nothing is fetched unless --allow-urls is given")
+        yield NamedImage(place, partial(_fetch, place))
+    elif path.is_dir():
+        yield from _from_tree(place, list_folder(path))
+    elif path.suffix.lower() == ".zip" and path.is_file():
+        yield from _from_tree(place, list_zip(path))
+    elif path.suffix.lower() == ".parquet" and path.is_file():
+        from inceptionnet.data.parquet import read_images
+
+        names, read = read_images(path)
+        yield from (NamedImage(name, partial(read, row)) for row, name in enumerate(names))
+    elif glob.has_magic(place) and not path.exists():
+        matches = sorted(glob.glob(place, recursive=True))
+        if not matches:
+            raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
+        for match in matches:
+            yield from _at(match, allow_urls)
+    else:
+        yield NamedImage.at(place)
+
+
+def _from_tree(place: str, tree: Tree) -> Iterator[NamedImage]:
+    names = sorted(file for file in tree.files if PurePosixPath(file).suffix.lower() in EXTENSIONS)
+    if not names:
+        raise DataError(f"{place}: expected images, got {len(tree.files)} other files and none ending like an image")
+    read = tree.reader("")
+    for name in names:
+        yield NamedImage(str(Path(place) / name), partial(_renamed, read, name, str(Path(place) / name)))
+
+
+def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
+    """What `read` gives, whose errors begin with the full name."""
+    try:
+        return read(name)
+    except DecodeError as error:
+        raise DecodeError(f"{full}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
+def _from_stdin(allow_urls: bool) -> Iterator[NamedImage]:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
+    try:
+        lines = [line for line in data.decode("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        lines = []
+    if data and (not lines or data[:2] in (b"P1", b"P2", b"P3")):  # the last: an image written as text
+        yield NamedImage(STDIN, lambda: data)
+        return
+    if not data:
+        raise DataError("standard input: expected an image, or paths of images one a line, got nothing")
+    for line in lines:
+        if line.strip() == STDIN:
+            raise DataError("standard input: expected paths of images one a line, got '-'")
+        yield from _at(line, allow_urls)
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        with Download(url) as file:
+            data = b""
+            while len(data) <= MAX_BYTES and (chunk := file.read(2**20)):
+                data += chunk
+    except FileNotFoundError:
+        raise DecodeError(f"{url}: the server has no such file") from None
+    except DataError as error:
+        raise DecodeError(str(error)) from None
+    if len(data) > MAX_BYTES:
+        raise DecodeError(f"{url}: file has more than the limit of {MAX_BYTES} bytes")
+    return data

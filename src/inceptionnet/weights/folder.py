@@ -1,0 +1,25 @@
+"""The weights of a run folder: wherever a weights file is taken, the folder that a training made will do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inceptionnet.errors import WeightsError
+
+RUN_WEIGHTS = "weights.safetensors"
+"""The name of the weights in a run folder."""
+
+
+def weights_of(source: str | Path) -> str:
+    """The weights file of a run folder; anything else (a file, an address on the hub) as it is.
+
+    Raises:
+        WeightsError: a folder without weights.
+    """
+    path = Path(source)
+    if not path.is_dir() or any(path.glob("*.index")):  # a folder may be a TensorFlow checkpoint's
+        return str(source)
+    weights = path / RUN_WEIGHTS
+    if not weights.is_file():
+        raise WeightsError(f"{path}: expected a run folder or a weights file, got a folder without {RUN_WEIGHTS}")
+    return str(weights)
