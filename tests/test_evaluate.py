@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from dataclasses import replace
@@ -18,11 +17,11 @@ from inceptionnet import load_model, read_record
 from inceptionnet.data import Preprocessing, Split, open_source
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import Batch, EvalLoader
-from inceptionnet.errors import DataError, RunError
+from inceptionnet.errors import DataError, WeightsError
 from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together, matched_labels, same_classes
-from inceptionnet.evaluate.prediction import find_images, predict, write_csv
 from inceptionnet.weights.folder import weights_of
 
+CPU = torch.device("cpu")
 CLASSES = tuple("abcdefg")
 
 
@@ -120,14 +119,14 @@ def test_crops_and_an_ensemble_by_hand(at_once: int) -> None:
             half = view.prep.size_px // 2
             logits = np.stack([x[:, :, :half].mean((1, 2)), x[:, :, half:].mean((1, 2)), np.zeros(len(x))], 1) * factor
             expected[i] += softmax(logits).mean(0)[columns] / 2
-    members = [Member(Corner(8.0), views[0]), Member(Corner(5.0), views[1], order)]  # type: ignore[arg-type]
+    members = [Member(Corner(8.0), views[0], CPU), Member(Corner(5.0), views[1], CPU, order)]  # type: ignore[arg-type]
     loader = EvalLoader(split, views[0].prep, batch_size=2, workers=0, corrupt_images="fail", crops=views)
     result = evaluate_together(members, loader, "abc", at_once=at_once)
     assert result.predicted.tolist() == expected.argmax(1).tolist()
     assert result.confidence == pytest.approx(expected.max(1), rel=1e-5)
     assert result.losses == pytest.approx(-np.log(expected[np.arange(5), split.labels]), rel=1e-5)
-    assert sum(members[0].model.seen) == 5 * 12 and sum(members[1].model.seen) == 5 * 144  # type: ignore[arg-type]
-    assert max(members[1].model.seen) <= at_once  # type: ignore[operator]
+    assert sum(members[0].run.seen) == 5 * 12 and sum(members[1].run.seen) == 5 * 144  # type: ignore[arg-type]
+    assert max(members[1].run.seen) <= at_once  # type: ignore[operator]
 
 
 def test_one_crop_of_one_network_is_what_it_was(run: Path, colours: Path) -> None:
@@ -137,7 +136,7 @@ def test_one_crop_of_one_network_is_what_it_was(run: Path, colours: Path) -> Non
     alone = evaluate(model, EvalLoader(split, record.preprocessing, **options), record.preprocessing, record.classes)
     crops = Crops(record.preprocessing)
     loader = EvalLoader(split, record.preprocessing, crops=[crops], **options)
-    together = evaluate_together([Member(model, crops), Member(model, crops)], _twice(loader), record.classes)
+    together = evaluate_together([Member(model.eval(), crops, CPU)] * 2, _twice(loader), record.classes)
     assert np.array_equal(alone.predicted, together.predicted)
     assert together.losses == pytest.approx(alone.losses, rel=1e-5)
 
@@ -177,36 +176,6 @@ def test_evaluation_leaves_the_network_in_its_mode(run: Path, colours: Path) -> 
         assert model.training is mode
 
 
-def test_batch_size_changes_nothing(run: Path, colours: Path) -> None:
-    model, record = load_model(weights_of(run)), read_record(weights_of(run))
-    files = find_images([colours])
-    one, many = (
-        list(predict(model, files, record.preprocessing, record.classes, batch_size=n, top=2)) for n in (1, 16)
-    )
-    assert [p.file for p in one] == [str(file) for file in files] and len(files) == 36
-    for a, b in zip(one, many, strict=True):
-        assert [name for name, _ in a.top] == [name for name, _ in b.top] and len(a.top) == 2
-        assert [p for _, p in a.top] == pytest.approx([p for _, p in b.top], abs=1e-5)
-
-
-def test_a_corrupt_image_gets_its_row(run: Path, colours: Path, tmp_path: Path) -> None:
-    model, record = load_model(weights_of(run)), read_record(weights_of(run))
-    good = colours / "red" / "00.png"
-    text, missing = tmp_path / "text.jpg", tmp_path / "missing.jpg"
-    text.write_text("hello")
-    rows = list(predict(model, [good, text, missing, good], record.preprocessing, record.classes))
-    assert [bool(row.error) for row in rows] == [False, True, True, False]
-    assert "is not an image" in rows[1].error and "cannot be read (No such file" in rows[2].error
-    assert rows[0].top == rows[3].top and sum(p for _, p in rows[0].top) == pytest.approx(1, abs=1e-5)
-    write_csv(tmp_path / "rows.csv", rows)
-    with open(tmp_path / "rows.csv", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert [row["file"] for row in table] == [str(p) for p in (good, text, missing, good)]
-    assert table[0]["class_1"] == rows[0].top[0][0] and not table[1]["class_1"] and table[1]["error"]
-
-
-def test_folders_and_runs_without_what_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="got a folder without any"):
-        find_images([tmp_path])
-    with pytest.raises(RunError, match=r"got a folder without weights\.safetensors"):
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"got a folder without weights\.safetensors"):
         weights_of(tmp_path)

@@ -357,10 +357,10 @@ def test_explain(command, run: Path, colours: Path, tmp_path: Path) -> None:
     given = (colours / "red", colours / "blue" / "00.png", broken)
     code, printed, _ = command("explain", run, *given, "--out", out, "--json", "--batch-size", 5)
     rows = json.loads(printed)
-    assert code == 0 and len(rows) == 14 and rows[-1] == {"file": str(broken), "error": "is empty (0 bytes)"}
+    assert code == 1 and len(rows) == 14 and rows[-1] == {"file": str(broken), "error": "is empty (0 bytes)"}
     assert {Path(row["output"]) for row in rows[:-1]} == set(out.iterdir()) and len(set(out.iterdir())) == 13
     code, printed, _ = command("predict", run, *given, "--json", "--top", 1)
-    for row, said in zip(rows[:-1], json.loads(printed)[:-1], strict=True):
+    for row, said in zip(rows[:-1], json.loads(printed)["predictions"][:-1], strict=True):
         assert (row["file"], row["class"]) == (said["file"], said["top"][0]["class"])
         assert row["probability"] == pytest.approx(said["top"][0]["probability"], abs=1e-5)
         assert (row["method"], row["layer"]) == ("gradcam", "inception_3b")
@@ -392,7 +392,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
     out = tmp_path / "out"
     for arguments, message in (
         ((run, colours, "--class", "rad"), "the network knows no class 'rad': did you mean red?"),
-        ((run, colours, "--method", "gradcan"), "unknown method 'gradcan': did you mean gradcam?"),
+        ((run, colours, "--method", "gradcan"), "'gradcan' is not one of 'gradcam', 'integrated-gradients', 'occlusion'"),
         ((run, colours, "--layer", "inception_3x"), "no endpoint 'inception_3x' in its body: did you mean inception_3"),
         ((run, colours, "--layer", "logits"), "no endpoint 'logits' in its body"),
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "is for gradcam, occlusion needs none"),

@@ -201,7 +201,7 @@ def test_the_file_alone_predicts_what_the_network_predicts(
     assert about["difference"]["logits"] < 1e-5 and about["difference"]["top1"] == 1
     images = sorted(colours.rglob("*.png"))[::5]
     _, out, _ = command("predict", run, *images, "--top", 1, "--json")
-    expected = [(row["top"][0]["class"], row["top"][0]["probability"]) for row in json.loads(out)]
+    expected = [(row["top"][0]["class"], row["top"][0]["probability"]) for row in json.loads(out)["predictions"]]
     assert len({name for name, _ in expected}) == 3
     for (name, share), (want, want_share) in zip(in_production(file, images), expected, strict=True):
         assert (name, share) == (want, pytest.approx(want_share, abs=1e-5))

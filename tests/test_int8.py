@@ -166,13 +166,13 @@ def test_a_trained_network_in_8_bits(
 
     images = sorted(colours.rglob("*.png"))[::5]
     _, out, _ = command("predict", run, *images, "--json")
-    expected = [row["top"][0]["class"] for row in json.loads(out)]
+    expected = [row["top"][0]["class"] for row in json.loads(out)["predictions"]]
     assert [name for name, _ in in_production(file, images)] == expected
     given = ("--engine", engine, "--precision", "int8", "--calibrate", colours, "--json")
     code, out, _ = command("predict", run, *images, *given)
-    rows = json.loads(out)
-    assert code == 0 and [row["top"][0]["class"] for row in rows] == expected
-    assert {(row["engine"], row["precision"]) for row in rows} == {(engine, "int8")}
+    found = json.loads(out)
+    assert code == 0 and [row["top"][0]["class"] for row in found["predictions"]] == expected
+    assert (found["engine"], found["precision"]) == (engine, "int8")
     code, out, _ = command("evaluate", run, colours, *given)
     (used,) = json.loads(out)["engines"]
     assert code == 0 and json.loads(out)["top1"] == 1

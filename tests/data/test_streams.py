@@ -336,10 +336,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"README.md": b""},
         "expected images in image/img and labels in label/.*, got image, label in train: rename them",
     ),
-    ({"README.md": README.format(image="image").replace("image\n", "string\n").encode()}, "."),
+    ({"README.md": README.format(image="photo").replace("image\n", "string\n").encode()}, "."),
     (
         {"README.md": README.format(image="image").split("  splits:")[0].encode() + b"---\n"},
-        "expected the number of pict",
+        "expected the number of images",
     ),
     ({"data/train-00000-of-00002.parquet": b"x"}, "cannot be"),
     ({"data/train-00000-of-00002.parquet": table(0, 6, 1)[:-8]}, "cannot be"),

@@ -147,7 +147,7 @@ def _run(
 
 
 def _check_at_hand(images: AnySplit, asked: dict[str, object]) -> None:
-    given = [option for option, value in asked.items() if value is not None]
+    given = [f"--{option}" for option, value in asked.items() if value is not None]
     if given and not isinstance(images, Split):
         raise ConfigurationError(f"{' and '.join(given)} need data on this machine, got a stream; leave them out")
 
@@ -159,8 +159,8 @@ def _chosen(images: Split, exclude: str | Path | None, sample: int | None) -> tu
         try:
             lines = Path(exclude).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"exclude {exclude}: expected a text file, got {error}") from None
-        named, unmatched = excluded(images.names, lines, f"exclude {exclude}")
+            raise ConfigurationError(f"--exclude {exclude}: expected a text file, got {error}") from None
+        named, unmatched = excluded(images.names, lines, f"--exclude {exclude}")
         out, keep = int(named.sum()), keep[~named]
     if sample is not None and sample < len(keep):
         keep = np.sort(np.random.default_rng(0).permutation(keep)[:sample])
