@@ -151,7 +151,7 @@ def evaluated(
             model = one.model().to(at)
             crops_at_once = min(batch_size, max(1, min(images_at_once, len(images))) * len(view.names))
             run, used = run_by(engine, model, crops_at_once, view.prep, precision, calibrate)
-            members.append(Member(model, view, order, run))
+            members.append(Member(model, view, order, run, file=str(one.path), network=one.record.configuration.name))
             engines.append(used)
         loader = EvalLoader(
             images, views[0].prep,
@@ -226,9 +226,9 @@ def _print(figures: dict[str, Any], metrics: Metrics) -> None:
     print_table(
         ["class", "images", "right", "recall", "precision", "F1"],
         [
-            [one.name, str(one.images), str(one.right), f"{one.recall:.1%}",
+            [one.name, str(one.support), str(one.correct), f"{one.recall:.1%}",
              "" if one.precision is None else f"{one.precision:.1%}", f"{one.f1:.3f}"]
-            for one in metrics.classes if one.images
+            for one in metrics.classes if one.support
         ],
         right={1, 2, 3, 4, 5},
         title=f"{together} on {figures['data']}, {figures['split']}",
@@ -248,7 +248,7 @@ def _print(figures: dict[str, Any], metrics: Metrics) -> None:
     print(f"cross-entropy {said.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
     print(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
     print(f"calibration error {metrics.ece:.1%}  on {len(said.labels)} images")
-    for name, reason in said.bad:
+    for name, reason in said.decode_errors:
         print(f"not counted: {name}: {reason}")
 
 
@@ -258,10 +258,10 @@ def _print_confusion(metrics: Metrics) -> None:
 
     names = metrics.evaluation.classes
     if len(names) <= MATRIX:
-        rows = [[name, *map(str, row)] for name, row in zip(names, metrics.confusion.tolist(), strict=True)]
+        rows = [[name, *map(str, row)] for name, row in zip(names, metrics.confusion_matrix.tolist(), strict=True)]
         print_table(["is ↓  taken for →", *names], rows, right=range(1, len(names) + 1))
-    elif metrics.confused:
-        rows = [[names[i], names[j], str(count)] for i, j, count in metrics.confused[:MATRIX]]
+    elif metrics.confused_pairs:
+        rows = [[names[i], names[j], str(count)] for i, j, count in metrics.confused_pairs[:MATRIX]]
         print_table(["is", "most often taken for", "images"], rows, right={2})
 
 

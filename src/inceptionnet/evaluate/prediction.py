@@ -1,4 +1,4 @@
-"""Classes of images that nobody has labelled: a row for each image, with its reason if it cannot be read."""
+"""Prediction on unlabelled images: one row per image, with the reason if it cannot be decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inceptionnet.model import InceptionNet
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image with their softmax probabilities, or why there are none."""
+    """The most probable classes of one image with their softmax probabilities, or why it cannot be decoded."""
 
     file: str
     top: tuple[tuple[str, float], ...]
@@ -36,10 +36,10 @@ class Prediction:
 
 
 def find_images(paths: Sequence[Path], *, besides: Path | None = None) -> list[Path]:
-    """The files named, and every image below the folders named, in order of path.
+    """The given files, and every image below the given folders, sorted by path within each folder.
 
     Args:
-        besides: a folder inside one of them whose images are not meant, such as the one that results go into.
+        besides: a folder whose images are excluded, such as the output folder.
 
     Raises:
         DataError: a folder without images.
@@ -53,7 +53,9 @@ def find_images(paths: Sequence[Path], *, besides: Path | None = None) -> list[P
         if besides is not None and path.resolve() in besides.resolve().parents:
             inside = [file for file in inside if besides.resolve() not in file.resolve().parents]
         if not inside:
-            raise DataError(f"{path}: expected an image or a folder with images, got a folder without any")
+            raise DataError(
+                f"{path}: expected an image or a folder of images, got a folder without any; check the path"
+            )
         found += inside
     return found
 
@@ -69,12 +71,12 @@ def predict(
     run: Callable[[Tensor], Tensor] | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Prediction]:
-    """Predictions in the order of `paths`, as they come.
+    """Yield predictions in the order of `paths`.
 
     Args:
         classes: names in the order of the logits.
-        top: how many classes to give for each image.
-        run: what gives the logits in the model's stead, such as an engine made from it.
+        top: number of classes per image.
+        run: computes the logits instead of the model, such as an engine made from it.
         advance: called after each batch with its number of images.
     """
     model.eval()
@@ -90,10 +92,10 @@ def predict(
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
-    """One line an image: file, error, class_1, probability_1, class_2, …
+    """Write one line per image: file, error, class_1, probability_1, class_2, …
 
     Raises:
-        OSError: the file cannot be written; one that was there is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     most = max((len(prediction.top) for prediction in predictions), default=0)
     ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]
@@ -106,7 +108,7 @@ def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def seen(path: Path, prep: Preprocessing) -> Pixels | str:
-    """An image file as a network sees it (size_px, size_px, C), or why it cannot be had."""
+    """An image file after preprocessing (size_px, size_px, C), or why it cannot be decoded."""
     try:
         return centre_crop(decode(read_image(path), channels=prep.channels, name=str(path)), prep)
     except DecodeError as error:
