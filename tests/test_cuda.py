@@ -34,7 +34,7 @@ from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import evaluate
 from inceptionnet.model import InceptionNet
 from inceptionnet.train.loop import resume, train
-from inceptionnet.train.plan import decided
+from inceptionnet.train.plan import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 
@@ -74,7 +74,7 @@ def off(got: Tensor, model: InceptionNet, x: Tensor) -> float:
 
 def stepper(data: Path, device: torch.device, settings: dict[str, Any], **changes: Any) -> Stepper:
     """A training of the colours before its first step."""
-    job = decided(tiny_plan(data, settings=SGD | settings, **changes))
+    job = resolve(tiny_plan(data, settings=SGD | settings, **changes))
     model = job.model()
     if job.recipe.compute.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -256,7 +256,7 @@ def test_compiled_steps_are_the_same(colours: Path, device: torch.device) -> Non
     losses = []
     for compiled in (False, True):
         torch.compiler.reset()
-        job = decided(tiny_plan(colours, settings=SGD | {"compute.compile": compiled, "compute.precision": "bf16"}))
+        job = resolve(tiny_plan(colours, settings=SGD | {"compute.compile": compiled, "compute.precision": "bf16"}))
         model = job.model()
         model.body, model.head.logits = model.body[:3], nn.Linear(8, 3)
         nn.init.zeros_(model.head.logits.weight)

@@ -65,6 +65,7 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.distributed import joined_world
 from inceptionnet.evaluate.evaluation import Member, evaluate_together, matched_labels, same_classes
 
+PER_IMAGE = ("indices", "labels", "predicted", "confidence", "in_top", "losses")
 torch.manual_seed(0)
 source, classes = open_source(sys.argv[1], evaluating=True), ("red", "blue", "green")
 views = [Crops(Preprocessing(32), 10), Crops(Preprocessing(48), 12)]
@@ -84,7 +85,9 @@ with joined_world() as world:
         members, loader, classes, labels_of=matched_labels(source.classes, classes), at_once=5, world=world
     )
     if world.is_main:
-        arrays = {one.name: np.array(getattr(result, one.name)) for one in fields(result)}
+        whole = [one.name for one in fields(result) if one.name not in ("members", "file", "network")]
+        arrays = {name: np.array(getattr(result, name)) for name in whole}
+        arrays |= {f"{i}.{name}": getattr(one, name) for i, one in enumerate(result.members) for name in PER_IMAGE}
         np.savez(sys.argv[2], picked=name, processes=world.size, **arrays)
 """
 
@@ -136,7 +139,7 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     assert two == pytest.approx(one, abs=1e-5)
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
     for result in results:
-        assert result["images"] == sum(part["images"] for part in result["classes"].values()) == 5
+        assert result["images"] == sum(part["support"] for part in result["classes"].values()) == 5
     assert results[1]["loss"] == pytest.approx(results[0]["loss"], abs=1e-5)
     assert (tmp_path / "two" / "decode_errors.txt").read_text() == (tmp_path / "one" / "decode_errors.txt").read_text()
     assert json.loads((tmp_path / "two" / "run.json").read_text())["environment"]["processes"] == 2
@@ -160,7 +163,7 @@ def test_batch_norm_is_over_the_images_of_all_processes(data: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_processes_started_anew_go_on(data: Path, tmp_path: Path) -> None:
+def test_restarted_processes_resume(data: Path, tmp_path: Path) -> None:
     """One of two processes is killed within the second epoch; torchrun starts both again."""
     job = plan(data, model="inception_v1.slim", size=32)
     torchrun(job, tmp_path / "whole")
@@ -182,11 +185,14 @@ def test_two_processes_evaluate_each_image_once(tmp_path: Path, monkeypatch) -> 
     one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2) and one["picked"] == "all"
     assert set(one.files) == set(two.files)
-    for name in set(one.files) - {"processes", "losses", "confidence"}:
+    assert {"0.predicted", "1.predicted"} <= set(one.files), "each network's own results"
+    close = {name for name in one.files if name.rpartition(".")[2] in ("losses", "confidence")}
+    for name in set(one.files) - {"processes"} - close:
         assert one[name].tolist() == two[name].tolist(), name
-    assert two["bad"][:, 0].tolist() == ["blue/02.png"]
+    assert two["decode_errors"][:, 0].tolist() == ["blue/02.png"]
     assert len(set(two["indices"])) == len(two["indices"]) == 6
     assert sorted(two["labels"]) == [0, 0, 1, 1, 2, 2], "red, blue, green: two of each are whole"
-    for name in ("losses", "confidence"):
+    for name in close:
         assert two[name] == pytest.approx(one[name], rel=1e-5)
+    assert not np.array_equal(one["0.losses"], one["1.losses"])
     assert len(set(one["losses"].round(6))) == 6, "each image has its own"

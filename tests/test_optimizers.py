@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inceptionnet import create_model
-from inceptionnet.train.optimizers import TensorFlowRMSprop, height_of_rate, make_optimizer, rate_at
+from inceptionnet.train.optimizers import TensorFlowRMSprop, lr_factor, make_optimizer, peak_lr
 from inceptionnet.train.recipe import Optimizer, Schedule
 
 
@@ -155,18 +155,18 @@ def test_rmsprop_keeps_what_it_loads() -> None:
 def test_cosine_by_hand() -> None:
     """Ten steps, two of them warm-up: up by thirds, then half a cosine over eight steps."""
     settings = Schedule(epochs=5, warmup_epochs=1)
-    rates = [rate_at(step, 2, settings) for step in range(12)]
+    rates = [lr_factor(step, 2, settings) for step in range(12)]
     assert rates[:2] == pytest.approx([1 / 3, 2 / 3])
     assert rates[2:11] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * i / 8) for i in range(9)])
     assert rates[10] == pytest.approx(0, abs=1e-12) and rates[11] == pytest.approx(0, abs=1e-12)
-    assert rate_at(0, 4, Schedule(epochs=1, warmup_epochs=0)) == 1.0
+    assert lr_factor(0, 4, Schedule(epochs=1, warmup_epochs=0)) == 1.0
 
 
 def test_cosine_is_torchs() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
     for step in range(12):
-        assert rate_at(step, 3, Schedule(epochs=4, warmup_epochs=0)) == pytest.approx(scheduler.get_last_lr()[0])
+        assert lr_factor(step, 3, Schedule(epochs=4, warmup_epochs=0)) == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
 
@@ -174,8 +174,8 @@ def test_cosine_is_torchs() -> None:
 def test_exponential_by_hand() -> None:
     """Three steps an epoch: 0.94 from step 6 on, 0.8836 from step 12 on."""
     settings = Schedule(epochs=8, name="exponential", warmup_epochs=0)
-    assert [rate_at(step, 3, settings) for step in (0, 5, 6, 11, 12)] == pytest.approx([1, 1, 0.94, 0.94, 0.8836])
-    assert rate_at(23, 3, settings) == pytest.approx(0.94**3)
+    assert [lr_factor(step, 3, settings) for step in (0, 5, 6, 11, 12)] == pytest.approx([1, 1, 0.94, 0.94, 0.8836])
+    assert lr_factor(23, 3, settings) == pytest.approx(0.94**3)
 
 
 def test_exponential_is_torchs() -> None:
@@ -184,7 +184,7 @@ def test_exponential_is_torchs() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 16, gamma=0.96)
     for step in range(120):
-        assert rate_at(step, 12, settings) == pytest.approx(scheduler.get_last_lr()[0])
+        assert lr_factor(step, 12, settings) == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
 
@@ -192,32 +192,32 @@ def test_exponential_is_torchs() -> None:
 def test_exponential_after_a_warm_up_counts_from_the_start() -> None:
     """Ten epochs of one step, two of warm-up: 1/3, 2/3, then 0.5 to the power of step // 3."""
     settings = Schedule(epochs=10, name="exponential", decay=0.5, decay_epochs=3, warmup_epochs=2)
-    assert [rate_at(step, 1, settings) for step in (0, 1, 2, 3, 5, 6)] == pytest.approx(
+    assert [lr_factor(step, 1, settings) for step in (0, 1, 2, 3, 5, 6)] == pytest.approx(
         [1 / 3, 2 / 3, 1, 0.5, 0.5, 0.25]
     )
 
 
 def test_constant_stays() -> None:
     settings = Schedule(epochs=10, name="constant", warmup_epochs=0)
-    assert {rate_at(step, 3, settings) for step in range(30)} == {1.0}
+    assert {lr_factor(step, 3, settings) for step in range(30)} == {1.0}
     warmed = Schedule(epochs=10, name="constant", warmup_epochs=1)
-    assert [rate_at(step, 3, warmed) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert [lr_factor(step, 3, warmed) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
 
 
 @pytest.mark.parametrize("name", ["cosine", "exponential", "constant"])
 def test_two_phase_warm_up_is_a_tenth_then_all(name: str) -> None:
     settings = Schedule(epochs=20, name=name, warmup="two-phase", warmup_epochs=1.5)
-    assert [rate_at(step, 4, settings) for step in range(7)] == [0.1] * 6 + [1.0]
+    assert [lr_factor(step, 4, settings) for step in range(7)] == [0.1] * 6 + [1.0]
 
 
 def test_a_warm_up_is_at_most_a_fifth_of_the_run() -> None:
     """Of ten steps two: 1/3 and 2/3, or a tenth twice; of three steps 0.6, which only step 0 lies before."""
     long = Schedule(epochs=10, warmup_epochs=5)
-    assert [rate_at(step, 1, long) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [lr_factor(step, 1, long) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
     phases = long.model_copy(update={"warmup": "two-phase"})
-    assert [rate_at(step, 1, phases) for step in range(3)] == [0.1, 0.1, 1.0]
+    assert [lr_factor(step, 1, phases) for step in range(3)] == [0.1, 0.1, 1.0]
     short = Schedule(epochs=1, warmup_epochs=1, name="constant")
-    assert [rate_at(step, 3, short) for step in range(3)] == pytest.approx([1 / 1.6, 1, 1])
+    assert [lr_factor(step, 3, short) for step in range(3)] == pytest.approx([1 / 1.6, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_warm_up_is_at_most_a_fifth_of_the_run() -> None:
 )
 def test_height_of_the_rate_by_hand(scaling: str, batch: int, height: float) -> None:
     settings = Optimizer.model_validate({"lr": 0.045, "lr_batch": 1600, "lr_scaling": scaling})
-    assert height_of_rate(settings, batch) == pytest.approx(height, rel=1e-12)
+    assert peak_lr(settings, batch) == pytest.approx(height, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop"])

@@ -45,7 +45,7 @@ def noise(seed: int, size: int = SIZE) -> bytes:
 def subject(
     count: int, classes: int, *, wrong: float = 0.3, files: int = 20, size: int = SIZE, name: str = "{}.png"
 ) -> Subject:
-    """A report's subject with answers drawn at random, a share of them wrong."""
+    """A report's subject with random predictions, a share of them incorrect."""
     rng = np.random.default_rng(0)
     names = tuple(f"class {i}" for i in range(classes))
     labels = rng.integers(classes, size=count)
@@ -62,7 +62,7 @@ def subject(
     epochs = [
         {"epoch": e, "step": 5 * e, "lr": 0.1 / e, "train_loss": 2 / e, "train_top1": 0.2 * e, "val_loss": 3 / e,
          "val_top1": 0.15 * e, "val_raw_loss": 4 / e, "val_raw_top1": 0.1 * e, "dead_features": 0.0, "skipped_steps": 0,
-         "images_per_s": 100.0 + e, "waiting": 0.25, "seconds": 60.0 * e} for e in (1, 2, 3)
+         "images_per_s": 100.0 + e, "data_wait": 0.25, "elapsed_s": 60.0 * e} for e in (1, 2, 3)
     ]  # fmt: skip
     return Subject(
         "a net on images", measure(evaluation), split, "val", "held out", model, Preprocessing(SIZE), epochs,
@@ -101,13 +101,13 @@ def test_the_page_stands_alone_and_says_the_figures() -> None:
     evaluation, metrics = about.metrics.evaluation, about.metrics
     for figure in (evaluation.top1, evaluation.topk, metrics.ece, metrics.macro_recall, metrics.macro_precision):
         assert f"{100 * figure:.1f}\N{NO-BREAK SPACE}%" in found.text
-    assert "1 image could not be read and is not counted" in found.text and "x.jpg: cut off" in found.text
-    assert "0:03:00 for 3 epochs" in found.text and "102 images per second" in found.text
+    assert "1 image could not be decoded and is not counted" in found.text and "x.jpg: cut off" in found.text
+    assert "3 epochs in 0:03:00" in found.text and "102 images/s" in found.text
     assert "val, raw weights" in text and "val, averaged" in text  # both curves
     assert "nested.deep" in found.text and "inceptionnet train --repeat a --out b" in found.text
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     cells = {(i, j): n for i, j, n in data["cells"]}
-    assert all(cells.get((i, j), 0) == metrics.confusion[i, j] for i in range(6) for j in range(6))
+    assert all(cells.get((i, j), 0) == metrics.confusion_matrix[i, j] for i in range(6) for j in range(6))
     assert sum(map(len, data["images"].values())) == 200
 
 
@@ -124,7 +124,7 @@ def test_many_classes_and_images_stay_small(monkeypatch: pytest.MonkeyPatch) -> 
     about = subject(3000, 200, wrong=0.6)
     content = page._content(about)
     assert len(content["shown"]) == page.MATRIX and len(content["pairs"]) == page.PAIRS
-    assert sorted(content["data"]["together"]) == list(range(page.MATRIX))
+    assert sorted(content["data"]["clustered"]) == list(range(page.MATRIX))
     assert content["small"] == 300
     monkeypatch.setattr(images, "BUDGET_BYTES", 50_000)
     small = images.small_images(about.metrics.evaluation, about.split, about.prep)  # type: ignore[arg-type]
@@ -133,24 +133,24 @@ def test_many_classes_and_images_stay_small(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_each_cell_has_its_first_image_before_any_has_many() -> None:
     about = subject(400, 4)
-    turns = images._in_turn(about.metrics.evaluation)
+    turns = images._round_robin(about.metrics.evaluation)
     labels, predicted = about.metrics.evaluation.labels, about.metrics.evaluation.predicted
     cells = [(int(labels[i]), int(predicted[i])) for i in turns]
     assert sorted(turns) == list(range(400))
     assert {(i, j) for i, j in cells[:12]} == {(i, j) for i in range(4) for j in range(4) if i != j}
-    surest = max(
+    most_confident = max(
         (i for i in range(400) if labels[i] != predicted[i]), key=about.metrics.evaluation.confidence.__getitem__
     )
-    assert surest in turns[:12]
+    assert most_confident in turns[:12]
 
 
-def test_classes_taken_for_one_another_stand_together() -> None:
+def test_confused_classes_are_neighbours() -> None:
     confusion = np.diag([10, 10, 10, 10, 10, 10])
     confusion[0, 3] = confusion[3, 0] = confusion[1, 4] = confusion[5, 2] = 6
-    order = page._together(confusion)
+    order = page._clustered(confusion)
     places = {k: order.index(k) for k in range(6)}
     assert all(abs(places[a] - places[b]) == 1 for a, b in ((0, 3), (1, 4), (2, 5)))
-    assert page._together(np.ones((2, 2), np.int64)) == [0, 1]
+    assert page._clustered(np.ones((2, 2), np.int64)) == [0, 1]
 
 
 def test_images_that_have_gone_since_are_left_out(tmp_path: Path) -> None:
@@ -161,30 +161,30 @@ def test_images_that_have_gone_since_are_left_out(tmp_path: Path) -> None:
 
     split = Split(about.split.names, about.split.labels, read)  # type: ignore[union-attr]
     content = page._content(replace(about, split=split))
-    assert content["small"] == 20 and 0 < len(content["worst"]) < images.WORST
+    assert content["small"] == 20 and 0 < len(content["confident_errors"]) < images.ERRORS
 
 
 def test_a_stream_has_a_report_without_images() -> None:
     about = replace(subject(40, 3), split=StreamSplit("stream", 40, 1, lambda shard: iter(())))
     text = rendered(about)
-    assert "came as a stream" in text and 'id="examples"' not in text
+    assert "were streamed" in text and 'id="examples"' not in text
 
 
 def test_weights_without_a_run_have_no_curves() -> None:
     text = rendered(replace(subject(40, 3), epochs=(), settings={}, repeat=""))
-    assert 'id="training"' not in text and "To run it again" not in text
+    assert 'id="training"' not in text and "Repeat this run" not in text
 
 
-@pytest.mark.parametrize("answers", ["all right", "all wrong", "one image"])
+@pytest.mark.parametrize("answers", ["all correct", "all incorrect", "one image"])
 def test_pages_of_odd_evaluations(answers: str) -> None:
     count = 1 if answers == "one image" else 12
     about = subject(count, 3, wrong=0.0)
     evaluation = about.metrics.evaluation
-    if answers == "all wrong":
+    if answers == "all incorrect":
         evaluation = replace(evaluation, predicted=(evaluation.labels + 1) % 3, in_top=~evaluation.in_top)
     text = rendered(replace(about, metrics=measure(evaluation)))
-    assert ("Surest mistakes" in text) == (answers == "all wrong")
-    assert ("Surest right answers" in text) == (answers != "all wrong")
+    assert ("Most confident errors" in text) == (answers == "all incorrect")
+    assert ("Most confident correct predictions" in text) == (answers != "all incorrect")
 
 
 def test_without_captum_the_page_says_how_to_have_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,12 +291,16 @@ def test_a_browser_shows_the_images_of_a_cell(browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     write_report(file, about)
     tab, said = opened(browser, file, viewport={"width": 390, "height": 844})
-    confusion = about.metrics.confusion
+    confusion = about.metrics.confusion_matrix
     assert tab.locator("#matrix button").count() == np.count_nonzero(confusion)
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
-    i, j, count = about.metrics.confused[0]
+    i, j, count = about.metrics.confused_pairs[0]
     tab.locator(f'#matrix button[data-cell="{i},{j}"]').click()
-    assert tab.locator("#cell h3").inner_text().startswith(f"{count} of class {i} taken for class {j}")
+    assert (
+        tab.locator("#cell h3")
+        .inner_text()
+        .startswith(f"{count} image{'s' * (count > 1)} of class {i} confused with class {j}")
+    )
     shown = tab.locator("#cell img")
     assert shown.count() == count
     assert tab.evaluate("[...document.querySelectorAll('#cell img')].every(i => i.complete && i.naturalWidth === 32)")
@@ -320,12 +324,12 @@ def test_a_browser_sorts_matrix_and_table(browser, tmp_path: Path) -> None:
     assert rows() == [f"class {i}" for i in range(5)]
     tab.locator("#order").select_option("recall")
     assert rows() == [f"class {i}" for i in np.argsort(recalls, kind="stable")]
-    tab.locator("#order").select_option("together")
+    tab.locator("#order").select_option("clustered")
     assert (
         sorted(rows()) == [f"class {i}" for i in range(5)] == sorted(tab.locator("#matrix thead th").all_inner_texts())
     )
     diagonal = tab.locator("#matrix .diagonal").all_inner_texts()
-    assert sorted(map(int, diagonal)) == sorted(about.metrics.confusion.diagonal())
+    assert sorted(map(int, diagonal)) == sorted(about.metrics.confusion_matrix.diagonal())
     for _ in range(2):
         tab.locator("#table thead button", has_text="recall").click()
     names = tab.locator("#table tbody tr td:first-child").all_inner_texts()

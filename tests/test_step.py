@@ -18,7 +18,7 @@ from inceptionnet.model import InceptionNet
 from inceptionnet.train import step as step_module
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.dropout import SeededDropout, seeded
-from inceptionnet.train.plan import decided
+from inceptionnet.train.plan import resolve
 from inceptionnet.train.step import Stepper
 from inceptionnet.weights.folder import weights_of
 
@@ -30,7 +30,7 @@ SGD = {"optimizer.name": "sgd", "optimizer.momentum": 0, "optimizer.weight_decay
 
 def stepper(data: Path, settings: dict[str, Any] | None = None, **changes: Any) -> Stepper:
     """A training of the colours before its first step."""
-    job = decided(tiny_plan(data, settings=settings or {}, **changes))
+    job = resolve(tiny_plan(data, settings=settings or {}, **changes))
     return Stepper(job.model(), job, steps_per_epoch=4)
 
 
@@ -91,9 +91,9 @@ def test_parts_give_the_gradients_of_the_whole(colours: Path, rows: list[int] | 
         assert result.loss == pytest.approx(results[0].loss, abs=1e-6)
         assert result.gradient_norm == pytest.approx(results[0].gradient_norm, rel=1e-4)
         assert (
-            (result.right, result.images)
-            == (results[0].right, results[0].images)
-            == (result.right, len(rows or range(8)))
+            (result.correct, result.images)
+            == (results[0].correct, results[0].images)
+            == (result.correct, len(rows or range(8)))
         )
         for a, b in zip(some, found[0], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -112,7 +112,7 @@ def test_loss_and_gradients_are_torchs(colours: Path) -> None:
     (losses["logits"] + 0.3 * losses["inception_4a"] + 0.3 * losses["inception_4d"]).backward()
     result = one.step(data, 0)
     assert result.loss == pytest.approx(losses["logits"].item(), abs=1e-6), "the main head's alone"
-    assert result.right == int((logits["logits"].argmax(1) == data.labels).sum()) and result.images == 8
+    assert result.correct == int((logits["logits"].argmax(1) == data.labels).sum()) and result.images == 8
     for a, b in zip(gradients(one), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad, rtol=1e-3, atol=1e-6)
     norm = sum(float(p.grad.square().sum()) for p in plain.parameters() if p.grad is not None) ** 0.5
@@ -184,7 +184,7 @@ def test_a_batch_that_is_too_small_is_left_out(colours: Path, rows: list[int]) -
     one = stepper(colours, {"average.decay": 0.9})
     before = state(one)
     result = one.step(batch(32, rows=rows), 0)
-    assert (result.images, result.right, result.loss, result.skipped) == (0, 0, 0.0, False)
+    assert (result.images, result.correct, result.loss, result.skipped) == (0, 0, 0.0, False)
     assert changed(before, state(one)) == []
 
 
@@ -247,7 +247,7 @@ class Compiler:
 
 def short_stepper(data: Path, settings: dict[str, Any]) -> Stepper:
     """On the first layers of a network, since dynamo takes seconds for a whole one."""
-    job = decided(tiny_plan(data, settings=SGD | {"network.dropout": 0.4} | settings))
+    job = resolve(tiny_plan(data, settings=SGD | {"network.dropout": 0.4} | settings))
     model = job.model()
     model.body = model.body[:2]
     model.head.logits = nn.Linear(8, 3)

@@ -18,7 +18,7 @@ from inceptionnet.nets import NETWORKS
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.loop import train
 from inceptionnet.train.run import Run
-from inceptionnet.train.watch import Features, batch_norm_gap, remedy
+from inceptionnet.train.watch import Features, advice, batch_norm_gap
 from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan, write_images
@@ -101,7 +101,7 @@ def test_dead_features_of_a_network() -> None:
 
 def test_the_remedy_is_one_that_the_network_has() -> None:
     for name, network in NETWORKS.items():
-        line = remedy(network)
+        line = advice(network)
         assert ("network.residual_scale" in line) == ("resnet" in name), name
         assert "\n" not in line and "learning rate" in line
 

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Selection of the torch device."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from inceptionnet.errors import ConfigurationError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the accelerator that torch finds, else the CPU; any other name is torch's own, such as `cuda:1`.
+    """The device of that name, such as `cuda:1`; `auto` is the accelerator that torch finds, else the CPU.
 
     Raises:
-        ConfigurationError: torch knows no such device, or it is not there.
+        ConfigurationError: an unknown device, or one that is not available.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # there and able to answer: `meta` is neither
+        torch.zeros(1, device=device).item()  # raises if it is not available, or holds no data like `meta`
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"--device {name}: not usable here ({reason}); use auto or cpu") from None
+        raise ConfigurationError(f"--device {name}: not available ({reason}); use auto or cpu") from None
     return device
 
 
 def cpu_says(key: str) -> str:
-    """What Linux says of the first processor under that key, such as `model name` or `flags`; else nothing."""
+    """The first processor's entry in /proc/cpuinfo for a key such as `model name` or `flags`; empty if absent."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

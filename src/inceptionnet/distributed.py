@@ -1,6 +1,6 @@
-"""The processes of one run: one alone, or as many as torchrun started, on one machine or several.
+"""The processes of a run: a single one, or those started by torchrun, on one machine or several.
 
-Control numbers and gathered results travel over gloo between CPUs, gradients over NCCL where they are on CUDA devices.
+Counts and gathered results are communicated over gloo on the CPU, gradients on CUDA devices over NCCL.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch.distributed.rendezvous import rendezvous
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the run."""
+    """The rank of this process and the number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes files and talks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes, in double precision; every process gets the same. All must call it."""
+        """Sums over all processes, in double precision, in every process. All processes must call it."""
         if self.size == 1:
             return [float(value) for value in values]
         sums = torch.tensor(values, dtype=torch.float64)
@@ -38,7 +38,7 @@ class World:
         return [float(value) for value in sums]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value (anything that pickles), by rank. All must call it."""
+        """The values of all processes (anything that pickles), by rank. All processes must call it."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -46,7 +46,7 @@ class World:
         return values
 
     def share(self, rows: range) -> range:
-        """This process's part of the rows: as even as can be, the parts in order of rank."""
+        """This process's share of the rows: contiguous, in order of rank, and as equal as possible."""
         return range(
             rows.start + len(rows) * self.rank // self.size, rows.start + len(rows) * (self.rank + 1) // self.size
         )
@@ -57,27 +57,27 @@ ALONE = World()
 
 @contextmanager
 def joined_world() -> Iterator[World]:
-    """The processes that torchrun started, by its environment variables; without them, this process alone."""
+    """Join the processes started by torchrun, by its environment variables; without them, this process alone."""
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield ALONE
         return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Processes started anew find the same store of addresses, with those of the dead in it: a prefix keeps them apart.
+    # Restarted processes get the same store, which still has the addresses of dead ones: a prefix separates them.
     store, rank, size = next(rendezvous("env://"))
     store = PrefixStore(f"attempt {_attempt()}", store)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
-        dist.barrier()  # who leaves first would break off what the others still wait for
+        dist.barrier()  # a process that leaves early would break off collectives of the others
     finally:
         dist.destroy_process_group()
 
 
 def restarted() -> bool:
-    """Whether torchrun started these processes anew after a failure."""
+    """Whether torchrun restarted these processes after a failure."""
     return _attempt() > 0
 
 

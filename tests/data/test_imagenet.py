@@ -53,7 +53,7 @@ def test_a_class_of_its_own_name_comes_first() -> None:
 
 
 def test_what_is_no_class_is_named() -> None:
-    with pytest.raises(DataError, match="does not know the data's class n02084071; it knows tench, goldfish"):
+    with pytest.raises(DataError, match="does not have the data's class n02084071; it has tench, goldfish"):
         matched_labels(["n01440764", "n02084071"], imagenet_classes())
 
 

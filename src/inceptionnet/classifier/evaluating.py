@@ -132,7 +132,7 @@ def _run(
     orders = [same_classes(known, one.classes, one.source or repr(one)) for one in classifiers]
     labels_of = matched_labels(classes, known)
     members = [
-        Member(one.run, view, one.run.device, order)
+        Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name)
         for one, view, order in zip(classifiers, views, orders, strict=True)
     ]
     loader = EvalLoader(

@@ -138,6 +138,8 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     _print_confusion(metrics)
     views = {f"{view.shown} crops (shorter side {', '.join(map(str, view.scales))} px)" for view in found.crops
              if view.shown > 1}  # fmt: skip
+    if classifiers[1:]:
+        print("the networks together:")
     if views:
         print("each image as " + ", ".join(sorted(views)))
     if found.excluded or found.unmatched:
@@ -149,6 +151,31 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     print(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
     for name, reason in result.decode_errors:
         print(f"not counted: {name}: {reason}")
+    _print_members(metrics)
+    for one in classifiers:
+        if one.assumed:
+            print(f"assumed of {one.source}: {one.assumed}")
+
+
+def _print_members(metrics: Metrics) -> None:
+    """Each network of an ensemble by itself, and every two of them compared on the same images."""
+    from inceptionnet.cli.tables import print_table
+    from inceptionnet.evaluate.paired import paired_rows
+
+    if not metrics.members:
+        return
+    k = metrics.evaluation.k
+    rows = [
+        [f"{i}: {one.evaluation.file}", one.evaluation.network, f"{one.evaluation.top1:.2%}",
+         f"{one.evaluation.topk:.2%}", f"{one.evaluation.loss:.4f}"]
+        for i, one in enumerate(metrics.members, 1)
+    ]  # fmt: skip
+    print_table(["by itself", "network", "top-1", f"top-{k}", "cross-entropy"], rows, right={2, 3, 4})
+    print_table(
+        ["networks", "only first correct", "only second correct", "top-1 difference (95 % interval)", "p (McNemar)"],
+        paired_rows(metrics.paired),
+        right={1, 2, 4},
+    )
 
 
 def _print_confusion(metrics: Metrics) -> None:

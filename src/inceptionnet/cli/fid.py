@@ -103,8 +103,8 @@ def _figures(one: Measured) -> dict[str, Any]:
     score = one.inception_score
     return {
         "images": one.images,
-        "inception_score": None if score is None else {"mean": score[0], "deviation": score[1]},
-        "decode_errors": [{"name": name, "reason": reason} for name, reason in one.bad],
+        "inception_score": None if score is None else {"mean": score[0], "std": score[1]},
+        "decode_errors": [{"name": name, "reason": reason} for name, reason in one.decode_errors],
     }
 
 
@@ -130,7 +130,7 @@ def _print(figures: dict[str, Any]) -> None:
     for side in ("real", "generated"):
         one = figures[side]
         score = one["inception_score"]
-        told = "" if score is None else f"{score['mean']:.3f} ± {score['deviation']:.3f}"
+        told = "" if score is None else f"{score['mean']:.3f} ± {score['std']:.3f}"
         rows.append([side, one["images_of"], "" if one["images"] is None else str(one["images"]), told])
     print_table(["", "from", "images", "inception score"], rows, right={2, 3}, title=figures["network"])
     print(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px by {figures['resize']}")

@@ -74,6 +74,8 @@ def predict(
         )
     else:
         _print(rows)
+        if classifier.assumed:
+            print(f"assumed: {classifier.assumed}")
     errors = [row for row in rows if row.error]
     if len(errors) == len(rows):
         raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")

@@ -10,14 +10,19 @@ from inceptionnet.cli.options import Json
 
 
 def recipes(
-    network: Annotated[str | None, typer.Argument(help="Show paper as it is for this network only.")] = None,
-    all_settings: Annotated[bool, typer.Option("--all", help="Those that are the same in every recipe too.")] = False,
+    network: Annotated[str | None, typer.Argument(help="Show the paper recipe of this network only.")] = None,
+    all_settings: Annotated[bool, typer.Option("--all", help="Show the settings that are equal in all recipes "
+                                               "too.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Show the training recipes side by side: default, finetune, and that of each paper."""
+    """Compare the training recipes: default, finetune, and the recipe of each paper.
+
+    inceptionnet train --settings describes every setting.
+    """
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets import PAPERS
     from inceptionnet.train.recipes import DEFAULT, FINETUNE, PAPER, paper_of, recipe_named
+    from inceptionnet.train.settings import value_text
 
     shown = {"default": DEFAULT, "finetune": FINETUNE}
     if network:
@@ -28,7 +33,7 @@ def recipes(
     if json:
         print_json(values)
         return
-    rows = [[key, *(_text(value[key]) for value in values.values())] for key in values["default"]]
+    rows = [[key, *(value_text(value[key]) for value in values.values())] for key in values["default"]]
     if not all_settings:
         rows = [row for row in rows if len(set(row[1:])) > 1]
     cited = [paper for paper in PAPERS if any(f"[{paper}]" in name for name in shown)]
@@ -36,12 +41,8 @@ def recipes(
         ["setting", *shown],
         rows,
         title="train --recipe NAME"
-        + ("" if all_settings else ": the settings in which they differ (--all: every one)"),
-        note="\n".join(f"[{paper}] {PAPERS[paper]}" for paper in cited),
+        + ("" if all_settings else ": the settings that differ (--all shows every setting)"),
+        note="\n".join(
+            [*(f"[{paper}] {PAPERS[paper]}" for paper in cited), "train --settings describes every setting"]
+        ),
     )
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()

@@ -1,4 +1,4 @@
-"""`inceptionnet train DATA`: from labelled images to a run folder, or on with one that stopped."""
+"""`inceptionnet train DATA`: train a network on labelled images, or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -11,65 +11,70 @@ from inceptionnet.cli.options import Device, Workers, default_workers
 from inceptionnet.errors import ConfigurationError
 
 
-def _list_settings(wanted: bool) -> None:
-    if wanted:
-        from inceptionnet.cli.tables import print_table
-        from inceptionnet.train.recipe import Recipe
-
-        print_table(["setting", "default"], [[key, str(value)] for key, value in Recipe().items()])
-        raise typer.Exit
-
-
 def train(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The run folder to make.")],
-    data: Annotated[str | None, typer.Argument(help="digits, a folder of class folders (split or not), a .zip of one, "
-                                                    "a folder of .parquet or .tar files, or a stream: hf:OWNER/NAME, "
-                                                    "https://…/train-{000..099}.tar.")] = None,
-    model: Annotated[str | None, typer.Option(help="A network; left out, the one in --weights.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="default, paper (the network's paper's) or finetune (from "
-                                                    "--weights); see inceptionnet recipes.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through all images; left out, the recipe's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step, over all processes and parts together.")] = 32,
-    accumulate: Annotated[int, typer.Option(help="Parts that a step is computed in, where memory is short.")] = 1,
-    size: Annotated[int | None, typer.Option(help="Height and width that images are brought to, px; left out, the "
-                                                  "network's own.")] = None,
-    width: Annotated[float | None, typer.Option(help="Factor on every number of filters.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Start from this weights file of any known layout, run folder or "
-                                                     "hf:OWNER/NAME.")] = None,
-    train_from: Annotated[str | None, typer.Option(help="Train the head alone (head), an endpoint of inceptionnet "
-                                                        "show and all after it, or all; the rest stays as in "
-                                                        "--weights.")] = None,
-    bn: Annotated[str | None, typer.Option(help="Batch norm's statistics: update, freeze (keep those of --weights) or "
-                                                "recalibrate (measured anew before each evaluation).")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, the weights and all chance.")] = 0,
+    data: Annotated[str | None, typer.Argument(help="Labelled images: digits, a folder of class folders (split or "
+                                                    "not), a .zip of one, a folder of .parquet or .tar files, or a "
+                                                    "stream: hf:OWNER/NAME, https://…/train-{000..099}.tar.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to create, or with --resume the one to continue. "
+                                                  "Required.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network, see inceptionnet models. Default: that of "
+                                                   "--weights.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Pretrained weights to start from: a run folder, a weights file "
+                                                     "of any known layout, or hf:OWNER/NAME. Default: randomly "
+                                                     "initialised.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="default, finetune or paper, see inceptionnet recipes. Default: "
+                                                    "finetune with --weights, else default.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of passes over the training set. Default: as in the "
+                                                    "recipe.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Effective (global) batch size: images per step over all processes "
+                                                 "and accumulation steps.")] = 32,
+    accumulate: Annotated[int, typer.Option(help="Gradient-accumulation steps per update, to save memory.")] = 1,
+    size: Annotated[int | None, typer.Option(help="Image size, px. Default: that of --weights, else of the "
+                                                  "network.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier. Default: that of --weights, else 1.")] = None,
+    train_from: Annotated[str | None, typer.Option(help="First trained layer of --weights: all, head (a linear probe), "
+                                                        "or an endpoint (see inceptionnet show); earlier layers are "
+                                                        "frozen.")] = None,
+    bn: Annotated[str | None, typer.Option(help="Running statistics of batch norm: update, freeze (keep those of "
+                                                "--weights) or recalibrate (before each evaluation).")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the validation split, initialisation and "
+                                           "training.")] = 0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
-                                                       "recipe, see --settings.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    repeat: Annotated[Path | None, typer.Option(help="Run the training of this run folder again.")] = None,
-    corrupt_images: Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name "
-                                                 "them.")] = "fail",
+                                                       "recipe, see --settings. Repeatable.")] = None,
+    list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
+                                                "--model) with values and descriptions, and exit.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in --out.")] = False,
+    repeat: Annotated[Path | None, typer.Option(help="Repeat the training of this run folder, in --out.")] = None,
+    corrupt_images: Annotated[str, typer.Option(help="Corrupt images: fail, or skip them with a warning.")] = "fail",
     workers: Workers = None,
     device: Device = "auto",
-    list_settings: Annotated[bool, typer.Option("--settings", callback=_list_settings, is_eager=True,
-                                                help="List the recipe's settings and exit.")] = False,
 ) -> None:  # fmt: skip
-    """Train a network on labelled images and leave a run folder with weights, metrics and images of both.
+    """Train a network on labelled images; writes a run folder with weights, metrics, plots and a report.
 
-    Ctrl-C finishes the step and saves; --resume --out RUN goes on from there, after a crash too. In several processes:
-    torchrun --nproc-per-node N -m inceptionnet train …
+    Ctrl-C stops after the current step and saves a checkpoint; --resume --out RUN continues, after a crash too.
+    Distributed: torchrun --nproc-per-node N -m inceptionnet train …
     """
+    if list_settings:
+        _print_settings(recipe or ("finetune" if weights else "default"), model, settings or [])
+        return
+    if out is None:
+        raise ConfigurationError("expected --out RUN, the run folder to create, got none; give --out")
     if corrupt_images not in ("fail", "skip"):
         raise ConfigurationError(f"--corrupt-images is {corrupt_images!r}; expected fail or skip")
     if resume or repeat:
         _refuse_others(context, "--resume" if resume else "--repeat", "repeat" if not resume else "resume")
     elif data is None:
-        raise ConfigurationError("expected DATA to train on, got none; name it, or --resume the run in --out")
+        raise ConfigurationError(
+            "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
+        )
 
     from inceptionnet.distributed import joined_world
     from inceptionnet.train import loop
     from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings
+    from inceptionnet.train.reporting import next_commands
+    from inceptionnet.train.run import Run
     from inceptionnet.weights.folder import weights_of
 
     machine = {"workers": default_workers(workers), "device": device}
@@ -103,18 +108,32 @@ def train(
             evaluation = loop.train(plan, out, world)
         if world.is_main:
             print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out images")
+            print("next:", *next_commands(Run(out)), sep="\n  ")
+
+
+def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None:
+    """The settings of the recipe, with the changes of --set."""
+    import shutil
+
+    from inceptionnet.train.recipe import parse_settings
+    from inceptionnet.train.recipes import recipe_named
+    from inceptionnet.train.settings import listing
+
+    chosen = recipe_named(recipe, model).changed(parse_settings(settings))
+    print(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.\n")
+    print(listing(chosen, min(100, shutil.get_terminal_size().columns)))
 
 
 def _given(context: typer.Context, name: str) -> bool:
-    """Whether the user wrote the option, rather than its default."""
+    """Whether the option is on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def _refuse_others(context: typer.Context, option: str, own: str) -> None:
-    """An option that the run folder decides, given all the same, would be ignored; better say so."""
+    """Refuse options that the run folder determines, rather than ignore them."""
     free = {own, "out", "workers", "device", "corrupt_images"}
     extra = sorted(name for name in context.params if name not in free and _given(context, name))
     if extra:
         names = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in extra)
-        raise ConfigurationError(f"{option} takes everything from the run folder; leave out {names}")
+        raise ConfigurationError(f"{option} takes all settings from the run folder; remove {names}")

@@ -1,1 +1,1 @@
-"""Measuring a network on labelled images, and using it on unlabelled ones."""
+"""Evaluation on labelled images; prediction, features and FID on unlabelled ones."""

@@ -1,4 +1,4 @@
-"""Evaluation on one crop or many, by one network or several: corrupt images are counted and named, never replaced.
+"""Evaluation on one crop or many, by one network or an ensemble; corrupt images are counted and named, never replaced.
 
 Source: [v1] section 7, [v4] section 5: softmax probabilities are averaged over an image's crops, then over networks.
 """
@@ -29,15 +29,15 @@ from inceptionnet.model import InceptionNet
 
 
 def top_k(classes: int) -> int:
-    """How many classes top-k looks at: 5; 2 where there are no more than five, and of two classes the first alone."""
+    """The k of top-k accuracy: 5; 2 for three to five classes; 1 for one or two classes."""
     return 5 if classes > 5 else 2 if classes > 2 else 1
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network says of a split.
+    """The per-image results of a network, or of an ensemble, on a split.
 
-    Shapes: the arrays are (N,), one value for each image that could be decoded, in the split's order.
+    Shapes: the arrays are (N,), one value for each decoded image, in the order of the split.
     """
 
     classes: tuple[str, ...]
@@ -48,48 +48,54 @@ class Evaluation:
     confidence: npt.NDArray[np.float32]
     """Softmax probability of the predicted class."""
     in_top: npt.NDArray[np.bool_]
-    """Whether the label is among the `k` most probable classes."""
+    """Whether the true class is among the `k` most probable classes."""
     losses: npt.NDArray[np.float32]
     """Cross-entropy, natural logarithm."""
-    bad: tuple[tuple[str, str], ...]
+    decode_errors: tuple[tuple[str, str], ...]
     """(name, reason) of the images that could not be decoded."""
     engines: tuple[Mapping[str, Any], ...] = ()
-    """What each network ran by, where it is known."""
+    """The engine of each network, where it is known."""
+    members: tuple[Evaluation, ...] = ()
+    """The results of each network of an ensemble on the same images; empty for one network."""
+    file: str = ""
+    """Weights file of a member."""
+    network: str = ""
+    """Network name of a member."""
 
     @cached_property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each prediction is the label."""
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each predicted class is the true class."""
         return np.equal(self.predicted, self.labels)
 
     @property
     def top1(self) -> float:
-        """Share of images whose most probable class is the label."""
-        return float(self.right.mean())
+        """Top-1 accuracy."""
+        return float(self.correct.mean())
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
         return float(self.losses.mean(dtype=np.float64))
 
-    def surest(self, *, right: bool) -> npt.NDArray[np.int64]:
-        """Places in the arrays of the right answers, or of the mistakes, the most confident first."""
-        chosen = np.flatnonzero(self.right == right)
+    def most_confident(self, *, correct: bool) -> npt.NDArray[np.int64]:
+        """Positions in the arrays of the correct predictions, or of the errors, the most confident first."""
+        chosen = np.flatnonzero(self.correct == correct)
         return chosen[np.argsort(-self.confidence[chosen], kind="stable")]
 
     @property
     def k(self) -> int:
-        """Of `topk`; 1 where there are too few classes for it to say anything else than `top1`."""
+        """The k of `topk`; 1 for one or two classes, where `topk` is `top1`."""
         return top_k(len(self.classes))
 
     @property
     def topk(self) -> float:
-        """Share of images whose label is among the `k` most probable classes."""
+        """Top-k accuracy."""
         return float(self.in_top.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One network of an evaluation, and what it is shown of each image."""
+    """One network of an evaluation, with the crops it gets of each image."""
 
     run: Callable[[Tensor], Tensor]
     """What gives its logits: a network in evaluation mode, or an engine made from one."""
@@ -97,14 +103,18 @@ class Member:
     device: torch.device
     """Where it takes its input."""
     columns: npt.NDArray[np.int64] | None = None
-    """Its logit for each class, where its own order is another; see `same_classes`."""
+    """Index of its logit for each class, if its classes have another order; see `same_classes`."""
+    file: str = ""
+    """What it was loaded from, for the results of each network."""
+    network: str = ""
+    """Name of the network, for the results of each network."""
 
     def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:
         """The logarithm of the softmax averaged over the crops.
 
         Args:
             view: (N, K, C, H, W) uint8, K crops of each image.
-            at_once: how many of them go through the network together; None: all.
+            at_once: number of crops per forward pass; None: all.
 
         Shapes: → (N, classes).
         """
@@ -119,7 +129,7 @@ class Member:
 
 
 def _log_mean(logs: Tensor, dim: int) -> Tensor:
-    """The logarithm of the mean of what these are the logarithms of; of a single one, exactly that one."""
+    """The logarithm of the mean of exp(logs); a single value is returned unchanged."""
     return logs.logsumexp(dim) - math.log(logs.shape[dim]) if logs.shape[dim] > 1 else logs.squeeze(dim)
 
 
@@ -148,57 +158,76 @@ def evaluate_together(
     advance: Callable[[int, str], None] = lambda images, figures: None,
     world: World = ALONE,
 ) -> Evaluation:
-    """Run networks over a loader's images, each process over its share of them; every process gets the whole.
+    """Evaluate an ensemble: softmax probabilities are averaged over crops, then over networks.
+
+    Each process evaluates its share of the images, and every process gets the whole result. Of several networks each
+    one's own results are in `Evaluation.members`.
 
     Args:
-        members: the networks, in the order of the loader's `crops` where it has any.
+        members: the networks, in the order of the loader's `crops` if it has any.
         classes: names in the order of the first network's logits.
-        labels_of: its class for each class of the data, where their numbering differs.
-        at_once: crops that go through a network together; None: all of a batch.
+        labels_of: index in `classes` for each class of the data, if their numbering differs.
+        at_once: number of crops per forward pass; None: all of a batch.
         advance: called after each batch with its number of images and the accuracy so far.
+
+    Raises:
+        DataError: none of the images can be decoded.
     """
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    bad: list[tuple[str, str]] = []
-    right = seen = 0
+    errors: list[tuple[str, str]] = []
+    correct = seen = 0
     with torch.inference_mode():
         for batch in loader:
-            bad += batch.bad
+            errors += batch.bad
             if len(batch):
                 labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
                 views = batch.views or (batch.images[:, None],)
                 shown = zip(members, views, strict=True)
-                logs = _log_mean(torch.stack([m.log_probabilities(view, at_once) for m, view in shown]), 0)
-                confidence, predicted = logs.exp().max(1)
-                answers = {
-                    "indices": batch.indices,
-                    "labels": labels,
-                    "predicted": predicted,
-                    "confidence": confidence,
-                    "in_top": (logs.topk(top_k(logs.shape[1])).indices == labels[:, None]).any(1),
-                    "losses": F.nll_loss(logs, labels, reduction="none"),
-                }
-                for name, values in answers.items():
+                each = torch.stack([m.log_probabilities(view, at_once) for m, view in shown])
+                found = _results(_log_mean(each, 0), labels)
+                if len(members) > 1:  # a member's own results, by its number
+                    own = [_results(logs, labels) for logs in each]
+                    found |= {f"{i}.{name}": values for i, one in enumerate(own) for name, values in one.items()}
+                for name, values in ({"indices": batch.indices, "labels": labels} | found).items():
                     parts[name].append(values)
-                right, seen = right + int((predicted == labels).sum()), seen + len(labels)
+                correct, seen = correct + int((found["predicted"] == labels).sum()), seen + len(labels)
             counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
-            advance(counted, f"accuracy {right / max(seen, 1):.1%}")
+            advance(counted, f"accuracy {correct / max(seen, 1):.1%}")
     mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
-    shares = world.gather((mine, bad))
+    shares = world.gather((mine, errors))
     full = [arrays for arrays, _ in shares if arrays]
-    everything = [one for _, share in shares for one in share]
+    all_errors = tuple(one for _, share in shares for one in share)
     if not full:
-        raise DataError(f"expected images, got {len(everything)} of which none can be decoded")
+        raise DataError(f"expected images, got {len(all_errors)} of which none can be decoded; check the data")
     joined = {name: np.concatenate([arrays[name] for arrays in full]) for name in full[0]}
     order = np.argsort(joined["indices"], kind="stable")
     ordered: dict[str, Any] = {name: array[order] for name, array in joined.items()}
-    return Evaluation(classes=tuple(classes), bad=tuple(everything), **ordered)
+    shared: dict[str, Any] = {"classes": tuple(classes), "decode_errors": all_errors}
+    shared |= {name: ordered.pop(name) for name in ("indices", "labels")}
+    whole = {name: array for name, array in ordered.items() if "." not in name}
+    of_members = [
+        Evaluation(file=one.file, network=one.network, **shared, **{name: ordered[f"{i}.{name}"] for name in whole})
+        for i, one in enumerate(members if len(members) > 1 else ())
+    ]
+    return Evaluation(members=tuple(of_members), **shared, **whole)
+
+
+def _results(logs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The arrays of an `Evaluation` from log-probabilities. Shapes: logs (N, classes), labels (N,)."""
+    confidence, predicted = logs.exp().max(1)
+    return {
+        "predicted": predicted,
+        "confidence": confidence,
+        "in_top": (logs.topk(top_k(logs.shape[1])).indices == labels[:, None]).any(1),
+        "losses": F.nll_loss(logs, labels, reduction="none"),
+    }
 
 
 def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[np.int64]:
-    """For each class of the data its number in the network, by name; ImageNet's wnids and names stand for each other.
+    """The network's class index for each class of the data, matched by name; ImageNet wnids match ImageNet names.
 
     Raises:
-        DataError: the data has a class that the network does not know.
+        DataError: the data has a class that the network does not have.
     """
     number = {name: i for i, name in enumerate(network)}
     for wnid, name in zip(imagenet_wnids(), imagenet_classes(), strict=True):
@@ -207,22 +236,22 @@ def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[n
                 number.setdefault(other, number[known])
     if unknown := [name for name in data if name not in number]:
         raise DataError(
-            f"the network does not know the data's class{'es' * (len(unknown) > 1)} {', '.join(unknown)}; "
-            f"it knows {', '.join(network[:20])}{' …' * (len(network) > 20)}"
+            f"the network does not have the data's class{'es' * (len(unknown) > 1)} {', '.join(unknown)}; "
+            f"it has {', '.join(network[:20])}{' …' * (len(network) > 20)}; evaluate a network with the same classes"
         )
     return np.array([number[name] for name in data], dtype=np.int64)
 
 
 def same_classes(first: Sequence[str], other: Sequence[str], what: str) -> npt.NDArray[np.int64] | None:
-    """For each class of the first network its number in another one; None where the order is the same.
+    """The other network's class index for each class of the first; None if the order is the same.
 
     Raises:
-        DataError: `what`, the other one, has other classes.
+        DataError: the other network, named `what`, has other classes.
     """
     if tuple(first) == tuple(other):
         return None
     if sorted(first) != sorted(other):
         missing, more = sorted(set(first) - set(other)), sorted(set(other) - set(first))
         told = "; ".join(f"{word} {listed(names)}" for word, names in (("without", missing), ("with", more)) if names)
-        raise DataError(f"{what}: networks that are evaluated together need the same classes, got one {told}")
+        raise DataError(f"{what}: the networks of an ensemble need the same classes, got one {told}")
     return matched_labels(first, other)

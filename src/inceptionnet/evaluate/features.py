@@ -1,4 +1,4 @@
-"""What a network makes of images before it classifies them: one row an image, for retrieval and probing."""
+"""Features (embeddings) of images, one row per image, for retrieval and linear probes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def feature_shape(
     """The shape of one image's features: (C,), or (C, H, W) with `grid`.
 
     Raises:
-        ConfigurationError: the network has no such endpoint, or the pooled features are wanted with a grid.
-        InputError: `prep` makes images that are too small for the network.
+        ConfigurationError: the network has no such endpoint, or `grid` with an endpoint that is pooled already.
+        InputError: the image size of `prep` is too small for the network.
     """
     nothing = torch.zeros(1, prep.channels, prep.size_px, prep.size_px, device=model.device)
     with torch.inference_mode():
@@ -46,7 +46,7 @@ def feature_shape(
     shape = tuple(found[endpoint].shape[1:])
     if grid and len(shape) == 1:
         raise ConfigurationError(
-            f"endpoint {endpoint}: is pooled and has no grid; choose another or leave the grid out"
+            f"endpoint {endpoint} is pooled and has no grid; choose another endpoint, or do not ask for the grid"
         )
     return shape if grid else shape[:1]
 
@@ -59,13 +59,13 @@ def features(
     *,
     grid: bool = False,
 ) -> Iterator[tuple[Batch, Values]]:
-    """Each batch of a loader with the features of its images, as they come.
+    """Yield each batch of a loader with the features of its images.
 
     Args:
-        endpoint: `embed`, or a name of `InceptionNet.features`; the network runs no further than that.
-        grid: its whole grid; else the mean over it.
+        endpoint: `embed`, or a name of `InceptionNet.features`; the network runs only up to it.
+        grid: the whole feature map; else its spatial mean.
 
-    Shapes: → (N, C), or (N, C, H, W) with `grid`; see `feature_shape`, which checks the two arguments.
+    Shapes: → (N, C), or (N, C, H, W) with `grid`; `feature_shape` checks both arguments.
     """
     model.eval()
     with torch.inference_mode():
@@ -112,13 +112,13 @@ def write_features(
         shape: of one image's features, from `feature_shape`.
         names, splits: of every image, by position.
         classes: by label; a label below 0 is written as null.
-        about: what the file's schema says of itself, each value as JSON.
+        about: metadata of the file's schema, each value as JSON.
         advance: called after each batch with its number of images.
 
-    Returns: the number of rows, and (name, reason) of the images left out.
+    Returns: the number of rows, and (name, reason) of each decode error.
 
     Raises:
-        ConfigurationError: the file cannot be written; one that was there is as it was.
+        ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -130,7 +130,7 @@ def write_features(
         {key: json.dumps(value) for key, value in about.items()},
     )
     held: list[Any] = []  # tables
-    rows, bad = 0, list[tuple[str, str]]()
+    rows, errors = 0, list[tuple[str, str]]()
     try:
         with (
             replacing(path) as temporary,
@@ -149,10 +149,12 @@ def write_features(
                 if sum(table.nbytes for table in held) >= GROUP_BYTES:
                     file.write_table(pa.concat_tables(held))
                     held.clear()
-                rows, bad = rows + len(batch), bad + list(batch.bad)
+                rows, errors = rows + len(batch), errors + list(batch.bad)
                 advance(len(batch) + len(batch.bad))
             if held:
                 file.write_table(pa.concat_tables(held))
     except OSError as error:
-        raise ConfigurationError(f"--out {path}: cannot be written: {error.strerror or error}; name another") from None
-    return rows, bad
+        raise ConfigurationError(
+            f"--out {path}: cannot be written: {error.strerror or error}; choose another file"
+        ) from None
+    return rows, errors

@@ -1,9 +1,9 @@
 """Fréchet inception distance and inception score of whole images, by torchmetrics on this package's networks.
 
-Source: Heusel et al. 2017 (arXiv:1706.08500) and Salimans et al. 2016 (arXiv:1606.03498); the network of published
-figures is `inception_v3.fid`. They depend on how images are resized, so that is done as by whoever published the
-weights, and not rounded to grey values: as TensorFlow 1 does for torch-fidelity's file, between pixel centres for
-pytorch-fid's. Neither smooths what it shrinks, which the preprocessing of other commands does.
+Source: Heusel et al. 2017 (arXiv:1706.08500) and Salimans et al. 2016 (arXiv:1606.03498); published FIDs use the
+network `inception_v3.fid`. FID depends on how images are resized, so images are resized as the weights' publisher does
+and not rounded to integers: as in TensorFlow 1 for torch-fidelity's file, between pixel centres for pytorch-fid's.
+Neither is antialiased, unlike the preprocessing of the other commands.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 
 SCORE_PARTS = 10
 Output = Literal["pooled", "logits_unbiased"]
-_Read = Tensor | tuple[str, str]  # an image, or its name and why there is none
+_Read = Tensor | tuple[str, str]  # an image, or its name and why it cannot be decoded
 
 
 class FidFeatures(nn.Module):
-    """A network as torchmetrics' image metrics take it: whole images of any size in, pooled features out.
+    """A feature extractor for torchmetrics' image metrics: whole images of any size in, pooled features out.
 
-    Of `prep` it uses size, interpolation, mean and deviation: a metric sees the whole image, made square. "bilinear"
-    is pytorch-fid's (between pixel centres, not smoothed), "tf1-bilinear" torch-fidelity's and the original's,
-    "bicubic" smooths. torchmetrics' own network smooths by default, and so gives other figures for large images.
-    The network is always in evaluation mode.
+    It uses size, interpolation, mean and std of `prep`; the whole image is resized to a square. "bilinear" is
+    pytorch-fid's (between pixel centres, not antialiased), "tf1-bilinear" torch-fidelity's and the original's,
+    "bicubic" is antialiased. torchmetrics' own network is antialiased by default, and differs for large images. The
+    network is always in evaluation mode.
 
     Args:
-        output: "pooled", for the Fréchet and kernel distances; "logits_unbiased", the logits without their bias, which
-            the inception score is computed from.
+        output: "pooled", for the Fréchet and kernel distances; "logits_unbiased", the logits without their bias, for
+            the inception score.
 
     Shapes: images (N, 3, H, W), uint8 or float in [0, 1] → (N, `num_features`) float.
 
     Raises:
-        ConfigurationError: an output that the network does not have.
-        InputError: from `forward`, for other than such images.
+        ConfigurationError: "logits_unbiased" of a network without classifier.
+        InputError: from `forward`, for images of another shape.
 
     Example:
         >>> from torchmetrics.image.fid import FrechetInceptionDistance
@@ -67,7 +67,7 @@ class FidFeatures(nn.Module):
     """
 
     mean: Tensor
-    std: Tensor  # both in grey values
+    std: Tensor  # both in pixel values, 0 to 255
 
     def __init__(self, model: InceptionNet, prep: Preprocessing, output: Output = "pooled") -> None:
         super().__init__()
@@ -84,22 +84,22 @@ class FidFeatures(nn.Module):
         return pooled if self.output == "pooled" else self.logits_unbiased(pooled)
 
     def square(self, images: Tensor) -> Tensor:
-        """Images as float grey values from 0 to 255, resized. Shapes: (N, C, H, W) → (N, C, size_px, size_px)."""
+        """Resize images, as float pixel values from 0 to 255. Shapes: (N, C, H, W) → (N, C, size_px, size_px)."""
         if images.dim() != 4 or images.shape[1] != self.prep.channels:
             raise InputError(
-                f"expected images of shape (N, {self.prep.channels}, H, W), got {tuple(images.shape)}: stack them"
+                f"expected images of shape (N, {self.prep.channels}, H, W), got {tuple(images.shape)}; stack them"
             )
-        grey = images.float() if images.dtype == torch.uint8 else images.float() * 255
-        return _resized(grey, self.prep.size_px, self.prep.interpolation)
+        pixels = images.float() if images.dtype == torch.uint8 else images.float() * 255
+        return _resized(pixels, self.prep.size_px, self.prep.interpolation)
 
     def pooled(self, squares: Tensor) -> Tensor:
-        """What the network makes of `square`s. Shapes: (N, C, size_px, size_px) → (N, features)."""
+        """Pooled features of images from `square`. Shapes: (N, C, size_px, size_px) → (N, features)."""
         with torch.no_grad():
             x = (squares.to(self.mean.device) - self.mean) / self.std
             return self.model.eval().embed(x)
 
     def logits_unbiased(self, pooled: Tensor) -> Tensor:
-        """What the classifier makes of pooled features, less its bias. Shapes: (N, C) → (N, classes)."""
+        """Logits of pooled features, without the bias. Shapes: (N, C) → (N, classes)."""
         weight = self.model.head.get_submodule("logits").get_parameter("weight")
         return F.linear(pooled, weight.detach())
 
@@ -125,15 +125,15 @@ class Measured:
     """One of two sets of images."""
 
     images: int | None
-    """How many were counted; None for statistics from a file, which does not say."""
+    """Number of decoded images; None for statistics from a file, which does not hold it."""
     inception_score: tuple[float, float] | None
-    """Mean and deviation over ten parts of the set; None without images or without classifier."""
-    bad: tuple[tuple[str, str], ...] = ()
+    """Mean and std over ten splits of the set; None without images or without classifier."""
+    decode_errors: tuple[tuple[str, str], ...] = ()
     """(name, reason) of the images that could not be decoded."""
 
 
 class _Given(nn.Module):
-    """Stands in for a network where its output is what a metric is given."""
+    """An identity in place of the network, for a metric that is updated with features."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class _Given(nn.Module):
 
 
 def new_distance(features: FidFeatures) -> FrechetInceptionDistance:
-    """The metric, to be given pooled features: the network runs once an image, for the inception score as well."""
+    """The metric, updated with pooled features: the network runs once per image, for the inception score as well."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature=_Given(features.num_features))
@@ -169,11 +169,11 @@ def measure(
     Raises:
         DataError: fewer than two images that can be decoded.
     """
-    count, bad = 0, list[tuple[str, str]]()
+    count, errors = 0, list[tuple[str, str]]()
     logits: list[Tensor] = []
     for batch in _batches(partial(_read, split, features), len(split), batch_size, workers):
         good = [one for one in batch if isinstance(one, Tensor)]
-        bad += [one for one in batch if isinstance(one, tuple)]
+        errors += [one for one in batch if isinstance(one, tuple)]
         if good:
             pooled = features.pooled(torch.cat(good))
             distance.update(pooled.cpu().double(), real=real)
@@ -182,9 +182,9 @@ def measure(
             count += len(good)
         advance(len(batch))
     if count < 2:
-        why = f", and {len(bad)} that cannot be decoded, such as {bad[0][0]} ({bad[0][1]})" if bad else ""
-        raise DataError(f"expected at least 2 images, got {count}{why}: add some")
-    return Measured(count, inception_score(torch.cat(logits)) if logits else None, tuple(bad))
+        why = f", and {len(errors)} corrupt, such as {errors[0][0]} ({errors[0][1]})" if errors else ""
+        raise DataError(f"expected at least 2 images, got {count}{why}; add images")
+    return Measured(count, inception_score(torch.cat(logits)) if logits else None, tuple(errors))
 
 
 def _read(split: Split, features: FidFeatures, position: int) -> _Read:
@@ -197,9 +197,9 @@ def _read(split: Split, features: FidFeatures, position: int) -> _Read:
 
 
 def _batches(read: Callable[[int], _Read], count: int, batch_size: int, workers: int) -> Iterator[list[_Read]]:
-    """What `read` makes of each position, in order; one batch is read while another is worked on.
+    """`read(position)` of each position, in order; one batch is read while the previous one is processed.
 
-    By threads, since decoding and resizing let others run, and squares as float are costly to send between processes.
+    In threads: decoding and resizing release the GIL, and float images are costly to send between processes.
     """
     ranges = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -210,27 +210,27 @@ def _batches(read: Callable[[int], _Read], count: int, batch_size: int, workers:
 
 
 def inception_score(logits: Tensor) -> tuple[float, float]:
-    """Mean and sample deviation of the score over ten parts of the images, drawn by lot, always the same.
+    """Mean and sample std of the score over ten random splits of the images, with a fixed seed.
 
-    Shapes: logits (N, classes), without bias, N of at least 2.
+    Shapes: logits (N, classes), without bias, N at least 2.
     """
     from torchmetrics.image.inception import InceptionScore
 
-    with warnings.catch_warnings():  # that it holds all logits: 4 bytes a class, less than what is read of an image
+    with warnings.catch_warnings():  # that it keeps all logits: 4 bytes per class, less than an image
         warnings.filterwarnings("ignore", "Metric `InceptionScore` will save", UserWarning)
         metric = InceptionScore(feature=_Given(logits.shape[1]), splits=SCORE_PARTS)
     metric.update(logits.double())
     with torch.random.fork_rng(devices=()):
         torch.set_rng_state(torch.Generator().manual_seed(0).get_state())
-        mean, deviation = metric.compute()
-    return float(mean), float(deviation)
+        mean, std = metric.compute()
+    return float(mean), float(std)
 
 
 def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: bool) -> Measured:
-    """Take one side of `distance` from an .npz of pytorch-fid or of the original: mean `mu` and covariance `sigma`.
+    """Load one side of `distance` from an .npz of pytorch-fid or of the original: mean `mu` and covariance `sigma`.
 
     Raises:
-        DataError: no such file, or statistics of other features.
+        DataError: no such file, or statistics of another number of features.
     """
     side = "real" if real else "fake"
     length = len(getattr(distance, f"{side}_features_sum"))
@@ -238,12 +238,14 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
         with np.load(path) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
     except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise DataError(f"{path}: expected an .npz with mu and sigma, got {error}: make it anew") from None
+        raise DataError(f"{path}: expected an .npz with mu and sigma, got {error}; compute it again") from None
     if mean.shape != (length,) or covariance.shape != (length, length):
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
-        raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}: make it anew")
+        raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}; compute it again")
     distance.update(mean.new_empty(0, length), real=real)
-    setattr(distance, f"{side}_features_sum", 2 * mean)  # as of two images; the distance does not depend on that
+    setattr(
+        distance, f"{side}_features_sum", 2 * mean
+    )  # as if of two images; the distance does not depend on their number
     setattr(distance, f"{side}_features_cov_sum", covariance + 2 * torch.outer(mean, mean))
     setattr(distance, f"{side}_features_num_samples", torch.tensor(2))
     return Measured(None, None)
@@ -253,7 +255,7 @@ def save_statistics(path: Path, distance: FrechetInceptionDistance) -> None:
     """Write the real side's mean `mu` and covariance `sigma` as pytorch-fid does.
 
     Raises:
-        ConfigurationError: the file cannot be written; one that was there is as it was.
+        ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
     count = distance.real_features_num_samples
     mean = distance.real_features_sum / count
@@ -262,4 +264,4 @@ def save_statistics(path: Path, distance: FrechetInceptionDistance) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, mu=mean.numpy(), sigma=covariance.numpy())
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}; name another file") from None
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}; choose another file") from None

@@ -1,12 +1,13 @@
-"""What an evaluation comes to: class by class, which class is taken for which, calibration, and confidence intervals.
+"""Metrics of an evaluation: per class, confusion matrix, calibration, confidence intervals, comparison of networks.
 
 torchmetrics computes precision, recall, F1, the confusion matrix and the calibration error; scipy the intervals:
-Wilson's for shares of images, Student's t for the mean loss, a bootstrap over images for F1.
+Wilson's for accuracy, precision and recall, Student's t for the mean loss, a bootstrap over images for macro F1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +15,16 @@ import numpy.typing as npt
 import torch
 
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
 
-LEVEL = 0.95
-"""Of every interval."""
 BINS = 15
-"""Of confidence, of equal width, as is usual for the expected calibration error."""
+"""Confidence bins of equal width, as usual for the expected calibration error."""
 RESAMPLES = 1000
+"""Bootstrap samples."""
 
 
 class Interval(NamedTuple):
-    """Bounds of a figure at `LEVEL`."""
+    """Confidence interval at `LEVEL`."""
 
     low: float
     high: float
@@ -31,14 +32,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well one class is told from the others; None where nothing is there to divide by."""
+    """Metrics of one class; None where they are undefined."""
 
     name: str
-    images: int
-    """That are of this class."""
-    right: int
+    support: int
+    """Images whose true class it is."""
+    correct: int
     predicted: int
-    """That were taken for it, rightly or not."""
+    """Images whose predicted class it is."""
     precision: float | None
     recall: float | None
     f1: float
@@ -48,8 +49,8 @@ class ClassFigures:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the name."""
         return {
-            "images": self.images,
-            "right": self.right,
+            "support": self.support,
+            "correct": self.correct,
             "predicted": self.predicted,
             "precision": self.precision,
             "precision_interval": self.precision_interval,
@@ -61,13 +62,13 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions whose confidence lies in [low, high), in the last bin [low, 1]."""
+    """The predictions with confidence in [low, high), in the last bin [low, 1]."""
 
     low: float
     high: float
     images: int
     confidence: float
-    """Their mean confidence."""
+    """Mean confidence."""
     accuracy: float
     interval: Interval
     """Of the accuracy."""
@@ -75,36 +76,43 @@ class Bin:
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """The figures of an evaluation."""
+    """The metrics of an evaluation."""
 
     evaluation: Evaluation
     macro_precision: float
-    """Plain mean over the classes, as torchmetrics takes it: of those that any image is of or was taken for."""
+    """Macro average, as in torchmetrics: the mean over the classes with support or predictions."""
     macro_recall: float
     macro_f1: float
     ece: float
-    """Expected calibration error: mean distance between confidence and accuracy over the bins, weighted by images."""
-    confusion: npt.NDArray[np.int64]
-    """(C, C): images by label (row) and predicted class (column)."""
+    """Expected calibration error: mean gap between confidence and accuracy over the bins, weighted by images."""
+    confusion_matrix: npt.NDArray[np.int64]
+    """(C, C): images by true class (row) and predicted class (column)."""
     classes: tuple[ClassFigures, ...]
     bins: tuple[Bin, ...]
-    """Those with images in them."""
+    """The bins that hold images."""
     top1_interval: Interval
     topk_interval: Interval
     loss_interval: Interval | None
     macro_f1_interval: Interval
+    members: tuple[Metrics, ...] = ()
+    """The metrics of each network of an ensemble; empty for one network."""
+    paired: Mapping[tuple[int, int], Paired] = field(default_factory=dict)
+    """Every two networks of an ensemble, by position in `members`, compared on the same images."""
 
     @property
-    def confused(self) -> list[tuple[int, int, int]]:
-        """(label, predicted, images) of what was taken for something else, the most frequent first."""
-        wrong = self.confusion.copy()
-        np.fill_diagonal(wrong, 0)
-        rows, columns = np.nonzero(wrong)
-        order = np.argsort(-wrong[rows, columns], kind="stable")
-        return [(int(i), int(j), int(wrong[i, j])) for i, j in zip(rows[order], columns[order], strict=True)]
+    def confused_pairs(self) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, images) of all errors, the most frequent pair first."""
+        errors = self.confusion_matrix.copy()
+        np.fill_diagonal(errors, 0)
+        rows, columns = np.nonzero(errors)
+        order = np.argsort(-errors[rows, columns], kind="stable")
+        return [(int(i), int(j), int(errors[i, j])) for i, j in zip(rows[order], columns[order], strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `top5` (`top2` of few classes) only where there are more classes than that."""
+        """Plain JSON values; `top5` (`top2` for few classes) if there are more than two classes.
+
+        Of an ensemble also `members`, the metrics of each network, and `paired`, every two of them compared.
+        """
         said = self.evaluation
         figures: dict[str, Any] = {"images": len(said.labels), "top1": said.top1}
         intervals: dict[str, Any] = {"level": LEVEL, "top1": self.top1_interval}
@@ -117,10 +125,12 @@ class Metrics:
             "macro_precision": self.macro_precision,
             "macro_recall": self.macro_recall,
             "macro_f1": self.macro_f1,
-            "ece": self.ece,
+            "expected_calibration_error": self.ece,
             "intervals": {**intervals, "loss": self.loss_interval, "macro_f1": self.macro_f1_interval},
-            "classes": {one.name: one.to_dict() for one in self.classes if one.images},
-            "confused": [{"label": names[i], "predicted": names[j], "images": n} for i, j, n in self.confused],
+            "classes": {one.name: one.to_dict() for one in self.classes if one.support},
+            "confused_pairs": [
+                {"label": names[i], "predicted": names[j], "images": n} for i, j, n in self.confused_pairs
+            ],
             "calibration": [
                 {
                     "confidence_from": one.low,
@@ -132,12 +142,28 @@ class Metrics:
                 }
                 for one in self.bins
             ],
-            "decode_errors": [{"name": name, "reason": reason} for name, reason in said.bad],
+            "decode_errors": [{"name": name, "reason": reason} for name, reason in said.decode_errors],
+            **self._ensemble(),
+        }
+
+    def _ensemble(self) -> dict[str, Any]:
+        """`members` and `paired`; nothing for one network."""
+        if not self.members:
+            return {}
+        own = [(one.evaluation.file, one.evaluation.network, one.to_dict()) for one in self.members]
+        for _, _, figures in own:
+            del figures["decode_errors"]  # those of the whole: the images are the same
+        return {
+            "members": [{"file": file, "network": network, **figures} for file, network, figures in own],
+            "paired": [
+                {"first": own[i][0], "second": own[j][0], "members": [i, j], **one.to_dict()}
+                for (i, j), one in self.paired.items()
+            ],
         }
 
 
 def measure(evaluation: Evaluation) -> Metrics:
-    """All figures of an evaluation; those of 10 000 images take a fraction of a second."""
+    """Compute all metrics of an evaluation and of its members; 10 000 images take a fraction of a second."""
     from torchmetrics.functional.classification import (
         binary_calibration_error,
         multiclass_confusion_matrix,
@@ -147,54 +173,56 @@ def measure(evaluation: Evaluation) -> Metrics:
     )
 
     count = len(evaluation.classes)
-    told = max(count, 2)  # torchmetrics knows no fewer; of a second one that does not occur it takes no notice
+    classes = max(count, 2)  # torchmetrics needs two; one without support or predictions changes nothing
     labels, predicted = torch.from_numpy(evaluation.labels), torch.from_numpy(evaluation.predicted)
-    confidence, right = torch.from_numpy(evaluation.confidence), torch.from_numpy(evaluation.right)
+    confidence, correct = torch.from_numpy(evaluation.confidence), torch.from_numpy(evaluation.correct)
 
     def of(metric: Any, average: str) -> Any:
-        return metric(predicted, labels, num_classes=told, average=average).tolist()
+        return metric(predicted, labels, num_classes=classes, average=average).tolist()
 
     by_class = zip(
         *(of(metric, "none") for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)), strict=True
     )
-    confusion = multiclass_confusion_matrix(predicted, labels, num_classes=told).numpy()[:count, :count]
+    confusion = multiclass_confusion_matrix(predicted, labels, num_classes=classes).numpy()[:count, :count]
     macro_f1 = of(multiclass_f1_score, "macro")
     return Metrics(
         evaluation=evaluation,
         macro_precision=of(multiclass_precision, "macro"),
         macro_recall=of(multiclass_recall, "macro"),
         macro_f1=macro_f1,
-        # The probability of the predicted class against whether it is right: a question with two answers. Below 1,
-        # since torchmetrics has a bin of its own for what is 1 after rounding.
-        ece=binary_calibration_error(confidence.clamp(max=1 - 2**-24), right.long(), n_bins=BINS, norm="l1").item(),
-        confusion=confusion,
+        # Binary: the probability of the predicted class against whether it is correct. Clamped below 1, since
+        # torchmetrics puts a confidence of exactly 1 into a bin of its own.
+        ece=binary_calibration_error(confidence.clamp(max=1 - 2**-24), correct.long(), n_bins=BINS, norm="l1").item(),
+        confusion_matrix=confusion,
         classes=tuple(
             _class(name, confusion[:, i], confusion[i], i, *three)
             for i, (name, three) in enumerate(zip(evaluation.classes, by_class, strict=False))
         ),
         bins=_bins(evaluation),
-        top1_interval=_share(int(evaluation.right.sum()), len(labels)),
+        top1_interval=_share(int(evaluation.correct.sum()), len(labels)),
         topk_interval=_share(int(evaluation.in_top.sum()), len(labels)),
         loss_interval=_mean(evaluation.losses),
         macro_f1_interval=_macro_f1_interval(evaluation),
+        members=tuple(map(measure, evaluation.members)),
+        paired=pairs(evaluation),
     )
 
 
 def _class(
     name: str,
-    taken: npt.NDArray[np.int64],
-    of_it: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+    row: npt.NDArray[np.int64],
     i: int,
     precision: float,
     recall: float,
     f1: float,
 ) -> ClassFigures:
-    """The figures of class i from its column and row of the confusion matrix, and what torchmetrics says."""
-    images, predicted, right = int(of_it.sum()), int(taken.sum()), int(of_it[i])
+    """The metrics of class i from its column and row of the confusion matrix, and from torchmetrics."""
+    support, predicted, correct = int(row.sum()), int(column.sum()), int(row[i])
     return ClassFigures(
-        name, images, right, predicted,
-        precision if predicted else None, recall if images else None, f1,
-        _share(right, predicted) if predicted else None, _share(right, images) if images else None,
+        name, support, correct, predicted,
+        precision if predicted else None, recall if support else None, f1,
+        _share(correct, predicted) if predicted else None, _share(correct, support) if support else None,
     )  # fmt: skip
 
 
@@ -202,23 +230,23 @@ def _bins(evaluation: Evaluation) -> tuple[Bin, ...]:
     from scipy.stats import binned_statistic
 
     confidence = evaluation.confidence.astype(np.float64)
-    values = [np.ones_like(confidence), confidence, evaluation.right]
-    (counts, sums, right), edges, _ = binned_statistic(confidence, values, "sum", BINS, (0, 1))
+    values = [np.ones_like(confidence), confidence, evaluation.correct]
+    (counts, sums, correct), edges, _ = binned_statistic(confidence, values, "sum", BINS, (0, 1))
     return tuple(
         Bin(
             float(edges[i]),
             float(edges[i + 1]),
             int(counts[i]),
             float(sums[i] / counts[i]),
-            float(right[i] / counts[i]),
-            _share(int(right[i]), int(counts[i])),
+            float(correct[i] / counts[i]),
+            _share(int(correct[i]), int(counts[i])),
         )
         for i in np.flatnonzero(counts)
     )
 
 
 def _share(part: int, whole: int) -> Interval:
-    """Wilson's interval of a share, which holds for few images and for shares near 0 and 1 too."""
+    """Wilson's interval of a proportion, which holds for few images and for proportions near 0 and 1."""
     from scipy.stats import binomtest
 
     found = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")
@@ -226,7 +254,7 @@ def _share(part: int, whole: int) -> Interval:
 
 
 def _mean(values: npt.NDArray[np.float32]) -> Interval | None:
-    """Student's interval of a mean; None of a single value, or where all are the same."""
+    """Student's t interval of a mean; None for a single value, or if all are equal."""
     from scipy.stats import sem, t
 
     if len(values) < 2 or not np.ptp(values):
@@ -237,7 +265,7 @@ def _mean(values: npt.NDArray[np.float32]) -> Interval | None:
 
 
 def _macro_f1_interval(evaluation: Evaluation) -> Interval:
-    """Percentiles over data sets of the same size drawn from this one."""
+    """Percentile bootstrap over images."""
     from scipy.stats import bootstrap
 
     if len(evaluation.labels) < 2:
@@ -255,8 +283,8 @@ def _macro_f1_interval(evaluation: Evaluation) -> Interval:
 
 
 def _macro_f1(evaluation: Evaluation, index: npt.NDArray[np.int64]) -> float:
-    """What torchmetrics computes, without its checks, which a thousand resamples have no time for."""
+    """As torchmetrics, without its input checks, which would take too long for a thousand bootstrap samples."""
     labels, predicted, count = evaluation.labels[index], evaluation.predicted[index], len(evaluation.classes)
     both = np.bincount(labels, minlength=count) + np.bincount(predicted, minlength=count)
-    right = np.bincount(labels[labels == predicted], minlength=count)
-    return float((2 * right[both > 0] / both[both > 0]).mean())
+    correct = np.bincount(labels[labels == predicted], minlength=count)
+    return float((2 * correct[both > 0] / both[both > 0]).mean())

@@ -15,7 +15,7 @@ from inceptionnet.files import replacing
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image with their softmax probabilities, or why there are none."""
+    """The most probable classes of one image with their softmax probabilities, or why it cannot be decoded."""
 
     file: str
     """The image's path or name; `image 3` for the fourth of several that have none."""
@@ -49,10 +49,10 @@ def most_probable(logits: Tensor, classes: Sequence[str], top: int) -> list[tupl
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
-    """One line an image: file, error, class_1, probability_1, class_2, …
+    """Write one line per image: file, error, class_1, probability_1, class_2, …
 
     Raises:
-        OSError: the file cannot be written; one that was there is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     most = max((len(prediction.top) for prediction in predictions), default=0)
     ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]

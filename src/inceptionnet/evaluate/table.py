@@ -1,4 +1,4 @@
-"""What was said of each image of an evaluation, as a table: .csv, or .parquet by pyarrow."""
+"""The predictions of an evaluation as a table, one row per image: .csv, or .parquet by pyarrow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = (".csv", ".parquet")
 
 
 def check_kind(path: Path) -> None:
-    """Raises: ConfigurationError for a file whose ending says neither kind; MissingExtraError without pyarrow."""
+    """Raises: ConfigurationError for a file that is neither .csv nor .parquet; MissingExtraError without pyarrow."""
     if path.suffix not in KINDS:
         raise ConfigurationError(f"--predictions {path}: expected a file ending in {' or '.join(KINDS)}")
     if path.suffix == ".parquet":
@@ -25,14 +25,13 @@ def check_kind(path: Path) -> None:
 
 
 def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
-    """One row an image that could be decoded: image, label, predicted, confidence, in_top5 (in_top2 of few
-    classes), loss.
+    """Write one row per decoded image: image, label, predicted, confidence, in_top5 (in_top2 for few classes), loss.
 
     Args:
-        names: of all images of the split, by their position in it.
+        names: of all images of the split, by position.
 
     Raises:
-        ConfigurationError: the file cannot be written; one that was there is as it was.
+        ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
     classes = evaluation.classes
     columns = {
@@ -56,4 +55,6 @@ def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) 
                 writer.writerow(columns)
                 writer.writerows(zip(*columns.values(), strict=True))
     except OSError as error:
-        raise ConfigurationError(f"--predictions {path}: cannot be written: {error.strerror}; name another") from None
+        raise ConfigurationError(
+            f"--predictions {path}: cannot be written: {error.strerror}; choose another file"
+        ) from None

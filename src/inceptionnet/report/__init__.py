@@ -1,4 +1,4 @@
-"""What a person looks at after a training: plots for a folder, and one page that holds everything.
+"""Plots of a run, and the report: one HTML page with metrics, charts and images.
 
-`plots` draws the images of the run folder, `page` the report; `charts` and `images` make what the page shows.
+`plots` draws the PNG files of the run folder, `page` writes the report; `charts` and `images` make its content.
 """

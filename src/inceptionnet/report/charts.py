@@ -1,4 +1,4 @@
-"""Charts inside the page: matplotlib's SVG, in the page's own colours, which differ between light and dark."""
+"""Charts of the report: matplotlib's SVG in the colours of the page, which differ between light and dark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#123456"
-"""Stands for the colour of the text until the SVG is written."""
+"""Placeholder for the text colour until the SVG is written."""
 COLOURS = {INK: "currentColor", TRAIN: "var(--train)", HELD_OUT: "var(--accent)", RAW: "var(--raw)"}
 WIDTH_IN, HEIGHT_IN = 5.2, 3.6
 
@@ -32,14 +32,14 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         axes = figure.subplots()
         epochs = [row["epoch"] for row in rows]
         axes.plot(epochs, [row["lr"] for row in rows], color=TRAIN, marker="o", markersize=3 if len(rows) > 1 else 6)
-        axes.set(ylabel="learning rate at the end of it")
+        axes.set(ylabel="learning rate at the end of the epoch")
         over_epochs(axes)
         charts.append(_svg(figure, "learning rate by epoch"))
     return charts
 
 
 def reliability_chart(metrics: Metrics) -> str:
-    """Accuracy by confidence with intervals, and how many images lie in each bin, as an SVG element."""
+    """Reliability diagram with confidence intervals, and the number of images in each bin, as an SVG element."""
     with _themed():
         figure = new_figure(WIDTH_IN, WIDTH_IN)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -47,9 +47,13 @@ def reliability_chart(metrics: Metrics) -> str:
         y = [one.accuracy for one in metrics.bins]
         bounds = [[a - one.interval.low for a, one in zip(y, metrics.bins, strict=True)],
                   [one.interval.high - a for a, one in zip(y, metrics.bins, strict=True)]]  # fmt: skip
-        upper.plot([0, 1], [0, 1], color=TRAIN, linestyle="--", label="calibrated")
-        upper.errorbar(x, y, yerr=bounds, color=HELD_OUT, marker="o", markersize=4, capsize=2, label="measured, 95 %")
+        upper.plot([0, 1], [0, 1], color=TRAIN, linestyle="--", label="perfectly calibrated")
+        upper.errorbar(
+            x, y, yerr=bounds, color=HELD_OUT, marker="o", markersize=4, capsize=2, label="accuracy, 95 % interval"
+        )
         upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+        upper.text(0.03, 0.95, "under-confident", fontsize=9, va="top", color=TRAIN)
+        upper.text(0.97, 0.05, "over-confident", fontsize=9, ha="right", color=TRAIN)
         upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
         for one in metrics.bins:
             width = one.high - one.low
@@ -57,13 +61,13 @@ def reliability_chart(metrics: Metrics) -> str:
         lower.set(xlabel="confidence", ylabel="images")
         bare(upper)
         bare(lower)
-        return _svg(figure, f"reliability: calibration error {metrics.ece:.1%}")
+        return _svg(figure, f"reliability diagram: expected calibration error {metrics.ece:.1%}")
 
 
 @contextmanager
 def _themed() -> Iterator[None]:
-    """What is black by default gets a colour that can be found again; text stays text."""
-    new_figure(1, 1)  # says what is missing before matplotlib itself does
+    """Everything black by default is drawn in `INK`, to be replaced later; text stays text."""
+    new_figure(1, 1)  # raises the package's own error if matplotlib is missing
     import matplotlib
 
     settings: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 11.0}
@@ -73,11 +77,11 @@ def _themed() -> Iterator[None]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an element for the page, as wide as its place."""
+    """The figure as an SVG element that scales with the page."""
     import matplotlib
 
     stream = io.StringIO()
-    # The salt makes the names inside differ between charts and stay the same between runs.
+    # The salt makes the ids differ between charts and stay the same between runs.
     with matplotlib.rc_context({"svg.hashsalt": title}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)

@@ -1,4 +1,4 @@
-"""The images inside the page: small ones for every cell of the confusion matrix, and a few with what decided."""
+"""Images of the report: thumbnails for each cell of the confusion matrix, and a few with their Grad-CAM overlay."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from inceptionnet.report.plots import seen
 
 SMALL_PX, LARGE_PX = 96, 224
 MOST, BUDGET_BYTES = 3000, 5_000_000
-"""Small images on a page, and what they may take of it."""
-WORST, BEST = 12, 6
+"""Limits on the thumbnails of a page: number and size."""
+ERRORS, CORRECT = 12, 6
 LATER = 4
-"""A cell of right answers gets its first image with the fifth of a cell of mistakes."""
+"""A cell of correct predictions gets its first image together with the fifth of a cell of errors."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image beside what decided about it; data URIs."""
+    """One image and its Grad-CAM overlay, as data URIs."""
 
     name: str
     label: str
@@ -42,18 +42,18 @@ class Example:
 
 
 def small_images(evaluation: Evaluation, split: Split, prep: Preprocessing) -> dict[str, list[tuple[str, float, str]]]:
-    """For cells "LABEL,PREDICTED" of the confusion matrix: name, confidence and WebP file in base64 of images.
+    """Thumbnails by cell "LABEL,PREDICTED" of the confusion matrix: name, confidence and WebP file in base64.
 
-    The surest mistakes and the least sure right answers come first. Where not all fit, each cell has its first before
-    any has its second.
+    The most confident errors and the least confident correct predictions come first. If not all fit, each cell has its
+    first image before any has its second.
     """
     cells: dict[str, list[tuple[str, float, str]]] = defaultdict(list)
     room = BUDGET_BYTES
-    for i in _in_turn(evaluation)[:MOST]:
+    for i in _round_robin(evaluation)[:MOST]:
         index = int(evaluation.indices[i])
         try:
             pixels = seen(split, index, prep)
-        except DecodeError:  # it was there when the network saw it
+        except DecodeError:  # deleted or damaged since the evaluation
             continue
         text = _encoded(pixels, SMALL_PX, "WEBP", 60)
         room -= len(text)
@@ -64,40 +64,40 @@ def small_images(evaluation: Evaluation, split: Split, prep: Preprocessing) -> d
     return dict(cells)
 
 
-def _in_turn(evaluation: Evaluation) -> list[int]:
-    """All images, in the order in which they get a place on the page."""
-    sureness = np.where(evaluation.right, evaluation.confidence, -evaluation.confidence)
-    order = np.argsort(sureness, kind="stable").tolist()
+def _round_robin(evaluation: Evaluation) -> list[int]:
+    """All images, in the order in which they are put on the page."""
+    confidence = np.where(evaluation.correct, evaluation.confidence, -evaluation.confidence)
+    order = np.argsort(confidence, kind="stable").tolist()
     cells = [(int(evaluation.labels[i]), int(evaluation.predicted[i])) for i in order]
-    return _dealt(order, cells, [LATER * bool(evaluation.right[i]) for i in order])
+    return _interleaved(order, cells, [LATER * bool(evaluation.correct[i]) for i in order])
 
 
-def _dealt(order: Sequence[int], groups: Sequence[Hashable], later: Sequence[int]) -> list[int]:
-    """`order` with the first of every group before any second, each group `later` by so many turns."""
-    taken: Counter[Hashable] = Counter()
-    turns = []
-    for i, group, turn in zip(order, groups, later, strict=True):
-        turns.append((taken[group] + turn, i))
-        taken[group] += 1
-    return [i for _, i in sorted(turns, key=lambda turn: turn[0])]
+def _interleaved(order: Sequence[int], groups: Sequence[Hashable], later: Sequence[int]) -> list[int]:
+    """`order` with the first of every group before any second; `later` delays a group by that many rounds."""
+    used: Counter[Hashable] = Counter()
+    rounds = []
+    for i, group, delay in zip(order, groups, later, strict=True):
+        rounds.append((used[group] + delay, i))
+        used[group] += 1
+    return [i for _, i in sorted(rounds, key=lambda one: one[0])]
 
 
-def worst(evaluation: Evaluation) -> list[int]:
-    """The mistakes the network was surest of."""
-    chosen: list[int] = evaluation.surest(right=False)[:WORST].tolist()
+def confident_errors(evaluation: Evaluation) -> list[int]:
+    """The most confident errors."""
+    chosen: list[int] = evaluation.most_confident(correct=False)[:ERRORS].tolist()
     return chosen
 
 
-def best(evaluation: Evaluation) -> list[int]:
-    """The right answers it was surest of, of as many classes as there are places."""
-    order = evaluation.surest(right=True).tolist()
-    return _dealt(order, evaluation.labels[order].tolist(), [0] * len(order))[:BEST]
+def confident_correct(evaluation: Evaluation) -> list[int]:
+    """The most confident correct predictions, of as many classes as possible."""
+    order = evaluation.most_confident(correct=True).tolist()
+    return _interleaved(order, evaluation.labels[order].tolist(), [0] * len(order))[:CORRECT]
 
 
 def examples(
     evaluation: Evaluation, chosen: Sequence[int], split: Split, model: InceptionNet, prep: Preprocessing
 ) -> tuple[list[Example], str]:
-    """Those images with a Grad-CAM overlay for the predicted class, and why there is none if so."""
+    """The chosen images with a Grad-CAM overlay for the predicted class, and why overlays are missing, if they are."""
     read: list[tuple[int, Pixels]] = []
     for i in chosen:
         try:
@@ -131,7 +131,7 @@ def _uri(pixels: Pixels) -> str:
 
 
 def _encoded(pixels: Pixels, most_px: int, form: str, quality: int) -> str:
-    """(H, W, C) as a file of at most `most_px` a side, in base64."""
+    """(H, W, C) as an image file of at most `most_px` a side, in base64."""
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     if max(image.size) > most_px:
         image.thumbnail((most_px, most_px), Image.Resampling.LANCZOS)

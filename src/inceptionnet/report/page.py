@@ -1,4 +1,4 @@
-"""One HTML file that holds all of a run and its evaluation: no other file, no network; light, dark, and for print."""
+"""The report: a self-contained HTML file of a run and its evaluation, without network access; light, dark and print."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
 from inceptionnet.errors import RunError, missing_extra
-from inceptionnet.evaluate.metrics import LEVEL, Interval, Metrics
+from inceptionnet.evaluate.metrics import Interval, Metrics
+from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.files import replacing
 from inceptionnet.model import InceptionNet
 from inceptionnet.report.charts import curve_charts, reliability_chart
-from inceptionnet.report.images import best, examples, small_images, worst
+from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 
 MATRIX = 40
-"""Up to so many classes the confusion matrix shows; of more, those with the most mistakes."""
+"""The most classes in the confusion matrix; of more, those with the most errors are shown."""
 PAIRS = 100
-"""Of the classes taken for one another most often, so many are listed."""
+"""The most confused pairs, up to this many, are listed."""
 SHORT = 12
-"""Names in a list of settings."""
+"""Longer lists in the settings are shortened to this many items."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about."""
+    """The content of a report."""
 
     title: str
     metrics: Metrics
@@ -43,31 +44,30 @@ class Subject:
     model: InceptionNet
     prep: Preprocessing
     epochs: Sequence[Mapping[str, float]] = ()
-    """The lines of metrics.csv; none for weights without a run."""
+    """The rows of metrics.csv; empty for weights without a run."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What run.json holds, or whatever is known of the weights."""
+    """The content of run.json, or the metadata of the weights."""
     repeat: str = ""
-    """The command that does it again."""
+    """The command that repeats the run."""
 
 
 def write_report(path: Path, subject: Subject) -> None:
     """Write the report.
 
     Raises:
-        MissingExtraError: jinja2 or matplotlib is not installed. Without captum the overlays are left out, and the page
-            says so.
-        RunError: the file cannot be written; one that was there is as it was.
+        MissingExtraError: jinja2 or matplotlib is not installed. Without captum the page has no overlays, and says so.
+        RunError: the file cannot be written; an existing file is unchanged.
     """
     text = rendered(subject)
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file") from None
 
 
 def rendered(subject: Subject) -> str:
-    """The page as text. Raises: as `write_report`, but for writing."""
+    """The page as text. Raises: MissingExtraError, as `write_report`."""
     check_extras()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -92,15 +92,16 @@ def check_extras() -> None:
 
 
 def _content(subject: Subject) -> dict[str, Any]:
-    """What the template names."""
-    metrics, model = subject.metrics, subject.model
+    """The variables of the template."""
+    metrics, model, confusion = subject.metrics, subject.model, subject.metrics.confusion_matrix
     evaluation = metrics.evaluation
-    found: dict[str, Any] = {"best": [], "worst": [], "no_overlays": ""}
+    found: dict[str, Any] = {"confident_correct": [], "confident_errors": [], "no_overlays": ""}
     images: dict[str, list[tuple[str, float, str]]] = {}
     if isinstance(subject.split, Split):
         images = small_images(evaluation, subject.split, subject.prep)
-        for which, chosen in (("worst", worst(evaluation)), ("best", best(evaluation))):
-            found[which], why = examples(evaluation, chosen, subject.split, model, subject.prep)
+        for name, choose in (("confident_errors", confident_errors), ("confident_correct", confident_correct)):
+            chosen = choose(evaluation)
+            found[name], why = examples(evaluation, chosen, subject.split, model, subject.prep)
             found["no_overlays"] = found["no_overlays"] or why
     shown = _shown(metrics)
     return found | {
@@ -114,33 +115,33 @@ def _content(subject: Subject) -> dict[str, Any]:
         "drawing": svg(model.network),
         "streamed": not isinstance(subject.split, Split),
         "small": sum(map(len, images.values())),
-        "rows": [(i, one) for i, one in enumerate(metrics.classes) if one.images],
-        "pairs": metrics.confused[:PAIRS],
+        "rows": [(i, one) for i, one in enumerate(metrics.classes) if one.support],
+        "pairs": metrics.confused_pairs[:PAIRS],
         "shown": shown,
         "timing": _timing(subject.epochs),
         "groups": _groups(subject.settings),
         "data": {
             "classes": evaluation.classes,
             "shown": shown,
-            "together": _together(metrics.confusion[np.ix_(shown, shown)]),
+            "clustered": _clustered(confusion[np.ix_(shown, shown)]),
             "recall": [one.recall for one in metrics.classes],
-            "cells": [[int(i), int(j), int(metrics.confusion[i, j])] for i, j in np.argwhere(metrics.confusion)],
+            "cells": [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)],
             "images": images,
         },
     }
 
 
 def _shown(metrics: Metrics) -> list[int]:
-    """The classes of the matrix, in their order: those with images or taken for one, and most mistakes."""
-    of_it, taken = metrics.confusion.sum(1), metrics.confusion.sum(0)
-    mistakes = of_it + taken - 2 * metrics.confusion.diagonal()
-    there = np.flatnonzero(of_it + taken)
-    most = there[np.argsort(-mistakes[there], kind="stable")][:MATRIX]
+    """The classes of the matrix, in their order: of those with support or predictions, the ones with most errors."""
+    support, predicted = metrics.confusion_matrix.sum(1), metrics.confusion_matrix.sum(0)
+    errors = support + predicted - 2 * metrics.confusion_matrix.diagonal()
+    occur = np.flatnonzero(support + predicted)
+    most = occur[np.argsort(-errors[occur], kind="stable")][:MATRIX]
     return [int(i) for i in np.sort(most)]
 
 
-def _together(confusion: npt.NDArray[np.int64]) -> list[int]:
-    """An order in which classes that are taken for one another stand side by side."""
+def _clustered(confusion: npt.NDArray[np.int64]) -> list[int]:
+    """An order of the classes by hierarchical clustering, so that confused classes are neighbours."""
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -153,21 +154,21 @@ def _together(confusion: npt.NDArray[np.int64]) -> list[int]:
 
 
 def _timing(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds in all, and images a second in training; nothing of a run without epochs."""
+    """Total time, and training images/s; empty without epochs."""
     if not epochs:
         return {}
     rates = [row["images_per_s"] for row in epochs]
     return {
-        "seconds": epochs[-1]["seconds"],
+        "seconds": epochs[-1]["elapsed_s"],
         "median": float(np.median(rates)),
         "slowest": min(rates),
         "fastest": max(rates),
-        "waiting": float(np.mean([row["waiting"] for row in epochs])),
+        "data_wait": float(np.mean([row["data_wait"] for row in epochs])),
     }
 
 
 def _groups(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Nested settings as one table a group, with dotted names in it; what has no group comes first."""
+    """Nested settings as one table per group, with dotted names; settings without a group come first."""
     groups: dict[str, dict[str, str]] = {"": {}}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -202,7 +203,7 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def _within(interval: Interval | None, form: str = "percent") -> str:
-    """Both bounds; "percent" or a format."""
+    """An interval as text, in percent or by a format."""
     if interval is None:
         return ""
     if form == "percent":

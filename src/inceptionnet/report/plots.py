@@ -1,4 +1,4 @@
-"""The images of a run: curves over the epochs, and held-out images with what the network says of them."""
+"""Plots of a run: training curves, and held-out images with their predicted classes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from inceptionnet.evaluate.evaluation import Evaluation
 
-TRAIN, HELD_OUT, RAW, WRONG, RIGHT = "#7a8793", "#1f6fb2", "#9fc5e8", "#b3261e", "#2b6a3f"
+TRAIN, HELD_OUT, RAW, INCORRECT, CORRECT = "#7a8793", "#1f6fb2", "#9fc5e8", "#b3261e", "#2b6a3f"
 COLUMNS, ROWS = 8, 2
 
 
 CURVES = {"loss": ("cross-entropy loss", 1), "top1": ("accuracy (%)", 100)}
-"""What is drawn over the epochs: its unit, and the factor to it."""
+"""The curves by epoch: axis label, and the factor to its unit."""
 
 
 def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
-    """Loss and accuracy of training and held-out images by epoch.
+    """Draw loss and accuracy on training and held-out images by epoch.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -43,7 +43,7 @@ def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> No
 
 
 def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) -> None:
-    """One of `CURVES`: of training images, and of held-out ones by the raw weights and by their average."""
+    """Draw one of `CURVES`: training, held-out, and with averaged weights the raw ones too."""
     unit, factor = CURVES[what]
     held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
     epochs = [row["epoch"] for row in metrics]
@@ -55,18 +55,20 @@ def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) ->
         ]
     everything = [row[f"{name}_{what}"] for name, _, _ in shown for row in metrics]
     if what == "loss" and max(everything) > 20 * min(everything) > 0:
-        axes.set_yscale("log")  # the first epochs' held-out loss can be of another order
+        axes.set_yscale("log")  # the held-out loss of the first epochs can be far larger
     for name, legend, colour in shown:
         values = [row[f"{name}_{what}"] * factor for row in metrics]
         label = f"{legend}: {values[-1]:.3g} at the end"
         axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3 if len(epochs) > 1 else 6)
     axes.set(ylabel=unit)
     over_epochs(axes)
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)  # above, over no line
+    axes.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9
+    )  # above the axes, so that it covers no line
 
 
 def speeds(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Images per second of each engine, fastest first, a panel for each network and batch size.
+    """Draw the throughput of each engine, fastest first, with a panel for each network and batch size.
 
     Args:
         rows: `Measurement.to_dict` of inceptionnet.engines.bench.
@@ -88,18 +90,18 @@ def speeds(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
         bars = axes.barh(names, [row["images_per_s"] for row in slowest_first])
         for bar in bars:
             bar.set_color(HELD_OUT if bar is bars[-1] else RAW)
-        labels = [f"{row['images_per_s']:,.1f}/s, {row['latency_ms']:,.1f} ms" for row in slowest_first]
+        labels = [f"{row['images_per_s']:,.1f} images/s, {row['latency_ms']:,.1f} ms" for row in slowest_first]
         axes.bar_label(bars, labels, padding=4, fontsize=9)
         axes.set_title(name, loc="left", fontsize=10)
         axes.margins(x=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("images per second")
+    panels[-1].set_xlabel("throughput (images/s)")
     figure.suptitle(title)
     _save(figure, path)
 
 
 def over_epochs(axes: Axes) -> None:
-    """Whole numbers of epochs below."""
+    """An x axis of whole epochs."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel="epoch")
@@ -108,13 +110,13 @@ def over_epochs(axes: Axes) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """A light grid, and no frame."""
+    """A light grid without a frame."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path: Path, title: str) -> None:
-    """Held-out images drawn evenly, then the mistakes that the network was surest of.
+    """Draw evenly spaced held-out images, then the most confident errors.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -122,8 +124,8 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
     """
     count = COLUMNS * ROWS
     even = np.unique(np.linspace(0, len(evaluation.labels) - 1, min(count, len(evaluation.labels))).astype(int))
-    mistakes = evaluation.surest(right=False)
-    groups = [("drawn evenly", even), (f"surest of {len(mistakes)} mistakes", mistakes[:count])]
+    errors = evaluation.most_confident(correct=False)
+    groups = [("evenly spaced", even), (f"most confident of {len(errors)} errors", errors[:count])]
     groups = [(heading, chosen) for heading, chosen in groups if len(chosen)]
     lines = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
     figure = new_figure(1.45 * COLUMNS, 1.75 * sum(lines) + 0.5 * len(groups) + 0.6)
@@ -146,12 +148,12 @@ def _image(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Prepro
     said, truth = (evaluation.classes[k[i]] for k in (evaluation.predicted, evaluation.labels))
     text = f"{_short(said)} {evaluation.confidence[i]:.0%}"
     if said != truth:
-        text += f"\nis {_short(truth)}"
-    axes.set_title(text, fontsize=8, color=RIGHT if said == truth else WRONG, pad=3)
+        text += f"\ntrue: {_short(truth)}"
+    axes.set_title(text, fontsize=8, color=CORRECT if said == truth else INCORRECT, pad=3)
 
 
 def seen(split: Split, index: int, prep: Preprocessing) -> Pixels:
-    """An image as the network sees it (size_px, size_px, C). Raises: DecodeError."""
+    """An image after preprocessing (size_px, size_px, C). Raises: DecodeError."""
     return centre_crop(decode(split.read(index), channels=prep.channels, name=split.names[index]), prep)
 
 
@@ -164,7 +166,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     try:
         from matplotlib.figure import Figure  # heavy, and not needed to train; Figure itself opens no window
     except ImportError:
-        raise missing_extra("matplotlib", "reports", "drawing curves and predictions") from None
+        raise missing_extra("matplotlib", "reports", "plotting") from None
     return Figure(figsize=(width_in, height_in), layout="constrained", dpi=130)
 
 
@@ -173,4 +175,4 @@ def _save(figure: Figure, path: Path) -> None:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file") from None

@@ -1,7 +1,7 @@
-"""Batch norm's statistics in training: how long they remember, over which images, and whether they fit the weights.
+"""Batch norm's running statistics in training: their momentum, synchronisation, and recalibration.
 
-Evaluation uses running statistics. On small data they are what goes wrong: a memory as long as the published one (a
-decay of 0.9997) lags behind the weights, and a network that fits its training images is evaluated at chance.
+Evaluation uses the running statistics. On small data they are a common failure: with the published decay of 0.9997 they
+lag behind the weights, and a network that fits its training images is evaluated at chance.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ def norms_of(model: nn.Module) -> list[Norm]:
 def momentum_at(step: int, momentum: float, *, fresh: bool) -> float:
     """The share of the newest batch in the running statistics at a step (from 0).
 
-    In a fresh network it is no less than 9 / (10 + step), as with the running average of parameters: what is remembered
-    is about the last ninth of the steps, until `momentum` limits it. So the initial 0 and 1 are soon gone, and the
-    published 0.0003 works in a run of any length. Loaded statistics are good from the start.
+    In a randomly initialised network it is at least 9 / (10 + step), the ramp of the weight average: the statistics
+    cover about the last ninth of the steps, until `momentum` limits it. So the initial 0 and 1 are soon forgotten, and
+    the published 0.0003 works in a run of any length. Loaded statistics need no ramp.
     """
     return max(momentum, 9 / (10 + step)) if fresh else momentum
 
 
 def snapshot(norms: Iterable[Norm]) -> list[tuple[Tensor, Tensor]]:
-    """(buffer, copy) of all statistics, for `restore`."""
+    """(buffer, copy) of all running statistics, for `restore`."""
     return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
 
 
 def restore(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Undo what was done to the statistics since the snapshot."""
+    """Restore the running statistics of a snapshot."""
     for buffer, copy in kept:
         buffer.copy_(copy)
 
 
 @torch.no_grad()
 def blend(before: Iterable[tuple[Tensor, Tensor]], momentum: float) -> None:
-    """Make of the statistics before a pass, and of those that the pass put in their place, the running ones.
+    """Update the running statistics: `before` a pass, and as the pass left them, blended by the momentum.
 
-    Passes are made with a momentum of 1, since one that changes from step to step would have torch.compile start anew
-    at every step.
+    The pass itself runs with a momentum of 1, since one that changes at every step would make torch.compile recompile
+    every time.
     """
     floats = [(buffer, copy) for buffer, copy in before if buffer.is_floating_point()]
     if floats:
@@ -59,11 +59,11 @@ def blend(before: Iterable[tuple[Tensor, Tensor]], momentum: float) -> None:
 
 @contextmanager
 def batch_statistics(model: nn.Module, norms: Sequence[Norm] | None = None, *, remembered: bool) -> Iterator[None]:
-    """All of the model as in evaluation, but batch norm, which uses each batch's own statistics.
+    """The model in evaluation mode, except that batch norm uses the statistics of each batch.
 
     Args:
         norms: the batch norms that do so; None: all of the model's.
-        remembered: their running statistics become the plain mean over the batches seen; else they stay as they are.
+        remembered: their running statistics become the mean over the batches of the block; else they are unchanged.
     """
     norms, was_training = norms_of(model) if norms is None else norms, model.training
     momenta = [norm.momentum for norm in norms]
@@ -85,7 +85,7 @@ def batch_statistics(model: nn.Module, norms: Sequence[Norm] | None = None, *, r
 
 
 def synchronise(model: nn.Module, device: torch.device) -> None:
-    """Make batch norm work over the images of all processes, so that their number changes no result."""
+    """Synchronise batch norm over all processes, so that their number does not change the result."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return
@@ -96,7 +96,7 @@ def synchronise(model: nn.Module, device: torch.device) -> None:
 
 
 class _SyncBatchNorm(Norm):
-    """torch's SyncBatchNorm is for accelerators only; this one is for any device, and the same numbers.
+    """SyncBatchNorm for any device, with the same results; torch's is for accelerators only.
 
     Shapes: (N, C, …) → the same; N may be 0 in some processes.
     """
@@ -117,7 +117,7 @@ class _SyncBatchNorm(Norm):
             evaluated: Tensor = super().forward(input)
             return evaluated
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        x = input.to(self.running_mean.dtype)  # under autocast it is of lower precision
+        x = input.to(self.running_mean.dtype)  # under autocast it has lower precision
         over = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = _total(torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64, device=x.device))

@@ -1,8 +1,8 @@
-"""The state of a training in one file: all that a run that was killed needs to go on as if it had not been.
+"""Checkpoints: the whole state of a training in one file, from which a killed run resumes as if never interrupted.
 
 checkpoints/step-00001200.safetensors: the network's tensors (`model.`), their running averages (`average.`), the
-optimiser's (`optimizer.NUMBER.`), and in the metadata where the run is and what it has counted. There is no generator
-to save: order, crops, colours and dropout follow from the seed and the position. A file appears whole or not at all.
+optimiser's (`optimizer.NUMBER.`), and the position and totals of the run in the metadata. No random generator is saved:
+order, crops, colours and dropout follow from the seed and the position. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder with the newest checkpoints of a run."""
+    """The folder of a run's newest checkpoints."""
 
     path: Path
     keep: int
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of a step, then remove those that are older than the `keep` newest.
+        """Write the checkpoint of a step, then delete all but the `keep` newest.
 
         Raises:
-            RunError: it cannot be written; those that were there still are.
+            RunError: it cannot be written; existing checkpoints are unchanged.
         """
         file = self.path / f"step-{step:08}.safetensors"
         about = json.dumps({"format": FORMAT, "step": step, **state})
@@ -53,40 +53,42 @@ class Checkpoints:
                 old.unlink()
 
     def files(self) -> list[Path]:
-        """The checkpoints that are there, oldest first."""
+        """The existing checkpoints, oldest first."""
         return sorted(self.path.glob("step-*.safetensors"))
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-        """Tensors and state of the newest checkpoint that can be read, and what was wrong with newer ones.
+        """Tensors and state of the newest readable checkpoint, and why newer ones cannot be read.
 
-        None: there is no checkpoint.
+        None if there is no checkpoint.
 
         Raises:
-            RunError: there are some, and none can be read.
+            RunError: none of the checkpoints can be read.
         """
-        wrong: list[str] = []
+        unreadable: list[str] = []
         for file in reversed(self.files()):
             try:
                 with safe_open(file, framework="pt") as opened:
                     state = json.loads((opened.metadata() or {})["inceptionnet.training"])
                     if state["format"] != FORMAT:
                         raise RunError(
-                            f"{file}: format {state['format']}, this version reads {FORMAT}; use its version"
+                            f"{file}: format {state['format']}, this version reads {FORMAT}; use its own version"
                         )
-                    return {key: opened.get_tensor(key) for key in opened.keys()}, state, wrong  # noqa: SIM118
+                    return {key: opened.get_tensor(key) for key in opened.keys()}, state, unreadable  # noqa: SIM118
             except (OSError, SafetensorError, ValueError, KeyError) as error:
-                wrong.append(f"{file.name} cannot be read ({error})")
-        if wrong:
-            raise RunError(f"{self.path}: no checkpoint can be read: {'; '.join(wrong)}; start anew with another --out")
+                unreadable.append(f"{file.name} cannot be read ({error})")
+        if unreadable:
+            raise RunError(
+                f"{self.path}: no checkpoint can be read: {'; '.join(unreadable)}; start again with another --out"
+            )
         return None
 
     def check_space(self, size_bytes: int) -> None:
-        """Whether the disk has room for all that the run will keep there at once, a checkpoint having that size.
+        """Check that the disk has room for the run's checkpoints and weights, given the size of one checkpoint.
 
         Raises:
-            RunError: it has not.
+            RunError: it has too little.
         """
-        needed = (self.keep + 2) * size_bytes  # one more while it is written, and the weights files
+        needed = (self.keep + 2) * size_bytes  # one more while it is being written, and the weights files
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise RunError(
@@ -96,9 +98,7 @@ class Checkpoints:
 
 
 def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:
-    """Everything of a training that is tensors, by the names that a checkpoint has; before the first step without the
-    optimiser's.
-    """
+    """All tensors of a training by their names in a checkpoint; the optimiser has none before the first step."""
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average:
         found |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
@@ -111,10 +111,10 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer, average: Aver
 def restore(
     tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None
 ) -> None:
-    """Put a checkpoint's tensors back, each into the memory layout that it had.
+    """Load a checkpoint's tensors, each in its original memory layout.
 
     Raises:
-        RunError: they are not those of this training.
+        RunError: they belong to another training.
     """
     state = model.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -128,9 +128,11 @@ def restore(
             if key.startswith("optimizer."):
                 _, number, name = key.split(".")
                 parameter = parameters[int(number)]
-                # As long sums are in the order of memory, a layout of its own would change the last bits.
+                # The order of summation follows the memory layout: another one would change the last bits.
                 like = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
                 saved.setdefault(int(number), {})[name] = like
         optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, IndexError, RuntimeError) as error:
-        raise RunError(f"the checkpoint is of another training ({error}); start anew with another --out") from None
+        raise RunError(
+            f"the checkpoint belongs to another training ({error}); start again with another --out"
+        ) from None

@@ -1,6 +1,6 @@
-"""Dropout whose masks follow from seed, step and row: neither resuming nor the number of processes changes them.
+"""Dropout with masks that depend on seed, step and row only: resuming or more processes do not change them.
 
-torch's own draws from one generator in order of calls: another split of a batch would draw other masks.
+torch's dropout draws from one generator in the order of calls, so splitting a batch differently would change the masks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class SeededDropout(nn.Module):
-    """nn.Dropout with masks of its own; `set_rows` says before each pass which images come."""
+    """nn.Dropout with reproducible masks; call `set_rows` before each forward pass."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class SeededDropout(nn.Module):
         self._seed, self._planned, self._rows = 0, 0, torch.empty(0, dtype=torch.int64)
 
     def set_rows(self, key: Sequence[int], planned: int, rows: Tensor) -> None:
-        """The images of the next pass are `rows` (N,) of the `planned` ones of the step that `key` stands for."""
+        """Set the images of the next pass: `rows` (N,) of the `planned` images of the step identified by `key`."""
         self._seed = int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]) >> 1
         self._planned, self._rows = planned, rows
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
-        """(N, …) → the same shape: in training a share `p` is zero and the rest is larger by 1 / (1 - p)."""
+        """(N, …) → the same shape: in training a share `p` is zeroed and the rest scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0:
             return x
         generator = torch.Generator().manual_seed(self._seed)
@@ -36,12 +36,12 @@ class SeededDropout(nn.Module):
         return x * kept / (1 - self.p)
 
     def extra_repr(self) -> str:
-        """The share."""
+        """The dropout rate."""
         return f"p={self.p}"
 
 
 def seeded(model: nn.Module) -> list[SeededDropout]:
-    """Put SeededDropout in place of every nn.Dropout of the model; returns them in order."""
+    """Replace every nn.Dropout of the model by SeededDropout; returns them in order."""
     found = []
     for parent in list(model.modules()):
         for name, module in parent.named_children():

@@ -1,4 +1,4 @@
-"""What a run says and writes. One of its processes does both; what cannot be written is said, and training goes on."""
+"""The output of a run: files, log lines and progress bar, by the main process. Training continues if a write fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inceptionnet.weights import read_weights, save_weights
 
 
 class Keeper:
-    """The run folder, the checkpoints in it, the progress bar and TensorBoard, from the loop's point of view."""
+    """Writes the run folder, checkpoints and TensorBoard logs, and shows progress, for the training loop."""
 
     def __init__(self, job: Job, run: Run, world: World, at: Position, *, resumed: bool) -> None:
         self.job, self.run, self.world, self.at = job, run, world, at
@@ -39,8 +39,8 @@ class Keeper:
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
         """The step of the newest checkpoint."""
         self.metrics: Metrics
-        """Of the last epoch; in the process that writes."""
-        self._said: set[str] = set()
+        """Of the last epoch; in the main process."""
+        self._warned: set[str] = set()
         self._clock_s = self._saved_s = time.monotonic()
         splits = job.source.splits
         train, held_out = len(splits["train"]), len(splits[job.held_out])
@@ -50,10 +50,10 @@ class Keeper:
         self.tracker = Tracker()
 
     def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:
-        """Make the run folder, or make it ready to be gone on with; all else that can be refused has been by now.
+        """Create the run folder, or prepare it for resuming; everything else has been checked before.
 
         Raises:
-            RunError: the folder cannot be made or written, or the disk has too little room.
+            RunError: the folder cannot be created or written, or the disk has too little room.
         """
         if not self.world.is_main:
             return
@@ -63,7 +63,7 @@ class Keeper:
             self.run.forget_steps(self.at.step)
         else:
             self.run.create()
-        # Before its first step the optimiser has made none of the two tensors that it keeps for each parameter.
+        # The optimiser creates its two tensors per parameter at the first step only.
         begun = any(name.startswith("optimizer.") for name in tensors)
         trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
         states = 0 if begun else 2 * sum(trained)
@@ -74,35 +74,35 @@ class Keeper:
             self.tracker = Tracker(self.run.path, self.at.step)
 
     def note(self, line: str) -> None:
-        """A line that stays."""
+        """Print a log line."""
         self.bar.note(line)
 
     def once(self, kind: str, line: str) -> None:
-        """A warning that is given once in a run, however often there is cause for it."""
-        if kind not in self._said:
-            self._said.add(kind)
+        """Print a warning, at most once per run for each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
             self.note(f"warning: {line}")
 
-    def decode_errors(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Name each image that cannot be decoded, once. All processes must call it."""
-        if not self.world.total([len(bad)])[0]:
+    def decode_errors(self, errors: Sequence[tuple[str, str]]) -> None:
+        """Report each corrupt image once. All processes must call it."""
+        if not self.world.total([len(errors)])[0]:
             return
-        everywhere = [one for share in self.world.gather(tuple(bad)) for one in share]
-        new = {name: reason for name, reason in everywhere if name not in self.at.bad}
+        everywhere = [one for share in self.world.gather(tuple(errors)) for one in share]
+        new = {name: reason for name, reason in everywhere if name not in self.at.decode_errors}
         if new:
-            self.at.bad |= new
-            self._attempt(lambda: self.run.write_decode_errors(sorted(self.at.bad.items())))
+            self.at.decode_errors |= new
+            self._attempt(lambda: self.run.write_decode_errors(sorted(self.at.decode_errors.items())))
             for name, reason in new.items():
-                self.note(f"left out: {name}: {reason}")
+                self.note(f"warning: corrupt image skipped: {name}: {reason}")
 
     def step(self, row: Mapping[str, float]) -> None:
-        """A line of steps.jsonl."""
+        """Write a line of steps.jsonl."""
         self._attempt(lambda: self.run.log_step(row))
 
     def epoch(self, row: dict[str, float], evaluation: Evaluation) -> None:
-        """A line of metrics.csv, which gets the time spent so far, and the evaluation class by class."""
+        """Write a row of metrics.csv, with the elapsed time, and evaluation.json."""
         self._tick()
-        row["seconds"] = self.at.seconds
+        row["elapsed_s"] = self.at.seconds
         self.at.rows.append(row)
         self._attempt(lambda: self.run.write_metrics(self.at.rows))
 
@@ -114,23 +114,23 @@ class Keeper:
         self.tracker.log(row, self.at.step)
 
     def due(self) -> bool:
-        """Whether a checkpoint is to be written within an epoch."""
-        rhythm = self.job.recipe.checkpoint
-        late = rhythm.every_minutes is not None and time.monotonic() - self._saved_s > 60 * rhythm.every_minutes
-        return late or (rhythm.every_steps is not None and self.at.step % rhythm.every_steps == 0)
+        """Whether a checkpoint within the epoch is due."""
+        settings = self.job.recipe.checkpoint
+        late = settings.every_minutes is not None and time.monotonic() - self._saved_s > 60 * settings.every_minutes
+        return late or (settings.every_steps is not None and self.at.step % settings.every_steps == 0)
 
     def checkpoint(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Write where the training is; where that cannot be done the last good checkpoint stays."""
+        """Write a checkpoint; if that fails, the previous ones are kept."""
         self._tick()
         self._saved_s = time.monotonic()
         if self._attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
             self.checkpointed = self.at.step
 
     def weights(self, model: InceptionNet, evaluation: Evaluation, *, raw: bool) -> None:
-        """Write the weights as they are in the model now.
+        """Write the model's current weights.
 
         Raises:
-            WeightsError: those of the last epoch cannot be written; there is no next time for them.
+            WeightsError: those of the last epoch cannot be written, which later epochs could not make good.
         """
         file = self.run.raw_weights if raw else self.run.weights
         about = {
@@ -150,7 +150,7 @@ class Keeper:
         self._attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
 
     def draw(self, evaluation: Evaluation) -> None:
-        """The figures of the run, and its report; what cannot be made is said, and the run is whole without it."""
+        """Draw the plots and write the report; if one fails, the run only says so."""
         if not (self.world.is_main and self.job.recipe.log.report):
             return
         source, folder = self.job.source, self.run.path
@@ -158,7 +158,7 @@ class Keeper:
         title = f"{self.job.plan.model} on {source.title}"
 
         def report() -> None:
-            read = read_weights(self.run.weights)  # those that were evaluated, not what training may go on with
+            read = read_weights(self.run.weights)  # the evaluated weights, which may be an average of those in memory
             model = read.model().to(pick_device(self.job.plan.device))
             about = subject(self.run, read.record, model, self.metrics, source, self.job.held_out, split)
             write_report(folder / REPORT, about)
@@ -177,22 +177,22 @@ class Keeper:
             except InceptionNetError as error:
                 failed.setdefault(str(error), []).append(name)
         for why, names in failed.items():
-            self.note(f"no {', '.join(names)}: {why}")
+            self.note(f"warning: {', '.join(names)} not written: {why}")
 
-    def how_to_go_on(self) -> str:
-        """The end of a message about a run that stops before its end."""
-        line = f"go on with: inceptionnet train --resume --out {shlex.quote(str(self.run.path))}"
+    def resume_hint(self) -> str:
+        """How to resume the run, for the message about its interruption."""
+        line = f"resume with: inceptionnet train --resume --out {shlex.quote(str(self.run.path))}"
         if self.checkpointed is None:
-            return f"{line} (from the start: there is no checkpoint yet)"
+            return f"{line} (from the start, since there is no checkpoint yet)"
         lost = self.at.step - self.checkpointed
-        return f"{line} (the last {lost} steps will be run again)" if lost else line
+        return f"{line} (the last {lost} {'step' if lost == 1 else 'steps'} will be repeated)" if lost else line
 
     def _tick(self) -> None:
         now = time.monotonic()
         self.at.seconds, self._clock_s = self.at.seconds + now - self._clock_s, now
 
     def _attempt(self, write: Callable[[], Any], *, last: bool = False) -> bool:
-        """Write, if this is the process that does. What cannot be written is said, or raised if it is the last time."""
+        """Write, in the main process. A failure is a warning, or an error if it is the last write."""
         if not self.world.is_main:
             return True
         try:
@@ -200,6 +200,6 @@ class Keeper:
         except (RunError, WeightsError) as error:
             if last:
                 raise
-            self.note(f"warning: {error}; training goes on, and what was written before is whole")
+            self.note(f"warning: {error}; training continues, and earlier files are unchanged")
             return False
         return True

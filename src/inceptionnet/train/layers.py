@@ -1,8 +1,8 @@
-"""Which parts of a network are trained, and how fast: all of it, its heads alone, or from one endpoint on.
+"""Fine-tuning of parts of a network: freezing (linear probe, or from an endpoint on) and layer-wise learning rates.
 
-What lies before that endpoint keeps its loaded weights and statistics. Learning rates that fall from the head towards
-the image are those of Clark et al., ELECTRA, arXiv:2003.10555, and Bao et al., BEiT, arXiv:2106.08254, counted as in
-BEiT: the layer next to the head has the decay once.
+Frozen endpoints keep their loaded weights and statistics. Layer-wise learning-rate decay is that of Clark et al.,
+ELECTRA, arXiv:2003.10555, and Bao et al., BEiT, arXiv:2106.08254, counted as in BEiT: the layer next to the head has
+the decay once.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ ALL, HEAD = "all", "head"
 
 
 def freeze(model: InceptionNet, train_from: str) -> dict[str, nn.Module]:
-    """Freeze the endpoints before `train_from` and no others; returns them by name, in order.
+    """Freeze the endpoints before `train_from`; returns them by name, in order.
 
-    A frozen endpoint gets no gradients, so that the backward pass ends behind it, and is as in evaluation: batch norm
-    uses its running statistics and keeps them, dropout is off. `model.train()` ends the latter; call this after it.
+    A frozen endpoint gets no gradients, so the backward pass stops behind it, and is in evaluation mode: batch norm
+    uses its running statistics and does not update them, dropout is off. Call this after `model.train()`,
+    which undoes it.
 
-    The heads are always trained, an auxiliary one on a frozen endpoint too. It moves nothing below itself then, but its
-    logits are new where the classes are, and a file with an untrained head in it would be wrong.
+    All heads are trained, an auxiliary head on a frozen endpoint too: its logits are randomly initialised for new
+    classes, and the weights file should hold no untrained head.
 
     Args:
-        train_from: an endpoint of the body; `head`: the heads alone; `all`: the whole network.
+        train_from: an endpoint of the body; `head`: a linear probe; `all`: the whole network.
 
     Raises:
         ConfigurationError: the network has no such endpoint.
@@ -45,7 +46,8 @@ def freeze(model: InceptionNet, train_from: str) -> dict[str, nn.Module]:
     starts = {name: i for i, name in enumerate(endpoints)} | {ALL: 0, HEAD: len(endpoints)}
     if train_from not in starts:
         raise ConfigurationError(
-            f"train_from is {train_from!r}, which is no endpoint of {model.network.name}: {nearest(train_from, starts)}"
+            f"network.train_from is {train_from!r}; expected all, head or an endpoint of {model.network.name}: "
+            f"{nearest(train_from, starts)}"
         )
     frozen = dict(islice(endpoints.items(), starts[train_from]))
     model.requires_grad_()
@@ -54,11 +56,11 @@ def freeze(model: InceptionNet, train_from: str) -> dict[str, nn.Module]:
     return frozen
 
 
-def rate_factors(model: nn.Module, decay: float) -> dict[str, float]:
-    """The factor on the learning rate of every parameter, by name.
+def lr_factors(model: nn.Module, decay: float) -> dict[str, float]:
+    """The learning-rate factor of every parameter, by name.
 
-    1 in the heads, auxiliary ones too, since theirs are the new weights; `decay` in the last endpoint of the body,
-    decay² in the one before it, and so on. Endpoints without parameters do not count, frozen ones do.
+    1 in all heads, whose weights are new; `decay` in the last endpoint of the body, decay² in the one before it, and so
+    on. Endpoints without parameters do not count; frozen ones do.
     """
     place = {name: ".".join(name.split(".")[:2]) for name, _ in model.named_parameters()}
     endpoints = list(dict.fromkeys(where for where in place.values() if where.startswith("body.")))
@@ -66,13 +68,13 @@ def rate_factors(model: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** distance.get(where, 0) for name, where in place.items()}
 
 
-def described(model: InceptionNet, frozen: Mapping[str, nn.Module], height: float, decay: float) -> Iterator[str]:
-    """What a run says of it: the parts that are trained and those that are not, and the range of their rates.
+def training_summary(model: InceptionNet, frozen: Mapping[str, nn.Module], peak: float, decay: float) -> Iterator[str]:
+    """Log lines: the parts that are trained and those that are frozen, and the range of their learning rates.
 
     Args:
-        frozen: what `freeze` gave.
-        height: the learning rate of the head at its height.
-        decay: as in `rate_factors`.
+        frozen: the result of `freeze`.
+        peak: the peak learning rate of the head.
+        decay: as in `lr_factors`.
     """
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
@@ -84,11 +86,11 @@ def described(model: InceptionNet, frozen: Mapping[str, nn.Module], height: floa
         yield f"training {parts}: {sum(sizes[name] for name in trained):,} of {total}; frozen: {_span([*frozen])}"
     else:
         yield f"training the whole network: {total}"
-    factors = rate_factors(model, decay)
+    factors = lr_factors(model, decay)
     lowest = min(trained, key=lambda name: factors[name])
     if factors[lowest] < 1:
-        end = f"{height * factors[lowest]:.3g} at {lowest.split('.')[1]}"
-        yield f"layer-wise learning rates: from {height:.3g} at the head down to {end}"
+        end = f"{peak * factors[lowest]:.3g} at {lowest.split('.')[1]}"
+        yield f"layer-wise learning rates: from {peak:.3g} at the head down to {end}"
 
 
 def _span(names: Sequence[str]) -> str:

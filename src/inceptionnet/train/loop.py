@@ -1,4 +1,4 @@
-"""Train a network on labelled images: one loop, in one process or many, that can be killed anywhere and resumed."""
+"""The training loop: in one process or many, and resumable after an interruption at any point."""
 
 from __future__ import annotations
 
@@ -18,68 +18,68 @@ from inceptionnet.errors import InceptionNetError, Interrupted, TrainingError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.keeper import Keeper
-from inceptionnet.train.layers import HEAD, described
-from inceptionnet.train.plan import Job, Plan, decided, stored
+from inceptionnet.train.layers import HEAD, training_summary
+from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
-from inceptionnet.train.stop import StopWish
+from inceptionnet.train.stop import StopRequest
 from inceptionnet.train.validation import Validation
-from inceptionnet.train.watch import DEAD_SHARE, WAITING_SHARE, Features, remedy
+from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
 
 def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
-    """Train as planned and leave a run folder at `out` (see train/run.py); returns the last evaluation.
+    """Train a network and write a run folder at `out` (see train/run.py); returns the last evaluation.
 
-    All chance follows from seed, epoch and image, so neither workers nor processes change anything. Processes that
-    torchrun started anew after a failure go on with the run.
+    Randomness depends on seed, epoch and image only, so the number of workers and processes does not matter. Processes
+    that torchrun restarted after a failure resume the run.
 
     Raises:
-        InceptionNetError: what was asked for cannot be done, before anything is written; or the training had to stop,
-            and `resume` goes on from there.
+        InceptionNetError: the plan is not possible, before anything is written; or the training stopped, and `resume`
+            continues it.
     """
     run = Run(out)
     if restarted() and world.gather(run.exists)[0]:
         return resume(out, world, workers=plan.workers, device=plan.device)
-    return _Training(decided(plan), run, world).run()
+    return _Training(resolve(plan), run, world).run()
 
 
 def repeat(old: Path, out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
-    """Run the training of a run folder again, from nothing but what it says, into a new one.
+    """Repeat the training of a run folder, with the settings in its run.json, in a new run folder.
 
     Args:
-        machine: fields of the plan that change no result, such as workers and device; and corrupt_images.
+        machine: fields of the plan that do not change the result, such as workers and device; and corrupt_images.
 
     Raises:
-        InceptionNetError: as `train`, or `old` is no run folder.
+        InceptionNetError: as `train`, or `old` is not a run folder.
     """
-    job = stored(Run(old))
+    job = read_job(Run(old))
     return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world).run()
 
 
 def resume(out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
-    """Go on with a run that stopped or was killed, from its newest whole checkpoint to the end.
+    """Resume a run that was interrupted, from its newest readable checkpoint.
 
-    On the same machine with as many threads the weights become, on a CPU, bit for bit those of a run never stopped.
+    On a CPU, with the same number of threads, the final weights are bit for bit those of an uninterrupted run.
 
     Args:
-        machine: fields of the plan that change no result, such as workers and device; and corrupt_images.
+        machine: fields of the plan that do not change the result, such as workers and device; and corrupt_images.
 
     Raises:
         InceptionNetError: as `train`, or there is no run, or its data has changed.
     """
-    job = stored(Run(out))
+    job = read_job(Run(out))
     return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world, resumed=True).run()
 
 
 class _Training:
-    """One run of the loop, with what its parts share."""
+    """One run of the training loop, and its state."""
 
     def __init__(self, job: Job, run: Run, world: World, *, resumed: bool = False) -> None:
         self.job, self.recipe, self.world, self.resumed = job, job.recipe, world, resumed
         plan, device = job.plan, pick_device(job.plan.device)
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
-        model = job.shell() if newest else job.model()
+        model = job.empty_model() if newest else job.model()
         if self.recipe.compute.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.to(device)
@@ -99,54 +99,54 @@ class _Training:
         self.at = Position(len(self.batches))
         self.notes: list[str] = []
         if newest:
-            tensors, state, wrong = newest
+            tensors, state, unreadable = newest
             self.at = Position.from_dict(state)
             self.features.alive = tensors.pop("watch.alive", None)
             restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
-            self.notes += [f"warning: {line}; an older checkpoint is used" for line in wrong]
+            self.notes += [f"warning: {line}; using an older checkpoint" for line in unreadable]
         self.keeper = Keeper(job, run, world, self.at, resumed=resumed)
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
 
     def run(self) -> Evaluation:
-        """What is left of the epochs, then the images of the run."""
+        """Train the remaining epochs, then draw the plots and the report."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
-        with StopWish() as self.stop, keeper.bar, keeper.tracker:
+        with StopRequest() as self.stop, keeper.bar, keeper.tracker:
             for line in (*self.notes, *self._opening()):
                 keeper.note(line)
             try:
                 for epoch in range(self.at.epoch, epochs + 1):
                     evaluation = self._epoch(epoch)
             except KeyboardInterrupt:
-                message = f"stopped at once in epoch {self.at.epoch} of {epochs}; {keeper.how_to_go_on()}"
+                message = f"interrupted in epoch {self.at.epoch} of {epochs}; {keeper.resume_hint()}"
                 raise Interrupted(message) from None
             keeper.draw(evaluation)
         return evaluation
 
     def _opening(self) -> Iterator[str]:
-        """The lines with which a run begins."""
-        job, settings, height = self.job, self.recipe.optimizer, self.stepper.height
+        """The log lines at the start of a run."""
+        job, settings, peak = self.job, self.recipe.optimizer, self.stepper.peak_lr
         yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
         batch, parts = job.plan.batch_size, job.plan.accumulate
-        shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "parts")) if n > 1]
+        shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "accumulation steps")) if n > 1]
         divided = f" ({' × '.join([*shares, f'{batch / (self.world.size * parts):.3g}'])})" if shares else ""
         rule = f" ({settings.lr:g} for {settings.lr_batch}, {settings.lr_scaling} scaling)"
-        rule = rule if height != settings.lr else ""
+        rule = rule if peak != settings.lr else ""
         yield (
-            f"recipe {job.plan.recipe}: {settings.name}, effective batch {batch}{divided}, learning rate {height:.3g}"
-            f"{rule}, {self.recipe.schedule.epochs} epochs of {len(self.batches)} steps"
+            f"recipe {job.plan.recipe}: {settings.name}, effective batch size {batch}{divided}, peak learning rate "
+            f"{peak:.3g}{rule}, {self.recipe.schedule.epochs} epochs of {len(self.batches)} steps"
         )
-        yield from described(self.model, self.stepper.frozen, height, settings.layer_decay)
+        yield from training_summary(self.model, self.stepper.frozen, peak, settings.layer_decay)
         if self.resumed:
-            yield f"going on in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
+            yield f"resuming in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
 
     def _epoch(self, epoch: int) -> Evaluation:
-        """Train on every image once, evaluate, and leave the run folder whole."""
+        """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
         at, held_out = self.at, self.job.held_out
         self._train_epoch(epoch)
         if not at.counted.seen:
             self._give_up()
-        # Before the evaluation, which then needs no state of its own: a run killed in it evaluates again.
+        # Before the evaluation, which then needs no state of its own: a run killed during it evaluates again.
         self.keeper.checkpoint(self._tensors)
         evaluation, raw = self.validation.run(epoch, at.counted.accuracy, self.stop)
         row = self._row(evaluation, raw)
@@ -154,24 +154,24 @@ class _Training:
         found = f"loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%}"
         if raw:
             found = f"averaged loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%} (raw {raw.top1:.1%})"
-        waiting = ""
-        if at.counted.waiting > WAITING_SHARE:
-            waiting = f", {at.counted.waiting:.0%} of the time waiting for them"
+        wait = ""
+        if at.counted.data_wait > DATA_WAIT_SHARE:
+            wait = f", {at.counted.data_wait:.0%} of the time waiting for data"
         self.keeper.note(
             f"epoch {epoch}/{self.recipe.schedule.epochs}  train loss {at.counted.loss:.4f} accuracy "
-            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['images_per_s']:.0f} images/s{waiting}"
+            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['images_per_s']:.0f} images/s{wait}"
         )
         if row["dead_features"] >= DEAD_SHARE:
-            share = f"{row['dead_features']:.0%} of the features before the pool were zero for every image"
-            helps = remedy(self.model.network, head_alone=self.recipe.network.train_from == HEAD)
-            self.keeper.once("dead", f"{share} of an epoch; {helps}")
+            share = f"{row['dead_features']:.0%} of the features before the pool were zero for every image of the epoch"
+            helps = advice(self.model.network, head_alone=self.recipe.network.train_from == HEAD)
+            self.keeper.once("dead", f"{share}; {helps}")
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
 
     def _train_epoch(self, epoch: int) -> None:
-        """Train on what is left of the epoch's batches."""
+        """Train on the remaining batches of the epoch."""
         at, keeper = self.at, self.keeper
-        if at.batch == len(self.batches):  # killed in the evaluation
+        if at.batch == len(self.batches):  # killed during the evaluation
             return
         if at.batch == 0:
             self.features.clear()
@@ -187,21 +187,21 @@ class _Training:
             self._count(result, waited)
             at.batch += 1
             figures = f"loss {at.counted.loss:.3f}  accuracy {at.counted.accuracy:.1%}"
-            if at.counted.waiting > WAITING_SHARE:
-                figures += f"  waiting {at.counted.waiting:.0%}"
+            if at.counted.data_wait > DATA_WAIT_SHARE:
+                figures += f"  data wait {at.counted.data_wait:.0%}"
             keeper.bar.advance(batch.planned, figures, f"epoch {epoch}/{self.recipe.schedule.epochs}")
             if at.batch < len(self.batches) and keeper.due():
                 keeper.checkpoint(self._tensors)
-            if self.world.total([self.stop.wished])[0]:
+            if self.world.total([self.stop.requested])[0]:
                 keeper.checkpoint(self._tensors)
-                raise Interrupted(f"stopped in epoch {epoch} after step {at.batch}; {keeper.how_to_go_on()}")
+                raise Interrupted(f"interrupted in epoch {epoch} after step {at.batch}; {keeper.resume_hint()}")
             if at.skipped_in_row >= self.recipe.watch.skipped_steps:
                 self._give_up()
-        for _ in batches:  # nothing is left, but a stream that holds more than it states says so here
+        for _ in batches:  # none is left, but a stream with more images than stated raises here
             pass
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; if one process cannot have its share, all stop, with the training so far saved."""
+        """The next batch; if one process fails to read its share, all write a checkpoint and stop."""
         batch, error = None, None
         try:
             batch = next(batches)
@@ -209,41 +209,40 @@ class _Training:
             error = caught
         if self.world.total([error is not None])[0]:
             self.keeper.checkpoint(self._tensors)
-            self.keeper.note(self.keeper.how_to_go_on())
-            raise error or TrainingError("another process of this run cannot go on and says why")
+            self.keeper.note(self.keeper.resume_hint())
+            raise error or TrainingError("another process of this run failed; see its message")
         assert batch is not None
         return batch
 
     def _count(self, result: StepResult, waited_s: float) -> None:
-        """Add a step to the epoch's figures, and write it down."""
+        """Add a step to the totals of the epoch, and log it."""
         at = self.at
         if result.skipped:
             at.skipped_in_row += 1
             at.counted.skipped += 1
             why = f"loss {result.loss:g}, gradient norm {result.gradient_norm:g}"
-            self.keeper.note(f"warning: step {at.step} of the run skipped, nothing was changed by it: {why}")
+            self.keeper.note(f"warning: step {at.step} skipped without an update: {why}")
         elif result.images:
             at.skipped_in_row = 0
             at.counted.loss_sum += result.loss * result.images
-            at.counted.right += result.right
+            at.counted.correct += result.correct
             at.counted.seen += result.images
         if at.step % self.recipe.log.every_steps == 0:
             row = {"step": at.step, "epoch": at.epoch, "loss": result.loss, "lr": result.lr}
-            row |= {"gradient_norm": result.gradient_norm, "images": result.images, "waited_s": round(waited_s, 6)}
+            row |= {"gradient_norm": result.gradient_norm, "images": result.images, "data_wait_s": round(waited_s, 6)}
             self.keeper.step(row)
 
     def _give_up(self) -> None:
         self.keeper.checkpoint(self._tensors)
         lower = self.recipe.optimizer.lr / 4
         raise TrainingError(
-            f"{self.at.skipped_in_row} steps in a row had no finite loss or gradient, so nothing was learnt from them; "
-            f"the weights are as before them; start anew with a lower learning rate, --set optimizer.lr={lower:.2g}, "
-            "or gradient clipping, --set optimizer.clip_norm=2, or for residual nets a lower scale, "
-            "--set network.residual_scale=0.1"
+            f"{self.at.skipped_in_row} steps in a row had no finite loss or gradient, and were skipped; start again "
+            f"with a lower learning rate, --set optimizer.lr={lower:.2g}, or gradient clipping, "
+            "--set optimizer.clip_norm=2, or for residual networks a lower scale, --set network.residual_scale=0.1"
         )
 
     def _row(self, evaluation: Evaluation, raw: Evaluation | None) -> dict[str, float]:
-        """A line of metrics.csv."""
+        """A row of metrics.csv."""
         counted, held_out = self.at.counted, self.job.held_out
         row = {
             "epoch": self.at.epoch,
@@ -260,7 +259,7 @@ class _Training:
             "dead_features": self.features.dead_share(self.world),
             "skipped_steps": counted.skipped,
             "images_per_s": counted.seen / counted.trained_s,
-            "waiting": counted.waiting,
+            "data_wait": counted.data_wait,
         }
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the recipes, TensorFlow's RMSProp among them."""
+"""Optimisers and learning-rate schedules of the recipes, including TensorFlow's RMSProp."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.train.layers import rate_factors
+from inceptionnet.train.layers import lr_factors
 from inceptionnet.train.recipe import Optimizer, Schedule
 
 
 class TensorFlowRMSprop(torch.optim.Optimizer):
     """RMSProp as TensorFlow computes it, which [v3] and [v4] were trained with.
 
-    It differs from torch.optim.RMSprop in three places: the mean square starts at 1, not 0; epsilon is added inside
-    the root; and the learning rate goes into the momentum buffer, so that a lower rate acts on new gradients only.
-    At the papers' epsilon of 1 the first two decide the size of every step. Weight decay is an L2 penalty, added to
-    the gradient, as in the released code.
+    It differs from torch.optim.RMSprop in three ways: the mean square starts at 1, not 0; epsilon is inside the square
+    root; and the momentum buffer includes the learning rate, so that a lower rate affects new gradients only. With the
+    papers' epsilon of 1 the first two determine the size of every step. Weight decay is an L2 penalty on the gradient,
+    as in the released code.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class TensorFlowRMSprop(torch.optim.Optimizer):
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser of all that is trained, with weight decay on kernels and matrices, none on biases and batch norm.
+    """The optimiser of all trainable parameters; biases and batch norm get no weight decay.
 
-    Each group has a `factor`: its rate is that much of the step's, see `layers.rate_factors`.
+    Each group has a `factor` on the learning rate of the step, see `layers.lr_factors`.
     """
-    factors = rate_factors(model, settings.layer_decay)
-    alike: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    factors = lr_factors(model, settings.layer_decay)
+    groups_of: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            alike.setdefault((factors[name], parameter.dim() > 1), []).append(parameter)
+            groups_of.setdefault((factors[name], parameter.dim() > 1), []).append(parameter)
     groups = [
         {"params": parameters, "factor": factor, "weight_decay": settings.weight_decay if decayed else 0.0}
-        for (factor, decayed), parameters in alike.items()
+        for (factor, decayed), parameters in groups_of.items()
     ]
     match settings.name:
         case "sgd":
@@ -96,8 +96,8 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
             return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
 
 
-def height_of_rate(settings: Optimizer, batch_size: int) -> float:
-    """The learning rate for an effective batch: as stated for `lr_batch` images, times a power of their ratio.
+def peak_lr(settings: Optimizer, batch_size: int) -> float:
+    """The peak learning rate for an effective batch size: `lr`, scaled by a power of batch_size / lr_batch.
 
     linear suits SGD (Goyal et al., arXiv:1706.02677), sqrt adaptive methods (Malladi et al., arXiv:2205.10287).
     """
@@ -105,11 +105,11 @@ def height_of_rate(settings: Optimizer, batch_size: int) -> float:
     return settings.lr * math.pow(batch_size / settings.lr_batch, power)
 
 
-def rate_at(step: int, steps_per_epoch: int, settings: Schedule) -> float:
-    """The learning rate at a step (from 0) as a share of its height.
+def lr_factor(step: int, steps_per_epoch: int, settings: Schedule) -> float:
+    """The learning rate at a step (from 0) relative to its peak.
 
-    A warm-up: a linear rise, or a first phase at a tenth (He et al., arXiv:1512.03385, section 4.2). Then half a cosine
-    to zero at the end of the run, or a factor `decay` every `decay_epochs` epochs, in steps as [v3] has it, or nothing.
+    First a warm-up: a linear rise, or a phase at a tenth (He et al., arXiv:1512.03385, section 4.2). Then half a cosine
+    to zero at the end of the run; or a factor `decay` every `decay_epochs` epochs, staircase as in [v3]; or constant.
     """
     steps = settings.epochs * steps_per_epoch
     warmup = min(settings.warmup_epochs * steps_per_epoch, steps / 5)

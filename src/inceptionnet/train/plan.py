@@ -1,4 +1,4 @@
-"""What a training is asked for, and the job that it becomes: everything decided, written to run.json, read back."""
+"""The arguments of a training, and the job resolved from them: written to run.json, and read back from it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from inceptionnet.weights.hub import is_address
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training is asked for; see the `train` command for the meaning of each."""
+    """The arguments of a training; see the `train` command for their meaning."""
 
     data: str
     model: str | None
     recipe: str | None = None
-    """None: finetune from weights, else default."""
+    """None: finetune with weights, else default."""
     epochs: int | None = None
-    """None: as the recipe has it."""
+    """None: as in the recipe."""
     batch_size: int = 32
     accumulate: int = 1
     size: int | None = None
@@ -55,27 +55,27 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A training of which everything is decided."""
+    """A training with all its settings resolved."""
 
     plan: Plan
     source: Source
     recipe: Recipe
     prep: Preprocessing
     configuration: Configuration | None = None
-    """Of the network, once there is one: what `shell` makes."""
+    """Of the network, in a job read from a run folder; for `empty_model`."""
 
     @property
     def held_out(self) -> str:
-        """The split that every epoch is evaluated on."""
+        """The split that is evaluated after every epoch."""
         return "val" if "val" in self.source.splits else "test"
 
     @property
     def augment(self) -> Augment:
-        """What training does to an image."""
+        """The augmentation of training images."""
         return Augment(**self.recipe.augment.model_dump())
 
     def model(self) -> InceptionNet:
-        """The network as training starts with it: a function of the plan, its seed included."""
+        """The network at the start of training; it depends on the plan only, including its seed."""
         plan, network = self.plan, self.recipe.network
         torch.manual_seed(plan.seed)
         return create_model(
@@ -89,15 +89,15 @@ class Job:
             aux=network.aux,
         )
 
-    def shell(self) -> InceptionNet:
-        """The network of a job that was read back, with weights of no meaning, for a checkpoint to fill."""
+    def empty_model(self) -> InceptionNet:
+        """The network of a job read from a run folder, with arbitrary weights, to load a checkpoint into."""
         assert self.configuration is not None
         model = InceptionNet(self.configuration)
         initialise(model, model.network)
         return model
 
     def describe(self, model: InceptionNet, processes: int) -> dict[str, Any]:
-        """What run.json holds."""
+        """The content of run.json."""
         return {
             "plan": asdict(self.plan),
             "recipe": self.recipe.model_dump(),
@@ -123,13 +123,13 @@ class Job:
         }
 
 
-def decided(plan: Plan) -> Job:
-    """The job that a plan comes to: source, recipe and preprocessing.
+def resolve(plan: Plan) -> Job:
+    """Resolve a plan into a job: source, recipe and preprocessing.
 
-    Weights bring the preprocessing they were trained with; the data and then the user may want another.
+    Preprocessing comes from the weights; settings suggested by the data override it, and the user's override both.
 
     Raises:
-        InceptionNetError: something in the plan cannot be done.
+        InceptionNetError: the plan is not possible.
     """
     _check(plan)
     start_from = plan.weights
@@ -139,7 +139,7 @@ def decided(plan: Plan) -> Job:
     record = read_record(plan.weights) if plan.weights else None
     name = plan.recipe or ("finetune" if record else "default")
     if name == "finetune" and not record:
-        raise ConfigurationError("--recipe finetune starts from weights; give --weights, or another recipe")
+        raise ConfigurationError("--recipe finetune starts from pretrained weights; give --weights, or another recipe")
     network = plan.model or (record.configuration.name if record else None)
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
@@ -149,10 +149,12 @@ def decided(plan: Plan) -> Job:
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
     recipe = recipe_named(name, network).changed({**usual, **source.suggestions, **asked})
     if recipe.batch_norm.mode == "freeze" and not record:
-        raise ConfigurationError("--bn freeze keeps the statistics of loaded weights; give --weights, or --bn update")
+        raise ConfigurationError(
+            "--bn freeze keeps the statistics of pretrained weights; give --weights, or --bn update"
+        )
     if recipe.network.train_from != ALL and not record:
         raise ConfigurationError(
-            f"--train-from {recipe.network.train_from} keeps the loaded weights before it; give --weights, or "
+            f"--train-from {recipe.network.train_from} freezes the pretrained weights before it; give --weights, or "
             f"--train-from {ALL}"
         )
     size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
@@ -162,11 +164,11 @@ def decided(plan: Plan) -> Job:
     return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
 
 
-def stored(run: Run) -> Job:
+def read_job(run: Run) -> Job:
     """The job of a run folder.
 
     Raises:
-        RunError: there is no run, or its data is no longer what it was.
+        RunError: there is no run, or its data has changed.
     """
     about = run.read_json("run.json")
     try:
@@ -178,19 +180,19 @@ def stored(run: Run) -> Job:
     except (KeyError, TypeError, ValueError, InceptionNetError) as error:
         what = " ".join(str(error).split())
         raise RunError(
-            f"{run.path / 'run.json'}: not one of this version ({what}); start anew with another --out"
+            f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
         ) from None
     source = open_source(plan.data, seed=plan.seed)
     if fingerprint(source) != kept:
         raise RunError(
-            f"{plan.data}: other images, names or classes than when the run in {run.path} began; bring them back, or "
-            f"start from its weights with --weights {run.path} and another --out"
+            f"{plan.data}: the images, names or classes have changed since the run in {run.path} began; restore them, "
+            f"or start from its weights with --weights {run.path} and another --out"
         )
     return Job(plan, source, recipe, prep, configuration)
 
 
 def fingerprint(source: Source) -> str:
-    """A hash over classes, and the names and labels of every split; the images themselves are not read."""
+    """A hash of the classes, and of the names and labels of every split; the images themselves are not read."""
     digest = hashlib.sha256("\0".join(source.classes).encode(errors="surrogateescape"))
     for name, split in source.splits.items():
         digest.update(f"\1{name}\0{len(split)}".encode())
@@ -201,7 +203,7 @@ def fingerprint(source: Source) -> str:
 
 
 def _absolute(data: str) -> str:
-    """A path in full, so that run.json is true from any folder; names of other kinds as they are."""
+    """An absolute path, so that run.json holds from any folder; other kinds of data are unchanged."""
     scheme = next((start for start in STREAMS if data.startswith(start)), "")
     path = data.removeprefix(scheme)
     if data == "digits" or (scheme and not (scheme == "hf:" and Path(path).is_dir())):
@@ -217,6 +219,6 @@ def _check(plan: Plan) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}; expected {smallest} or more")
     if plan.accumulate > plan.batch_size // 2:
         raise ConfigurationError(
-            f"--accumulate is {plan.accumulate}; expected at most half of the batch size of {plan.batch_size}, since "
-            "batch norm cannot train on one image"
+            f"--accumulate is {plan.accumulate}; expected at most half of --batch-size {plan.batch_size}, since batch "
+            "norm needs two images"
         )

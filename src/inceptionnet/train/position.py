@@ -1,4 +1,4 @@
-"""Where a run is and what it has come to: the part of its state that is no tensor."""
+"""The position and the totals of a run: the part of its state that is not tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass
 class Counted:
-    """What has been counted since an epoch began, over all processes; the times are this process's."""
+    """Totals since the start of the epoch, over all processes; the times are this process's."""
 
     loss_sum: float = 0.0
-    right: int = 0
+    correct: int = 0
     seen: int = 0
     skipped: int = 0
     waited_s: float = 0.0
@@ -25,34 +25,34 @@ class Counted:
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose most probable class was the label, as they were trained on."""
-        return self.right / max(self.seen, 1)
+        """Top-1 accuracy on the augmented training images."""
+        return self.correct / max(self.seen, 1)
 
     @property
-    def waiting(self) -> float:
-        """Share of the time spent waiting for images."""
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for data."""
         return self.waited_s / max(self.trained_s, 1e-9)
 
 
 @dataclass
 class Position:
-    """The next batch to train on, and all that a checkpoint holds besides tensors."""
+    """The next batch to train on, and everything else that a checkpoint holds besides tensors."""
 
     steps_per_epoch: int
     epoch: int = 1
     batch: int = 0
     skipped_in_row: int = 0
     seconds: float = 0.0
-    """Spent so far, in all processes that the run has had one after the other."""
+    """Wall time so far, over all restarts."""
     rows: list[dict[str, float]] = field(default_factory=list)
-    """metrics.csv so far."""
-    bad: dict[str, str] = field(default_factory=dict)
-    """Why each image that cannot be decoded cannot."""
+    """The rows of metrics.csv so far."""
+    decode_errors: dict[str, str] = field(default_factory=dict)
+    """The reason for each corrupt image, by name."""
     counted: Counted = field(default_factory=Counted)
 
     @property
     def step(self) -> int:
-        """The number of the next step of the run, from 0."""
+        """Number of the next step of the run, from 0."""
         return (self.epoch - 1) * self.steps_per_epoch + self.batch
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +61,6 @@ class Position:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Position:
-        """The inverse of `to_dict`; keys of other things are passed over."""
+        """The inverse of `to_dict`; other keys are ignored."""
         values = {name: stored[name] for name in (one.name for one in fields(cls))}
         return cls(**(values | {"counted": Counted(**values["counted"])}))

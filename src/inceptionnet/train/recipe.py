@@ -1,7 +1,7 @@
-"""A recipe: every setting of a training run that is not the data or the network, typed, frozen and written down.
+"""A recipe: every setting of a training run besides the data and the network, typed and frozen.
 
-`--set key=value` changes one setting by its dotted key. The run folder holds the whole recipe as it was used. The named
-recipes are in recipes.py.
+`--set key=value` changes one setting by its dotted key. The run folder holds the whole recipe of the run. The
+descriptions here are those of `train --settings`. The named recipes are in recipes.py.
 """
 
 from __future__ import annotations
@@ -24,138 +24,158 @@ class Settings(BaseModel):
 
 
 class Optimizer(Settings):
-    """The step from gradients to weights."""
+    """Optimiser and learning rate."""
 
-    name: Literal["adamw", "sgd", "rmsprop"] = "adamw"
-    """rmsprop is TensorFlow's, not torch's."""
-    lr: float = Field(default=4e-3, gt=0)
-    """Learning rate at its height, for an effective batch of `lr_batch` images."""
-    lr_batch: int = Field(default=32, ge=1)
-    lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
-    """How the rate follows the effective batch: × (batch / lr_batch) to the power of 0, 1/2 or 1."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd and rmsprop; adamw's first beta."""
-    nesterov: bool = True
-    """Nesterov's momentum for sgd; the papers do not say so, and their recipes have the plain one."""
-    decay: float = Field(default=0.9, ge=0, lt=1)
-    """Of rmsprop's mean square."""
-    eps: float = Field(default=1.0, gt=0)
-    """Of rmsprop, inside the root; [v3] has 1.0."""
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Factor on the rate for each endpoint on the way from the head down, see `layers.rate_factors`."""
-    weight_decay: float = Field(default=0.02, ge=0)
-    """On the weights of convolutions and linear layers only, not on biases and batch norm."""
-    clip_norm: float | None = Field(default=None, gt=0)
-    """Gradients are scaled down to this norm over all parameters; [v3] has 2.0."""
+    name: Literal["adamw", "sgd", "rmsprop"] = Field(default="adamw", description="Optimiser; rmsprop is TensorFlow's.")
+    lr: float = Field(default=4e-3, gt=0, description="Peak learning rate for an effective batch size of lr_batch.")
+    lr_batch: int = Field(default=32, ge=1, description="Effective batch size that lr is stated for.")
+    lr_scaling: Literal["none", "sqrt", "linear"] = Field(
+        default="sqrt",
+        description="Scaling of lr for another batch size: by (batch size / lr_batch) to the power 0, 1/2 or 1.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd and rmsprop; first beta of adamw.")
+    nesterov: bool = Field(default=True, description="Nesterov momentum of sgd; the papers' recipes have none.")
+    decay: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean square of rmsprop.")
+    eps: float = Field(default=1.0, gt=0, description="Epsilon of rmsprop, inside the square root; 1.0 in [v3].")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="Layer-wise learning-rate decay: a factor per endpoint from the head down."
+    )
+    weight_decay: float = Field(
+        default=0.02,
+        ge=0,
+        description="Weight decay of convolution and linear weights; biases and batch norm have none.",
+    )
+    clip_norm: float | None = Field(default=None, gt=0, description="Maximum norm of the gradient; 2.0 in [v3].")
 
 
 class Schedule(Settings):
-    """Learning rate over the run: a start, then a fall."""
+    """Epochs and learning-rate schedule."""
 
-    epochs: int = Field(default=30, ge=1)
-    """Times through all images."""
-    name: Literal["cosine", "exponential", "constant"] = "cosine"
-    warmup: Literal["linear", "two-phase"] = "linear"
-    """A rise to the full rate, or a first phase at a tenth of it (He et al., arXiv:1512.03385, section 4.2)."""
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    """At most a fifth of the run."""
-    decay: float = Field(default=0.94, gt=0, le=1)
-    """Of exponential: the factor every `decay_epochs` epochs ([v3], [v4])."""
-    decay_epochs: float = Field(default=2.0, gt=0)
+    epochs: int = Field(default=30, ge=1, description="Number of passes over the training set.")
+    name: Literal["cosine", "exponential", "constant"] = Field(
+        default="cosine", description="Learning-rate decay after the warm-up."
+    )
+    warmup: Literal["linear", "two-phase"] = Field(
+        default="linear", description="Warm-up: a linear rise, or a first phase at a tenth of the peak learning rate."
+    )
+    warmup_epochs: float = Field(default=1.0, ge=0, description="Length of the warm-up; at most a fifth of the run.")
+    decay: float = Field(
+        default=0.94,
+        gt=0,
+        le=1,
+        description="Factor of the exponential schedule every decay_epochs epochs; [v3], [v4].",
+    )
+    decay_epochs: float = Field(default=2.0, gt=0, description="Epochs between two steps of the exponential schedule.")
 
 
 class Loss(Settings):
-    """Cross-entropy and what is added to it."""
+    """Cross-entropy loss."""
 
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """[v3] section 7."""
-    aux_weight: float = Field(default=0.4, ge=0)
-    """Weight of each auxiliary head's loss, where the network has any ([v1] has 0.3, [v3] and [v4] 0.4)."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing; [v3] section 7.")
+    aux_weight: float = Field(
+        default=0.4, ge=0, description="Weight of the loss of each auxiliary head; 0.3 in [v1], 0.4 in [v3] and [v4]."
+    )
 
 
 class Network(Settings):
-    """What `create_model` can change about the network, and how much of it is trained."""
+    """Options of the network, and which layers are trained."""
 
-    train_from: str = "all"
-    """From loaded weights: `head`, or an endpoint, for it and all that follows; the rest stays as it is."""
-    dropout: float | None = Field(default=None, ge=0, lt=1)
-    residual_scale: float | tuple[float, ...] | None = None
-    """One number, or one for each stage with commas between them."""
-    aux: bool = False
+    train_from: str = Field(
+        default="all",
+        description="First trained layer of a pretrained network: all, head (a linear probe), or an endpoint.",
+    )
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout rate; none: as published.")
+    residual_scale: float | tuple[float, ...] | None = Field(
+        default=None, description="Scale of the residuals: a number, or one per stage with commas; none: as published."
+    )
+    aux: bool = Field(default=False, description="Train with auxiliary heads.")
 
 
 class BatchNorm(Settings):
-    """Batch norm's running statistics, which evaluation uses."""
+    """Running statistics of batch norm."""
 
-    mode: BatchNormMode = "update"
-    """update: a running average of the batches' statistics. freeze: those of the loaded weights, in training too.
-    recalibrate: update, and before each evaluation the plain mean over up to 100 batches."""
-    momentum: float = Field(default=0.1, gt=0, le=1)
-    """Share of the newest batch. In a fresh network it is at first larger, see `batch_norm.momentum_at`."""
+    mode: BatchNormMode = Field(
+        default="update",
+        description="update: running average; freeze: keep the pretrained statistics; recalibrate: update, and before "
+        "each evaluation the mean over up to 100 batches.",
+    )
+    momentum: float = Field(
+        default=0.1, gt=0, le=1, description="Weight of the newest batch; larger in the first steps of a new network."
+    )
 
 
 class Averaging(Settings):
-    """Running average of parameters and batch-norm statistics, evaluated and kept beside the raw ones."""
+    """Exponential moving average (EMA) of the weights, saved and evaluated beside the raw weights."""
 
-    decay: float | None = Field(default=None, gt=0, lt=1)
-    """None: no average. At step t no more than (1 + t) / (10 + t), as in the released code; there 0.9999."""
+    decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="EMA decay, at most (1 + t) / (10 + t) at step t; 0.9999 in the released code.",
+    )
 
 
 class Augmentation(Settings):
-    """What training does to an image: a random box of it, mirrored half of the time, its colours changed."""
+    """Augmentation of training images."""
 
-    area_min: float = Field(default=0.4, gt=0, le=1)
-    """Smallest share of the image's area that a box may have; the papers' 0.05 and 0.08 are for ImageNet's size."""
-    flip: bool = True
-    color: Color = "none"
-    """fast: brightness and saturation. full: hue and contrast too, in one of the four released orders."""
-    interpolation: TrainInterpolation = "same"
-    """random: bilinear, nearest, bicubic or area for each image, as released with the full colours."""
+    area_min: float = Field(
+        default=0.4,
+        gt=0,
+        le=1,
+        description="Smallest area of a random crop, relative to the image; 0.05 and 0.08 in the papers.",
+    )
+    flip: bool = Field(default=True, description="Random horizontal flips.")
+    color: Color = Field(
+        default="none", description="Colour jitter. fast: brightness and saturation; full: hue and contrast too."
+    )
+    interpolation: TrainInterpolation = Field(
+        default="same", description="same: as in preprocess; random: bilinear, nearest, bicubic or area for each image."
+    )
 
 
 class Preprocess(Settings):
-    """How an image is made ready for evaluation; it travels with the weights."""
+    """Preprocessing for evaluation, saved with the weights."""
 
-    crop: float = Field(default=0.875, gt=0, le=1)
-    """Share of each side that the centre crop keeps."""
-    resize: Resize = "squash"
-    interpolation: Interpolation = "bilinear"
+    crop: float = Field(default=0.875, gt=0, le=1, description="Side of the centre crop, relative to the image.")
+    resize: Resize = Field(
+        default="squash", description="Resizing: squash to a square, or keep-aspect, which crops it."
+    )
+    interpolation: Interpolation = Field(default="bilinear", description="Interpolation of resizing.")
 
 
 class Compute(Settings):
-    """How the same numbers are computed (bf16: nearly the same)."""
+    """Precision and memory layout."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: forward and backward under autocast; weights and optimiser stay float32."""
-    channels_last: bool = True
-    compile: bool = False
-    """torch.compile of the training step's network; its first steps take minutes."""
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="bf16: forward and backward passes under autocast; weights and optimiser stay float32.",
+    )
+    channels_last: bool = Field(default=True, description="Channels-last memory layout.")
+    compile: bool = Field(default=False, description="torch.compile; the first steps take minutes.")
 
 
 class Watch(Settings):
-    """What stops or warns."""
+    """Checks during training."""
 
-    skipped_steps: int = Field(default=10, ge=1)
-    """Steps without a finite loss and gradient, one after the other, before the run stops; each one is skipped."""
+    skipped_steps: int = Field(
+        default=10, ge=1, description="Stop after this many steps in a row without a finite loss and gradient."
+    )
 
 
 class Checkpoint(Settings):
-    """When the state of the training is written, besides at the end of every epoch."""
+    """Checkpoints within an epoch; there is one at the end of every epoch too."""
 
-    every_minutes: float | None = Field(default=10.0, gt=0)
-    every_steps: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=2, ge=1)
-    """The newest ones that stay."""
+    every_minutes: float | None = Field(default=10.0, gt=0, description="Minutes between two checkpoints.")
+    every_steps: int | None = Field(default=None, ge=1, description="Steps between two checkpoints.")
+    keep: int = Field(default=2, ge=1, description="Number of newest checkpoints to keep.")
 
 
 class Log(Settings):
-    """What is written down besides metrics.csv."""
+    """Logs and plots besides metrics.csv."""
 
-    every_steps: int = Field(default=10, ge=1)
-    """A line of steps.jsonl each."""
-    tensorboard: bool = False
-    report: bool = True
-    """Whether a training ends with report.html, curves.png and predictions.png."""
+    every_steps: int = Field(default=10, ge=1, description="Steps between two lines of steps.jsonl.")
+    tensorboard: bool = Field(default=False, description="Write TensorBoard logs.")
+    report: bool = Field(default=True, description="Write report.html, curves.png and predictions.png at the end.")
 
 
 class Recipe(Settings):
@@ -175,10 +195,10 @@ class Recipe(Settings):
     log: Log = Log()
 
     def changed(self, settings: Mapping[str, object]) -> Recipe:
-        """A copy with the settings of these dotted keys in place of its own; values may be text.
+        """A copy with these settings changed, by dotted key; values may be text.
 
         Raises:
-            ConfigurationError: an unknown key (with the nearest known ones), or a value it cannot take.
+            ConfigurationError: an unknown key (with the nearest known ones), or an invalid value.
         """
         known = dict(self.items())
         merged = self.model_dump()
@@ -193,7 +213,9 @@ class Recipe(Settings):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"][:2])
             value = settings.get(key)
-            raise ConfigurationError(f"setting {key} is {value!r}: {first['msg']}{_nearest_word(key, value)}") from None
+            raise ConfigurationError(
+                f"setting {key} is {value!r}: {first['msg']}{_nearest_choice(key, value)}"
+            ) from None
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Every setting as (dotted key, value)."""
@@ -220,20 +242,21 @@ def parse_settings(texts: Sequence[str]) -> dict[str, object]:
 
 
 def _from_text(key: str, text: str) -> object:
-    """Text as the setting takes it: `none` for nothing, numbers with commas for a list, else as it is."""
-    if text.lower() == "none" and "none" not in _words(key):
+    """Text as a value: `none` is None unless it is one of the choices, commas separate a list, else as it is."""
+    if text.lower() == "none" and "none" not in choices_of(key):
         return None
     return text.split(",") if "," in text else text
 
 
-def _words(key: str) -> list[str]:
-    """The words that a setting takes, where it takes words."""
+def choices_of(key: str) -> tuple[str, ...]:
+    """The words that a setting takes; empty for numbers and other values."""
     group, _, name = key.partition(".")
     annotation = type(getattr(Recipe(), group)).model_fields[name].annotation
-    return [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    return tuple(choice for choice in get_args(annotation) if isinstance(choice, str))
 
 
-def _nearest_word(key: str, value: object) -> str:
-    """Which of a setting's words was probably meant."""
-    hint = nearest(str(value), _words(key)) if _words(key) else ""
+def _nearest_choice(key: str, value: object) -> str:
+    """The closest choice to a misspelt one."""
+    choices = choices_of(key)
+    hint = nearest(str(value), choices) if choices else ""
     return f"; {hint}" if hint.startswith("did you mean") else ""

@@ -1,11 +1,13 @@
-"""The report of a run folder: what the run wrote about itself, and an evaluation of its weights."""
+"""The report of a run folder, and the commands to continue with."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from inceptionnet.data.sources import EXTENSIONS
 from inceptionnet.data.splits import AnySplit, Source
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.model import InceptionNet
@@ -23,15 +25,15 @@ def subject(
     split_name: str,
     split: AnySplit,
 ) -> Subject:
-    """What a report is written about.
+    """The content of a report.
 
     Args:
-        run: the folder that the weights are from, if they are from one.
-        record: of the weights that `model` has.
-        split: the images of `source` that `metrics` are of, called `split_name`.
+        run: the run folder of the weights, if they have one.
+        record: the metadata of the weights of `model`.
+        split: the images of `source` that were evaluated, named `split_name`.
 
     Raises:
-        RunError: run.json or metrics.csv is not there or damaged.
+        RunError: run.json or metrics.csv is missing or damaged.
     """
     about: dict[str, Any] = {}
     if run is None:
@@ -42,8 +44,7 @@ def subject(
         }
     else:
         settings = run.read_json("run.json")
-        again = run.path.with_name(f"{run.path.name}-again")
-        about["repeat"] = f"inceptionnet train --repeat {shlex.quote(str(run.path))} --out {shlex.quote(str(again))}"
+        about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
@@ -56,3 +57,30 @@ def subject(
         settings=settings,
         **about,
     )
+
+
+def repeat_command(run: Run) -> str:
+    """The command that repeats a run in a new folder beside it."""
+    again = run.path.with_name(f"{run.path.name}-again")
+    return f"inceptionnet train --repeat {shlex.quote(str(run.path))} --out {shlex.quote(str(again))}"
+
+
+def next_commands(run: Run) -> list[str]:
+    """The commands to type after a finished run: evaluate, predict, the report, and repeat.
+
+    Raises:
+        RunError: run.json or evaluation.json is missing or damaged.
+    """
+    data, split = run.evaluated_on()
+    folder = shlex.quote(str(run.path))
+    images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
+    return [
+        f"inceptionnet evaluate {folder} {shlex.quote(data)} --split {split}",
+        f"inceptionnet predict {folder} {images}",
+        f"inceptionnet report {folder}",
+        repeat_command(run),
+    ]
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(file.suffix.lower() in EXTENSIONS for file in folder.rglob("*"))

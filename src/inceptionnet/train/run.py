@@ -1,17 +1,17 @@
-"""The run folder: everything that a training leaves, and nothing that is only half written.
+"""The run folder: the files of a training, each written atomically.
 
-run.json                what was asked for and what it was run with; enough to run it again
-weights.safetensors     the weights of the last finished epoch (their running average, where the recipe has one), with
-                        all that a prediction needs; weights_raw.safetensors the raw ones beside an average
-metrics.csv             one line an epoch
-steps.jsonl             one line every so many steps
-evaluation.json         the last evaluation, class by class
-curves.png              loss and accuracy over the epochs
-predictions.png         held-out images with what the network says of them
-report.html             all of this on one page, to look at in a browser
-decode_errors.txt        the images that could not be decoded, if any
-checkpoints/            the state of the training, to go on from
-tensorboard/            the metrics for TensorBoard, where asked for
+run.json                arguments, recipe, data and environment; enough to repeat the run
+weights.safetensors     the weights of the last finished epoch (their average, if the recipe has one), with everything
+                        for prediction; weights_raw.safetensors: the raw weights beside an average
+metrics.csv             one row per epoch
+steps.jsonl             one line every log.every_steps steps
+evaluation.json         the last evaluation with per-class metrics
+curves.png              loss and accuracy by epoch
+predictions.png         held-out images with their predicted classes
+report.html             all of this on one page, for a browser
+decode_errors.txt       the corrupt images, if any
+checkpoints/            the state of the training, to resume from
+tensorboard/            the metrics for TensorBoard, with log.tensorboard
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ class Run:
     path: Path
 
     def create(self) -> None:
-        """Make the folder, new and empty; one in which nothing but a killed process's temporary files lie is empty.
+        """Create the folder; it may exist if it is empty but for a killed process's temporary files.
 
         Raises:
-            RunError: something is there already, or the folder cannot be made or written.
+            RunError: it is not empty, or cannot be created or written.
         """
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
             if any(path.iterdir()):
-                go_on = f", or go on with it by --resume --out {path}" if self.exists else ""
-                raise RunError(f"{path}: exists and is not empty; name another folder with --out{go_on}")
+                resume = f", or resume the run in it with --resume --out {path}" if self.exists else ""
+                raise RunError(f"{path}: exists and is not empty; choose another --out{resume}")
             with replacing(path / "run.json"):
                 pass
             (path / "run.json").unlink()
         except OSError as error:
-            raise RunError(f"{path}: cannot make the run folder: {error.strerror}") from None
+            raise RunError(f"{path}: cannot create the run folder: {error.strerror}; choose another --out") from None
 
     @property
     def exists(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
     @property
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def raw_weights(self) -> Path:
-        """The weights without averaging, where `weights` are a running average."""
+        """The raw weights, if `weights` are a running average."""
         return self.path / "weights_raw.safetensors"
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class Run:
         """Read a JSON file of the run.
 
         Raises:
-            RunError: it is not there or damaged.
+            RunError: it is missing or damaged.
         """
         file = self.path / name
         try:
@@ -91,10 +91,10 @@ class Run:
         return values
 
     def evaluated_on(self) -> tuple[str, str]:
-        """The data of the run, and the split that its last evaluation was on.
+        """The data of the run, and the split of its last evaluation.
 
         Raises:
-            RunError: no epoch has been finished, or what the run says of itself is damaged.
+            RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
         try:
             return str(self.read_json("run.json")["plan"]["data"]), str(self.read_json("evaluation.json")["split"])
@@ -102,7 +102,7 @@ class Run:
             raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write metrics.csv anew: one line for each finished epoch."""
+        """Write metrics.csv again: one row for each finished epoch."""
         table = io.StringIO()
         writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
@@ -110,10 +110,10 @@ class Run:
         self._write("metrics.csv", table.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The lines of metrics.csv, one for each finished epoch.
+        """The rows of metrics.csv, one for each finished epoch.
 
         Raises:
-            RunError: it is not there or damaged.
+            RunError: it is missing or damaged.
         """
         file = self.path / "metrics.csv"
         try:
@@ -123,7 +123,7 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
 
     def log_step(self, row: Mapping[str, float]) -> None:
-        """Add a line to steps.jsonl."""
+        """Append a line to steps.jsonl."""
         file = self.path / "steps.jsonl"
         try:
             with open(file, "a", encoding="utf-8") as stream:
@@ -132,7 +132,7 @@ class Run:
             raise RunError(f"{file}: cannot be written: {error.strerror}") from None
 
     def read_steps(self) -> list[dict[str, float]]:
-        """The lines of steps.jsonl; one that was cut off is left out."""
+        """The lines of steps.jsonl, without an incomplete last one."""
         rows = []
         file = self.path / "steps.jsonl"
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
@@ -143,13 +143,13 @@ class Run:
         return rows
 
     def forget_steps(self, first: int) -> None:
-        """Leave only the lines of steps.jsonl before step `first`: those from there on will be run again."""
+        """Remove the lines of steps.jsonl from step `first` on, which will be run again."""
         kept = [row for row in self.read_steps() if row["step"] < first]
         self._write("steps.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
-    def write_decode_errors(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Write decode_errors.txt: name and reason, a line each."""
-        self._write("decode_errors.txt", "".join(f"{name}\t{reason}\n" for name, reason in bad))
+    def write_decode_errors(self, errors: Sequence[tuple[str, str]]) -> None:
+        """Write decode_errors.txt: name and reason, one line per corrupt image."""
+        self._write("decode_errors.txt", "".join(f"{name}\t{reason}\n" for name, reason in errors))
 
     def _write(self, name: str, text: str) -> None:
         try:

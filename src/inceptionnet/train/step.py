@@ -1,4 +1,4 @@
-"""One step of the optimiser: forward and backward over the parts of a batch, then the update, or none at all."""
+"""One training step: forward and backward passes with gradient accumulation, then the update, unless not finite."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
 from inceptionnet.train.dropout import seeded
 from inceptionnet.train.layers import freeze
-from inceptionnet.train.optimizers import height_of_rate, make_optimizer, rate_at
+from inceptionnet.train.optimizers import lr_factor, make_optimizer, peak_lr
 from inceptionnet.train.plan import Job
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to, over the images of all processes."""
+    """The result of a step, over the images of all processes."""
 
     images: int
     loss: float
     """Mean cross-entropy of the main head, with label smoothing, without the auxiliary heads."""
-    right: int
-    """Images whose most probable class was the label."""
+    correct: int
+    """Correctly classified images."""
     gradient_norm: float
     lr: float
-    """That of the head, where it is not the same for all layers."""
+    """Learning rate of the head, which layer-wise decay does not lower."""
     skipped: bool
-    """Loss or gradient was not finite, and nothing was changed."""
+    """Whether loss or gradient was not finite, so that nothing was updated."""
 
 
 class Stepper:
-    """Network, optimiser and running average of a training, and the one way in which they change."""
+    """The network, optimiser and weight average of a training, and the step that updates them."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Stepper:
         self.frozen = freeze(model, recipe.network.train_from)
         kept = {norm for module in self.frozen.values() for norm in norms_of(module)}
         self.norms = [norm for norm in norms_of(model) if norm not in kept]
-        """Those that are trained."""
+        """The batch norms that are not frozen."""
         for norm in self.norms:
             norm.momentum = 1.0  # see `blend`
         self.optimizer = make_optimizer(model, recipe.optimizer)
-        self.height = height_of_rate(recipe.optimizer, job.plan.batch_size)
+        self.peak_lr = peak_lr(recipe.optimizer, job.plan.batch_size)
         decay, frozen = recipe.average.decay, tuple(f"body.{name}." for name in self.frozen)
         self.average = Average(model, decay, without=frozen) if decay is not None else None
         network: nn.Module = _AllLogits(model)
@@ -75,12 +75,12 @@ class Stepper:
             self.network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def step(self, batch: Batch, number: int) -> StepResult:
-        """Step `number` of the run (from 0), on this process's share of a batch; all processes must call it."""
+        """Train step `number` of the run (from 0) on this process's share of a batch; all processes must call it."""
         recipe, device = self.recipe, self.model.device
         rows = parts_of(batch.planned, self.job.plan.accumulate)
         mine = [(batch.rows >= part.start) & (batch.rows < part.stop) for part in rows]
         counts = self.world.total([float(part.sum()) for part in mine])
-        # Batch norm cannot train on one image; a part that corrupt images left so small is left out.
+        # Batch norm cannot train on one image; a part with so few, because of corrupt images, is skipped.
         used = [i for i, count in enumerate(counts) if count > 1]
         images = int(sum(counts[i] for i in used))
         rate = self.rate(number)
@@ -104,9 +104,9 @@ class Stepper:
             if recipe.batch_norm.mode != "freeze":
                 blend(before, momentum_at(number, recipe.batch_norm.momentum, fresh=self.fresh))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # waits once
-        loss, right = self.world.total(mine_summed)
-        result = StepResult(images, loss / images, int(right), norm, rate, not (isfinite(loss) and isfinite(norm)))
+        *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # one device sync
+        loss, correct = self.world.total(mine_summed)
+        result = StepResult(images, loss / images, int(correct), norm, rate, not (isfinite(loss) and isfinite(norm)))
         if result.skipped:
             restore(kept)
             return result
@@ -119,10 +119,10 @@ class Stepper:
 
     def rate(self, number: int) -> float:
         """The learning rate of a step."""
-        return self.height * rate_at(number, self.steps_per_epoch, self.recipe.schedule)
+        return self.peak_lr * lr_factor(number, self.steps_per_epoch, self.recipe.schedule)
 
     def _prepare(self, number: int, rate: float) -> None:
-        """Everything that depends on the number of the step and nothing else, so that no schedule has a state."""
+        """Set modes and learning rates, which depend on the number of the step only: schedules have no state."""
         self.model.train()
         for module in self.frozen.values():
             module.eval()
@@ -133,14 +133,14 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, images: int, sums: Tensor) -> None:
-        """Add a part's gradients to those of the step, and its loss and right answers to `sums`."""
+        """Accumulate the gradients of a part, and add its loss and correct predictions to `sums`."""
         if chosen is not None:
             x, labels = x[chosen.to(x.device)], labels[chosen.to(x.device)]
         settings = self.recipe.loss
-        lowered = self.recipe.compute.precision == "bf16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=lowered):
+        autocast = self.recipe.compute.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.network(x)
-        if lowered:
+        if autocast:
             outputs = {head: logits.float() for head, logits in outputs.items()}
         losses = {
             head: F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing, reduction="sum")
@@ -148,13 +148,13 @@ class Stepper:
         }
         loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
         assert isinstance(loss, Tensor)
-        # Processes' gradients are averaged, images' are to be: the mean over those of all parts and processes.
+        # DistributedDataParallel averages over processes; the gradient is to be the mean over all images of the step.
         (loss * (self.world.size / images)).backward()  # type: ignore[no-untyped-call]
         sums += torch.stack([losses["logits"].detach(), (outputs["logits"].argmax(1) == labels).sum()])
 
 
 class _AllLogits(nn.Module):
-    """The network as the loss needs it: main and auxiliary logits by name."""
+    """A module that returns main and auxiliary logits by name, for the loss."""
 
     def __init__(self, model: InceptionNet) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A wish to stop that comes from outside: Ctrl-C, or the signal with which a cluster ends a job."""
+"""A request to stop from outside: Ctrl-C, or SIGTERM, with which a cluster ends a job."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import threading
 from types import FrameType, TracebackType
 
 
-class StopWish:
-    """Within the block the first SIGINT or SIGTERM is noted in `wished`; a second SIGINT interrupts at once.
+class StopRequest:
+    """Within the block the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts at once.
 
-    Outside the main thread, where Python lets no handler be set, nothing is changed.
+    Outside the main thread it does nothing, since Python allows no signal handlers there.
     """
 
     def __init__(self) -> None:
-        self.wished = False
+        self.requested = False
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> StopWish:
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -30,6 +30,6 @@ class StopWish:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.wished and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.wished = True
+        self.requested = True

@@ -1,4 +1,4 @@
-"""The metrics of a run for TensorBoard, where the recipe asks for it (log.tensorboard)."""
+"""TensorBoard logging of a run's metrics, with log.tensorboard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inceptionnet.errors import missing_extra
 
 
 class Tracker:
-    """Writes to RUN/tensorboard; without a run folder it does nothing."""
+    """Writes to RUN/tensorboard; does nothing without a run folder."""
 
     def __init__(self, run: Path | None = None, step: int = 0) -> None:
         self._writer: Any = None
@@ -28,7 +28,7 @@ class Tracker:
             self._writer.close()
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Write the figures of a step."""
+        """Write the metrics of a step, each under its name in metrics.csv."""
         if self._writer:
             for name, value in figures.items():
                 if name not in ("epoch", "step"):
@@ -37,7 +37,7 @@ class Tracker:
 
 
 def summary_writer() -> Any:
-    """torch's writer of TensorBoard's files.
+    """torch's TensorBoard writer.
 
     Raises:
         MissingExtraError: tensorboard is not installed.

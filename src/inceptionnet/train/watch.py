@@ -1,4 +1,4 @@
-"""What a run looks at while it trains: features that have died, and batch norm that does not fit the weights."""
+"""Diagnostics during training: dead features, and batch-norm statistics that do not fit the weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     from inceptionnet.model import InceptionNet
 
 DEAD_SHARE = 0.5
-"""From this share of dead features on the run warns; [v4] section 3.3 saw all of them die."""
+"""The run warns from this share of dead features on; in [v4] section 3.3 all of them died."""
 GAP, GAP_BATCHES = 0.2, 4
-"""By which the accuracy of evaluation must lie below that of training for batch norm to be suspected, and on how many
-batches it is then tried.
-"""
+"""The gap between training and held-out accuracy from which batch norm is checked, and on how many batches."""
 GAP_IMAGES = 7
-"""By which its counts must differ too: so many tosses of a coin fall alike in less than 1 % of cases."""
-WAITING_SHARE = 0.1
-"""From this share of the time spent waiting for images on the run says so."""
+"""The least difference in correct images too: as many coin tosses fall alike in less than 1 % of cases."""
+DATA_WAIT_SHARE = 0.1
+"""The run reports the time spent waiting for data from this share on."""
 
 
 class Features:
-    """Which of the features before the pool were other than zero for any image since `clear`."""
+    """Which features before the pool were nonzero for any image since `clear`."""
 
     def __init__(self, model: InceptionNet) -> None:
         self.alive: Tensor | None = None
@@ -36,28 +34,28 @@ class Features:
         model.head.register_forward_pre_hook(self._look)
 
     def dead_share(self, world: World) -> float:
-        """Share of the features that were zero for every image of every process. All processes must call it."""
+        """Share of features that were zero for every image of every process. All processes must call it."""
         if self.alive is None:
             return 0.0
         alive = world.total(self.alive.float().tolist())
         return sum(count == 0 for count in alive) / len(alive)
 
     def clear(self) -> None:
-        """Begin anew, at the start of an epoch."""
+        """Start again, at the start of an epoch."""
         self.alive = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _look(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
         if head.training and len(inputs[0]):
-            nonzero = inputs[0].detach().abs() > 0  # which is not so of what is not a number
+            nonzero = inputs[0].detach().abs() > 0  # False for NaN
             alive = nonzero.any(0).flatten(1).any(1)
             self.alive = alive if self.alive is None else self.alive.to(alive.device) | alive
 
 
-def remedy(network: Network, *, head_alone: bool = False) -> str:
-    """What helps a network whose features die; `head_alone`: nothing that makes them is trained."""
+def advice(network: Network, *, head_alone: bool = False) -> str:
+    """What to do about dead features; `head_alone`: of a linear probe, whose features are frozen."""
     if head_alone:
-        return "the loaded weights see little in these images; train more than the head, --train-from ENDPOINT"
+        return "the pretrained features do not respond to these images; train more layers, --train-from ENDPOINT"
     if any(isinstance(node, Residual) for node in network.body.values()):
         return "lower the residual scale, --set network.residual_scale=0.1 ([v4] section 3.3), or the learning rate"
     return "lower the learning rate, or lengthen its warm-up, --set schedule.warmup_epochs=5"
@@ -66,10 +64,9 @@ def remedy(network: Network, *, head_alone: bool = False) -> str:
 def batch_norm_gap(
     model: InceptionNet, inputs: Iterable[tuple[Tensor, Tensor]], norms: Sequence[Norm] | None = None
 ) -> tuple[int, int, int]:
-    """(images, right with each batch's own statistics, right with the running ones) of inputs and their labels.
+    """(images, correct with batch statistics, correct with running statistics) of inputs and their labels.
 
-    The same images in the same state of the network: a difference comes from batch norm (`norms`, or all of them) and
-    nothing else.
+    The images and the weights are the same, so that only batch norm (`norms`, or all) can make a difference.
     """
     seen, batchwise, running = 0, 0, 0
     was_training = model.training

@@ -5,10 +5,10 @@
   const count = (i, j) => counts.get(`${i},${j}`) ?? 0;
   const imaged = new Set(Object.keys(data.images));
   const rowTotals = new Map();
-  const mistakes = new Map();
+  const errors = new Map();
   for (const [i, j, n] of data.cells) {
     rowTotals.set(i, (rowTotals.get(i) ?? 0) + n);
-    if (i !== j) for (const k of [i, j]) mistakes.set(k, (mistakes.get(k) ?? 0) + n);
+    if (i !== j) for (const k of [i, j]) errors.set(k, (errors.get(k) ?? 0) + n);
   }
 
   function element(tag, text = "", attributes = {}) {
@@ -22,13 +22,14 @@
     given: () => data.shown,
     name: () => data.shown.toSorted((a, b) => data.classes[a].localeCompare(data.classes[b], undefined, { numeric: true })),
     recall: () => data.shown.toSorted((a, b) => (data.recall[a] ?? 2) - (data.recall[b] ?? 2)),
-    mistakes: () => data.shown.toSorted((a, b) => (mistakes.get(b) ?? 0) - (mistakes.get(a) ?? 0)),
-    together: () => data.together.map((k) => data.shown[k]),
+    errors: () => data.shown.toSorted((a, b) => (errors.get(b) ?? 0) - (errors.get(a) ?? 0)),
+    clustered: () => data.clustered.map((k) => data.shown[k]),
   };
 
   function sentence(i, j, n) {
-    const [label, said] = [data.classes[i], data.classes[j]];
-    return i === j ? `${n} of ${label} told right` : `${n} of ${label} taken for ${said}`;
+    const [label, predicted] = [data.classes[i], data.classes[j]];
+    const images = n === 1 ? "image" : "images";
+    return i === j ? `${n} ${images} of ${label} classified correctly` : `${n} ${images} of ${label} confused with ${predicted}`;
   }
 
   function drawMatrix(order) {
@@ -92,7 +93,7 @@
   }
 
   const inFile = (keys) => keys.reduce((sum, key) => sum + (data.images[key]?.length ?? 0), 0);
-  const shownOf = (shown, all) => (shown < all ? `, ${shown} of them shown` : "");
+  const shownOf = (shown, all) => (shown < all ? `, ${shown} shown` : "");
 
   function showCell(key) {
     const [i, j] = key.split(",").map(Number);
@@ -104,11 +105,11 @@
   }
 
   function showClass(i) {
-    const cells = data.cells.filter(([label, said]) => label === i && said !== i).toSorted((a, b) => b[2] - a[2]);
+    const cells = data.cells.filter(([label, predicted]) => label === i && predicted !== i).toSorted((a, b) => b[2] - a[2]);
     const all = cells.reduce((sum, [, , n]) => sum + n, 0);
     const groups = cells.map(([, j]) => ({ key: `${i},${j}`, note: `${data.classes[j]} ` }));
-    const told = `${all} of ${data.classes[i]} taken for something else`;
-    showImages(told + shownOf(inFile(groups.map(({ key }) => key)), all), groups);
+    const title = `${data.classes[i]}: ${all} ${all === 1 ? "error" : "errors"}`;
+    showImages(title + shownOf(inFile(groups.map(({ key }) => key)), all), groups);
   }
 
   function sortTable(heading) {
