@@ -399,7 +399,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
         ((run, colours, "--layer", "inception_3x"), "no endpoint 'inception_3x' in its body: did you mean inception_3"),
         ((run, colours, "--layer", "logits"), "no endpoint 'logits' in its body"),
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "is for gradcam, occlusion needs none"),
-        ((run, empty), "got a folder without any"),
+        ((run, empty), "got 0 other files"),
         ((run, text, text), "none of 2 images could be read; the first: "),
         ((headless, colours), "has no classifier"),
         ((run, colours, "--device", "abacus"), "--device abacus"),

@@ -7,6 +7,7 @@ that of Agresti and Min, Statistics in Medicine 24 (2005), which holds for few i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -88,7 +89,7 @@ def pairs(evaluation: Evaluation) -> dict[tuple[int, int], Paired]:
     }
 
 
-def paired_rows(compared: dict[tuple[int, int], Paired]) -> list[list[str]]:
+def paired_rows(compared: Mapping[tuple[int, int], Paired]) -> list[list[str]]:
     """`pairs` for a table: the two networks' numbers from 1, b, c, the difference with its interval, and p."""
     return [
         [
