@@ -104,8 +104,8 @@ def _print(report: Report, data: str, note: str) -> None:
 
     if report.decode_errors:
         print()
-    for one in report.decode_errors:
-        print(f"corrupt image, {one.split}: {one.name}: {one.reason}")
+    for error in report.decode_errors:
+        print(f"corrupt image, {error.split}: {error.name}: {error.reason}")
     print()
     if report.decode_errors:
         print(f"{len(report.decode_errors):,} of {len(report):,} images are corrupt")

@@ -26,8 +26,7 @@ def features(
 ) -> None:  # fmt: skip
     """Write the features of every image to a .parquet file, one row per image: image, split, label, features.
 
-    Network, endpoint, shape, weights and preprocessing are in the metadata of its schema. The network needs no
-    classifier.
+    Network, endpoint, shape, weights and preprocessing are in the schema metadata. The network needs no classifier.
     """
     from inceptionnet import __version__
     from inceptionnet.cli.tables import print_json
