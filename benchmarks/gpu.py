@@ -7,7 +7,7 @@ tests      `pytest -m cuda tests`.
 inference  Inception-v3, -v4 and Inception-ResNet-v2 in bf16 and fp32, batches of 1, 32 and 256: this package's engines
            beside timm's network with the same weights, as it is and compiled.
 step       A training step in bf16, batches of 64 and 256, beside timm's network in a bare loop.
-train      `inceptionnet train` on made photographs: images/s, and the share of the time spent waiting for them.
+train      `inceptionnet train` on synthetic photographs: images/s, and the share of time spent waiting for data.
 cifar      A training on CIFAR-10 in what is left of the time, accuracy against time. --cifar is a folder with
            train.parquet and test.parquet in Hugging Face's layout.
 

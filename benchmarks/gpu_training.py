@@ -116,7 +116,7 @@ def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, in
 
 
 def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
-    """Images a second and the share of the time spent waiting for them, by epochs; the first one warms up."""
+    """Training throughput and the share of time spent waiting for data, by epoch; the first epoch warms up."""
     data, began = folder / "photographs", time.monotonic()
     photographs(data, *((20, 2, (100, 75)) if tiny else (DISTINCT, LINKED, PHOTOGRAPH_PX)))
     files = sorted(data.rglob("*.jpg"))
@@ -137,12 +137,12 @@ def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> 
 
 
 def pace(rows: Sequence[dict[str, float]]) -> Row:
-    """Columns for some epochs."""
+    """Table columns for some epochs."""
     one = len(rows) == 1
-    images, waiting = ([row[key] for row in rows] for key in ("images_per_s", "waiting"))
+    images, waits = ([row[key] for row in rows] for key in ("images_per_s", "data_wait"))
     return {
         "images/s": images[0] if one else spread(images),
-        "waiting, %": 100 * waiting[0] if one else spread([100 * share for share in waiting]),
+        "data wait, %": 100 * waits[0] if one else spread([100 * share for share in waits]),
     }
 
 
@@ -251,6 +251,8 @@ def cifar(
         reached = int(row["epoch"])
         (top1,) = [value for key, value in row.items() if key in ("test_top1", "val_top1")]
         yield {"name": f"epoch {reached} of {epochs}", "epoch": f"{reached} of {epochs}",
-               "minutes": f"{row['seconds'] / 60:.2f}", "top-1": f"{top1:.2%}", **pace([row])}  # fmt: skip
+               "minutes": f"{row['elapsed_s'] / 60:.2f}", "top-1": f"{top1:.2%}", **pace([row])}  # fmt: skip
     if reached < epochs:
-        yield {"note": f"stopped in epoch {reached + 1} of {epochs}, before the rate had fallen: no time left"}
+        yield {
+            "note": f"stopped in epoch {reached + 1} of {epochs}, before the learning rate had decayed: no time left"
+        }

@@ -100,7 +100,7 @@ def test_the_weights_come_back_after_an_error() -> None:
 
 
 def test_what_is_changed_within_the_block_stays_in_the_average() -> None:
-    """As statistics that are taken anew for the averaged weights."""
+    """As statistics that are recomputed for the averaged weights."""
     network, generator = model(), torch.Generator().manual_seed(0)
     average = Average(network, 0.5)
     disturb(network, generator)

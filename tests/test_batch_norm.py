@@ -255,6 +255,8 @@ def test_recalibration_is_for_auxiliary_heads_too(colours: Path, tmp_path: Path)
 
 
 def test_freezing_needs_statistics_to_freeze(colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--bn freeze keeps the statistics of loaded weights; give --weights"):
+    with pytest.raises(
+        ConfigurationError, match="--bn freeze keeps the statistics of pretrained weights; give --weights"
+    ):
         train(tiny_plan(colours, settings={"batch_norm.mode": "freeze"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""`inceptionnet check`: every kind of corrupt image is listed, what is odd or there twice is counted."""
+"""`inceptionnet check`: every kind of corrupt image is listed, unusual images and duplicates are counted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     assert report.classes == ("cat", "dog") and report.counts == {"train": (8, 7), "val": (2, 2)} and len(report) == 19
     assert report.bytes == sum(map(len, GOOD.values())) and report.formats == {"JPEG": 8, "PNG": 2, "GIF": 1}
     assert report.modes == {"RGB": 7, "CMYK": 1, "P": 1, "I;16": 1, "RGBA": 1}
-    assert report.odd == {
+    assert report.unusual == {
         "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "turned or mirrored by EXIF": 1
     }  # fmt: skip
     counted = {(found.from_px, found.below_px): found.images for found in report.short_sides if found.images}
@@ -94,17 +94,22 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
         "tallest": ("train", "train/dog/turned.jpg", 20, 60),
         "widest": ("train", "train/cat/0.jpg", 300, 200),
     }
-    assert report.repeated.keys() == {"train"} and report.shared.keys() == {"train and val"}
-    assert report.repeated["train"].such_as == (("train/cat/1.jpg", "train/cat/2.jpg"),)
+    assert report.duplicates.keys() == {"train"} and report.duplicates_across_splits.keys() == {"train and val"}
+    assert report.duplicates["train"].examples == (("train/cat/1.jpg", "train/cat/2.jpg"),)
     leak = (("train/dog/0.jpg", "val/cat/0.jpg"),)
-    assert report.shared["train and val"].such_as == report.contradictory.such_as == leak
+    assert report.duplicates_across_splits["train and val"].examples == report.conflicting_labels.examples == leak
 
 
 def test_how_many_duplicates_are_named(tmp_path: Path) -> None:
     same = {f"{split}/{kind}/{i}.png": png(7) for split in ("train", "test") for kind in "ab" for i in range(5)}
     report = check(open_source(write_tree(tmp_path, same)), workers=0, listed=3)
-    found = [report.repeated["train"], report.repeated["test"], report.shared["train and test"], report.contradictory]
-    assert [(one.images, len(one.such_as)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
+    found = [
+        report.duplicates["train"],
+        report.duplicates["test"],
+        report.duplicates_across_splits["train and test"],
+        report.conflicting_labels,
+    ]
+    assert [(one.images, len(one.examples)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -118,7 +123,7 @@ def test_streams(workers: int) -> None:
     report = check(source(40), workers=workers)
     assert report.counts == {"train": (20, 20), "val": (20, 20)} and report.formats == {"PNG": 40, "JPEG": 20}
     assert [(bad.name, bad.reason) for bad in report.decode_errors] == [("b", "is empty (0 bytes)")] * 20
-    assert report.shared["train and val"].images == 30
+    assert report.duplicates_across_splits["train and val"].images == 30
     with pytest.raises(DataError, match="train: expected 41 images, got 40"):
         check(source(41), workers=workers)
 
@@ -144,18 +149,19 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_command(nasty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0)
-    assert code == 1 and not err and out.rstrip().endswith("8 of 19 images cannot be read")
+    assert code == 1 and not err and out.rstrip().endswith("8 of 19 images are corrupt")
     assert (
-        "bad, train: train/cat/cut.jpg: is truncated or damaged (" in out and "split as found (15 train, 4 val)" in out
+        "corrupt image, train: train/cat/cut.jpg: is truncated or damaged (" in out
+        and "split as found (15 train, 4 val)" in out
     )
-    assert "1 image with the same bytes in train and val\n  val/cat/0.jpg is train/dog/0.jpg\n" in out
-    assert "odd       1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
+    assert "1 duplicate in both train and val\n  val/cat/0.jpg = train/dog/0.jpg\n" in out
+    assert "unusual   1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
     code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0, "--json", "--limit-listed", 0)
     found = json.loads(out)
     assert code == 1 and not err and found["data"] == str(nasty) and found["images"] == 19
     assert found["splits"]["train"] == {"images": 15, "classes": {"cat": 8, "dog": 7}}
     assert len(found["decode_errors"]) == 8 and set(found["decode_errors"][0]) == {"split", "name", "reason"}
-    assert found["shared"] == {"train and val": {"images": 1, "such_as": []}}
+    assert found["duplicates_across_splits"] == {"train and val": {"images": 1, "examples": []}}
     assert found["short_sides"][0] == {"from_px": 1, "below_px": 32, "images": 2}
 
 
@@ -163,7 +169,7 @@ def test_command_on_good_and_on_no_data(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = command(capsys, monkeypatch, colours, "--workers", 0)
-    assert code == 0 and out.endswith("\nall 36 images can be read\n") and "smallest" not in out
+    assert code == 0 and out.endswith("\nall 36 images can be decoded\n") and "\nsmallest " not in out
     code, out, err = command(capsys, monkeypatch, tmp_path / "nowhere")
     assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
 
@@ -173,7 +179,7 @@ def test_no_image_can_be_read(
 ) -> None:
     write_tree(tmp_path, {f"{kind}/{i}.png": b"" for kind in "ab" for i in range(2)})
     code, out, _ = command(capsys, monkeypatch, tmp_path, "--workers", 0)
-    assert code == 1 and out.endswith("\n4 of 4 images cannot be read\n")
+    assert code == 1 and out.endswith("\n4 of 4 images are corrupt\n")
 
 
 TELLING = """

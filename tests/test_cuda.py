@@ -176,7 +176,7 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
 
     with monkeypatch.context() as patched:
         patched.setattr(Stepper, "step", step)
-        with pytest.raises(Interrupted, match=f"stopped in epoch 2 after step {stop_at % 4 + 1}; go on with"):
+        with pytest.raises(Interrupted, match=f"interrupted in epoch 2 after step {stop_at % 4 + 1}; resume with"):
             train(plan, tmp_path / "run")
     (file,) = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1:]
     saved, restored = load_file(file), dict[str, Tensor]()

@@ -65,7 +65,7 @@ def vectors(table: Any) -> np.ndarray:
 def test_every_image_of_every_split_with_its_label(command: Command, run: Path, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.parquet"
     code, text, _ = command("features", run, colours, "--out", out, "--batch-size", 5, "--workers", 0)
-    assert code == 0 and "36 images, 128 numbers each, embed of inception_v1.slim" in text and "held out" in text
+    assert code == 0 and "36 images, 128 features each, embed of inception_v1.slim" in text and "held out" in text
     table = pq.read_table(out)
     assert table.column_names == ["image", "split", "label", "features"]
     rows = {row["image"]: row for row in table.to_pylist()}
@@ -160,7 +160,7 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
         (["--out", "f.parquet", "--endpoint", "inception_4z"], "did you mean inception_4"),
         (["--out", "f.parquet", "--grid"], "endpoint embed is pooled and has no grid"),
         (["--out", "f.parquet", "--split", "test"], "expected a split test, got train, val"),
-        (["--out", "f.parquet", "--device", "cuda:99"], "--device cuda:99: not usable here"),
+        (["--out", "f.parquet", "--device", "cuda:99"], "--device cuda:99: not available"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -206,9 +206,9 @@ def test_what_is_printed(command: Command, weights: Path, folders: dict[str, Pat
     (tmp_path / "broken.png").write_bytes(b"none")
     code, text, err = command("fid", folders["real"], tmp_path, "--weights", weights)
     assert code == 0 and not err
-    assert "resized to 75 px by bilinear" in text and "3 generated images, 256 features: the covariance is" in text
-    assert "by inception_v3.fid of 256 features: comparable with no published FID" in text
-    assert "not counted: broken.png: is not an image" in text
+    assert "resized to 75 px (bilinear)" in text and "3 generated images, 256 features: the covariance is" in text
+    assert "computed with inception_v3.fid and 256 features: not comparable with published FIDs" in text
+    assert "corrupt image, not counted: broken.png: is not an image" in text
 
 
 def test_a_network_without_classifier_has_no_score(command: Command, folders: dict[str, Path], tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_what_is_frozen_stays_bit_for_bit(train_from: str, mode: str, colours: P
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 2}, {"compute.precision": "bf16"}])
-def test_what_is_frozen_stays_in_parts_and_in_bfloat16(changes: dict[str, Any], colours: Path, run: Path) -> None:
+def test_frozen_layers_are_unchanged_with_accumulation_and_in_bfloat16(
+    changes: dict[str, Any], colours: Path, run: Path
+) -> None:
     settings = {"network.train_from": "inception_5a"} | {k: v for k, v in changes.items() if "." in k}
     one = stepper(colours, run, settings, **{k: v for k, v in changes.items() if "." not in k})
     before = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
@@ -334,10 +336,10 @@ def test_what_is_trained_is_said() -> None:
 @pytest.mark.parametrize(
     ("train_from", "message"),
     [
-        ("inception_5c", "no endpoint of inception_v1.slim: did you mean inception_5"),
-        ("heads", "no endpoint of inception_v1.slim: did you mean head?"),
-        ("xyz", "no endpoint of inception_v1.slim: known: all, conv_1, "),
-        ("norm_1", "no endpoint of inception_v1.slim: did you mean "),
+        ("inception_5c", "an endpoint of inception_v1.slim: did you mean inception_5"),
+        ("heads", "an endpoint of inception_v1.slim: did you mean head?"),
+        ("xyz", "an endpoint of inception_v1.slim: known: all, conv_1, "),
+        ("norm_1", "an endpoint of inception_v1.slim: did you mean "),
     ],
 )
 def test_an_unknown_endpoint_gets_the_nearest(
@@ -345,13 +347,13 @@ def test_an_unknown_endpoint_gets_the_nearest(
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
         train(from_weights(colours, run, {"network.train_from": train_from}), tmp_path / "run")
-    assert str(caught.value).startswith(f"train_from is {train_from!r}, which is {message}")
+    assert str(caught.value).startswith(f"network.train_from is {train_from!r}; expected all, head or {message}")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("train_from", ["head", "inception_4a"])
-def test_without_weights_there_is_nothing_to_keep(train_from: str, colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^--train-from {train_from} keeps .*; give --weights, or .* all$"):
+def test_without_weights_there_is_nothing_to_freeze(train_from: str, colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^--train-from {train_from} freezes .*; give --weights, or .* all$"):
         train(tiny_plan(colours, settings={"network.train_from": train_from}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -362,7 +364,7 @@ def test_a_layer_decay_is_above_0_and_at_most_1(value: str, colours: Path) -> No
         resolve(tiny_plan(colours, settings={"optimizer.layer_decay": value}))
 
 
-def test_features_that_are_dead_in_a_frozen_body_are_no_matter_of_the_rate() -> None:
+def test_advice_on_dead_features_of_a_linear_probe() -> None:
     line = advice(create_model("inception_resnet_v2", width=0.125).network, head_alone=True)
     assert "--train-from" in line and "rate" not in line and "\n" not in line
 
@@ -383,4 +385,4 @@ def test_from_the_command_line(
     monkeypatch.setattr("sys.argv", ["inceptionnet", "train", "--resume", "--out", "x", "--train-from", "head"])
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 2 and "leave out --train-from" in capsys.readouterr().err
+    assert end.value.code == 2 and "remove --train-from" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def check_engines(part: dict[str, Any]) -> None:
 def check_trainings(parts: dict[str, Any]) -> None:
     assert [row["by"] for row in parts["step"]["rows"]] == ["ours"]
     *epochs, warm = parts["train"]["rows"]
-    assert len(epochs) == 2 and warm["images/s"] == epochs[1]["images/s"] > 0 and 0 <= warm["waiting, %"] <= 100
+    assert len(epochs) == 2 and warm["images/s"] == epochs[1]["images/s"] > 0 and 0 <= warm["data wait, %"] <= 100
     assert any("JPEGs made" in note for note in parts["train"]["notes"])
     assert [row["epoch"] for row in parts["cifar"]["rows"]] == ["1 of 2", "2 of 2"]
     assert all(row["top-1"].endswith("%") and float(row["minutes"]) >= 0 for row in parts["cifar"]["rows"])

@@ -221,7 +221,7 @@ def test_a_warm_up_is_at_most_a_fifth_of_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scaling", "batch", "height"),
+    ("scaling", "batch", "peak"),
     [
         ("none", 32, 0.045),
         ("none", 3200, 0.045),
@@ -233,9 +233,9 @@ def test_a_warm_up_is_at_most_a_fifth_of_the_run() -> None:
         ("linear", 6400, 0.18),
     ],
 )
-def test_height_of_the_rate_by_hand(scaling: str, batch: int, height: float) -> None:
+def test_peak_learning_rate_by_hand(scaling: str, batch: int, peak: float) -> None:
     settings = Optimizer.model_validate({"lr": 0.045, "lr_batch": 1600, "lr_scaling": scaling})
-    assert peak_lr(settings, batch) == pytest.approx(height, rel=1e-12)
+    assert peak_lr(settings, batch) == pytest.approx(peak, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop"])

@@ -14,6 +14,7 @@ from inceptionnet.train.loop import train
 from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.recipes import PAPER, paper_of, recipe_named
 from inceptionnet.train.run import Run
+from inceptionnet.train.settings import describe, value_text
 from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan, write_images
@@ -162,6 +163,24 @@ def test_unknown_names_get_the_nearest(name: str, network: str, message: str) ->
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
+def test_every_setting_is_described() -> None:
+    for recipe in (Recipe(), PAPER["v3"]):
+        listed = [one for group in describe(recipe) for one in group.settings]
+        assert [(one.key, one.value) for one in listed] == list(recipe.items())
+        for one in listed:
+            assert one.description.endswith(".") and "\n" not in one.description and len(one.description) < 130, one.key
+            assert recipe.changed({one.key: value_text(one.value)}) == recipe, "the text is what --set takes"
+            for choice in one.choices:
+                assert dict(recipe.changed({one.key: choice}).items())[one.key] == choice
+        assert all(group.description.endswith(".") for group in describe(recipe))
+
+
+def test_the_paper_recipe_needs_a_network() -> None:
+    assert recipe_named("default") == Recipe() and recipe_named("finetune").schedule.epochs == 10
+    with pytest.raises(ConfigurationError, match="--recipe paper depends on the network, got none; give --model"):
+        recipe_named("paper")
+
+
 def changed(*texts: str) -> Recipe:
     return PAPER["v3"].changed(parse_settings(texts))
 
@@ -210,7 +229,7 @@ def test_every_setting_can_be_set_to_what_it_is() -> None:
 
 
 # The colours are told apart by hue, so colour distortion is off. The papers' rates are for batches 4 to 200 times as
-# large and runs of millions of steps: what differs here, besides that and the number of epochs, is the rate's height.
+# large and runs of millions of steps: what differs here, besides that and the epochs, is the peak learning rate.
 TRAININGS: dict[str, dict[str, Any]] = {
     "default": {"recipe": "default", "epochs": 5},
     "v1": {"recipe": "paper", "model": "inception_v1", "size": 72, "epochs": 6, "settings": {"optimizer.lr": 0.045}},
@@ -245,5 +264,5 @@ def test_finetune_trains_from_weights(run: Path, colours: Path, tmp_path: Path) 
     assert Run(tmp_path / "run").read_json("run.json")["plan"]["recipe"] == "finetune"
     before, after = ([row["train_loss"] for row in Run(folder).read_metrics()] for folder in (run, tmp_path / "run"))
     assert after[0] < 0.8 * before[0] and min(after) < 0.5 * before[0]
-    with pytest.raises(ConfigurationError, match="--recipe finetune starts from weights; give --weights"):
+    with pytest.raises(ConfigurationError, match="--recipe finetune starts from pretrained weights; give --weights"):
         train(tiny_plan(colours, recipe="finetune"), tmp_path / "none")

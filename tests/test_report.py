@@ -251,7 +251,7 @@ def test_a_training_without_jinja2_is_whole_and_says_what_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     train(tiny_plan(colours, epochs=1, settings={"log.report": True}), tmp_path / "run")
-    assert "no report.html: the report needs jinja2" in capsys.readouterr().err
+    assert "warning: report.html not written: the report needs jinja2" in capsys.readouterr().err
     assert (tmp_path / "run" / "predictions.png").exists() and (tmp_path / "run" / "weights.safetensors").exists()
 
 
@@ -335,6 +335,39 @@ def test_a_browser_sorts_matrix_and_table(browser, tmp_path: Path) -> None:
     names = tab.locator("#table tbody tr td:first-child").all_inner_texts()
     assert names == [f"class {i}" for i in np.argsort(recalls, kind="stable")]
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert said == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("classes", [3, 12, 40, 200])
+def test_nothing_is_wider_than_the_page(browser, tmp_path: Path, classes: int, width: int) -> None:
+    """With long names of classes and images, and long settings; wide tables scroll inside their own box."""
+    names = [f"a rather long class name {i:05}" if i % 2 else f"an_unbroken_long_class_n{i:06}" for i in range(classes)]
+    about = subject(20 * classes, classes, name="a/folder/with_a_long_name/" + "x" * 60 + "{}.png")
+    evaluation = replace(about.metrics.evaluation, classes=tuple(names))
+    about = replace(
+        about, metrics=measure(evaluation), settings={"plan": {"data": "/home/" + "y" * 90, "classes": names}},
+        repeat="inceptionnet train --repeat /home/" + "z" * 120,
+    )  # fmt: skip
+    file = tmp_path / "report.html"
+    write_report(file, about)
+    tab, said = opened(browser, file, viewport={"width": width, "height": 900})
+    tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    tab.locator("#matrix button").first.click()
+    tab.locator("#table tbody button").first.click()
+    inside = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert tab.evaluate(inside)
+    sticking_out = """[...document.querySelectorAll('body *')].filter((one) => !one.closest('.scroll, nav, svg') &&
+        one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((one) => one.outerHTML)"""
+    assert tab.evaluate(sticking_out) == []
+    boxes = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert (tab.evaluate(boxes) > 0) or classes == 3, "wide tables scroll"
+    heads = (
+        "[...document.querySelectorAll('#matrix thead span')].every((one) => one.scrollHeight <= one.clientHeight + 1)"
+    )
+    assert tab.evaluate(heads), "no name is cut above a column"
+    rows = "[...document.querySelectorAll('#matrix tbody th')].every((one) => one.scrollWidth <= one.clientWidth + 1)"
+    assert tab.evaluate(rows), "nor beside a row"
     assert said == []
 
 

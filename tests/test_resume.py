@@ -29,7 +29,7 @@ from .conftest import COLOURS, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
 
-# Everything that has a state or takes chances: momentum and mean squares, averages, masks, colours, parts of a step.
+# Everything that has a state or is random: momentum and mean squares, averages, masks, colours, parts of a step.
 SETTINGS = {
     "optimizer.name": "rmsprop", "optimizer.lr": 0.02, "optimizer.clip_norm": 2, "average.decay": 0.99,
     "network.dropout": 0.4, "augment.color": "full", "augment.interpolation": "random", "checkpoint.every_steps": 2,
@@ -136,7 +136,7 @@ def assert_same(run: Path, whole: Path) -> None:
         one, other = load_file(run / file), load_file(whole / file)
         assert one.keys() == other.keys()
         assert [key for key in one if not torch.equal(one[key], other[key])] == [], file
-    times = {"images_per_s", "waiting", "seconds", "waited_s"}
+    times = {"images_per_s", "data_wait", "elapsed_s", "data_wait_s"}
     for read in (Run.read_metrics, Run.read_steps):
         rows = [[{k: v for k, v in row.items() if k not in times} for row in read(Run(out))] for out in (run, whole)]
         assert rows[0] == rows[1]
@@ -177,7 +177,7 @@ def test_repeated_from_its_run_folder_alone(whole: Path, tmp_path: Path) -> None
     assert one["recipe"] == other["recipe"] and one["data"] == other["data"]
 
 
-def test_torchrun_that_starts_anew_resumes(
+def test_a_restart_by_torchrun_resumes(
     colours: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same command line a second time; without a run folder yet, from the start."""
@@ -227,7 +227,7 @@ def test_a_full_disk_stops_nothing_and_breaks_nothing(
     monkeypatch.setattr(f"inceptionnet.{place}", full)
     train(plan(colours), tmp_path / "run")
     said = capsys.readouterr().err
-    assert said.count("No space left on device") == 2 and "training goes on" in said
+    assert said.count("No space left on device") == 2 and "training continues" in said
     monkeypatch.undo()
     assert_same(tmp_path / "run", whole)
 
@@ -272,7 +272,7 @@ def test_what_cannot_be_resumed_is_said(colours: Path, whole: Path, tmp_path: Pa
         resume(tmp_path)
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(RunError, match=r"run\.json: not one of this version"):
+    with pytest.raises(RunError, match=r"run\.json: not written by this version"):
         resume(tmp_path / "run")
 
 
@@ -280,7 +280,7 @@ def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 6)
     train(tiny_plan(data, epochs=1), tmp_path / "run")
     (data / "red" / "05.png").rename(data / "red" / "06.png")
-    with pytest.raises(RunError, match=r"other images, names or classes than when the run .* began") as caught:
+    with pytest.raises(RunError, match=r"the images, names or classes have changed since the run .* began") as caught:
         resume(tmp_path / "run")
     assert "\n" not in str(caught.value)
 
@@ -296,7 +296,7 @@ def test_metrics_for_tensorboard(colours: Path, tmp_path: Path) -> None:
 
 
 def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tar shards from a web server: nothing is on the disk, and no image is trained on twice or left out."""
+    """Tar shards from a web server: nothing is on the disk, and no image is trained on twice or missed."""
     monkeypatch.setenv("no_proxy", "*")
     files = {}
     for split, count in (("train", 9), ("val", 2)):

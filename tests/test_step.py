@@ -122,7 +122,7 @@ def test_loss_and_gradients_are_torchs(colours: Path) -> None:
 def test_the_rate_is_that_of_the_step(colours: Path) -> None:
     """Batches of 8 where the recipe says 4e-3 for 32: half of it by the square root; warm-up over a fifth of 12."""
     one = stepper(colours, {"optimizer.lr": 4e-3, "optimizer.lr_scaling": "sqrt", "schedule.warmup_epochs": 1})
-    assert one.height == pytest.approx(2e-3)
+    assert one.peak_lr == pytest.approx(2e-3)
     for number, share in ((0, 1 / 3.4), (1, 2 / 3.4), (2, 3 / 3.4)):
         assert one.step(batch(32), number).lr == pytest.approx(2e-3 * share)
         assert [group["lr"] for group in one.optimizer.param_groups] == pytest.approx([2e-3 * share] * 2)

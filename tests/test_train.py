@@ -55,7 +55,7 @@ def test_run_folder_is_whole(run: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     """Three colours that differ by far more than their noise, held-out images too.
 
-    60 steps are too few for running statistics that begin at 0 and 1: they gave 2 of 5 right.
+    60 steps are too few for running statistics that begin at 0 and 1: 2 of 5 were correct.
     """
     data = write_images(tmp_path / "data", 20)
     assert train(tiny_plan(data, epochs=6), tmp_path / "run").top1 >= 0.9
@@ -90,7 +90,7 @@ def test_another_seed_is_another_run(colours: Path, run: Path, tmp_path: Path) -
     assert "seed 1" in note and "seed 0" in json.loads((run / "run.json").read_text())["data"]["note"]
 
 
-def test_starting_from_weights_goes_on_from_there(colours: Path, run: Path, tmp_path: Path) -> None:
+def test_training_starts_from_pretrained_weights(colours: Path, run: Path, tmp_path: Path) -> None:
     plan = tiny_plan(colours, model=None, width=None, size=None, weights=str(weights_of(run)), epochs=1)
     train(plan, tmp_path / "run")
     first = Run(tmp_path / "run").read_metrics()[0]["train_loss"]
@@ -171,7 +171,7 @@ def test_decode_errors_stop_the_run_by_name_and_nothing_is_lost(
     with pytest.raises(DecodeError, match=r"red/03\.png: .*--corrupt-images skip") as caught:
         train(tiny_plan(data), tmp_path / "run")
     assert "\n" not in str(caught.value)
-    assert f"go on with: inceptionnet train --resume --out {tmp_path / 'run'}" in capsys.readouterr().err
+    assert f"resume with: inceptionnet train --resume --out {tmp_path / 'run'}" in capsys.readouterr().err
     resume(tmp_path / "run", corrupt_images="skip")
     train(tiny_plan(data, corrupt_images="skip"), tmp_path / "skipped")
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "skipped"))
@@ -183,18 +183,20 @@ def test_decode_errors_are_skipped_counted_and_named(tmp_path: Path, capsys: pyt
     train(tiny_plan(data, corrupt_images="skip", epochs=2), tmp_path / "run")
     (line,) = (tmp_path / "run" / "decode_errors.txt").read_text().splitlines()
     assert line.startswith("red/03.png\t")
-    assert capsys.readouterr().err.count("left out: red/03.png") == 1, "named once, not every epoch"
+    assert capsys.readouterr().err.count("warning: corrupt image skipped: red/03.png") == 1, (
+        "named once, not every epoch"
+    )
 
 
 def test_a_run_folder_that_exists_is_left_alone(colours: Path, run: Path, tmp_path: Path) -> None:
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     with pytest.raises(
-        RunError, match=r"exists and is not empty; name another folder with --out, or go on with it by --resume"
+        RunError, match=r"exists and is not empty; choose another --out, or resume the run in it with --resume"
     ):
         train(tiny_plan(colours), run)
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot make the run folder"):
+    with pytest.raises(RunError, match="cannot create the run folder"):
         train(tiny_plan(colours), tmp_path / "file")
 
 
@@ -252,11 +254,11 @@ def test_a_single_step_without_a_finite_loss_is_skipped_and_counted(
     monkeypatch.setattr("inceptionnet.train.step.to_input", spoilt)
     train(tiny_plan(colours), tmp_path / "run")
     assert [row["skipped_steps"] for row in Run(tmp_path / "run").read_metrics()] == [0, 1, 0]
-    assert capsys.readouterr().err.count("step 5 of the run skipped, nothing was changed by it") == 1
+    assert capsys.readouterr().err.count("warning: step 5 skipped without an update") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(
     number: int, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, steps = Stepper.step, []
@@ -268,7 +270,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
         return step(self, *arguments)
 
     monkeypatch.setattr(Stepper, "step", interrupted)
-    with pytest.raises(Interrupted, match=r"stopped in epoch 2 after step 2; go on with: .*--resume --out .*run$"):
+    with pytest.raises(Interrupted, match=r"interrupted in epoch 2 after step 2; resume with: .*--resume --out .*run$"):
         train(tiny_plan(colours, epochs=EPOCHS_OF_RUN), tmp_path / "run")
     assert signal.getsignal(number) not in (signal.SIG_IGN, None), "handlers are as before"
     assert len(steps) == 6 and len(Run(tmp_path / "run").read_metrics()) == 1
@@ -284,7 +286,9 @@ def test_a_second_ctrl_c_stops_at_once(colours: Path, tmp_path: Path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Stepper, "step", interrupted)
-    with pytest.raises(Interrupted, match=r"stopped at once in epoch 1 of 3; .*from the start: there is no checkpoint"):
+    with pytest.raises(
+        Interrupted, match=r"interrupted in epoch 1 of 3; .*from the start, since there is no checkpoint"
+    ):
         train(tiny_plan(colours), tmp_path / "run")
 
 

@@ -160,7 +160,7 @@ def test_a_run_says_that_batch_norm_does_not_fit(
     weights = changed_weights(run, tmp_path, spoil)
     tuned(colours, weights, tmp_path / "run", 2, **{"batch_norm.momentum": 1e-6, "optimizer.lr": STILL})
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert "batch norm's running statistics do not fit the weights: 31 training images get" in line
+    assert "running statistics do not fit the weights: accuracy on 31 training images is" in line
     assert "--bn recalibrate" in line and "--set batch_norm.momentum" in line
 
 
@@ -232,6 +232,6 @@ def test_a_run_says_that_its_features_have_died(
     tuned(colours, weights, tmp_path / "run", 2, **{"optimizer.lr": 1e-5})
     warnings = [line for line in capsys.readouterr().err.splitlines() if "features" in line]
     assert len(warnings) == 1, "once"
-    assert "100% of the features before the pool were zero for every image of an epoch" in warnings[0]
+    assert "100% of the features before the pool were zero for every image of the epoch" in warnings[0]
     assert "--set schedule.warmup_epochs=5" in warnings[0]
     assert [row["dead_features"] for row in Run(tmp_path / "run").read_metrics()] == [1.0, 1.0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from inceptionnet.data.crops import Crops, montage
+from inceptionnet.data.crops import CAPTION_PX, FONT, Crops, montage
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError
 
@@ -82,9 +82,9 @@ def test_any_size_and_aspect(size: tuple[int, int], count: int) -> None:
     ("count", "scales", "message"),
     [
         (11, (), "--crops is 11; expected 1, 10, 12, 144"),
-        (12, (16, 18), "--scales has 2 numbers; 12 crops are of one scale"),
-        (1, (16,), "--scales goes with --crops 10, 12 or 144"),
-        (144, (16, 13), "--scales has 13 px; crops of 14 px need shorter sides of as many"),
+        (12, (16, 18), "--scales has 2 numbers; --crops 12 needs one"),
+        (1, (16,), "--scales needs --crops 10, 12 or 144"),
+        (144, (16, 13), "--scales has 13 px; expected 14 px, the crop size, or more"),
     ],
 )
 def test_what_no_paper_has(count: int, scales: tuple[int, ...], message: str) -> None:
@@ -93,13 +93,36 @@ def test_what_no_paper_has(count: int, scales: tuple[int, ...], message: str) ->
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (10, 10, 1), (12, 12, 1), (144, 12, 12)])
-def test_the_sheet_shows_each_crop_and_its_mirror_image(count: int, columns: int, rows: int) -> None:
+@pytest.mark.parametrize("size", [14, 100, 299])
+def test_the_sheet_shows_each_crop_under_its_whole_caption(
+    count: int, columns: int, rows: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[tuple[float, float], str]] = []
+    text = ImageDraw.ImageDraw.text
+
+    def recorded(self: ImageDraw.ImageDraw, xy: tuple[float, float], line: str, **options: object) -> None:
+        drawn.append((xy, line))
+        text(self, xy, line, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recorded)
     image = Image.fromarray(noise(30, 40))
-    crops = Crops(PREP, count)
+    crops = Crops(Preprocessing(size), count)
     sheet = np.asarray(montage(image, crops))
-    assert sheet.shape == (rows * 34 + 4, columns * 18 + 4, 3)
-    first = crops.of(image)[0]
-    assert np.array_equal(sheet[20:34, 4:18], first)
-    if crops.mirrored:
-        left = 4 + columns // 2 * 18
-        assert np.array_equal(sheet[20:34, left : left + 14], first[:, ::-1])
+    cell = max(size, CAPTION_PX)
+    above = (sheet.shape[0] - 4) // rows - size - 4
+    assert sheet.shape[1] == columns * (cell + 4) + 4
+    captions: dict[tuple[int, int], list[str]] = {}
+    for (x, y), line in drawn:
+        column, row = int(x - 4) // (cell + 4), int(y - 4) // (size + 4 + above)
+        left, top, right, bottom = FONT.getbbox(line)
+        assert x + right <= 4 + column * (cell + 4) + cell, f"{line} runs into the next cell"
+        assert y + bottom <= 4 + row * (size + 4 + above) + above, f"{line} runs into the crop"
+        captions.setdefault((row, column), []).append(line)
+    half = columns // 2 if crops.mirrored else columns
+    for i, (name, pixels) in enumerate(zip(crops.names, crops.of(image), strict=True)):
+        for mirrored in (False, True)[: 1 + crops.mirrored]:
+            row, column = i // half, i % half + half * mirrored
+            assert " ".join(captions[row, column]) == name + ", mirrored" * mirrored
+            top, left = 4 + row * (size + 4 + above) + above, 4 + column * (cell + 4)
+            expected = pixels[:, ::-1] if mirrored else pixels
+            assert np.array_equal(sheet[top : top + size, left : left + size], expected)

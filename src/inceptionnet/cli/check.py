@@ -1,4 +1,4 @@
-"""`inceptionnet check DATA`: can every image be read, and what is there."""
+"""`inceptionnet check DATA`: find corrupt images, duplicates and class imbalance in a data set."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import typer
 from inceptionnet.cli.options import Json, Workers, default_workers
 
 if TYPE_CHECKING:
-    from inceptionnet.data.check import Report, Twins
+    from inceptionnet.data.check import Duplicates, Report
 
 BAR = 40  # characters
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="As for train.")],
-    seed: Annotated[int, typer.Option(help="As for train: it decides what is held out of data that is not split.")] = 0,
+    data: Annotated[str, typer.Argument(help="Labelled images, as for train.")],
+    seed: Annotated[int, typer.Option(help="Random seed of the validation split, as for train.")] = 0,
     limit_listed: Annotated[
-        int, typer.Option(help="How many duplicates of each kind to name; images that cannot be read all are.", min=0)
+        int, typer.Option(help="Number of duplicates of each kind to name; corrupt images are all named.", min=0)
     ] = 10,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Decode every image of a data set; exit code 0 if all can be read, 1 if some cannot, 2 for wrong use.
+    """Decode every image of a data set; exit code 0 if all can be decoded, 1 if some are corrupt, 2 for other errors.
 
-    Prints counts by class and split, the corrupt images and why, sizes, formats, and what is there twice.
+    Prints counts by class and split, corrupt images with the reason, sizes, formats, and duplicates.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
@@ -34,13 +34,13 @@ def check(
     from inceptionnet.progress import Bar
 
     source = open_source(data, seed=seed)
-    total_bad = 0
+    corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 
-        def advance(images: int, bad: int) -> None:
-            nonlocal total_bad
-            total_bad += bad
-            bar.advance(images, f"{total_bad} bad" if total_bad else "")
+        def advance(images: int, errors: int) -> None:
+            nonlocal corrupt
+            corrupt += errors
+            bar.advance(images, f"{corrupt} corrupt" if corrupt else "")
 
         report = check(source, workers=default_workers(workers), listed=limit_listed, advance=advance)
     if json:
@@ -58,7 +58,7 @@ def _print(report: Report, data: str, note: str) -> None:
     totals = [f"{sum(counts):,}" for counts in report.counts.values()]
     print_table(
         ["class", *report.counts],
-        [*rows, [f"all {len(rows)}", *totals]],
+        [*rows, [f"total ({len(rows)} classes)", *totals]],
         right=set(range(1, len(totals) + 1)),
         title=data,
         note=note,
@@ -66,16 +66,18 @@ def _print(report: Report, data: str, note: str) -> None:
     for split, counts in report.counts.items():
         if split == "train" and max(counts) > min(counts):
             most, fewest = (report.classes[counts.index(pick(counts))] for pick in (max, min))
-            print(f"{split}: most of {most} ({max(counts):,}), fewest of {fewest} ({min(counts):,})")
+            print(f"{split}: largest class {most} ({max(counts):,}), smallest class {fewest} ({min(counts):,})")
         elif 0 in counts:
-            print(f"{split}: none of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}")
+            print(
+                f"{split}: no images of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}"
+            )
 
     readable = sum(report.formats.values())
     if readable:
         print()
         most_px = max(found.images for found in report.short_sides)
         print_table(
-            ["short side, px", "images", ""],
+            ["shorter side, px", "images", ""],
             [
                 [
                     f"{found.from_px}–{found.below_px - 1}" if found.below_px else f"{found.from_px} and more",
@@ -90,33 +92,33 @@ def _print(report: Report, data: str, note: str) -> None:
         for extreme, one in report.extremes.items() if len(sizes) > 1 else ():
             print(f"{extreme:9} {one.width_px}×{one.height_px} px, {one.split}: {one.name}")
         print(f"files     {_listed(report.formats)}; {_size(report.bytes)}, {_size(report.bytes // readable)} each")
-        print(f"colours   {_listed(report.modes)}")
-        if report.odd:
-            print(f"odd       {_listed(report.odd)}; made plain when decoded")
-    twins = {f"with the same bytes in {splits}": found for splits, found in report.shared.items()}
-    twins |= {f"with the bytes of an earlier one in {split}": found for split, found in report.repeated.items()}
-    twins["with the bytes of an earlier one, but another label"] = report.contradictory
-    for what, found in twins.items():
+        print(f"modes     {_listed(report.modes)}")
+        if report.unusual:
+            print(f"unusual   {_listed(report.unusual)}; converted to plain RGB or grey when decoded")
+    kinds = {f"in both {splits}": found for splits, found in report.duplicates_across_splits.items()}
+    kinds |= {f"within {split}": found for split, found in report.duplicates.items()}
+    kinds["with conflicting labels"] = report.conflicting_labels
+    for kind, found in kinds.items():
         if found.images:
-            _print_twins(what, found)
+            _print_duplicates(kind, found)
 
     if report.decode_errors:
         print()
-    for bad in report.decode_errors:
-        print(f"bad, {bad.split}: {bad.name}: {bad.reason}")
+    for error in report.decode_errors:
+        print(f"corrupt image, {error.split}: {error.name}: {error.reason}")
     print()
     if report.decode_errors:
-        print(f"{len(report.decode_errors):,} of {len(report):,} images cannot be read")
+        print(f"{len(report.decode_errors):,} of {len(report):,} images are corrupt")
     else:
-        print(f"all {len(report):,} images can be read")
+        print(f"all {len(report):,} images can be decoded")
 
 
-def _print_twins(what: str, found: Twins) -> None:
-    print(f"\n{found.images:,} {'image' if found.images == 1 else 'images'} {what}")
-    for earlier, later in found.such_as:
-        print(f"  {later} is {earlier}")
-    if found.images > len(found.such_as):
-        print(f"  … and {found.images - len(found.such_as):,} more")
+def _print_duplicates(kind: str, found: Duplicates) -> None:
+    print(f"\n{found.images:,} {'duplicate' if found.images == 1 else 'duplicates'} {kind}")
+    for earlier, later in found.examples:
+        print(f"  {later} = {earlier}")
+    if found.images > len(found.examples):
+        print(f"  … and {found.images - len(found.examples):,} more")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""`inceptionnet features RUN|WEIGHTS DATA…`: what a network sees in images, as a table."""
+"""`inceptionnet features RUN|WEIGHTS DATA…`: features (embeddings) of images, as a table."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from inceptionnet.cli.options import BatchSize, Device, Json, Weights, Workers, 
 
 def features(
     weights: Weights,
-    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="As for train, or a folder or .zip of images "
-                                              "without labels, or image files.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="Labelled images as for train, a folder or "
+                                              ".zip of unlabelled images, or image files.")],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.")],
-    endpoint: Annotated[str, typer.Option(help="embed, the pooled features before the classifier, or an endpoint of "
-                                               "the network.")] = "embed",
-    grid: Annotated[bool, typer.Option("--grid", help="Its whole grid; left out, the mean over it.")] = False,
+    endpoint: Annotated[str, typer.Option(help="embed (the pooled features before the classifier), or an endpoint, see "
+                                               "inceptionnet show.")] = "embed",
+    grid: Annotated[bool, typer.Option("--grid", help="The whole feature map. Default: its spatial mean.")] = False,
     split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Write a network's features of every image, one row each: image, split, label and a list of numbers.
+    """Write the features of every image to a .parquet file, one row per image: image, split, label, features.
 
-    The file says network, endpoint, shape, weights and preprocessing in its schema's metadata. A network without
-    classifier will do.
+    Network, endpoint, shape, weights and preprocessing are in the schema metadata. The network needs no classifier.
     """
     from inceptionnet import __version__
     from inceptionnet.cli.tables import print_json
@@ -61,16 +60,16 @@ def features(
         "inceptionnet": __version__,
     }
     with Bar(len(images), "features") as bar:
-        rows, bad = extraction.write_features(
+        rows, errors = extraction.write_features(
             out, extraction.features(model, loader, prep, endpoint, grid=grid), shape,
             names=images.names, splits=splits, classes=source.classes, about=about, advance=bar.advance,
         )  # fmt: skip
-    named = [{"name": name, "reason": reason} for name, reason in bad]
+    named = [{"name": name, "reason": reason} for name, reason in errors]
     if json:
         print_json({**about, "written": str(out), "images": rows, "data_note": source.note, "decode_errors": named})
         return
     print(source.note)
     size = "×".join(map(str, shape))
-    print(f"{out}: {rows} images, {size} numbers each, {endpoint} of {about['network']}")
+    print(f"{out}: {rows} images, {size} features each, {endpoint} of {about['network']}")
     for one in named:
-        print(f"left out: {one['name']}: {one['reason']}")
+        print(f"corrupt image skipped: {one['name']}: {one['reason']}")

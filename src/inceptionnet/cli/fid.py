@@ -1,4 +1,4 @@
-"""`inceptionnet fid REAL GENERATED`: how far generated images are from real ones."""
+"""`inceptionnet fid REAL GENERATED`: Fréchet inception distance and inception score."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from inceptionnet.weights import WeightsFile
 
 NETWORK = "inception_v3.fid"
-IMAGES = "a folder or .zip, all images in it; a data set as for train; or an .npz with mu and sigma."
+IMAGES = "all images of a folder or .zip; a data set as for train; or an .npz with mu and sigma."
 
 
 def fid(
     real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: {IMAGES}")],
-    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated images, likewise.")],
-    weights: Annotated[str, typer.Option(help=f"Weights of {NETWORK}; inceptionnet weights says where they "
-                                              "are.")] = "",
-    save_statistics: Annotated[Path | None, typer.Option(help="Write mu and sigma of REAL into this .npz file, to be "
-                                                              "given in its place.")] = None,
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated images, as REAL.")],
+    weights: Annotated[str, typer.Option(help=f"Weights of {NETWORK}, see inceptionnet "
+                                              "weights. Required.")] = "",
+    save_statistics: Annotated[Path | None, typer.Option(help="Write mu and sigma of REAL to this .npz file, for "
+                                                              "use as REAL later.")] = None,
     batch_size: BatchSize = 32,
-    workers: Annotated[int | None, typer.Option(help="Threads that read images.", min=0,
+    workers: Annotated[int | None, typer.Option(help="Threads that load images.", min=0,
                                                 rich_help_panel="Machine")] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Fréchet inception distance of generated images from real ones, and the inception score of both.
+    """Compute the Fréchet inception distance of generated images to real ones, and the inception score of both.
 
-    Images are resized whole, as the weights were published: as pytorch-fid and torch-fidelity do.
+    Whole images are resized as the publisher of the weights does: as in pytorch-fid or torch-fidelity.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device
@@ -58,7 +58,7 @@ def fid(
     if save_statistics:
         save(save_statistics, distance)
     figures = {
-        "fid": max(0.0, float(distance.compute())),  # of equal sides rounding can leave a little less
+        "fid": max(0.0, float(distance.compute())),  # equal sets can give slightly less by rounding
         "weights": file,
         "network": read.record.configuration.name,
         "resize": features.prep.interpolation,
@@ -73,11 +73,11 @@ def fid(
 
 
 def _published() -> str:
-    """Raises: ConfigurationError, which says where the files are."""
+    """Raises: ConfigurationError, with the addresses of the published files."""
     from inceptionnet.weights.known import PUBLISHED
 
     where = " or ".join(one.source for one in PUBLISHED if one.network == NETWORK)
-    raise ConfigurationError(f"--weights: expected a file of {NETWORK}, got none: download {where}")
+    raise ConfigurationError(f"--weights: expected weights of {NETWORK}, got none; download {where}")
 
 
 def _measured(
@@ -109,18 +109,20 @@ def _figures(one: Measured) -> dict[str, Any]:
 
 
 def _remarks(read: WeightsFile, num_features: int, measured: dict[str, Measured]) -> list[str]:
-    """What a reader of the number has to know."""
-    told = []
+    """Warnings about the validity of the distance."""
+    remarks = []
     configuration = read.record.configuration
     if configuration.name != NETWORK or num_features != 2048:
-        told.append(f"by {configuration.name} of {num_features} features: comparable with no published FID")
+        remarks.append(
+            f"computed with {configuration.name} and {num_features} features: not comparable with published FIDs"
+        )
     for side, one in measured.items():
         if one.images is not None and one.images <= num_features:
-            told.append(
-                f"{one.images} {side} images, {num_features} features: the covariance is singular and the distance "
-                "too large; use many more images"
+            remarks.append(
+                f"{one.images} {side} images, {num_features} features: the covariance is singular and the FID is "
+                "biased upwards; use many more images"
             )
-    return told
+    return remarks
 
 
 def _print(figures: dict[str, Any]) -> None:
@@ -130,12 +132,12 @@ def _print(figures: dict[str, Any]) -> None:
     for side in ("real", "generated"):
         one = figures[side]
         score = one["inception_score"]
-        told = "" if score is None else f"{score['mean']:.3f} ± {score['std']:.3f}"
-        rows.append([side, one["images_of"], "" if one["images"] is None else str(one["images"]), told])
-    print_table(["", "from", "images", "inception score"], rows, right={2, 3}, title=figures["network"])
-    print(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px by {figures['resize']}")
+        text = "" if score is None else f"{score['mean']:.3f} ± {score['std']:.3f}"
+        rows.append([side, one["images_of"], "" if one["images"] is None else str(one["images"]), text])
+    print_table(["", "images of", "images", "inception score"], rows, right={2, 3}, title=figures["network"])
+    print(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px ({figures['resize']})")
     for remark in figures["remarks"]:
         print(remark)
     for side in ("real", "generated"):
-        for bad in figures[side]["decode_errors"]:
-            print(f"not counted: {bad['name']}: {bad['reason']}")
+        for one in figures[side]["decode_errors"]:
+            print(f"corrupt image, not counted: {one['name']}: {one['reason']}")

@@ -96,8 +96,8 @@ class BatchNorm(Settings):
 
     mode: BatchNormMode = Field(
         default="update",
-        description="update: running average; freeze: keep the pretrained statistics; recalibrate: update, and before "
-        "each evaluation the mean over up to 100 batches.",
+        description="freeze: keep the pretrained statistics; recalibrate: average over up to 100 batches before each "
+        "evaluation.",
     )
     momentum: float = Field(
         default=0.1, gt=0, le=1, description="Weight of the newest batch; larger in the first steps of a new network."

@@ -44,7 +44,9 @@
     const body = element("tbody");
     for (const i of order) {
       const row = element("tr");
-      row.append(element("th", data.classes[i], { scope: "row", title: data.classes[i] }));
+      const name = element("th", "", { scope: "row", title: data.classes[i] });
+      name.append(element("span", data.classes[i]));
+      row.append(name);
       for (const j of order) {
         const n = count(i, j);
         const cell = element("td");
