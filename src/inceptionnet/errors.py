@@ -50,18 +50,33 @@ class MissingExtraError(InceptionNetError, ImportError):
     """An optional dependency that is not installed; the message holds the install line."""
 
 
+MOST_LISTED = 10
+"""Names in one message; the others are counted."""
+
+
 def nearest(word: str, known: Iterable[str], most: int = 3) -> str:
-    """The known words closest to `word`, for an error's last sentence: `did you mean a, b?` or all of them."""
+    """The known words closest to `word`, for an error's last sentence: `did you mean a or b?`, else what is known."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=most, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {listed(known)}"
 
 
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names in an error: sorted, the first few, and how many more there are."""
-    names = sorted(names)
-    some = ", ".join(names[:most])
-    return some if len(names) <= most else f"{some} and {len(names) - most} more"
+def listed(names: Iterable[str], most: int = MOST_LISTED, *, ordered: bool = False, last: str = "") -> str:
+    """Names for a message: sorted unless `ordered`, at most `most` of them, then how many more there are.
+
+    Args:
+        last: the word before the last name (and, or), where all of them are named.
+
+    Example:
+        >>> listed("cab"), listed("cab", ordered=True, last="or"), listed("abcd", 2)
+        ('a, b, c', 'c, a or b', 'a, b … and 2 more')
+    """
+    names = list(names) if ordered else sorted(names)
+    if len(names) > most:
+        return f"{', '.join(names[:most])} … and {len(names) - most} more"
+    if last and len(names) > 1:
+        return f"{', '.join(names[:-1])} {last} {names[-1]}"
+    return ", ".join(names)
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:

@@ -339,3 +339,57 @@ def test_read_record_of_another_number_of_channels(tmp_path: Path) -> None:
     record = read_record(write(as_published(model, GOOGLENET), tmp_path / "m.pth"))
     assert record.configuration.in_channels == 4 and record.preprocessing.mean == (0.5,) * 4
     assert record.classes == ("0", "1", "2")
+
+
+# State dicts of this package's own networks.
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (V1, {"width": 0.25, "num_classes": 5, "aux": True}),
+        ("inception_v1", {"width": 0.5, "in_channels": 1}),
+        ("inception_v2.slim", {"width": 0.75, "num_classes": 0, "in_channels": 4}),
+        ("inception_v2.caffe", {"num_classes": 3}),
+        ("inception_v3", {"width": 0.125, "num_classes": 2, "aux": True}),
+        ("inception_v4", {"width": 0.25, "num_classes": 4}),
+        ("inception_resnet_v1.facenet", {"width": 0.5, "num_classes": 0}),
+        ("inception_resnet_v2", {"width": 0.2, "num_classes": 4, "aux": True}),
+    ],
+)
+def test_a_state_dict_is_recognised_with_its_width(
+    tmp_path: Path, name: str, changes: dict[str, object], ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = moved(create_model(name, **changes))  # type: ignore[arg-type]
+    file = write(model.state_dict(), tmp_path / f"m.{ending}")
+    with caplog.at_level(logging.INFO, "inceptionnet"):
+        read = read_weights(file, name=name)
+    held = read.record.configuration
+    for argument in ("num_classes", "in_channels", "aux"):
+        assert getattr(held, argument) == getattr(model.configuration, argument)
+    assert equal(read.model().eval(), model)
+    width = model.configuration.width
+    line = f"width {held.width:g}, from the tensors' shapes"
+    assert (line in read.report.changed) == (line in caplog.text) == (width != 1)
+
+
+def test_the_roundest_width_that_gives_the_shapes_is_taken(tmp_path: Path) -> None:
+    """Numbers of filters are multiples of 8, so that neighbouring widths give the same network."""
+    for width, found in ((0.25, 0.25), (0.26, 0.25), (0.5, 0.5), (0.75, 0.75), (0.3, 0.3)):
+        model = create_model("inception_v1.slim", num_classes=2, width=width)
+        file = write(model.state_dict(), tmp_path / "m.pt")
+        held = read_weights(file).record.configuration
+        assert held.width == found
+        assert load_model(file).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_state_dict_without_a_common_width_is_refused(tmp_path: Path) -> None:
+    tensors = create_model("inception_v1.slim", num_classes=2, width=0.25).state_dict()
+    tensors["body.conv_1.conv.weight"] = torch.zeros(64, 3, 7, 7)
+    file = write(tensors, tmp_path / "m.pt")
+    for name in (None, "inception_v1.slim"):
+        with pytest.raises(WeightsError, match=r"no width multiplier gives .*: at 0\.25, body\.conv_1 has 64, not 16;"):
+            load_model(file, name=name)
+    with pytest.raises(WeightsError, match=r"fits no network; expected inception_v4"):
+        load_model(file, name="inception_v4")
