@@ -83,8 +83,8 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     assert report.classes == ("cat", "dog") and report.counts == {"train": (8, 7), "val": (2, 2)} and len(report) == 19
     assert report.bytes == sum(map(len, GOOD.values())) and report.formats == {"JPEG": 8, "PNG": 2, "GIF": 1}
     assert report.modes == {"RGB": 7, "CMYK": 1, "P": 1, "I;16": 1, "RGBA": 1}
-    assert report.odd == {
-        "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "turned or mirrored by EXIF": 1
+    assert report.unusual == {
+        "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "EXIF rotation": 1
     }  # fmt: skip
     counted = {(found.from_px, found.below_px): found.images for found in report.short_sides if found.images}
     assert counted == {(1, 32): 2, (32, 64): 2, (160, 224): 6, (1024, 2048): 1}
@@ -94,17 +94,22 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
         "tallest": ("train", "train/dog/turned.jpg", 20, 60),
         "widest": ("train", "train/cat/0.jpg", 300, 200),
     }
-    assert report.repeated.keys() == {"train"} and report.shared.keys() == {"train and val"}
-    assert report.repeated["train"].such_as == (("train/cat/1.jpg", "train/cat/2.jpg"),)
+    assert report.duplicates.keys() == {"train"} and report.leaked.keys() == {"train and val"}
+    assert report.duplicates["train"].examples == (("train/cat/1.jpg", "train/cat/2.jpg"),)
     leak = (("train/dog/0.jpg", "val/cat/0.jpg"),)
-    assert report.shared["train and val"].such_as == report.contradictory.such_as == leak
+    assert report.leaked["train and val"].examples == report.conflicting_labels.examples == leak
 
 
 def test_how_many_duplicates_are_named(tmp_path: Path) -> None:
     same = {f"{split}/{kind}/{i}.png": png(7) for split in ("train", "test") for kind in "ab" for i in range(5)}
     report = check(open_source(write_tree(tmp_path, same)), workers=0, listed=3)
-    found = [report.repeated["train"], report.repeated["test"], report.shared["train and test"], report.contradictory]
-    assert [(one.images, len(one.such_as)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
+    found = [
+        report.duplicates["train"],
+        report.duplicates["test"],
+        report.leaked["train and test"],
+        report.conflicting_labels,
+    ]
+    assert [(one.images, len(one.examples)) for one in found] == [(9, 3), (9, 3), (10, 3), (10, 3)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -118,7 +123,7 @@ def test_streams(workers: int) -> None:
     report = check(source(40), workers=workers)
     assert report.counts == {"train": (20, 20), "val": (20, 20)} and report.formats == {"PNG": 40, "JPEG": 20}
     assert [(bad.name, bad.reason) for bad in report.decode_errors] == [("b", "is empty (0 bytes)")] * 20
-    assert report.shared["train and val"].images == 30
+    assert report.leaked["train and val"].images == 30
     with pytest.raises(DataError, match="train: expected 41 images, got 40"):
         check(source(41), workers=workers)
 
@@ -131,7 +136,7 @@ def dies(index: int) -> bytes:
 
 def test_a_process_that_dies_is_an_error() -> None:
     split = Split([f"{i}.png" for i in range(99)], np.arange(99) % 2, dies)
-    with pytest.raises(DataError, match=r"^x: .* ended its process, .* between \d+.png and \d+.png: try fewer"):
+    with pytest.raises(DataError, match=r"^x: .* a worker process died .* between \d+.png and \d+.png: try fewer"):
         check(Source("x", ("a", "b"), {"train": split, "val": split}, ""), workers=2)
 
 
@@ -149,13 +154,13 @@ def test_command(nasty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
         "bad, train: train/cat/cut.jpg: is truncated or damaged (" in out and "split as found (15 train, 4 val)" in out
     )
     assert "1 image with the same bytes in train and val\n  val/cat/0.jpg is train/dog/0.jpg\n" in out
-    assert "odd       1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
+    assert "unusual   1 CMYK" in out and "largest   1300×1100 px, val: val/dog/0.jpg" in out
     code, out, err = command(capsys, monkeypatch, nasty, "--workers", 0, "--json", "--limit-listed", 0)
     found = json.loads(out)
     assert code == 1 and not err and found["data"] == str(nasty) and found["images"] == 19
     assert found["splits"]["train"] == {"images": 15, "classes": {"cat": 8, "dog": 7}}
     assert len(found["decode_errors"]) == 8 and set(found["decode_errors"][0]) == {"split", "name", "reason"}
-    assert found["shared"] == {"train and val": {"images": 1, "such_as": []}}
+    assert found["leaked"] == {"train and val": {"images": 1, "examples": []}}
     assert found["short_sides"][0] == {"from_px": 1, "below_px": 32, "images": 2}
 
 

@@ -81,10 +81,10 @@ def test_any_size_and_aspect(size: tuple[int, int], count: int) -> None:
 @pytest.mark.parametrize(
     ("count", "scales", "message"),
     [
-        (11, (), "--crops is 11; expected 1, 10, 12, 144"),
-        (12, (16, 18), "--scales has 2 numbers; 12 crops are of one scale"),
-        (1, (16,), "--scales goes with --crops 10, 12 or 144"),
-        (144, (16, 13), "--scales has 13 px; crops of 14 px need shorter sides of as many"),
+        (11, (), "--crops is 11; expected 1, 10, 12 or 144"),
+        (12, (16, 18), "--scales has 2 numbers; expected one for 12 crops"),
+        (1, (16,), "--scales needs --crops 10, 12 or 144"),
+        (144, (16, 13), "--scales has 13 px; expected at least the crop size, 14 px"),
     ],
 )
 def test_what_no_paper_has(count: int, scales: tuple[int, ...], message: str) -> None:

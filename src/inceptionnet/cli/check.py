@@ -10,7 +10,7 @@ import typer
 from inceptionnet.cli.options import Json, Workers, default_workers
 
 if TYPE_CHECKING:
-    from inceptionnet.data.check import Report, Twins
+    from inceptionnet.data.check import Duplicates, Report
 
 BAR = 40  # characters
 
@@ -91,14 +91,16 @@ def _print(report: Report, data: str, note: str) -> None:
             print(f"{extreme:9} {one.width_px}×{one.height_px} px, {one.split}: {one.name}")
         print(f"files     {_listed(report.formats)}; {_size(report.bytes)}, {_size(report.bytes // readable)} each")
         print(f"colours   {_listed(report.modes)}")
-        if report.odd:
-            print(f"odd       {_listed(report.odd)}; made plain when decoded")
-    twins = {f"with the same bytes in {splits}": found for splits, found in report.shared.items()}
-    twins |= {f"with the bytes of an earlier one in {split}": found for split, found in report.repeated.items()}
-    twins["with the bytes of an earlier one, but another label"] = report.contradictory
-    for what, found in twins.items():
+        if report.unusual:
+            print(f"unusual   {_listed(report.unusual)}; normalised when decoded")
+    duplicates = {f"with the same bytes in {splits}": found for splits, found in report.leaked.items()}
+    duplicates |= {
+        f"with the same bytes as an earlier one in {split}": found for split, found in report.duplicates.items()
+    }
+    duplicates["with the same bytes as an earlier one, but another label"] = report.conflicting_labels
+    for what, found in duplicates.items():
         if found.images:
-            _print_twins(what, found)
+            _print_duplicates(what, found)
 
     if report.decode_errors:
         print()
@@ -111,12 +113,12 @@ def _print(report: Report, data: str, note: str) -> None:
         print(f"all {len(report):,} images can be read")
 
 
-def _print_twins(what: str, found: Twins) -> None:
+def _print_duplicates(what: str, found: Duplicates) -> None:
     print(f"\n{found.images:,} {'image' if found.images == 1 else 'images'} {what}")
-    for earlier, later in found.such_as:
+    for earlier, later in found.examples:
         print(f"  {later} is {earlier}")
-    if found.images > len(found.such_as):
-        print(f"  … and {found.images - len(found.such_as):,} more")
+    if found.images > len(found.examples):
+        print(f"  … and {found.images - len(found.examples):,} more")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -1,6 +1,6 @@
-"""Every image of a data set read and decoded once, as training would, and what is found put down in figures.
+"""Checking a data set: every image is read and decoded once, as in training, and counted.
 
-Limit: 16 bytes of hash, the label and the name of each image are held in memory, about 250 bytes in all.
+Limit: a hash of 16 bytes, the label and the name of each image are kept in memory, about 250 bytes per image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from inceptionnet.data.looking import Look, looked_at
+from inceptionnet.data.inspection import Inspection, inspect_images
 from inceptionnet.data.splits import Source
 
 # Powers of two, and the input sizes of the family between them.
@@ -21,7 +21,7 @@ SHORT_SIDES_PX = (32, 64, 128, 160, 224, 299, 512, 1024, 2048)
 
 @dataclass(frozen=True)
 class CorruptImage:
-    """An image that cannot be read."""
+    """An image that cannot be decoded."""
 
     split: str
     name: str
@@ -30,7 +30,7 @@ class CorruptImage:
 
 @dataclass(frozen=True)
 class SizedImage:
-    """An image at one end of a range; its size is that of the upright image."""
+    """An image of extreme size, after EXIF rotation."""
 
     split: str
     name: str
@@ -40,7 +40,7 @@ class SizedImage:
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose short side has at least `from_px` pixels and, where there is a limit, less than `below_px`."""
+    """Number of images whose short side has at least `from_px` and, unless that is None, less than `below_px` pixels."""
 
     from_px: int
     below_px: int | None
@@ -48,29 +48,29 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Images with the bytes of an earlier one: how many, and the first few as (earlier, later)."""
+class Duplicates:
+    """Images with the same bytes as an earlier one: how many, and the first few pairs (earlier, later)."""
 
     images: int
-    such_as: tuple[tuple[str, str], ...]
+    examples: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a data set. The counts from `bytes` on are of the images that can be read."""
+    """The contents of a data set; `bytes` and the fields after it count only the images that can be decoded."""
 
     classes: tuple[str, ...]
-    counts: Mapping[str, tuple[int, ...]]  # split → images by class, the bad ones too
+    counts: Mapping[str, tuple[int, ...]]  # split → images per class, corrupt ones included
     decode_errors: tuple[CorruptImage, ...]
     bytes: int
     formats: Mapping[str, int]
     modes: Mapping[str, int]  # Pillow's names: RGB, L, CMYK …
-    odd: Mapping[str, int]  # what few images have and decoding makes plain
+    unusual: Mapping[str, int]  # properties that decoding normalises: CMYK, transparency, EXIF rotation …
     short_sides: tuple[Bin, ...]
     extremes: Mapping[str, SizedImage]  # smallest and largest (short side), tallest and widest (width / height)
-    repeated: Mapping[str, Twins]  # split → the same bytes again in it
-    shared: Mapping[str, Twins]  # "train and val" → the same bytes in both
-    contradictory: Twins  # the same bytes under another label
+    duplicates: Mapping[str, Duplicates]  # split → the same bytes more than once in it
+    leaked: Mapping[str, Duplicates]  # "train and val" → the same bytes in both splits
+    conflicting_labels: Duplicates  # the same bytes with different labels
 
     def __len__(self) -> int:
         return sum(map(sum, self.counts.values()))
@@ -87,20 +87,25 @@ class Report:
 
 
 def check(
-    source: Source, *, workers: int, listed: int = 10, advance: Callable[[int, int], None] = lambda images, bad: None
+    source: Source,
+    *,
+    workers: int,
+    listed: int = 10,
+    advance: Callable[[int, int], None] = lambda images, decode_errors: None,
 ) -> Report:
-    """Read and decode every image of `source` in `workers` processes, or in this one where that is 0.
+    """Read and decode every image of `source`, in `workers` processes (0: in this one).
 
-    `listed`: how many duplicates to name of each kind. `advance(images, bad)` is told what was looked at since.
-    Raises: DataError where a stream breaks off or a process dies.
+    `listed`: maximum number of duplicates to name, per kind. `advance(images, decode_errors)` is called with the
+    images checked since the last call, and how many of them cannot be decoded.
+    Raises: DataError if a stream breaks off or a process dies.
     """
     tally = _Tally(source, listed)
-    with closing(looked_at(source, workers)) as chunks:
+    with closing(inspect_images(source, workers)) as chunks:
         for chunk, looks in chunks:
-            before = len(tally.bad)
+            before = len(tally.decode_errors)
             for name, label, look in zip(chunk.names, chunk.labels, looks, strict=True):
                 tally.add(chunk.split, name, label, look)
-            advance(len(looks), len(tally.bad) - before)
+            advance(len(looks), len(tally.decode_errors) - before)
     return tally.report()
 
 
@@ -111,22 +116,22 @@ class _Tally:
     def __init__(self, source: Source, listed: int) -> None:
         self.source, self.listed = source, listed
         self.counts = {split: [0] * len(source.classes) for split in source.splits}
-        self.bad: list[CorruptImage] = []
+        self.decode_errors: list[CorruptImage] = []
         self.bytes = 0
-        self.formats, self.modes, self.odd, self.bins = (Counter[Any]() for _ in range(4))
+        self.formats, self.modes, self.unusual, self.bins = (Counter[Any]() for _ in range(4))
         self.extremes: dict[str, tuple[float, SizedImage]] = {}
         self.first: dict[bytes, _Place] = {}
         self.again: defaultdict[bytes, list[_Place]] = defaultdict(list)
 
-    def add(self, split: str, name: str, label: int, look: Look) -> None:
+    def add(self, split: str, name: str, label: int, look: Inspection) -> None:
         self.counts[split][label] += 1
         if look.reason:
-            self.bad.append(CorruptImage(split, name, look.reason))
+            self.decode_errors.append(CorruptImage(split, name, look.reason))
             return
         self.bytes += look.bytes
         self.formats[look.format] += 1
         self.modes[look.mode] += 1
-        self.odd.update(look.odd)
+        self.unusual.update(look.unusual)
         width, height = look.size_px
         short = min(width, height)
         self.bins[sum(limit <= short for limit in SHORT_SIDES_PX)] += 1
@@ -151,21 +156,21 @@ class _Tally:
                 repeated[split] += [(one, other) for other in others]
             for a, b in combinations(by_split, 2):
                 shared.setdefault(f"{a} and {b}", []).extend((by_split[a][0], other) for other in by_split[b])
-        contradictory = [(group[0], other) for group in groups for other in group[1:] if other[1] != group[0][1]]
+        conflicting = [(group[0], other) for group in groups for other in group[1:] if other[1] != group[0][1]]
         return Report(
             classes=self.source.classes,
             counts={split: tuple(counts) for split, counts in self.counts.items()},
-            decode_errors=tuple(self.bad),
+            decode_errors=tuple(self.decode_errors),
             bytes=self.bytes,
             formats=dict(self.formats.most_common()),
             modes=dict(self.modes.most_common()),
-            odd=dict(self.odd.most_common()),
+            unusual=dict(self.unusual.most_common()),
             short_sides=tuple(Bin(lows[i], highs[i], self.bins[i]) for i in used),
             extremes={extreme: image for extreme, (_, image) in self.extremes.items()},
-            repeated={split: self._twins(pairs) for split, pairs in repeated.items() if pairs},
-            shared={splits: self._twins(pairs) for splits, pairs in shared.items()},
-            contradictory=self._twins(contradictory),
+            duplicates={split: self._duplicates(pairs) for split, pairs in repeated.items() if pairs},
+            leaked={splits: self._duplicates(pairs) for splits, pairs in shared.items()},
+            conflicting_labels=self._duplicates(conflicting),
         )
 
-    def _twins(self, pairs: Sequence[tuple[_Place, _Place]]) -> Twins:
-        return Twins(len(pairs), tuple((a[2], b[2]) for a, b in pairs[: self.listed]))
+    def _duplicates(self, pairs: Sequence[tuple[_Place, _Place]]) -> Duplicates:
+        return Duplicates(len(pairs), tuple((a[2], b[2]) for a, b in pairs[: self.listed]))

@@ -1,10 +1,11 @@
-"""Several crops of one image, as the papers evaluate: 10 or 12 of its middle square, 144 of three squares.
+"""Multi-crop evaluation as in the papers: 10 or 12 crops of the centre square, 144 of three squares at four scales.
 
 Source: [v1] section 7 for 144 crops: the shorter side to 256, 288, 320 and 352 px; of each the left, centre and right
-square (top, centre and bottom where the image is high); of each square the four corners and the centre of 224 px, and
-the whole square resized to 224 px; all of them mirrored too. 12 crops are the centre square's at 256 px, 10 the same
-without the whole square ([v4] section 5 names both; the older 10 are Krizhevsky et al., NIPS 2012, section 4.1). For a
-network of another size no paper gives the scales: here they are times size / 224, so that 299 px have 342 to 470.
+square (top, centre and bottom of a portrait image); of each square the four corners and the centre of 224 px, and the
+whole square resized to 224 px; all of them also mirrored. 12 crops are those of the centre square at 256 px; 10 crops
+are the same without the whole square ([v4] section 5 names both; the 10 are those of Krizhevsky et al., NIPS 2012,
+section 4.1). No paper gives the scales for other image sizes: here they are multiplied by size / 224, which gives 342
+to 470 px for 299 px.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop, resize
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, listed
 
 COUNTS = (1, 10, 12, 144)
 SCALES = (256, 288, 320, 352)  # for 224 px
@@ -25,44 +26,46 @@ WHOLE = "whole square"
 
 @dataclass(frozen=True)
 class Crops:
-    """Which crops of an image a network is shown; size and interpolation are the preprocessing's.
+    """The crops of an image to evaluate on; size and interpolation are those of the preprocessing.
 
-    Raises: ConfigurationError for a number of crops that no paper has, or scales that cannot be.
+    Raises: ConfigurationError for another number of crops than the papers', or scales that cannot be used.
     """
 
     prep: Preprocessing
     count: int = 1
-    """1, 10, 12 or 144; with other scales than four, 36 for each."""
+    """1, 10, 12 or 144 (36 per scale)."""
     scales: tuple[int, ...] = ()
-    """Shorter sides in px; left out, the paper's for this size."""
+    """Lengths of the shorter side, px; default: the paper's, scaled to the image size."""
 
     def __post_init__(self) -> None:
         size = self.prep.size_px
         if self.count not in COUNTS:
-            raise ConfigurationError(f"--crops is {self.count}; expected {', '.join(map(str, COUNTS))}")
+            raise ConfigurationError(
+                f"--crops is {self.count}; expected {listed(map(str, COUNTS), ordered=True, last='or')}"
+            )
         published = tuple(round(scale * size / 224) for scale in SCALES[: 4 if self.count == 144 else 1])
         scales = self.scales or published
         if self.scales and self.count != 144 and len(scales) != 1:
-            raise ConfigurationError(f"--scales has {len(scales)} numbers; {self.count} crops are of one scale")
+            raise ConfigurationError(f"--scales has {len(scales)} numbers; expected one for {self.count} crops")
         if self.scales and self.count == 1:
-            raise ConfigurationError("--scales goes with --crops 10, 12 or 144; the single crop is the preprocessing's")
+            raise ConfigurationError("--scales needs --crops 10, 12 or 144; a single crop is set by the preprocessing")
         if min(scales) < size:
-            raise ConfigurationError(f"--scales has {min(scales)} px; crops of {size} px need shorter sides of as many")
+            raise ConfigurationError(f"--scales has {min(scales)} px; expected at least the crop size, {size} px")
         object.__setattr__(self, "scales", scales)
 
     @property
     def mirrored(self) -> bool:
-        """Whether each crop counts a second time, mirrored; `of` leaves that to the device."""
+        """Whether each crop is also evaluated mirrored; that is done on the device, not in `of`."""
         return self.count > 1
 
     @property
     def shown(self) -> int:
-        """How many crops an image is averaged over, mirrored ones included."""
+        """Number of crops that are averaged per image, mirrored ones included."""
         return len(self.names) * (1 + self.mirrored)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each crop of `of` is, in its order."""
+        """A description of each crop, in the order of `of`."""
         if self.count == 1:
             return ("centre",)
         squares = ("first", "centre", "last") if self.count == 144 else ("centre",)
@@ -83,9 +86,9 @@ class Crops:
         )
 
     def _squares(self, image: Image.Image, scale: int) -> list[Pixels]:
-        """The squares of the image, its shorter side `scale` px, along its longer one. Shapes: (scale, scale, C).
+        """The squares along the longer side, with the shorter side at `scale` px. Shapes: (scale, scale, C).
 
-        Only the squares are resized, so that a 1×2000 px image needs no strip of half a million.
+        Only the squares are resized: resizing all of a 1×2000 px image would give a strip of half a million pixels.
         """
         width, height = image.size
         short, long = min(width, height), max(width, height)
@@ -113,7 +116,7 @@ class Crops:
 
 
 def montage(image: Image.Image, crops: Crops) -> Image.Image:
-    """Every crop of an image with its name: a row for each square, and the mirrored ones at its right."""
+    """A contact sheet of all crops with their names: one row per square, mirrored crops on the right."""
     made, names, size = crops.of(image), crops.names, crops.prep.size_px
     across = min(len(made), 5 if crops.count == 10 else 6)
     columns, rows = across * (2 if crops.mirrored else 1), -(-len(made) // across)
@@ -124,7 +127,7 @@ def montage(image: Image.Image, crops: Crops) -> Image.Image:
             left = gap + (i % across + across * mirrored) * (size + gap)
             top = gap + (i // across) * (size + gap + line)
             shown = pixels[:, ::-1] if mirrored else pixels
-            label = Image.new("RGB", (size, line), "white")  # cut at the crop's width, so that none runs into the next
+            label = Image.new("RGB", (size, line), "white")  # clipped to the crop's width
             ImageDraw.Draw(label).text((0, 0), name + (", mirrored" if mirrored else ""), fill="black")
             sheet.paste(label, (left, top))
             sheet.paste(

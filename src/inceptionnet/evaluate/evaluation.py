@@ -161,7 +161,7 @@ def evaluate_together(
     right = seen = 0
     with torch.inference_mode():
         for batch in loader:
-            bad += batch.bad
+            bad += batch.decode_errors
             if len(batch):
                 labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
                 views = batch.views or (batch.images[:, None],)
@@ -179,7 +179,7 @@ def evaluate_together(
                 for name, values in answers.items():
                     parts[name].append(values)
                 right, seen = right + int((predicted == labels).sum()), seen + len(labels)
-            counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
+            counted = batch.planned if world.size > 1 else len(batch) + len(batch.decode_errors)
             advance(counted, f"accuracy {right / max(seen, 1):.1%}")
     for member, training in zip(members, was_training, strict=True):
         member.model.train(training)

@@ -1,4 +1,4 @@
-"""Loading tensors into a model that may differ from theirs: other classes or channels, with or without classifier and heads.
+"""Loading tensors into a model that may differ in classes, input channels, classifier or auxiliary heads.
 
 Layers that cannot be kept are randomly initialised and reported. Every other tensor must fit and be finite.
 """
