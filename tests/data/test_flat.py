@@ -265,7 +265,7 @@ def test_images_side_by_side_without_labels(tmp_path: Path) -> None:
             open_source(folder, **options)
         assert str(caught.value) == start + end
     write_tree(tmp_path, {SLIM_FILE: LABELS[SLIM_FILE]})
-    with pytest.raises(DataError, match=r"side by side: sort them$"):
+    with pytest.raises(DataError, match=r"in one folder: sort them into class folders$"):
         open_source(folder)
 
 

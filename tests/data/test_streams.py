@@ -159,7 +159,7 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
     for data, reason in {
         shard(tmp_path, 10, 9): "expected 10 images as sizes.json says, got 9: correct sizes.json or the shard",
         whole[:15_100]: r"expected 10 images as sizes.json says, got \d|expected a tar file, got a damaged one",
-        b"no tar" * 1000: r"expected a tar file, got a damaged one \(.*\): pack it anew",
+        b"no tar" * 1000: r"expected a tar file, got a damaged one \(.*\): create it again",
         gzip.compress(whole)[:300]: "expected a tar file, got a damaged one|expected 10 images",
         replaced("0.cls", b"2"): r"0.png: expected a label from 0 to 1 or a name in classes.txt, got 2",
         replaced("0.txt", b"1"): r"expected 0.cls beside 0.png .txt, got none|expected 0.cls beside 0.png, got none",

@@ -91,16 +91,15 @@ def test_two_models_of_one_file_share_nothing(file: Path) -> None:
 def test_the_name_chooses_another_network_that_fits(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "inceptionnet"):
         read_weights(file)
-    assert (
-        "mine.pth: read as inception_v1.torchvision (torchvision's googlenet); it fits inception_v1.slim as well"
-        in (caplog.text)
+    assert "mine.pth: read as inception_v1.torchvision (torchvision's googlenet); it also fits inception_v1.slim" in (
+        caplog.text
     )
     caplog.clear()
     with caplog.at_level(logging.INFO, "inceptionnet"):
         assert create_model("inception_v1.slim", weights=file, **NARROW).network.name == "inception_v1.slim"
     assert "fits" not in caplog.text
     dropped = read_weights(file, name="inception_v1.slim").report.dropped
-    assert dropped["aux1.fc2.bias"] == "an auxiliary head, which the network has not"
+    assert dropped["aux1.fc2.bias"] == "auxiliary head, which the network does not have"
     with pytest.raises(WeightsError, match=r"which fits inception_v1\.torchvision or inception_v1\.slim, not inc"):
         create_model("inception_v4", weights=file)
 
@@ -123,7 +122,7 @@ def test_1001_classes_lose_the_background_unless_asked_for(tmp_path: Path) -> No
     torch.testing.assert_close(load_model(file, **NARROW).eval()(x), model(x)[:, 1:])
     torch.testing.assert_close(load_model(file, num_classes=1001, **NARROW).eval()(x), model(x))
     assert read_weights(file, keep_background=True).record.classes[:2] == ("background", "tench")
-    assert "class 0 of 1001, the background, left out" in read_weights(file).report.changed
+    assert "class 0 of 1001, the background, removed" in read_weights(file).report.changed
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -183,7 +182,7 @@ def test_a_file_without_classifier_has_none(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 160, 160)
     assert read.model(**NARROW).eval()(x).equal(model.embed(x))
     assert read.model(num_classes=4, **NARROW).eval()(x).shape == (2, 4)
-    with pytest.raises(WeightsError, match=r"faces.pt: has no classifier, so that it predicts no classes"):
+    with pytest.raises(WeightsError, match=r"faces.pt: expected weights with a classifier, got none"):
         read.classifier()
 
 
@@ -212,21 +211,21 @@ def without_the_end(tensors: dict[str, Tensor]) -> None:
     [
         (
             spoilt(lambda t: t.pop("conv2.conv.weight")),
-            "torchvision's googlenet, but without conv2.conv.weight; get the whole file",
+            "torchvision's googlenet, but without conv2.conv.weight; get the complete file",
         ),
         (
             spoilt(without_the_end),
-            r"torchvision's googlenet, but without inception5a\.branch1, .* and \d+ more; get the whole",
+            r"torchvision's googlenet, but without inception5a\.branch1, .* … and \d+ more; get the complete",
         ),
         (
             spoilt(lambda t: t["conv1.bn.running_var"].fill_(torch.nan)),
-            r"NaN, infinite or negative where it cannot be in body\.conv_1\.bn\.running_var; get it anew",
+            r"got NaN, infinite or negative values in body\.conv_1\.bn\.running_var; get the file again",
         ),
         (
             spoilt(lambda t: t["conv3.conv.weight"].view(-1)[5:6].fill_(torch.inf)),
             r"NaN, infinite .*body\.conv_2\.conv",
         ),
-        (spoilt(lambda t: t["conv1.bn.running_var"].neg_()), r"negative where it cannot be in body\.conv_1\.bn\.runn"),
+        (spoilt(lambda t: t["conv1.bn.running_var"].neg_()), r"negative values in body\.conv_1\.bn\.runn"),
         (
             spoilt(lambda t: t.update({"conv1.conv.weight": torch.zeros(8, 3, 5, 5)})),
             r"of another shape: body\.conv_1\.conv\.weight \(8, 3, 5, 5\) for \(8, 3, 7, 7\)",
@@ -237,11 +236,11 @@ def without_the_end(tensors: dict[str, Tensor]) -> None:
         ),
         (
             spoilt(lambda t: t.update({"fc.weight": torch.zeros(10**9, 0)})),
-            r"fc\.weight of shape \(1000000000, 0\); expected a classifier's matrix",
+            r"expected a classifier's matrix, got fc\.weight of shape \(1000000000, 0\)",
         ),
         (
             lambda t: {"encoder.weight": torch.zeros(3)},
-            r"1 tensors \(encoder.weight …\) in no known layout; known: TF-s",
+            r"1 tensors \(encoder.weight …\) in an unknown layout; known: Cadene",
         ),
         (lambda t: {}, "expected a state dict|no known layout"),
     ],
@@ -281,8 +280,8 @@ def test_what_is_left_over_is_named(googlenet: InceptionNet, tmp_path: Path) -> 
     tensors |= {"projection.weight": torch.zeros(3, 3), "conv1.bn.num_batches_tracked": torch.tensor(5)}
     del tensors["aux2.fc2.bias"], tensors["aux2.fc2.weight"]
     report = read_weights(write(tensors, tmp_path / "m.pth")).report
-    assert report.dropped["projection.weight"] == "no part of inception_v1.torchvision"
-    assert report.dropped["aux1.conv.conv.weight"] == "auxiliary head without all of its layers"
+    assert report.dropped["projection.weight"] == "not part of inception_v1.torchvision"
+    assert report.dropped["aux1.conv.conv.weight"] == "incomplete auxiliary head"
     assert "conv1.bn.num_batches_tracked" not in report.dropped
 
 
@@ -300,7 +299,7 @@ def test_a_published_file_by_name_brings_what_is_known_of_it(
 ) -> None:
     file = write(as_published(googlenet, GOOGLENET), tmp_path / "googlenet-1378be20.pth")
     with pytest.raises(
-        WeightsError, match=r"named as the published .*SHA-256 begins with 1378be20, but has .*rename it"
+        WeightsError, match=r"named like the published .*SHA-256 starts with 1378be20, but has .*rename it"
     ):
         read_weights(file)
     known = next(one for one in PUBLISHED if one.file == "googlenet-1378be20.pth")

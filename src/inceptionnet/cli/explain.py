@@ -29,9 +29,9 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draw what speaks for a class as a heat map over each image, beside the crop that the network sees.
+    """Draw the evidence for a class as a saliency map over each image, next to the preprocessed image.
 
-    An image that cannot be read gets a row that says why.
+    Images that cannot be read are listed with the reason.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.devices import pick_device

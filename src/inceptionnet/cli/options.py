@@ -11,23 +11,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
 Engine = Annotated[
     str,
-    typer.Option(help="eager, channels_last, fused, compile, onnxruntime or openvino; auto: the fastest here, measured "
-                 "once.", rich_help_panel="Machine"),
+    typer.Option(help="eager, channels_last, fused, compile, onnxruntime or openvino; auto: the fastest on this "
+                 "machine, measured once.", rich_help_panel="Machine"),
 ]  # fmt: skip
 Precision = Annotated[
     str,
-    typer.Option(help="Of an engine: fp32; bf16; int8, by onnxruntime or openvino, with --calibrate.",
+    typer.Option(help="Precision of the engine: fp32, bf16, or int8 (onnxruntime or openvino, with --calibrate).",
                  rich_help_panel="Machine"),
 ]  # fmt: skip
 Calibrate = Annotated[
     list[str] | None,
-    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: images such as the network will see, 100 or "
-                 "more; may be given several times."),
+    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: 100 or more representative images to "
+                 "calibrate on; can be repeated."),
 ]  # fmt: skip
-LeastAgreement = Annotated[
+MinAgreement = Annotated[
     float,
-    typer.Option(help="For int8: least share of other images for which the first class stays what it was; without a "
-                 "classifier, of the features' variance that is kept.", min=0, max=1),
+    typer.Option(help="For int8: minimum share of other images with an unchanged predicted class; without a "
+                 "classifier, minimum explained variance of the features.", min=0, max=1),
 ]  # fmt: skip
 Workers = Annotated[int | None, typer.Option(help="Processes that read images.", min=0, rich_help_panel="Machine")]
 CorruptImages = Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name them.")]
