@@ -60,7 +60,7 @@ def configure(configuration: Configuration) -> Network:
 
 
 def with_classes(network: Network, num_classes: int) -> Network:
-    """The network with `num_classes` classes, in the auxiliary heads too; 0: no classifier, the output is the features."""
+    """The network with `num_classes` classes, in the auxiliary heads too; 0: without classifier, features as output."""
     if num_classes == 0 and num_classes is not False:
         head = {name: node for name, node in network.head.items() if name not in ("dropout", "logits")}
         return replace(network, head=head, aux={})

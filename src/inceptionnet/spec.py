@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Padding = Literal["same", "valid", "ceil", "after"]
-"""`same` keeps the grid size at stride 1 (at stride 2, see `Conventions`), `valid` is no padding, `ceil` pads only after
-the last row and column, so that a pool covers the whole input, and `after` is `same` with the odd pixel of padding at
-the end, whatever the network's convention."""
+"""`same` keeps the grid size at stride 1 (at stride 2, see `Conventions`), `valid` is no padding, `ceil` pads only
+after the last row and column, so that a pool covers the whole input, and `after` is `same` with the odd pixel of
+padding at the end, whatever the network's convention."""
 
 V: Padding = "valid"
 """The papers' letter for a convolution or pool without padding."""

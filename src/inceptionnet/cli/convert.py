@@ -22,7 +22,7 @@ def convert(
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The network, if the file fits several.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Another number of classes: the classifier is randomly "
-                                                         "initialised; 0 removes it; 1001 keeps a background class.")] = None,
+                                                         "initialised; 0: none; 1001 keeps the background.")] = None,
     in_channels: Annotated[int | None, typer.Option(help="Another number of input channels: the first layer's "
                                                          "kernels are summed (1 channel) or repeated.")] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="Include auxiliary heads; default: if the file has "

@@ -96,7 +96,7 @@ def as_input(pixels: Sequence[Pixels], prep: Preprocessing, device: torch.device
 
 
 def flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Horizontal flip of the images whose draw is below 0.5. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
+    """Random horizontal flip of half of the images. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
     mirrored = (draws[:, CHANGES.index("mirror")] < 0.5).to(x.device, non_blocking=True)
     return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
 

@@ -40,7 +40,7 @@ class SizedImage:
 
 @dataclass(frozen=True)
 class Bin:
-    """Number of images whose short side has at least `from_px` and, unless that is None, less than `below_px` pixels."""
+    """Number of images with a short side of at least `from_px` and below `below_px` pixels (None: no limit)."""
 
     from_px: int
     below_px: int | None

@@ -22,7 +22,7 @@ MAX_RATIO, RATIO_FROM_BYTES = 500, 2**24
 
 @dataclass(frozen=True)
 class Tree:
-    """The contents of a container: posix paths of files and folders; `reader(below)` reads paths relative to `below`."""
+    """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`."""
 
     files: list[str]
     folders: set[str]

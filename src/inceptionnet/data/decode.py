@@ -177,7 +177,7 @@ def check_channels(channels: int) -> None:
     """Raises: ConfigurationError unless an image file can have that number of channels."""
     if channels not in (1, 3):
         raise ConfigurationError(
-            f"expected a network with 1 or 3 input channels, got {channels}; pass tensors from Python instead of image files"
+            f"expected a network with 1 or 3 input channels, got {channels}; pass tensors from Python instead"
         )
 
 

@@ -222,7 +222,7 @@ class _Batches:
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_ignore_ctrl_c,
-            generator=torch.Generator(),  # otherwise every epoch would draw from torch's global generator, which dropout uses
+            generator=torch.Generator(),  # else every epoch draws from the global generator of dropout
         )
         # Keeps the loader out of reference cycles, such as that of a caught DecodeError's traceback: garbage-collected
         # as part of a cycle, it closes its queues before it stops its workers, and waits 10 s for them.

@@ -142,7 +142,7 @@ class _ByName:
 
 
 def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
-    """The layout rule for folders and zips; an image's name is its path relative to the folder with the splits or classes."""
+    """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
     images = list(filter(_is_image, tree.files))
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
@@ -171,7 +171,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     folders = {top: sorted(inside[below + top]) for top in named} if named else {"": sorted(tops)}
     if named and train is not None and not folders[train]:
         raise DataError(
-            f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them into class folders"
+            f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them into classes"
         )
     if named and asked.evaluating:
         bare = {top: loose[below + top] for top, inner in folders.items() if not inner}
@@ -189,7 +189,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     empty = [f"{top}/{c}".lstrip("/") for top, cs in folders.items() for c in cs if (top, c) not in filled]
     if empty:
         raise DataError(
-            f"{where}: expected images in every class folder, got none in {listed(empty)}: add images, or remove the folders"
+            f"{where}: expected images in every class folder, got none in {listed(empty)}: add images or remove them"
         )
     for top, cs in folders.items():
         extra = sorted(set(cs) - set(classes))

@@ -100,7 +100,7 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
         )
     if not isinstance(features[label], datasets.ClassLabel):
         raise DataError(
-            f"{where}: expected {label} of type ClassLabel, which has class names, got {type(features[label]).__name__}: "
+            f"{where}: expected {label} of type ClassLabel (with class names), got {type(features[label]).__name__}: "
             "declare it as class_label in the data set's README.md"
         )
     known = (data.info.splits or {}).get(name)

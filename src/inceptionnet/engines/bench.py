@@ -48,8 +48,8 @@ class Measurement:
     images_per_s: float
     """Throughput, from the median latency."""
     share_of_peak: float
-    """FLOP/s of the unfused network's convolutions and linear layers, relative to a large matrix product on this machine
-    in fp32 (bf16 for bf16); above 1 if an engine saves operations or computes in int8.
+    """FLOP/s of the unfused network's convolutions and linear layers, relative to a large matrix product in fp32 (bf16
+    for bf16) on this machine; above 1 if an engine saves operations or computes in int8.
     """
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ preprocessing  `Preprocessing.to_dict`
 input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: dynamic batch size)
 output         logits or features
 precision      fp32 or int8
-quantisation   int8 only: images (number of calibration images) and weight_bits (8: for ARM and x86 with VNNI; 7: written
-               on an older x86 processor, for all processors)
+quantisation   int8 only: images (number of calibration images) and weight_bits (8: for ARM and x86 with VNNI; 7: for
+               all processors, written on an older x86)
 provenance     what is known about the weights: data, accuracy, licence …
 source         the file that was exported
 version        version of this package
@@ -125,7 +125,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         ) from None
     if "network" not in found or "preprocessing" not in found:
         raise WeightsError(
-            f"{path}: expected metadata with network and preprocessing, got none; write the file with inceptionnet export"
+            f"{path}: expected metadata with network and preprocessing, got none; write it with inceptionnet export"
         )
     return {key: found[key] for key in KEYS if key in found}
 

@@ -16,7 +16,7 @@ AnyRun = Callable[[Tensor], Any]
 """An engine, or any other callable on a batch."""
 
 REST_S = 0.05
-"""Pause before a turn: ONNX Runtime's threads slow the next engine by a seventh after 0.01 s, not at all after 0.03 s."""
+"""Pause before a turn: ONNX Runtime's threads slow the next engine by a seventh after 0.01 s, not after 0.03 s."""
 ROUNDS, LEAST_ROUNDS = 20, 3
 ENOUGH_S, MOST_S = 5.0, 20.0
 """No round starts later than ENOUGH_S after LEAST_ROUNDS rounds, or later than MOST_S after the first."""

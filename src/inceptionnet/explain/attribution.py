@@ -75,7 +75,7 @@ def attribute(
 
 
 def raw_attribution(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: str | None) -> Tensor:
-    """The attribution with positive and negative values; for gradcam (N, 1, H, W), without negative ones as in the paper."""
+    """The attribution, positive and negative; for gradcam (N, 1, H, W), without negative values as in the paper."""
     captum = captum_attr()
     at_once = max(1, AT_ONCE // len(x))
     found: Tensor

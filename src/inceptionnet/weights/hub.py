@@ -214,7 +214,8 @@ def _check(path: Path, resolved: str, stated: str | None) -> None:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
     if got != expected:
         raise WeightsError(
-            f"{resolved}: expected a file with SHA-256 {expected}, got {got}: delete {path.resolve()}, download it again"
+            f"{resolved}: expected a file with SHA-256 {expected}, got {got}: delete {path.resolve()}, "
+            "download it again"
         )
 
 

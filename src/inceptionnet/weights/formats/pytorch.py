@@ -121,8 +121,7 @@ def _unwrapped(content: Any, path: Path, notes: list[str], dropped: dict[str, st
     held = listed(map(str, content), ordered=True) if isinstance(content, Mapping) else type(content).__name__
     got = one_line(held or "nothing")
     raise WeightsError(
-        f"{path}: expected a state dict, alone or under a key such as {listed(WRAPPERS[len(AVERAGED) :], 3)}, got {got}; "
-        f"{STATE_DICT_ONLY}"
+        f"{path}: expected a state dict, alone or under a key such as state_dict or model, got {got}; {STATE_DICT_ONLY}"
     )
 
 

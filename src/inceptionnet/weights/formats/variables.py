@@ -61,8 +61,8 @@ def of_bundle(path: Path, table: Path, content: Content, checksum: Checksum) -> 
         raise WeightsError(f"{path}: expected little-endian values, got big-endian; save it on a little-endian machine")
     if any(key.endswith(b".ATTRIBUTES/VARIABLE_VALUE") for key in content):
         raise WeightsError(
-            f"{path}: expected a checkpoint with layer names, got one of Keras objects; load it in Keras and save .keras "
-            "or .h5"
+            f"{path}: expected a checkpoint with layer names, got one of Keras objects; save it in Keras as .keras or "
+            ".h5"
         )
     shards = _Shards(path, table, count)
     # Keys that start with a zero byte are slices of partitioned variables, reported by their own entry.

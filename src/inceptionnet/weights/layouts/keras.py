@@ -125,7 +125,7 @@ def _placed(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _distances(node: Node, after: int) -> list[int]:
-    """The distance in Keras layers from each convolution, in tree order, to the output; `after` layers follow the node."""
+    """The Keras layers from each convolution, in tree order, to the output; `after` layers follow the node."""
     match node:
         case Conv():
             return [after]
