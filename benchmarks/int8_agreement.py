@@ -19,7 +19,7 @@ from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import centre_crop
 from inceptionnet.data.sources import open_source
 from inceptionnet.engines import int8
-from inceptionnet.engines.agreement import agreement, spread
+from inceptionnet.engines.agreement import agreement, evenly_spaced
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
@@ -37,7 +37,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
 
     def loaded(name: str, most: int) -> tuple[Tensor, Tensor]:
         _, split = source.pick(name, own=True)
-        split = split.take(spread(len(split), most))
+        split = split.take(evenly_spaced(len(split), most))
         pixels = [centre_crop(decode(split.read(i), channels=prep.channels, name=""), prep) for i in range(len(split))]
         return as_input(pixels, prep).contiguous(), torch.from_numpy(np.asarray(split.labels))
 
@@ -86,7 +86,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
         low, high = binomtest(round(found.top1 * len(labels)), len(labels)).proportion_ci(method="wilson")
         print(
             f"  {name:30} top-1 {accuracy(got, labels):.1%}, same class {found.top1:.1%} ({low:.1%} to {high:.1%}), "
-            f"explained {found.explained:.4f}",
+            f"explained {found.explained_variance:.4f}",
             flush=True,
         )
 

@@ -56,7 +56,7 @@ def test_figures_of_engines_of_known_speed(model: InceptionNet) -> None:
     for row in (quick, slow):
         assert row.images_per_s == pytest.approx(3 / row.latency_ms * 1000)
         assert row.share_of_peak == pytest.approx(flops.get_total_flops() / (row.latency_ms / 1000) / 1e12)
-        assert row.ready_s >= row.latency_ms / 2000 and row.memory_mb >= 0
+        assert row.load_time_s >= row.latency_ms / 2000 and row.memory_mb >= 0
     assert "for a reason" in refused.reason
 
 

@@ -136,7 +136,7 @@ def dies(index: int) -> bytes:
 
 def test_a_process_that_dies_is_an_error() -> None:
     split = Split([f"{i}.png" for i in range(99)], np.arange(99) % 2, dies)
-    with pytest.raises(DataError, match=r"^x: .* ended its process, .* between \d+.png and \d+.png: try fewer"):
+    with pytest.raises(DataError, match=r"^x: .* a worker process died .* between \d+.png and \d+.png: try fewer"):
         check(Source("x", ("a", "b"), {"train": split, "val": split}, ""), workers=2)
 
 

@@ -154,7 +154,7 @@ def test_loaded_from_a_file_a_folder_memory_and_a_pickle(
     for other in (again, in_memory, pickle.loads(pickle.dumps(classifier)), load(weights_of(run), device="cpu")):
         assert other.predict(red).top == expected.top
     assert repr(classifier).startswith("Classifier(inception_v1.slim, 3 classes, 32 px, eager fp32 on cpu, from ")
-    with pytest.raises(ConfigurationError, match="got 2 class names for a network of 3 classes"):
+    with pytest.raises(ConfigurationError, match="expected 3 class names, one per class, got 2"):
         load(run, classes=["a", "b"])
     with pytest.raises(ConfigurationError, match=r"preprocessing: .*its settings are size_px, crop"):
         load(run, preprocessing={"size": 3})

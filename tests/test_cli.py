@@ -298,7 +298,7 @@ def test_evaluate_on_many_crops_by_two_networks_without_some(command, run: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--crops", 7), "--crops is 7; expected 1, 10, 12, 144"),
+        (("--crops", 7), "--crops is 7; expected 1, 10, 12 or 144"),
         (("--predictions", "table.txt"), "--predictions table.txt: expected a file ending in .csv or .parquet"),
         (("--predictions", "/proc/no/table.csv", "--workers", 0), "table.csv: cannot be written"),
         (("--crops", 12, "--scales", "wide"), "--scales 'wide': expected whole numbers"),

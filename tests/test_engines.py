@@ -267,7 +267,7 @@ def test_auto_takes_the_fastest_and_says_why(fakes: Fakes) -> None:
     about = made.about
     assert about["why"].startswith("fastest of 3: quick ") and set(about["latency_ms"]) == {"eager", "slow", "quick"}
     assert about["latency_ms"]["eager"] >= 60 and about["latency_ms"]["slow"] >= 40
-    assert about["skipped"] == {} and about["remembered"] is False and about["difference"] == 0
+    assert about["skipped"] == {} and about["cached"] is False and about["difference"] == 0
 
 
 def test_wrong_numbers_and_failures_are_skipped_with_the_reason(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,17 +310,17 @@ def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, mon
     optimize(model)
     assert fakes.built == ["slow", "quick"]
     made = optimize(model)
-    assert fakes.built == ["slow", "quick", "quick"] and made.name == "quick" and made.about["remembered"]
+    assert fakes.built == ["slow", "quick", "quick"] and made.name == "quick" and made.about["cached"]
     assert made.about["why"].startswith("fastest of 3: quick ")
     with torch.no_grad():
         model.head.get_submodule("logits").bias += 1
-    assert optimize(model).about["remembered"], "speed does not depend on weights"
+    assert optimize(model).about["cached"], "speed does not depend on weights"
     conditions = [
         {"batch_size": 2}, {"size_px": 65}, {"precision": "bf16"}, {"fresh": True},
     ]  # fmt: skip
     for options in conditions:
-        assert not optimize(model, **options).about["remembered"], options  # type: ignore[arg-type]
-    assert not optimize(network(width=0.25)).about["remembered"]
+        assert not optimize(model, **options).about["cached"], options  # type: ignore[arg-type]
+    assert not optimize(network(width=0.25)).about["cached"]
     key = next(iter(json.loads(cache_file().read_text())["choices"].values()))["key"]
     assert key["network"]["name"] == "inception_v1.slim" and key["threads"] == 1
     assert key["versions"]["torch"] == version_of("torch")

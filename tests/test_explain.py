@@ -18,7 +18,7 @@ from inceptionnet import create_model, list_models, save_weights
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.errors import ConfigurationError, InputError, MissingExtraError
 from inceptionnet.explain import METHODS, attribute, attribution, default_layer, overlay
-from inceptionnet.explain.attribution import AT_ONCE, signed
+from inceptionnet.explain.attribution import AT_ONCE, raw_attribution
 from inceptionnet.explain.files import class_number, names_for
 from inceptionnet.explain.images import GAP_PX, sheet
 from inceptionnet.model import InceptionNet
@@ -129,7 +129,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logits(monkeypatch
     """Sundararajan et al., proposition 1."""
     monkeypatch.setattr(attribution, "STEPS", 200)  # noise needs more of them than images do
     model, x, targets = small().requires_grad_(False), images(), torch.tensor([4, 0, 2])
-    found = signed(model, x, targets, "integrated-gradients", None)
+    found = raw_attribution(model, x, targets, "integrated-gradients", None)
     with torch.no_grad():
         change = (model(x) - model(torch.zeros_like(x)))[torch.arange(3), targets]
     assert found.shape == x.shape

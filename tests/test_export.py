@@ -27,7 +27,7 @@ from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.cli.export import export as command_of_export
 from inceptionnet.data import Preprocessing
 from inceptionnet.engines import export as exporting
-from inceptionnet.engines.agreement import BATCHES, MOST, Agreement, Images, compare, drawn
+from inceptionnet.engines.agreement import BATCHES, MAX_IMAGES, Agreement, Images, compare, random_images
 from inceptionnet.engines.export import FromPixels, export
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.kinds import KEYS, KINDS, Graph, read_metadata
@@ -217,7 +217,7 @@ def test_weights_are_written_as_convert_writes_them_without_auxiliary_heads(tmp_
     save_weights(model, source, classes=ODD, provenance={"data": "insects"})
     code, out, err = command("export", source, file)
     assert code == 0, err
-    assert "3 logits" in out and "8 images drawn at random, since none were given" in out
+    assert "3 logits" in out and "8 random images, since none were given" in out
     main, record = load_model(file), read_record(file)
     assert not main.aux and record.classes == ODD and record.provenance == {"data": "insects"}
     x = torch.randn(2, 3, 80, 80)
@@ -403,12 +403,12 @@ def test_images_that_cannot_be_read_are_left_out_and_many_are_sampled(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(MOST + 6):
+    for i in range(MAX_IMAGES + 6):
         Image.new("RGB", (40, 36), (3 * i, i, 255 - i)).save(folder / f"{i:03}.png")
     (folder / "000.png").write_text("no image")  # the first and last are among any number spread evenly
     code, out, err = command("export", weights, tmp_path / "a.safetensors", "--check", folder)
     assert code == 0, err
-    assert f"{MOST - 1} of {MOST + 6} images of {folder}" in out
+    assert f"{MAX_IMAGES - 1} of {MAX_IMAGES + 6} images of {folder}" in out
     assert "000.png: is not an image in a known format" in out
 
 
@@ -438,13 +438,13 @@ def test_differences_by_hand() -> None:
     found = compare(Known(), less, known(255, 102, 51), PLAIN, raw=False, batch_size=None)  # type: ignore[arg-type]
     assert (found.images, found.batch_sizes) == (3, (1, 3))
     assert found.logits == pytest.approx(0.1, rel=1e-4)
-    assert found.top1 == 1
+    assert found.top1_agreement == 1
     steepest = 1 / (1 + math.exp(-0.2)) - 1 / (1 + math.exp(-0.1))
     assert found.probabilities == pytest.approx(steepest, rel=1e-4)
     found = compare(
         Known(), lambda x: less(x) - np.float32([0.15, 0]), known(255, 102, 51), PLAIN, raw=False, batch_size=1
     )  # type: ignore[arg-type]
-    assert found.top1 == pytest.approx(2 / 3), "0.2 - 0.25 is below 0"
+    assert found.top1_agreement == pytest.approx(2 / 3), "0.2 - 0.25 is below 0"
 
 
 @pytest.mark.parametrize(
@@ -493,14 +493,14 @@ def test_what_is_no_number_or_of_another_shape_never_agrees(
 
 def test_drawn_images_are_images() -> None:
     """Always the same, all different, with all of the grey values, and smooth where they are coarse."""
-    first, again = drawn(Preprocessing(64)), drawn(Preprocessing(64))
+    first, again = random_images(Preprocessing(64)), random_images(Preprocessing(64))
     assert all(np.array_equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))
     assert len({one.tobytes() for one in first.pixels}) == len(first.pixels) == 8
     assert all(one.shape == (64, 64, 3) and one.dtype == np.uint8 for one in first.pixels)
     assert min(one.min() for one in first.pixels) < 5 and max(one.max() for one in first.pixels) > 250
     steps = [np.abs(np.diff(one.astype(int), axis=0)).mean() for one in first.pixels]
     assert steps[0] < 5 < steps[-1]
-    assert drawn(Preprocessing(64, channels=1)).pixels[0].shape == (64, 64, 1)
+    assert random_images(Preprocessing(64, channels=1)).pixels[0].shape == (64, 64, 1)
 
 
 def test_converters_keep_quiet(
@@ -529,6 +529,6 @@ def test_the_command_and_the_function_have_the_same_defaults() -> None:
     """They are written twice, since the command line starts without torch."""
     own, of_command = (inspect.signature(one).parameters for one in (export, command_of_export))
     shared = own.keys() & of_command.keys()
-    assert {"precision", "tolerance", "least_agreement"} <= shared
+    assert {"precision", "tolerance", "min_agreement"} <= shared
     for name in shared:
         assert (own[name].default or None) == (of_command[name].default or None), name

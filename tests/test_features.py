@@ -177,7 +177,7 @@ def test_no_images_and_no_such_place(command: Command, body: Path, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     for data, said in (
         (["empty"], "expected images"),
-        (["nothing"], "got nothing by that name"),
+        (["nothing"], "got no such file or folder"),
         (["empty", "empty"], "got a folder without any"),
     ):
         out = tmp_path / "f.parquet"

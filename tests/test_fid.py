@@ -242,7 +242,7 @@ def test_what_cannot_be_done_is_one_line(
     (tmp_path / "text.npz").write_text("text")
     for arguments, said in (
         ((none, real), "expected images"),
-        ((real, tmp_path / "nowhere"), "got nothing by that name"),
+        ((real, tmp_path / "nowhere"), "got no such file or folder"),
         (
             (one, real),
             "one: expected at least 2 images, got 1, and 1 corrupt, such as b.png (is empty",

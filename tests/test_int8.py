@@ -22,7 +22,7 @@ from inceptionnet import create_model, load_model, optimize, read_record, save_w
 from inceptionnet.engines import int8
 from inceptionnet.engines.agreement import agreement
 from inceptionnet.engines.export import export
-from inceptionnet.engines.int8 import dealt, quantised_onnx, quantised_openvino, weight_bits
+from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino, split_calibration, weight_bits
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.engines.onnx import to_onnx
 from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino
@@ -116,11 +116,11 @@ def test_where_eight_bits_could_overflow(machine: str, flags: str, bits: int, mo
 
 
 def test_images_are_dealt(caplog: pytest.LogCaptureFixture) -> None:
-    assert dealt([0, 1, 2, 3, 4, 5, 6]) == ([0, 3, 6], [1, 2, 4, 5])
+    assert split_calibration([0, 1, 2, 3, 4, 5, 6]) == ([0, 3, 6], [1, 2, 4, 5])
     assert "calibrating on 3 images, which is few" in caplog.text
-    assert dealt([7]) == ([7], [7])
+    assert split_calibration([7]) == ([7], [7])
     caplog.clear()
-    calibrating, others = dealt(range(384))
+    calibrating, others = split_calibration(range(384))
     assert (len(calibrating), len(others)) == (int8.CALIBRATED, int8.COMPARED) and not caplog.text
 
 
@@ -128,7 +128,7 @@ def test_what_is_kept_by_hand() -> None:
     want = torch.tensor([[1.0, 0.0], [0.0, 3.0]])  # about the mean (0.5, 1.5): 0.25 + 2.25 twice, 5 in all
     got = want + torch.tensor([[0.0, 2.0], [0.0, 0.0]])
     found = agreement(want, got, classes=True, batch_sizes=())
-    assert found.explained == pytest.approx(1 - 4 / 5) and found.top1 == found.share == 0.5
+    assert found.explained_variance == pytest.approx(1 - 4 / 5) and found.top1_agreement == found.share == 0.5
     features = agreement(want, got, classes=False, batch_sizes=())
     assert features.top1 is None and features.share == pytest.approx(0.2)
     assert agreement(want, want * torch.nan, classes=False, batch_sizes=()).share == 0
@@ -153,7 +153,7 @@ def test_a_trained_network_in_8_bits(
     )
     about = json.loads(out)
     assert code == 0 and "12 images, which is few" in caplog.text, err
-    assert about["compared_on"] == f"24 of 36 images of {colours}" and about["least_agreement"] == 0.95
+    assert about["compared_on"] == f"24 of 36 images of {colours}" and about["min_agreement"] == 0.95
     assert about["difference"]["top1"] == 1 and 1e-4 < about["difference"]["logits"] < 0.4
     assert about["metadata"]["precision"] == read_metadata(file)["precision"] == "int8"
     assert read_metadata(file)["quantisation"] == {"images": 12, "weight_bits": weight_bits()}
@@ -186,7 +186,7 @@ def test_a_file_for_a_fixed_number_of_images(run: Path, colours: Path, tmp_path:
             run / "weights.safetensors", tmp_path / f"a{ending}",
             precision="int8", calibrate=[str(colours)], check=[str(colours / "red")], batch_size=5,
         )  # fmt: skip
-        assert done.written and done.agreement.batch_sizes == (5,) and done.agreement.top1 == 1
+        assert done.written and done.agreement.batch_sizes == (5,) and done.agreement.top1_agreement == 1
         assert str(done.images) == f"12 of 12 images of {colours / 'red'}"
 
 
@@ -199,10 +199,10 @@ def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
     assert "engine fused does not compute in int8; choose onnxruntime or openvino" in made.about["skipped"]["fused"]
     assert made.about["agreement"] == 1 and made.about["calibrated_on"] == 12 and made.about["compared_on"] == 24
     again = optimize(file, precision="int8", calibrate=[str(colours)], batch_size=2)
-    assert again.about["remembered"] and again.name == made.name
+    assert again.about["cached"] and again.name == made.name
     model, size = load_model(file).eval(), read_record(file).preprocessing.size_px
     x = torch.rand(9, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    by_tensor = optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=size, least_agreement=0)
+    by_tensor = optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=size, min_agreement=0)
     with torch.no_grad():
         assert agreement(model(x), by_tensor(x), classes=True, batch_sizes=()).explained > 0.9
     assert by_tensor.about["calibrated_on"] == 3
@@ -227,7 +227,7 @@ def test_a_spoilt_network_is_refused(
     assert code == 1 and "not written" in out and there(file.parent) == {}
     said = err.splitlines()[-1]
     assert said.startswith(f"error: {file}: not written: the network keeps ") and "expected 95.0% at least" in said
-    assert command(*given, "--least-agreement", 0)[0] == 0 and file.exists()
+    assert command(*given, "--min-agreement", 0)[0] == 0 and file.exists()
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
     for file, message in (
         (tmp_path / "none.safetensors", "no such file"),
         (tmp_path, "expected a file, or a folder with one TensorFlow checkpoint"),
-        (truncated, "damaged or cut short"),
+        (truncated, "damaged or truncated"),
         (text, "of no known format"),
         (empty, "an empty file"),
         (future, "format 99, this version reads 1"),

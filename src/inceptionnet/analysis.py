@@ -1,7 +1,7 @@
 """Shapes, parameters, multiply-adds and receptive fields, from the tree alone (no torch).
 
-Multiply-adds count the products in convolutions and linear layers, as the papers do; batch norm, pools and sums are
-left out. Parameters are what an optimiser sees: weights, biases, batch norm's gamma and beta.
+Multiply-adds are those of convolutions and linear layers, as in the papers; batch norm, pools and sums do not count.
+Parameters are the trainable ones: weights, biases, batch norm's gamma and beta.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from inceptionnet.spec import (
 
 
 class Shape(NamedTuple):
-    """Channels, height and width of one image's activations; a vector has a 1 × 1 grid."""
+    """Channels, height and width of the activations of one image; a vector has a 1 × 1 grid."""
 
     channels: int
     height: int
@@ -38,9 +38,9 @@ class Shape(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Receptive field: height and width in input pixels that one value sees, and the pixels from one to the next.
+    """Receptive field: height and width in input pixels, and the stride in input pixels between neighbouring values.
 
-    Infinite behind a global pool or linear layer, which see the whole image whatever its size.
+    Infinite after a global pool or linear layer, which cover the whole image at any size.
     """
 
     height: float
@@ -50,7 +50,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One node of the tree with its figures; `path` is its module's name in the built network."""
+    """One node of the tree with shapes and counts; `path` is the name of its module."""
 
     path: str
     node: Node
@@ -62,27 +62,27 @@ class Row:
 
     @property
     def depth(self) -> int:
-        """1 for an endpoint, more for the parts inside it."""
+        """1 for an endpoint, more for its parts."""
         return self.path.count(".")
 
     @property
     def name(self) -> str:
-        """The last part of the path: the endpoint's name for a row of `endpoints`."""
+        """The last part of the path: for an endpoint, its name."""
         return self.path.rpartition(".")[2]
 
 
 class GridTooSmall(Exception):
-    """The grid has shrunk to nothing on the way: the image is smaller than `minimum_size`."""
+    """The grid has become empty: the image is smaller than `minimum_size`."""
 
 
 def analyse(network: Network, size: tuple[int, int] | None = None) -> list[Row]:
-    """Every node of the network in the order of computation, each before its parts: body, head, auxiliary heads.
+    """All nodes of the network in order of computation, each before its parts: body, head, auxiliary heads.
 
     Args:
-        size: height and width in pixels of the image; the network's own input size without it.
+        size: height and width of the image, px; default: the network's image size.
 
     Raises:
-        GridTooSmall: some part of the network has no pixel left to work on.
+        GridTooSmall: the image is too small.
     """
     height, width = size or (network.input_size, network.input_size)
     body = _walk(network.body, "body", Shape(network.in_channels, height, width), Field(1, 1, 1), network)
@@ -95,23 +95,23 @@ def analyse(network: Network, size: tuple[int, int] | None = None) -> list[Row]:
 
 
 def endpoints(rows: Iterable[Row]) -> list[Row]:
-    """Of the rows of `analyse`, those of the endpoints of body and head; the rest are their parts, or auxiliary."""
+    """The rows of the endpoints of body and head."""
     return [row for row in rows if row.depth == 1]
 
 
 def parameters(rows: Iterable[Row]) -> int:
-    """Learned values in all of the network."""
+    """Number of trainable parameters."""
     return sum(row.parameters for row in rows if isinstance(row.node, Leaf))
 
 
 def multiply_adds(rows: Iterable[Row]) -> int:
-    """Multiply-adds for one image through all of the network."""
+    """Multiply-adds per image."""
     return sum(row.multiply_adds for row in rows if isinstance(row.node, Leaf))
 
 
 def minimum_size(network: Network) -> int:
-    """Height and width in pixels of the smallest image that leaves every part of the network a grid to work on."""
-    sizes = range(1, 1024)  # 1023 px fit every network of the family
+    """The smallest image size (height and width), px, that the network can process."""
+    sizes = range(1, 1024)  # 1023 px are enough for every network
     return sizes[bisect_left(sizes, True, key=lambda size: _fits(network, size))]
 
 
@@ -124,7 +124,7 @@ def _fits(network: Network, size: int) -> bool:
 
 
 def closing(depth: int) -> Conv:
-    """The linear convolution that closes a residual block whose input has `depth` channels."""
+    """The linear convolution at the end of a residual block with `depth` input channels."""
     return Conv(depth, norm=False, relu=False)
 
 
@@ -134,7 +134,7 @@ def pair(kernel: Kernel) -> tuple[int, int]:
 
 
 def _walk(node: Node, path: str, shape: Shape, field: Field, network: Network) -> list[Row]:
-    """The node's own row, then those of its parts."""
+    """The row of the node, then those of its parts."""
     parts: list[list[Row]]
     match node:
         case Branches(chains=chains):
@@ -171,7 +171,7 @@ def _walk(node: Node, path: str, shape: Shape, field: Field, network: Network) -
 
 
 def _leaf(node: Leaf, path: str, shape: Shape, field: Field, network: Network) -> Row:
-    """The figures of a node without parts."""
+    """The row of a node without parts."""
     c, h, w = shape
     output, seen, weights, per_output, norm = shape, field, 0, 0, True
     match node:
@@ -207,13 +207,13 @@ def _window(
 
 
 def _seen(field: Field, window: tuple[float, float]) -> Field:
-    """What a window of that many values sees, if each of them sees `field`."""
+    """The receptive field of a window over values with receptive field `field`."""
     height, width = ((k - 1) * field.step for k in window)
     return Field(field.height + height, field.width + width, field.step)
 
 
 def _steps(length: int, kernel: int, stride: int, padding: Padding) -> int:
-    """Positions of a window along one side; below 1 where it does not fit."""
+    """Positions of a window along one side; below 1 if it does not fit."""
     match padding:
         case "same" | "after":
             return -(-length // stride)

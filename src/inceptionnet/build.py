@@ -1,8 +1,8 @@
-"""From tree to torch modules, and their initial weights.
+"""Building torch modules from a tree, and initialising them.
 
-`build` runs once and gives ordinary modules; a module's name is its path in the tree (`Row.path`), so names of weights,
-features and drawings agree. It allocates nothing: parameters are on the meta device until `initialise` or a weights
-file fills them, so that no random number is drawn twice and none is drawn in vain.
+`build` returns ordinary modules; a module's name is its path in the tree (`Row.path`), so that the names of weights,
+features and drawings agree. Parameters are on the meta device until `initialise` or a weights file fills them, so that
+nothing is initialised twice or in vain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inceptionnet.spec import (
 
 
 class Concatenation(nn.ModuleDict):
-    """Branches on the same input, joined along channels."""
+    """Parallel branches on the same input, concatenated along channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
@@ -44,7 +44,7 @@ class Concatenation(nn.ModuleDict):
 
 
 class ResidualBlock(nn.Module):
-    """x + scale · closing(branches(x)), then ReLU unless it is the release's last block."""
+    """x + scale · closing(branches(x)), then ReLU except in the last block of the release."""
 
     def __init__(self, branches: nn.Module, closing: nn.Module, scale: float, relu: bool) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class ResidualBlock(nn.Module):
         return y
 
     def extra_repr(self) -> str:
-        """The scale, which is no module."""
+        """The scale, for the repr."""
         return f"scale={self.scale}"
 
 
 class SamePad(nn.Module):
-    """TensorFlow's "same" padding for a strided window: the odd pixel goes after, not before."""
+    """TensorFlow's "same" padding for a strided window: the odd pixel of padding goes to the end."""
 
     def __init__(self, kernel: tuple[int, int], stride: int) -> None:
         super().__init__()
@@ -77,30 +77,30 @@ class SamePad(nn.Module):
         return F.pad(x, (left, right, top, bottom))
 
     def extra_repr(self) -> str:
-        """The window that it pads for."""
+        """Kernel and stride, for the repr."""
         return f"kernel={self.kernel}, stride={self.stride}"
 
 
 class SameMaxPool(SamePad):
-    """Maximum pooling with that padding, of which nothing is made: what lies outside the image does not count."""
+    """Max pooling with TensorFlow's "same" padding, without materialising it: pixels outside the image are ignored."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
         before = [
             _same(length, kernel, self.stride)[0] for length, kernel in zip(x.shape[2:], self.kernel, strict=True)
         ]
-        # Where there is an odd pixel after, the last window reaches over the border by just that.
+        # With an odd pixel at the end, the last window extends beyond the border by that pixel.
         return F.max_pool2d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """How much TensorFlow pads a side before and after."""
+    """TensorFlow's padding before and after, along one side."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 
 
 def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
-    """Body, head and auxiliary heads of the network, their parameters on the meta device."""
+    """Body, head and auxiliary heads of the network, with parameters on the meta device."""
     rows = {row.path: row for row in analyse(network)}
     with torch.device("meta"):
         heads = {on: _module(head, f"aux.{on}", rows, network.conventions) for on, head in network.aux.items()}
@@ -109,7 +109,7 @@ def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
 
 
 def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
-    """The learned tensors behind a row: what each is (weight, bias, gamma, …) and its name in the state dict."""
+    """The tensors of a row: role (weight, bias, gamma, …) and name in the state dict."""
     path, node = row.path, row.node
     match node:
         case Conv():
@@ -124,17 +124,17 @@ def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
         case _:
             return {}
     if not node.norm or conventions.batch_norm_eps is None:
-        # A linear layer has batch norm only where it says so, a convolution wherever the network has any.
+        # A linear layer has batch norm only if it says so, a convolution if the network has any.
         return {**names, "bias": f"{owner}.bias"}
     parts = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
     return {**names, **{what: f"{path}.bn.{name}" for what, name in parts.items()}}
 
 
 def initialise(model: nn.Module, network: Network) -> None:
-    """Fill every parameter and buffer of `model` that is still on the meta device, as the network was published.
+    """Initialise every parameter and buffer of `model` that is still on the meta device, as published.
 
-    Paper: truncated normal with the released deviations, or the released variance scaling (2 / fan-in; the factor 1.3
-    makes up for what the truncation at two deviations takes), biases 0, batch norm 1 and 0.
+    Paper: truncated normal with the released std, or the released variance scaling (2 / fan-in; a factor of 1.3
+    compensates the truncation at two std); biases 0, batch norm 1 and 0.
     """
     inits = {path: init for row in analyse(network) for path, init in _inits(row, network.conventions)}
     for path, module in model.named_modules():
@@ -195,7 +195,7 @@ def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
                 return SameMaxPool(pad.kernel, pad.stride)
             return nn.MaxPool2d(node.kernel, node.stride, padding, ceil_mode=node.padding == "ceil")
         case AvgPool(kernel=kernel, stride=stride):
-            # Only at stride 1 or without padding in this family, so "same" is symmetrical.
+            # Only at stride 1 or without padding in this family, so "same" is symmetric.
             around = kernel // 2 if node.padding == "same" else 0
             return nn.AvgPool2d(kernel, stride, around, count_include_pad=conventions.average_counts_padding)
         case AdaptiveAvgPool(grid=grid):
@@ -228,7 +228,7 @@ def _relu(wanted: bool) -> nn.Module | None:
 
 
 def _padding(node: Conv | SeparableConv | MaxPool, conventions: Conventions) -> tuple[SamePad | None, tuple[int, int]]:
-    """A module that pads first, if the window's own symmetrical padding cannot do it, and that padding."""
+    """A padding module, if symmetric padding is not enough, and the symmetric padding of the window itself."""
     height, width = pair(node.kernel)
     if node.padding not in ("same", "after"):
         return None, (0, 0)
@@ -238,7 +238,7 @@ def _padding(node: Conv | SeparableConv | MaxPool, conventions: Conventions) -> 
 
 
 def _inits(row: Row, conventions: Conventions) -> list[tuple[str, Init]]:
-    """Paths of the weights' modules behind a row, and how each starts."""
+    """Paths of a row's modules with weights, and the initialisation of each."""
     match row.node:
         case Conv(std=std):
             return [(f"{row.path}.conv", std or conventions.conv_init)]
@@ -259,7 +259,7 @@ def _fill(weight: Tensor, init: Init) -> None:
         weight.uniform_(-bound, bound)
         return
     std = sqrt(1.3 * 2 / fan_in) if init == "variance scaling" else float(init)
-    # A normal cut at two deviations, by the inverse of its distribution: one uniform draw for each value, where
-    # nn.init.trunc_normal_ takes several times as long (benchmarks/building.py).
-    edge = 0.9544997361036416  # erf(sqrt(2)): the share of a normal within two deviations
+    # A normal truncated at two std, by the inverse of its distribution function: several times as fast as
+    # nn.init.trunc_normal_ (benchmarks/building.py).
+    edge = 0.9544997361036416  # erf(sqrt(2)): the share of a normal within two std
     weight.uniform_(-edge, edge).erfinv_().mul_(std * sqrt(2)).clamp_(-2 * std, 2 * std)

@@ -1,4 +1,4 @@
-"""A published network made one's own: every argument of `create_model` is one function from tree to tree (no torch)."""
+"""Configuring a network: every argument of `create_model` is a function from tree to tree (no torch)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from inceptionnet.analysis import analyse, minimum_size, pair
-from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.variants import patched
 from inceptionnet.spec import Branches, Conv, Dropout, Leaf, Linear, Network, Node, Residual, SeparableConv, V
 
 Scale = float | Sequence[float]
-"""One residual scale for all blocks, or one for each stage (A, B, C)."""
+"""One residual scale for all blocks, or one per stage (A, B, C)."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The arguments of `create_model` that decide a network; they travel in a weights file's metadata.
+    """The arguments of `create_model` that define a network; saved in the metadata of a weights file.
 
-    None is as published; 0 classes are a network without classifier.
+    None: as published; num_classes=0: without classifier.
     """
 
     name: str
@@ -33,12 +33,12 @@ class Configuration:
     aux: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.residual_scale, Sequence):  # a list, where it comes from JSON
+        if isinstance(self.residual_scale, Sequence):  # a list if it comes from JSON
             object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
 
 
 def configure(configuration: Configuration) -> Network:
-    """The network of that name, changed as asked; see `create_model` for what each argument means.
+    """The network of that name with the given changes; see `create_model` for the arguments.
 
     Raises:
         ConfigurationError: an unknown name, or a value that cannot be used.
@@ -60,7 +60,7 @@ def configure(configuration: Configuration) -> Network:
 
 
 def with_classes(network: Network, num_classes: int) -> Network:
-    """Logits for `num_classes` classes, in the auxiliary heads too; 0: no logits, the pooled features come out."""
+    """The network with `num_classes` classes, in the auxiliary heads too; 0: without classifier, features as output."""
     if num_classes == 0 and num_classes is not False:
         head = {name: node for name, node in network.head.items() if name not in ("dropout", "logits")}
         return replace(network, head=head, aux={})
@@ -73,7 +73,7 @@ def with_classes(network: Network, num_classes: int) -> Network:
 
 
 def with_width(network: Network, width: float) -> Network:
-    """`width` times as many filters everywhere but in the logits, to the nearest multiple of 8 and never below 8."""
+    """All numbers of filters but the logits' multiplied by `width`, rounded to a multiple of 8, at least 8."""
     if not (isinstance(width, int | float) and isfinite(width) and width > 0):
         raise ConfigurationError(f"width is {width!r}; expected a finite number above 0, such as 0.5")
 
@@ -94,8 +94,8 @@ def with_width(network: Network, width: float) -> Network:
 
 
 def with_residual_scale(network: Network, scale: Scale) -> Network:
-    """Residual blocks scaled by `scale`: one number, or one for each stage (A, B, C) of the network."""
-    # A stage is a run of residual blocks; what stands between two runs reduces the grid.
+    """The network with residual blocks scaled by `scale`: one number, or one per stage (A, B, C)."""
+    # A stage is a run of consecutive residual blocks, between reduction modules.
     stage_of: dict[str, int] = {}
     previous: Node | None = None
     for name, node in network.body.items():
@@ -104,9 +104,7 @@ def with_residual_scale(network: Network, scale: Scale) -> Network:
         previous = node
     stages = max(stage_of.values(), default=-1) + 1
     if not stages:
-        raise ConfigurationError(
-            f"residual_scale is {scale!r}, but {network.name} has no residual blocks; leave it out"
-        )
+        raise ConfigurationError(f"residual_scale is {scale!r}, but {network.name} has no residual blocks; omit it")
     scales = [scale] * stages if isinstance(scale, int | float) else list(scale)
     if len(scales) != stages or not all(isinstance(s, int | float) and isfinite(s) and s > 0 for s in scales):
         raise ConfigurationError(f"residual_scale is {scale!r}; expected one number above 0, or {stages} of them")
@@ -120,30 +118,30 @@ def with_residual_scale(network: Network, scale: Scale) -> Network:
 
 
 def with_dropout(network: Network, p: float) -> Network:
-    """A share `p` of the pooled features dropped before the logits in training."""
+    """The network with dropout probability `p` before the logits."""
     if not (isinstance(p, int | float) and 0 <= p < 1):
-        raise ConfigurationError(f"dropout is {p!r}; expected the share to drop, from 0 up to but not including 1")
+        raise ConfigurationError(f"dropout is {p!r}; expected a probability from 0 to below 1")
     if "logits" not in network.head:
-        return network  # nothing behind the features
+        return network  # no classifier
     return replace(network, head=patched(network.head, {"dropout": Dropout(float(p))}))
 
 
 def with_aux(network: Network) -> Network:
-    """The network as it is, if it has auxiliary heads."""
+    """The network itself, if it has auxiliary heads. Raises: ConfigurationError if it has none."""
     if not network.aux and "logits" not in network.head:
-        raise ConfigurationError("aux=True needs classes, and num_classes=0 asks for none; leave one of them out")
+        raise ConfigurationError("aux=True needs classes, but num_classes is 0; omit one of them")
     if not network.aux:
-        have = ", ".join(name for name, other in NETWORKS.items() if other.aux)
+        have = listed((name for name, other in NETWORKS.items() if other.aux), ordered=True)
         raise ConfigurationError(
-            f"{network.name} has no auxiliary head, so aux=True cannot be; networks with one: {have}"
+            f"{network.name} has no auxiliary head, got aux=True; networks with auxiliary heads: {have}"
         )
     return network
 
 
 def at_size(network: Network, size: int) -> Network:
-    """The network for images of `size` px: the paper's stem where it has one for just that size, else the ordinary.
+    """The network for images of `size` px, with the paper's stem for that size if there is one.
 
-    As in the released code, an auxiliary head's valid convolution is no larger than the grid it stands on.
+    As in the released code, the valid convolution of an auxiliary head is no larger than its grid.
     """
     _whole("input_size", size)
     diff = network.low_resolution.get(size, {})
@@ -152,7 +150,7 @@ def at_size(network: Network, size: int) -> Network:
     smallest = minimum_size(pools)
     if size < smallest:
         heads = " with its auxiliary head" if network.aux else ""
-        without = "; aux=False leaves the head out (in a recipe: --set network.aux=false)" if network.aux else ""
+        without = "; aux=False removes the head (in a recipe: --set network.aux=false)" if network.aux else ""
         raise ConfigurationError(
             f"input_size is {size} px; {network.name}{heads} takes images of {smallest} px or more on each side"
             f"{without}"
@@ -172,7 +170,7 @@ def at_size(network: Network, size: int) -> Network:
 
 
 def rewritten(node: Node, change: Callable[[Leaf], Leaf]) -> Node:
-    """The same tree with every leaf replaced by `change(leaf)`."""
+    """The tree with every leaf replaced by `change(leaf)`."""
     match node:
         case Branches(chains=chains):
             return Branches(**{name: rewritten(chain, change) for name, chain in chains.items()})  # type: ignore[arg-type]
@@ -187,7 +185,7 @@ def rewritten(node: Node, change: Callable[[Leaf], Leaf]) -> Node:
 
 
 def _whole(argument: str, value: int) -> int:
-    """`value`, if it is a whole number of at least 1."""
+    """Check that `value` is a whole number of at least 1, and return it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{argument} is {value!r}; expected a whole number, 1 or more")
     return value

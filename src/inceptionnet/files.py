@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part-"
-"""In the names of temporary files."""
+"""Marks the names of temporary files."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the same folder, which becomes `path` in one step if the block ends well, else vanishes.
+    """A temporary file in the same folder that replaces `path` atomically if the block succeeds, else is removed.
 
     A folder that is missing is made.
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full; `path` is then as it was.
+        OSError: the folder cannot be made or written, or the disk is full; `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PART}")
@@ -31,15 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-        _settle(path.parent)
+        _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
 
 
-def _settle(folder: Path) -> None:
-    """Bring the new name to the disk too, where the system can (Windows cannot)."""
+def _sync_folder(folder: Path) -> None:
+    """Sync the folder's entry to disk, if the system supports it (Windows does not)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -49,7 +49,7 @@ def _settle(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a process killed within `replacing` left in a folder."""
+    """Remove temporary files left in a folder by a process that was killed within `replacing`."""
     for file in folder.glob(f".*{PART}*"):
         with suppress(OSError):
             file.unlink()

@@ -1,6 +1,6 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+"""Progress: a bar with throughput and remaining time in a terminal, a plain line every few seconds elsewhere.
 
-Everything goes to standard error, so that results on standard output stay clean for scripts.
+Everything is printed to standard error, so that standard output contains results only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ PLAIN_EVERY_S = 10.0
 
 
 class Bar:
-    """Counts images towards a total; a context manager, so that the terminal is left as it was found.
+    """Counts images towards a total; a context manager that restores the terminal.
 
-    Not `shown`, it says nothing: of several processes one speaks. `done` images were counted before.
+    `shown`: False in all but one of several processes. `done`: images counted before, by a run that is resumed.
     """
 
     def __init__(self, total: int, title: str, *, shown: bool = True, done: int = 0) -> None:
@@ -53,7 +53,7 @@ class Bar:
             self._progress.stop()
 
     def advance(self, images: int, figures: str = "", title: str | None = None) -> None:
-        """Count `images` more, and show what the work has come to, such as `loss 0.41  accuracy 87.2 %`."""
+        """Count `images` more, and show `figures`, such as `loss 0.41  accuracy 87.2 %`."""
         self._done += images
         self._figures, self._title = figures, title or self._title
         if self._progress:
@@ -65,7 +65,7 @@ class Bar:
             self.note(f"{self._title}  {figures}  {rate:.0f} images/s  {_clock(left_s)} left")
 
     def note(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         if self._progress:
             self._progress.console.print(line, markup=False)
         elif self._shown:

@@ -1,11 +1,10 @@
-"""The nouns of the Inception family: ten kinds of node and the network that holds them.
+"""The building blocks of the Inception family: ten kinds of node, and the network that contains them.
 
-A network is data. It is written once, as a tree of frozen dataclasses that reads like the paper's drawing, and every
-other ability (building modules, counting, drawing, narrowing, renaming weights) is one function over that tree. There
-is no behaviour here and no torch.
+A network is data: a tree of frozen dataclasses that reads like the figure in the paper. Everything else (building
+modules, counting, drawing, width scaling, mapping weights) is a function of that tree. No behaviour and no torch here.
 
-A list of nodes is a chain, one after the other; a dict is a chain whose parts have names. A name is the module's name,
-its prefix in the state dict, the feature's name and the drawing's label. Input channels are never written: they follow.
+A list of nodes is a sequential chain; a dict is a chain with named parts. A name is the module name, the prefix in the
+state dict, the name of the feature and the label in the drawing. Input channels are inferred.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Padding = Literal["same", "valid", "ceil", "after"]
-"""`same` keeps the grid at stride 1 (what it means at stride 2 is a convention of the network, see `Conventions`),
-`valid` pads nothing, `ceil` pads only after the last row and column, so that a pool covers every input; `after` is
-`same` with the odd pixel after, whatever the network's convention."""
+"""`same` keeps the grid size at stride 1 (at stride 2, see `Conventions`), `valid` is no padding, `ceil` pads only
+after the last row and column, so that a pool covers the whole input, and `after` is `same` with the odd pixel of
+padding at the end, whatever the network's convention."""
 
 V: Padding = "valid"
 """The papers' letter for a convolution or pool without padding."""
@@ -26,8 +25,8 @@ CEIL: Padding = "ceil"
 AFTER: Padding = "after"
 
 Init = float | Literal["variance scaling", "glorot uniform"]
-"""How weights start: a truncated normal of that standard deviation, or one of variance 2 / fan-in, or uniform in
-±sqrt(6 / (fan-in + fan-out)). Biases start at 0."""
+"""Initialisation of weights: a truncated normal of that std, or of variance 2 / fan-in, or uniform in
+±sqrt(6 / (fan-in + fan-out)). Biases are initialised to 0."""
 
 Kernel = int | tuple[int, int]
 """Height and width in pixels, (1, 7) for the papers' 1×7; a single number is a square."""
@@ -46,7 +45,7 @@ class Conv:
     relu: bool = True
     """False: linear."""
     std: float | None = None
-    """Standard deviation of the initial weights, where it differs from the network's."""
+    """Std of the initial weights, if it differs from the network's."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ class SeparableConv:
     norm: bool = True
     """False: a bias in place of batch norm, as in `Conv`."""
     std: float | None = None
-    """Of both parts' initial weights, where it differs from the network's."""
+    """Std of both parts' initial weights, if it differs from the network's."""
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over a window."""
+    """Max pooling."""
 
     kernel: int
     stride: int = 1
@@ -75,7 +74,7 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class AvgPool:
-    """Mean over a window; `Conventions.average_counts_padding` says whether padding counts as zeros."""
+    """Average pooling; `Conventions.average_counts_padding` says whether padding is counted as zeros."""
 
     kernel: int
     stride: int = 1
@@ -84,7 +83,7 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool:
-    """Mean down to a grid of `grid` × `grid`, whatever the input; 1 is the global average pool."""
+    """Average pooling to a grid of `grid` × `grid` for any input size; 1 is global average pooling."""
 
     grid: int = 1
 
@@ -101,14 +100,14 @@ class LocalResponseNorm:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Zeroes a share `p` of the values in training (the papers' "keep 0.8" is p = 0.2)."""
+    """Dropout with probability `p` (the papers' "keep 0.8" is p = 0.2)."""
 
     p: float
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A fully connected layer on the flattened grid. The one named `logits` gives the classes and has no activation."""
+    """A fully connected layer on the flattened grid. The one named `logits` is the classifier and has no activation."""
 
     filters: int
     relu: bool = False
@@ -119,7 +118,7 @@ class Linear:
 
 @dataclass(frozen=True, init=False)
 class Branches:
-    """Chains on the same input, concatenated along channels in the order written."""
+    """Parallel chains on the same input, concatenated along channels in order."""
 
     chains: Mapping[str, Chain]
 
@@ -131,12 +130,12 @@ class Branches:
 class Residual:
     """Input + scale · (body, then a linear 1×1 convolution with bias), then ReLU.
 
-    The closing convolution gives the input's depth, so its filters are no figure of their own.
+    The closing convolution has as many filters as the input has channels, so that number is not stated.
     """
 
     body: Branches
     scale: float | None
-    """None: unscaled for good; `residual_scale` leaves it alone."""
+    """None: unscaled; `residual_scale` does not change it."""
     relu: bool = True
 
 
@@ -147,36 +146,36 @@ Chain = Sequence[Node] | Mapping[str, Node]
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the published ports disagree about. No defaults: each network states its own."""
+    """Details on which the published ports disagree. No defaults: each network states its own."""
 
     same: Literal["tensorflow", "symmetric"]
-    """`tensorflow` pads a stride-2 grid less before than after; `symmetric` pads kernel // 2 on both sides."""
+    """Padding at stride 2: `tensorflow` pads less before than after, `symmetric` pads kernel // 2 on both sides."""
     average_counts_padding: bool
-    """Whether an average pool divides by the whole window at the border (torch's default) or by the pixels in it."""
+    """Whether average pools divide by the full window size at the border (torch's default) or by the pixels inside."""
     batch_norm_eps: float | None
-    """None: no batch norm anywhere, convolutions have biases."""
+    """None: no batch norm, convolutions have biases."""
     conv_init: Init
     linear_init: Init
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network, whole: what `build`, `analysis` and `draw` read."""
+    """A complete network, the input of `build`, `analysis` and `draw`."""
 
     name: str
     summary: str
-    """One line: what this variant is."""
+    """A one-line description of the variant."""
     paper: str
-    """Section or figure of the paper, or the release, that it follows."""
+    """The section or figure of the paper, or the release, that it implements."""
     input_size: int
-    """Height and width in pixels of the image it was published for."""
+    """Image size (height and width), px, that it was published for."""
     conventions: Conventions
     body: Mapping[str, Node]
-    """From image to last grid; each entry is an endpoint."""
+    """From the image to the last grid; each entry is an endpoint."""
     head: Mapping[str, Node]
-    """From last grid to `logits`, which is its last entry; without it the features are what the network gives."""
+    """From the last grid to `logits`, the last entry; without it the network outputs its features."""
     aux: Mapping[str, Mapping[str, Node]] = field(default_factory=dict)
-    """Auxiliary heads by the endpoint each one stands on; the last entry of each is its `logits`."""
+    """Auxiliary heads, by the endpoint that each is attached to; the last entry of each is its `logits`."""
     low_resolution: Mapping[int, Mapping[str, Node | None]] = field(default_factory=dict)
-    """By input size in pixels: what the stem has there instead (None: nothing)."""
+    """Changes to the stem by image size, px: replacement by endpoint (None: removed)."""
     in_channels: int = 3

@@ -193,7 +193,7 @@ def test_training_crop_of_damaged_images() -> None:
     for data in (encoded(image(60, 50), "JPEG")[:-30], b"", b"GIF"):
         with pytest.raises(DecodeError, match=r"^x: \w+"):
             crop(data)
-    with pytest.raises(ConfigurationError, match=r"^the network takes 4 channels"):
+    with pytest.raises(ConfigurationError, match=r"^expected a network with 1 or 3 input channels, got 4"):
         crop(png(), prep=Preprocessing(8, channels=4))
 
 

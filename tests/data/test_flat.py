@@ -180,13 +180,13 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "number 1000 of Caffe": ([f"{name} 1000" for name in IMAGES], "from 0 to 999, got 1000"),
     "another image": (
         [*(f"{name} 1" for name in IMAGES), "gone.JPEG 3"],
-        "expected names of the images at hand, got also gone.JPEG",
+        "expected names of images in the folder, got also gone.JPEG",
     ),
     "images without label": (
         [f"{name} cat" for name in IMAGES[2:]],
         r"got none for ILSVRC2012_val_00000001.JPEG, ILSVRC2012_val_00000002.JPEG",
     ),
-    "an image twice": ([f"{name} cat" for name in [*IMAGES, "ILSVRC2012_val_00000003"]], "00003.JPEG twice"),
+    "an image twice": ([f"{name} cat" for name in [*IMAGES, "ILSVRC2012_val_00000003"]], "00003.JPEG more than once"),
     "names alone": (["cat", "dog"], "expected a wnid, a number, or NAME LABEL on every line, got 'cat'"),
     "a label missing": ([f"{IMAGES[0]} cat", IMAGES[1]], "got 'ILSVRC2012_val_00000002.JPEG'"),
     "a header alone": (["name,label"], "NAME LABEL on every line, got 'name,label'"),
@@ -223,7 +223,9 @@ def test_the_kits_numbers_need_its_synsets(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert refused().startswith(f"{file}: expected meta.mat beside these numbers") and SLIM_FILE in refused()
+    assert (
+        refused().startswith(f"{file}: expected the development kit's meta.mat next to it") and SLIM_FILE in refused()
+    )
     meta = tmp_path / "meta.mat"
     start = f"{meta}: expected the development kit's synsets, got "
     meta.write_bytes(b"not a file of Matlab's " * 20)
@@ -249,19 +251,21 @@ def test_labels_are_for_images_side_by_side(tmp_path: Path) -> None:
         ("digits", "digits"),
         ("hf:x", "a str"),
     ):
-        with pytest.raises(DataError, match=f"^{data}: expected images side by side .* {labels} .* got {got}"):
+        with pytest.raises(
+            DataError, match=f"^{data}: expected a flat folder or .zip of images .* {labels}, got {got}"
+        ):
             open_source(data, labels=labels)
 
 
 def test_images_side_by_side_without_labels(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "val", IMAGES)
-    start = f"{folder}: expected one folder per class, got 5 images side by side: sort them"
-    for options, end in (({}, ""), ({"evaluating": True}, ", or name the file with their labels (--labels)")):
+    start = f"{folder}: expected one folder per class, got 5 images in one folder: sort them into class folders"
+    for options, end in (({}, ""), ({"evaluating": True}, ", or give a label file (--labels)")):
         with pytest.raises(DataError) as caught:
             open_source(folder, **options)
         assert str(caught.value) == start + end
     write_tree(tmp_path, {SLIM_FILE: LABELS[SLIM_FILE]})
-    with pytest.raises(DataError, match=r"side by side: sort them$"):
+    with pytest.raises(DataError, match=r"in one folder: sort them into class folders$"):
         open_source(folder)
 
 

@@ -54,7 +54,7 @@ def training(split: Split | StreamSplit, batch_size: int = 4, **how: Any) -> Tra
 def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
     for a, b in zip(left, right, strict=True):
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
-        assert torch.equal(a.indices, b.indices) and a.bad == b.bad
+        assert torch.equal(a.indices, b.indices) and a.decode_errors == b.decode_errors
         assert torch.equal(a.rows, b.rows) and torch.equal(a.draws, b.draws) and a.planned == b.planned
 
 
@@ -66,7 +66,9 @@ def joined(shares: list[Batch]) -> Batch:
         for name in ("images", "labels", "indices", "rows", "draws")
     }
     (planned,) = {share.planned for share in shares}
-    return Batch(planned=planned, bad=tuple(one for share in shares for one in share.bad), **tensors)
+    return Batch(
+        planned=planned, decode_errors=tuple(one for share in shares for one in share.decode_errors), **tensors
+    )
 
 
 def test_evaluation_sees_every_image_once_in_order() -> None:
@@ -146,7 +148,7 @@ def test_rows_are_places_in_the_planned_step() -> None:
         chosen = order[start:stop]
         good = [(row, i) for row, i in enumerate(chosen.tolist()) if i not in (3, 6, 7)]
         assert list(zip(batch.rows.tolist(), batch.indices.tolist(), strict=True)) == good
-        assert sorted(name for name, _ in batch.bad) == sorted(f"{i}.png" for i in chosen if i in (3, 6, 7))
+        assert sorted(name for name, _ in batch.decode_errors) == sorted(f"{i}.png" for i in chosen if i in (3, 6, 7))
         assert batch.images.shape == (len(good), 3, 8, 8) and batch.rows.dtype == torch.int64
 
 
@@ -176,9 +178,9 @@ def test_shares_of_several_processes_are_the_batches_of_one(size: int, parts: in
     ]
     for number, whole in enumerate(alone):
         mine = [share[number] for share in shares]
-        whole = replace(whole, bad=tuple(sorted(whole.bad)))
+        whole = replace(whole, decode_errors=tuple(sorted(whole.decode_errors)))
         together = joined(mine)
-        assert_same([replace(together, bad=tuple(sorted(together.bad)))], [whole])
+        assert_same([replace(together, decode_errors=tuple(sorted(together.decode_errors)))], [whole])
     full = [list(training(made_split(16), 8, parts=parts, world=World(rank, size)).epoch(0)) for rank in range(size)]
     for part in parts_of(8, parts):
         counts = [int(((share[0].rows >= part.start) & (share[0].rows < part.stop)).sum()) for share in full]
@@ -235,8 +237,8 @@ def test_decode_errors_are_left_out_and_listed(workers: int) -> None:
     loader = EvalLoader(split, PREP, batch_size=2, workers=workers, corrupt_images="skip")
     batches = list(loader)
     assert [batch.indices.tolist() for batch in batches] == [[0], [], [4, 5], [6]]
-    assert [[name for name, _ in batch.bad] for batch in batches] == [["1.png"], ["2.png", "3.png"], [], []]
-    assert batches[0].bad[0][1].startswith("is truncated or damaged (")
+    assert [[name for name, _ in batch.decode_errors] for batch in batches] == [["1.png"], ["2.png", "3.png"], [], []]
+    assert batches[0].decode_errors[0][1].startswith("is truncated or damaged (")
     assert batches[1].images.shape == (0, 3, 8, 8) and len(batches[1]) == 0
 
 

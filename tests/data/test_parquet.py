@@ -96,7 +96,7 @@ def test_unlabelled_split_and_unnamed_file_are_left_out_and_said(tmp_path: Path)
     assert list(source.splits) == ["train", "val"]
     assert source.note == (
         "split as found (2 train, 2 val); values.parquet ignored: not named after a split; "
-        "test ignored: all its labels are -1, which means unlabelled"
+        "test ignored: all labels are -1 (unlabelled)"
     )
 
 
@@ -104,7 +104,7 @@ def test_a_row_without_bytes_is_a_corrupt_image(tmp_path: Path) -> None:
     rows = [{"bytes": None, "path": "far/away.png"}, {"bytes": png(), "path": "b"}]
     pq.write_table(pa.table({"image": rows, "label": [0, 1]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"image": rows, "label": [0, 1]}), tmp_path / "val.parquet")
-    with pytest.raises(DecodeError, match=r"^far/away.png: holds no image bytes"):
+    with pytest.raises(DecodeError, match=r"^far/away.png: has no image bytes"):
         open_source(tmp_path).splits["train"].read(0)
 
 

@@ -225,7 +225,7 @@ def test_values_of_no_use_are_refused(key: str, value: Any) -> None:
 def test_missing_and_unknown_keys_are_all_named() -> None:
     stored = Preprocessing(299).to_dict() | {"zoom": 1, "blur": 2}
     del stored["std"], stored["crop"]
-    with pytest.raises(WeightsError, match="got missing crop, std, unknown blur, zoom: "):
+    with pytest.raises(WeightsError, match="missing: crop, std, unknown: blur, zoom; "):
         Preprocessing.from_dict(stored)
 
 

@@ -102,7 +102,7 @@ def test_class_names() -> None:
     assert ClassNames.parse("1 cat\n0 big dog\n", "").names == ("big dog", "cat")
     assert ClassNames.parse("1 cat\n2 dog\n", "").names == ("1 cat", "2 dog")
     for text in ("", " \n", "a\nb\na\n"):
-        with pytest.raises(DataError, match=r"^x: expected one class name a line, got (none|1 of them twice)"):
+        with pytest.raises(DataError, match=r"^x: expected unique class names, one per line, got (none|1 duplicates)"):
             ClassNames.parse(text, "x")
 
 
@@ -183,7 +183,9 @@ def test_a_image_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkeypa
         ):
             split.read(0)
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(DecodeError, match=r"^x.tar/000\d.png: cannot be read \(the shard has become shorter\)$"):
+    with pytest.raises(
+        DecodeError, match=r"^x.tar/000\d.png: cannot be read \(the shard was truncated since it was opened\)$"
+    ):
         split.read(len(split) - 1)
     path.unlink()
     with pytest.raises(DecodeError, match=r"cannot be read \(No such file or directory\)$"):
@@ -191,11 +193,17 @@ def test_a_image_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkeypa
 
 
 REFUSED = {
-    "no label": ({"a/0.png": b"", "a/1.png": b""}, "expected a/0.cls beside a/0.png, got none: add it, side by side"),
+    "no label": (
+        {"a/0.png": b"", "a/1.png": b""},
+        "expected a/0.cls next to a/0.png, got none: add it right after the image",
+    ),
     "no image": ({"0.cls": b"1", "0.heic": b""}, r"expected one image \(.bmp .*\) called 0, got .cls .heic"),
     "two images": ({"0.cls": b"1", "0.jpg": b"", "0.png": b""}, "called 0, got .cls .jpg .png"),
     "twice": ({"0.jpg": b"", "0.JPG": b"", "0.cls": b"1"}, "expected 0.JPG once, got it twice"),
-    "torn apart": ({"0.jpg": b"", "1.jpg": b"", "0.cls": b"1", "1.cls": b"1"}, "expected 0.cls beside 0.jpg, got none"),
+    "torn apart": (
+        {"0.jpg": b"", "1.jpg": b"", "0.cls": b"1", "1.cls": b"1"},
+        "expected 0.cls next to 0.jpg, got none",
+    ),
     "empty label": (labelled(""), "0000.cls: expected an integer or a class name, got b''"),
     "two lines": (labelled("1\n2"), r"0000.cls: expected an integer or a class name, got b'1\\n2'"),
     "no text": ({"0.png": b"", "0.cls": b"\xff"}, r"0.cls: expected an integer or a class name, got b'\\xff'"),
@@ -228,12 +236,15 @@ def test_torn_and_broken_tars(tmp_path: Path) -> None:
             open_source(path)
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
-    refused(whole[:520], "expected a whole tar file, got 0000.png with 68 bytes, of which 8 are there: fetch it anew")
-    refused(whole[:2048], "expected a whole tar file, got one that breaks off at byte 2048 of 2048: fetch it anew")
-    refused(whole[:2100], "expected a whole tar file, got one that breaks off at byte 2048 of 2100")
-    refused(whole[:2048] + b"x" * 4096, "expected a whole tar file, got one that breaks off at byte 2048 of 6144")
-    refused(b"", "expected a tar file, got a broken one")
-    refused(b"version https://git-lfs.github.com/spec/v1\n" * 20, "expected a tar file, got a broken one")
+    refused(
+        whole[:520],
+        "expected a complete tar file, got 0000.png with 68 bytes, of which 8 are present: download it again",
+    )
+    refused(whole[:2048], "expected a complete tar file, got one that ends at byte 2048 of 2048: download it again")
+    refused(whole[:2100], "expected a complete tar file, got one that ends at byte 2048 of 2100")
+    refused(whole[:2048] + b"x" * 4096, "expected a complete tar file, got one that ends at byte 2048 of 6144")
+    refused(b"", "expected a tar file, got a damaged one")
+    refused(b"version https://git-lfs.github.com/spec/v1\n" * 20, "expected a tar file, got a damaged one")
     refused(gzip.compress(whole), r"expected an uncompressed tar file, got a compressed one: unpack it \(gunzip\)")
     header = tarfile.TarInfo("0.png")
     header.size = -(2**40)

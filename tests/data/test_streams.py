@@ -138,7 +138,7 @@ def test_a_shard_that_changes_meanwhile(site: Site, monkeypatch: pytest.MonkeyPa
     next(images)
     site.files["pets/train-000.tar"] += bytes(512)
     with pytest.raises(
-        DataError, match=r"train-000.tar: expected \d+ bytes as before, got \d+: it changed; start anew"
+        DataError, match=r"train-000.tar: expected \d+ bytes as before, got \d+: the file has changed; start again"
     ):
         list(images)
 
@@ -157,10 +157,10 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
         return write_tar(tmp_path / "y.tar", {"0.png": png(0), name: data}).read_bytes()
 
     for data, reason in {
-        shard(tmp_path, 10, 9): "expected 10 images as sizes.json says, got 9: correct one of them",
-        whole[:15_100]: r"expected 10 images as sizes.json says, got \d|expected a tar file, got a broken one",
-        b"no tar" * 1000: r"expected a tar file, got a broken one \(.*\): pack it anew",
-        gzip.compress(whole)[:300]: "expected a tar file, got a broken one|expected 10 images",
+        shard(tmp_path, 10, 9): "expected 10 images as sizes.json says, got 9: correct sizes.json or the shard",
+        whole[:15_100]: r"expected 10 images as sizes.json says, got \d|expected a tar file, got a damaged one",
+        b"no tar" * 1000: r"expected a tar file, got a damaged one \(.*\): create it again",
+        gzip.compress(whole)[:300]: "expected a tar file, got a damaged one|expected 10 images",
         replaced("0.cls", b"2"): r"0.png: expected a label from 0 to 1 or a name in classes.txt, got 2",
         replaced("0.txt", b"1"): r"expected 0.cls beside 0.png .txt, got none|expected 0.cls beside 0.png, got none",
         replaced("0.cls", b"1" * 2**20 + b"1"): "expected 0.cls of at most 1048576 bytes, got 1048577",
@@ -189,17 +189,17 @@ def test_undecodable_images_are_passed_on(site: Site, tmp_path: Path) -> None:
     [
         ({"sizes.json": None}, "", r"pets/sizes.json: expected each shard's number .* no such file: .*tar tf SHARD \|"),
         ({"sizes.json": b"{"}, "", "sizes.json: expected each shard's number of images, as .*, got Expecting"),
-        ({"sizes.json": b'{"train-000.tar": "9"}'}, "", "got other values: put it there"),
+        ({"sizes.json": b'{"train-000.tar": "9"}'}, "", "got other values: add it"),
         ({"sizes.json": b'["train-000.tar"]'}, "", "sizes.json: expected each shard's number"),
-        ({"classes.txt": None}, "", r"classes.txt: expected the class names, .*, got no such file: put it there"),
+        ({"classes.txt": None}, "", r"classes.txt: expected class names, .*, got no such file: add it"),
         ({"classes.txt": b"ant\n"}, "", r"at least 2 classes, got 1 \(ant\)"),
         ({}, "train-{000..003}.tar", "train-003.tar: expected a shard that is in .*/pets/sizes.json, got another"),
         (
             {},
             "train-{000..002}.tar",
-            "expected train and also val or test, as nothing can be held out of a stream, got",
+            "expected train and val or test, since nothing can be held out of a stream, got",
         ),
-        ({"sizes.json": b'{"a.tar": 1}'}, "", "got no split: add what is missing"),
+        ({"sizes.json": b'{"a.tar": 1}'}, "", "got no split: add the missing split"),
     ],
 )
 def test_refused_sites(site: Site, files: dict[str, bytes | None], name: str, reason: str) -> None:
@@ -227,7 +227,7 @@ def test_counts_and_all() -> None:
         images = [("x", 0, b"")] * count
         split = StreamSplit("pets, train", 3, 1, lambda shard, images=images: iter(images))
         seen = []
-        with pytest.raises(DataError, match=f"^pets, train: expected 3 images, got {got}: correct the number"):
+        with pytest.raises(DataError, match=f"^pets, train: expected 3 images, got {got}: correct the stated number"):
             seen.extend(split.iterate(0, 0))
     source = Source("pets", ("a", "b"), {"train": split, "val": split}, "")
     assert source.pick("auto") == ("val", split)
@@ -291,7 +291,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def looked_at(source: Source) -> None:
     assert source.classes == ("ant", "bee") and source.note == (
-        "streamed (10 train, 3 val); test ignored: its first label is -1, which means unlabelled"
+        "streamed (10 train, 3 val); test ignored: its first label is -1 (unlabelled)"
     )
     train = stream(source)
     assert greys(list(train.iterate(0, None))) == list(range(10))
@@ -314,7 +314,7 @@ def test_the_hub(tmp_path: Path, caches: None, monkeypatch: pytest.MonkeyPatch) 
         assert source.title == "me/pets"
         looked_at(source)
         with pytest.raises(
-            DataError, match=r"^hf:me/pets:dogs: cannot be opened: .*'dogs' not found.*; check its name"
+            DataError, match=r"^hf:me/pets:dogs: cannot be opened: .*'dogs' not found.*; check the name"
         ):
             open_source("hf:me/pets:dogs")
         site.error_code = "RepoNotFound"
@@ -357,7 +357,7 @@ def test_refused_folders(tmp_path: Path, caches: None, number: int) -> None:
 
 @pytest.mark.parametrize("name", ["hf:", "hf:a/b/c", "hf:/no/where", "hf:a b"])
 def test_refused_names(name: str) -> None:
-    with pytest.raises(DataError, match="expected hf:owner/name, with :config and @revision after it"):
+    with pytest.raises(DataError, match="expected hf:owner/name, optionally with :config and @revision"):
         open_source(name)
 
 

@@ -64,7 +64,7 @@ def test_pytorch_in_both_of_its_formats(tmp_path: Path, zipped: bool) -> None:
     assert_same(stored.tensors, state())
     stored.tensors["conv.bias"].zero_()
     assert_same(open_weights(path).tensors, state())
-    refused(path.rename(tmp_path / "w.safetensors"), r"a PyTorch file by its first bytes, .*; rename it to \.pth")
+    refused(path.rename(tmp_path / "w.safetensors"), r"got a PyTorch file by its first bytes; rename it to \.pth")
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     stored = open_weights(tmp_path / "w.pth")
     assert_same(stored.tensors, {"conv.bias": torch.zeros(4)})
-    averaged = {"state_dict": "averaged weights taken instead", "epoch": "beside the weights"}
+    averaged = {"state_dict": "averaged weights used instead", "epoch": "not part of the weights"}
     assert stored.dropped == {**averaged, "s": "a torch.sparse_coo tensor"}
     del content["ema"]
     torch.save(content, tmp_path / "w.pth")
     assert open_weights(tmp_path / "w.pth").dropped == {
-        "epoch": "beside the weights",
+        "epoch": "not part of the weights",
         "version": "not a tensor but str",
         "3": "its name is not text",
         "s": "a torch.sparse_coo tensor",
@@ -143,15 +143,13 @@ def test_no_code_runs(tmp_path: Path, function: Callable[[str], Any], way: str) 
         marker.unlink()
     else:
         torch.save(content, path, _use_new_zipfile_serialization=way == "zip")
-    refused(path, r"unpickling that can run code; .* save model\.state_dict\(\)|damaged or cut short")
+    refused(path, r"can execute code when unpickled; .* save model\.state_dict\(\)|damaged or truncated")
     assert not marker.exists()
 
 
 def test_pickled_modules_and_torchscript_are_named_as_such(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "module.pt")
-    refused(
-        tmp_path / "module.pt", r"holds torch\.nn\.modules\.container\.Sequential, not only .*save model\.state_dict"
-    )
+    refused(tmp_path / "module.pt", r"got torch\.nn\.modules\.container\.Sequential, .*save model\.state_dict")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:  # what torch.jit.save's archives have
         for name in ("script/data.pkl", "script/code/__torch__.py", "script/constants.pkl", "script/version"):
             archive.writestr(name, b"")
@@ -174,7 +172,7 @@ def test_zip_bombs_and_compressed_archives_are_refused(tmp_path: Path) -> None:
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert (tmp_path / "bomb.pth").stat().st_size < 10_000
-    refused(tmp_path / "bomb.pth", r"got compressed ones \(10\d+ bytes from \d+\); save it anew")
+    refused(tmp_path / "bomb.pth", r"got compressed ones \(10\d+ bytes from \d+\); save it again")
 
 
 def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
@@ -188,7 +186,7 @@ def test_a_checksum_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     content = path.read_bytes()
     place = content.index(state()["conv.weight"].numpy().tobytes())
     path.write_bytes(content[: place + 5] + b"\x42" + content[place + 6 :])
-    refused(path, r"the checksum of w/data/\d is not that of its bytes")
+    refused(path, r"the checksum of w/data/\d does not match")
 
 
 def header(json: bytes, size: int | None = None) -> bytes:
@@ -209,7 +207,7 @@ def header(json: bytes, size: int | None = None) -> bytes:
 def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    refused(path, "damaged or cut short")
+    refused(path, "damaged or truncated")
 
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
         ("empty.pth", b"", "an empty file; what can be read: safetensors"),
         ("text.h5", b"weights, honestly", "of no known format, or cut short; what can be read: safetensors"),
         ("page.pth", b"<!DOCTYPE html><html>", "of no known format"),
-        ("cut.pth", b"PK\x03\x04", "damaged or cut short"),
+        ("cut.pth", b"PK\x03\x04", "damaged or truncated"),
     ):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, message)

@@ -163,7 +163,7 @@ def test_a_damaged_file_in_the_cache(site: Site, monkeypatch: pytest.MonkeyPatch
     blob.write_bytes(spoilt)
     expected, got = (hashlib.sha256(data).hexdigest() for data in (LARGE, spoilt))
     reason = f"^hf:me/nets/model.safetensors@{COMMIT}: expected a file with SHA-256 {expected}, got {got}: "
-    reason += f"delete {blob}, fetch it anew$"
+    reason += f"delete {blob}, download it again$"
     refused("hf:me/nets", reason)
     with monkeypatch.context() as patch:
         offline(patch)
@@ -178,7 +178,7 @@ def test_a_server_that_sends_something_else(site: Site, monkeypatch: pytest.Monk
         monkeypatch.setattr(huggingface_hub.file_download, "are_symlinks_supported", lambda folder=None: False)
     site.swapped["model.safetensors"] = LARGE[::-1]
     message = refused("hf:me/nets", "expected a file with SHA-256")
-    Path(message.partition("delete ")[2].removesuffix(", fetch it anew")).unlink()
+    Path(message.partition("delete ")[2].removesuffix(", download it again")).unlink()
     site.swapped.clear()
     found = fetch("hf:me/nets")
     assert resolved(found, LARGE) and found.path.is_symlink() == links

@@ -142,7 +142,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     table = run()
     assert all(f" {name} " in table for name in (one.name.partition("/")[2] for one in PUBLISHED))
     assert "keras: https://storage.googleapis.com/tensorflow/keras-applications/, licence Apache-2.0" in table
-    assert "This command downloads nothing" in table
+    assert "Every command that takes weights takes hf: addresses" in table
 
 
 def test_the_table_fits_100_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

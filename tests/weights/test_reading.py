@@ -91,16 +91,15 @@ def test_two_models_of_one_file_share_nothing(file: Path) -> None:
 def test_the_name_chooses_another_network_that_fits(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "inceptionnet"):
         read_weights(file)
-    assert (
-        "mine.pth: read as inception_v1.torchvision (torchvision's googlenet); it fits inception_v1.slim as well"
-        in (caplog.text)
+    assert "mine.pth: read as inception_v1.torchvision (torchvision's googlenet); it also fits inception_v1.slim" in (
+        caplog.text
     )
     caplog.clear()
     with caplog.at_level(logging.INFO, "inceptionnet"):
         assert create_model("inception_v1.slim", weights=file, **NARROW).network.name == "inception_v1.slim"
     assert "fits" not in caplog.text
     dropped = read_weights(file, name="inception_v1.slim").report.dropped
-    assert dropped["aux1.fc2.bias"] == "an auxiliary head, which the network has not"
+    assert dropped["aux1.fc2.bias"] == "auxiliary head, which the network does not have"
     with pytest.raises(WeightsError, match=r"which fits inception_v1\.torchvision or inception_v1\.slim, not inc"):
         create_model("inception_v4", weights=file)
 
@@ -123,7 +122,7 @@ def test_1001_classes_lose_the_background_unless_asked_for(tmp_path: Path) -> No
     torch.testing.assert_close(load_model(file, **NARROW).eval()(x), model(x)[:, 1:])
     torch.testing.assert_close(load_model(file, num_classes=1001, **NARROW).eval()(x), model(x))
     assert read_weights(file, keep_background=True).record.classes[:2] == ("background", "tench")
-    assert "class 0 of 1001, the background, left out" in read_weights(file).report.changed
+    assert "class 0 of 1001, the background, removed" in read_weights(file).report.changed
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -183,7 +182,7 @@ def test_a_file_without_classifier_has_none(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 160, 160)
     assert read.model(**NARROW).eval()(x).equal(model.embed(x))
     assert read.model(num_classes=4, **NARROW).eval()(x).shape == (2, 4)
-    with pytest.raises(WeightsError, match=r"faces.pt: has no classifier, so that it predicts no classes"):
+    with pytest.raises(WeightsError, match=r"faces.pt: expected weights with a classifier, got none"):
         read.classifier()
 
 
@@ -212,21 +211,21 @@ def without_the_end(tensors: dict[str, Tensor]) -> None:
     [
         (
             spoilt(lambda t: t.pop("conv2.conv.weight")),
-            "torchvision's googlenet, but without conv2.conv.weight; get the whole file",
+            "torchvision's googlenet, but without conv2.conv.weight; get the complete file",
         ),
         (
             spoilt(without_the_end),
-            r"torchvision's googlenet, but without inception5a\.branch1, .* and \d+ more; get the whole",
+            r"torchvision's googlenet, but without inception5a\.branch1, .* … and \d+ more; get the complete",
         ),
         (
             spoilt(lambda t: t["conv1.bn.running_var"].fill_(torch.nan)),
-            r"NaN, infinite or negative where it cannot be in body\.conv_1\.bn\.running_var; get it anew",
+            r"got NaN, infinite or negative values in body\.conv_1\.bn\.running_var; get the file again",
         ),
         (
             spoilt(lambda t: t["conv3.conv.weight"].view(-1)[5:6].fill_(torch.inf)),
             r"NaN, infinite .*body\.conv_2\.conv",
         ),
-        (spoilt(lambda t: t["conv1.bn.running_var"].neg_()), r"negative where it cannot be in body\.conv_1\.bn\.runn"),
+        (spoilt(lambda t: t["conv1.bn.running_var"].neg_()), r"negative values in body\.conv_1\.bn\.runn"),
         (
             spoilt(lambda t: t.update({"conv1.conv.weight": torch.zeros(8, 3, 5, 5)})),
             r"of another shape: body\.conv_1\.conv\.weight \(8, 3, 5, 5\) for \(8, 3, 7, 7\)",
@@ -237,11 +236,11 @@ def without_the_end(tensors: dict[str, Tensor]) -> None:
         ),
         (
             spoilt(lambda t: t.update({"fc.weight": torch.zeros(10**9, 0)})),
-            r"fc\.weight of shape \(1000000000, 0\); expected a classifier's matrix",
+            r"expected a classifier's matrix, got fc\.weight of shape \(1000000000, 0\)",
         ),
         (
             lambda t: {"encoder.weight": torch.zeros(3)},
-            r"1 tensors \(encoder.weight …\) in no known layout; known: TF-s",
+            r"1 tensors \(encoder.weight …\) in an unknown layout; known: Cadene",
         ),
         (lambda t: {}, "expected a state dict|no known layout"),
     ],
@@ -281,8 +280,8 @@ def test_what_is_left_over_is_named(googlenet: InceptionNet, tmp_path: Path) -> 
     tensors |= {"projection.weight": torch.zeros(3, 3), "conv1.bn.num_batches_tracked": torch.tensor(5)}
     del tensors["aux2.fc2.bias"], tensors["aux2.fc2.weight"]
     report = read_weights(write(tensors, tmp_path / "m.pth")).report
-    assert report.dropped["projection.weight"] == "no part of inception_v1.torchvision"
-    assert report.dropped["aux1.conv.conv.weight"] == "auxiliary head without all of its layers"
+    assert report.dropped["projection.weight"] == "not part of inception_v1.torchvision"
+    assert report.dropped["aux1.conv.conv.weight"] == "incomplete auxiliary head"
     assert "conv1.bn.num_batches_tracked" not in report.dropped
 
 
@@ -300,7 +299,7 @@ def test_a_published_file_by_name_brings_what_is_known_of_it(
 ) -> None:
     file = write(as_published(googlenet, GOOGLENET), tmp_path / "googlenet-1378be20.pth")
     with pytest.raises(
-        WeightsError, match=r"named as the published .*SHA-256 begins with 1378be20, but has .*rename it"
+        WeightsError, match=r"named like the published .*SHA-256 starts with 1378be20, but has .*rename it"
     ):
         read_weights(file)
     known = next(one for one in PUBLISHED if one.file == "googlenet-1378be20.pth")
@@ -339,3 +338,57 @@ def test_read_record_of_another_number_of_channels(tmp_path: Path) -> None:
     record = read_record(write(as_published(model, GOOGLENET), tmp_path / "m.pth"))
     assert record.configuration.in_channels == 4 and record.preprocessing.mean == (0.5,) * 4
     assert record.classes == ("0", "1", "2")
+
+
+# State dicts of this package's own networks.
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (V1, {"width": 0.25, "num_classes": 5, "aux": True}),
+        ("inception_v1", {"width": 0.5, "in_channels": 1}),
+        ("inception_v2.slim", {"width": 0.75, "num_classes": 0, "in_channels": 4}),
+        ("inception_v2.caffe", {"num_classes": 3}),
+        ("inception_v3", {"width": 0.125, "num_classes": 2, "aux": True}),
+        ("inception_v4", {"width": 0.25, "num_classes": 4}),
+        ("inception_resnet_v1.facenet", {"width": 0.5, "num_classes": 0}),
+        ("inception_resnet_v2", {"width": 0.2, "num_classes": 4, "aux": True}),
+    ],
+)
+def test_a_state_dict_is_recognised_with_its_width(
+    tmp_path: Path, name: str, changes: dict[str, object], ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = moved(create_model(name, **changes))  # type: ignore[arg-type]
+    file = write(model.state_dict(), tmp_path / f"m.{ending}")
+    with caplog.at_level(logging.INFO, "inceptionnet"):
+        read = read_weights(file, name=name)
+    held = read.record.configuration
+    for argument in ("num_classes", "in_channels", "aux"):
+        assert getattr(held, argument) == getattr(model.configuration, argument)
+    assert equal(read.model().eval(), model)
+    width = model.configuration.width
+    line = f"width {held.width:g}, from the tensors' shapes"
+    assert (line in read.report.changed) == (line in caplog.text) == (width != 1)
+
+
+def test_the_roundest_width_that_gives_the_shapes_is_taken(tmp_path: Path) -> None:
+    """Numbers of filters are multiples of 8, so that neighbouring widths give the same network."""
+    for width, found in ((0.25, 0.25), (0.26, 0.25), (0.5, 0.5), (0.75, 0.75), (0.3, 0.3)):
+        model = create_model("inception_v1.slim", num_classes=2, width=width)
+        file = write(model.state_dict(), tmp_path / "m.pt")
+        held = read_weights(file).record.configuration
+        assert held.width == found
+        assert load_model(file).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_state_dict_without_a_common_width_is_refused(tmp_path: Path) -> None:
+    tensors = create_model("inception_v1.slim", num_classes=2, width=0.25).state_dict()
+    tensors["body.conv_1.conv.weight"] = torch.zeros(64, 3, 7, 7)
+    file = write(tensors, tmp_path / "m.pt")
+    for name in (None, "inception_v1.slim"):
+        with pytest.raises(WeightsError, match=r"no width multiplier gives .*: at 0\.25, body\.conv_1 has 64, not 16;"):
+            load_model(file, name=name)
+    with pytest.raises(WeightsError, match=r"fits no network; expected inception_v4"):
+        load_model(file, name="inception_v4")

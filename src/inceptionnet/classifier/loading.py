@@ -73,7 +73,7 @@ def load(
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
     if classes is not None:
         if len(classes) != len(record.classes):
-            raise ConfigurationError(f"got {len(classes)} class names for a network of {len(record.classes)} classes")
+            raise ConfigurationError(f"expected {len(record.classes)} class names, one per class, got {len(classes)}")
         record = replace(record, classes=tuple(classes))
     record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
     if assumed:

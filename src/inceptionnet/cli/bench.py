@@ -1,4 +1,4 @@
-"""`inceptionnet bench NAME|WEIGHTS…`: how fast each engine runs networks here."""
+"""`inceptionnet bench NAME|WEIGHTS…`: latency and throughput of every engine on this machine."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def bench(
-    networks: Annotated[list[str], typer.Argument(metavar="NAME|WEIGHTS…", help="Networks by name, with random "
-                                                  "weights; weights files or run folders.")],
-    engines: Annotated[str, typer.Option(help="Which, with commas; left out, all that are installed.")] = "",
-    batch: Annotated[str, typer.Option(help="Numbers of images at once, with commas.")] = "1,16",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, int8; several with commas.")] = "fp32",
-    rounds: Annotated[int, typer.Option(help="How often each engine has its turn.", min=1)] = 20,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU; left out, as many as torch takes.", min=1,
+    networks: Annotated[list[str], typer.Argument(metavar="NAME|WEIGHTS…", help="Networks by name (randomly "
+                                                  "initialised), weights files or run folders.")],
+    engines: Annotated[str, typer.Option(help="Comma-separated engines; default: all that are installed.")] = "",
+    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,16",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8; comma-separated.")] = "fp32",
+    rounds: Annotated[int, typer.Option(help="Number of rounds; each engine runs once per round.", min=1)] = 20,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch is set.", min=1,
                                                 rich_help_panel="Machine")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this .png file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot the results into this .png file.")] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Measure every engine in turn: latency, throughput, share of the machine's arithmetic peak, memory, time to load.
+    """Benchmark engines: latency, p95, throughput, share of the machine's arithmetic peak, memory and load time.
 
-    On batches of noise. An engine that cannot run here gets a row that says why.
+    Measured on batches of noise, interleaved. Engines that cannot run on this machine are listed with the reason.
     """
     import torch
 
@@ -48,7 +48,7 @@ def bench(
     batches = _numbers(batch)
     precisions = _known(precision, "precision", DTYPES)
     if plot and plot.suffix != ".png":
-        raise ConfigurationError(f"--plot {plot}: expected a file ending in .png")
+        raise ConfigurationError(f"--plot {plot}: expected a .png file; change the extension")
     at = pick_device(device)
     count = threads or torch.get_num_threads()
     models = {name: _model(name).to(at).eval() for name in networks}
@@ -64,7 +64,7 @@ def bench(
             log.info("measuring %s, batch %d", name, size)
             rows += bench(name, model, chosen, batch_size=size, peaks=peaks, threads=count, rounds=rounds)
     measured = [row for row in rows if isinstance(row, Measurement)]
-    title = f"{' and '.join(precisions)} on {at}, {count} threads, {rounds} rounds in turn"
+    title = f"{' and '.join(precisions)} on {at}, {count} threads, {rounds} interleaved rounds"
     if plot:
         from inceptionnet.report.plots import speeds
 
@@ -76,13 +76,13 @@ def bench(
     else:
         _print(rows, title, peak_gflops)
     if not measured:
-        raise ConfigurationError("no engine could run here; the reasons are above")
+        raise ConfigurationError("no engine can run on this machine; see the reasons above")
 
 
 def _numbers(text: str) -> list[int]:
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     if min(numbers) < 1:
-        raise ConfigurationError(f"--batch {text}: expected whole numbers from 1 with commas, as in 1,16")
+        raise ConfigurationError(f"--batch {text}: expected comma-separated whole numbers, 1 or more, such as 1,16")
     return numbers
 
 
@@ -94,7 +94,7 @@ def _model(name: str) -> InceptionNet:
 
     if name.isdecimal() and not Path(name).exists():
         raise ConfigurationError(
-            f"{name}: expected a network's name or a weights file; numbers of images go with commas: --batch 1,16"
+            f"{name}: expected a network name or a weights file; separate batch sizes by commas: --batch 1,16"
         )
     return create_model(name) if name in NETWORKS else read_weights(weights_of(name)).model()
 
@@ -116,19 +116,19 @@ def _print(rows: Sequence[Measurement | Skipped], title: str, peak_gflops: Mappi
             key = row.network, row.batch_size
             fastest[key] = max(fastest.get(key, 0.0), row.images_per_s)
     print_table(
-        ["network", "batch", "engine", "precision", "images/s", "of the fastest", "latency (ms)", "95 % below (ms)",
-         "of peak", "memory (MB)", "ready in (s)"],
+        ["network", "batch", "engine", "precision", "images/s", "of the fastest", "latency (ms)", "p95 (ms)",
+         "of peak", "memory (MB)", "load time (s)"],
         [
             [row.network, str(row.batch_size), row.engine, row.precision, f"{row.images_per_s:.2f}",
              f"{row.images_per_s / fastest[row.network, row.batch_size]:.0%}", f"{row.latency_ms:.1f}",
-             f"{row.p95_ms:.1f}", f"{row.share_of_peak:.0%}", f"{row.memory_mb:.0f}", f"{row.ready_s:.1f}"]
+             f"{row.p95_ms:.1f}", f"{row.share_of_peak:.0%}", f"{row.memory_mb:.0f}", f"{row.load_time_s:.1f}"]
             for row in rows if isinstance(row, Measurement)
         ],
         right={1, 4, 5, 6, 7, 8, 9, 10},
         title=title,
         note="peak: "
         + ", ".join(f"{peak:.0f} GFLOP/s ({kind})" for kind, peak in peak_gflops.items())
-        + " in a product of two matrices",
+        + " for a large matrix product",
     )  # fmt: skip
     for row in rows:
         if not isinstance(row, Measurement):

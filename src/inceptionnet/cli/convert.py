@@ -1,9 +1,9 @@
-"""`inceptionnet convert SRC DST`: weights of another library into this package's format, with a report."""
+"""`inceptionnet convert SRC DST`: weights of another library to this package's format, with a report."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A weights file of any known layout, a run folder, "
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A weights file of any known layout, a run folder "
                                                               "or hf:OWNER/NAME.")],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The .safetensors file to write.")],
-    model: Annotated[str | None, typer.Option(help="The network, where the file fits several.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Another number of classes, whose logits start anew; 0 "
-                                                         "leaves the classifier out; 1001 keeps a background.")] = None,
-    in_channels: Annotated[int | None, typer.Option(help="Another number of input channels: the first kernels are "
-                                                         "summed (1) or repeated.")] = None,
-    aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With auxiliary heads; left out, if the file has "
+    model: Annotated[str | None, typer.Option(help="The network, if the file fits several.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Another number of classes: the classifier is randomly "
+                                                         "initialised; 0: none; 1001 keeps the background.")] = None,
+    in_channels: Annotated[int | None, typer.Option(help="Another number of input channels: the first layer's "
+                                                         "kernels are summed (1 channel) or repeated.")] = None,
+    aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="Include auxiliary heads; default: if the file has "
                                                                     "them.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="A text file with the classes' names, one a line, in the order "
-                                                      "of the logits.")] = None,
-    preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How images become input, where "
-                          "it is not as published: size_px, crop, resize, interpolation, mean, std.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="A text file with the class names, one per line, in the order of "
+                                                      "the logits.")] = None,
+    preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A preprocessing setting that "
+                          "differs from the published one: size_px, crop, resize, interpolation, mean or std; can be "
+                          "repeated.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Convert weights of TF-slim, Keras, torchvision, timm, Cadene, facenet-pytorch or FID, and say what became of it.
+    """Convert weights of TF-slim, Keras, torchvision, timm, Cadene, facenet-pytorch or FID, with a report.
 
-    The file that is written says its network, classes and preprocessing itself; every other command takes it, as it
-    takes SRC too.
+    The written file contains network, classes and preprocessing. Converting is optional: the other commands also take
+    SRC itself.
     """
     from dataclasses import asdict
 
@@ -62,11 +63,11 @@ def _lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--classes {file}: expected a text file, got {error}") from None
+        raise ConfigurationError(f"--classes {file}: expected a text file, got {error}; give another") from None
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
-    """Settings of the preprocessing such as `mean=0.485,0.456,0.406`."""
+    """Preprocessing settings given as `mean=0.485,0.456,0.406`."""
     from dataclasses import fields
 
     from inceptionnet.data.preprocess import Preprocessing
@@ -89,40 +90,55 @@ def _settings(texts: list[str]) -> dict[str, Any]:
                 case _:
                     values[key] = value
         except ValueError:
-            raise ConfigurationError(f"--preprocess {text!r}: expected a number, or several with commas") from None
+            raise ConfigurationError(
+                f"--preprocess {text!r}: expected a number, or several separated by commas"
+            ) from None
     return values
 
 
 def _print(report: Report, record: Record, destination: Path) -> None:
     from inceptionnet.cli.tables import print_table
+    from inceptionnet.errors import listed
 
     prep = record.preprocessing
-    seen_as = f"{prep.size_px} px, {prep.resize} {prep.crop:.4g}, {prep.interpolation}, "
-    seen_as += f"mean {_numbers(prep.mean)}, deviation {_numbers(prep.std)}"
-    others = f"; it fits {' and '.join(report.others)} as well, which --model chooses" if report.others else ""
+    settings = f"{prep.size_px} px, {prep.resize} {prep.crop:.4g}, {prep.interpolation}, "
+    settings += f"mean {_numbers(prep.mean)}, std {_numbers(prep.std)}"
+    fits = listed(report.others, ordered=True, last="and")
+    others = f"; it also fits {fits}: choose with --model" if report.others else ""
     rows = [
         ["read", f"{report.source}: {report.format}, {report.layout}"],
         ["published as", report.published],
         ["network", f"{report.network}{others}"],
         ["mapped", f"{report.mapped} tensors"],
-        *(["made up", line] for line in _grouped(report.made_up)),
-        *(["dropped", line] for line in _grouped(report.dropped)),
+        *(_initialised(reason, names) for reason, names in _by_reason(report.initialised).items()),
+        *(["dropped", _counted(names, reason)] for reason, names in _by_reason(report.dropped).items()),
         *(["changed", line] for line in report.changed),
         ["classes", f"{len(record.classes)}: {report.classes}"],
-        ["preprocessing", f"{seen_as}: {report.preprocessing}"],
+        ["preprocessing", f"{settings}: {report.preprocessing}"],
         ["written", str(destination)],
     ]
-    print_table(["what", "how"], [row for row in rows if row[1]])
+    print_table(["item", "value"], [row for row in rows if row[1]])
 
 
-def _grouped(named: Mapping[str, str]) -> list[str]:
-    """One line a reason: the first names, and how many more."""
-    from inceptionnet.errors import listed
-
+def _by_reason(named: Mapping[str, str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for name, reason in named.items():
         groups[reason].append(name)
-    return [f"{len(names)} tensors ({reason}): {listed(names, 2)}" for reason, names in groups.items()]
+    return groups
+
+
+def _initialised(reason: str, names: Sequence[str]) -> list[str]:
+    """A row that says whether the tensors are randomly initialised or computed, and how."""
+    kind, _, how = reason.partition(": ")
+    return [kind, _counted(names, how)]
+
+
+def _counted(names: Sequence[str], reason: str) -> str:
+    """The number of tensors, the reason, and the first names."""
+    from inceptionnet.errors import listed
+
+    tensors = f"{len(names)} tensor{'s' * (len(names) > 1)}"
+    return f"{tensors}{f' ({reason})' if reason else ''}: {listed(names, 2)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -32,7 +32,7 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draw the evidence for a class as a heat map over each image, beside the crop that the network sees.
+    """Draw the evidence for a class as a saliency map over each image, next to the preprocessed image.
 
     A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
     """

@@ -1,4 +1,4 @@
-"""`inceptionnet models`: every network with its paper and its size."""
+"""`inceptionnet models`: every network with its paper, parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inceptionnet.cli.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List every network with paper, input size, parameters and multiply-adds."""
+    """List all networks with paper, image size, parameters and multiply-adds."""
     from dataclasses import replace
 
     from inceptionnet.analysis import analyse, multiply_adds, parameters
@@ -33,19 +33,21 @@ def models(json: Json = False) -> None:
         print_json({"models": rows, "papers": PAPERS})
         return
     print_table(
-        ["name", "paper", "input px", "parameters", "multiply-adds", "what it is"],
+        ["name", "image size, px", "parameters", "multiply-adds", "paper", "description"],
         [
             [
                 row["name"],
-                row["paper"],
                 str(row["input_size_px"]),
                 f"{row['parameters']:,}",
                 f"{row['multiply_adds'] / 1e9:.2f} G",
+                row["paper"],
                 row["summary"],
             ]
             for row in rows
         ],
-        right={2, 3, 4},
-        note="Published classes (1000; FID: 1008), without auxiliary heads. "
+        right={1, 2, 3},
+        optional=[5, 4],
+        note="With the published classes (1000; FID: 1008), without auxiliary heads. `inceptionnet show NAME` "
+        "describes a network layer by layer; --json has every column. "
         + " ".join(f"[{key}] {reference}." for key, reference in PAPERS.items()),
     )

@@ -26,13 +26,13 @@ Precision = Annotated[
 ]  # fmt: skip
 Calibrate = Annotated[
     list[str] | None,
-    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: 100 or more images like those the network will see; may "
-                 "be given several times.", rich_help_panel="Machine"),
+    typer.Option(metavar="IMAGE|FOLDER|DATA", help="For int8: 100 or more representative images to calibrate on; can "
+                 "be repeated.", rich_help_panel="Machine"),
 ]  # fmt: skip
-LeastAgreement = Annotated[
+MinAgreement = Annotated[
     float,
-    typer.Option(help="For int8: smallest share of held-out images whose predicted class may stay the same; without a "
-                 "classifier, of the features' variance.", min=0, max=1),
+    typer.Option(help="For int8: minimum share of other images with an unchanged predicted class; without a "
+                 "classifier, minimum explained variance of the features.", min=0, max=1),
 ]  # fmt: skip
 Workers = Annotated[
     int | None,

@@ -1,4 +1,4 @@
-"""`inceptionnet show NAME`: a network row by row, or its drawing, from the tree alone."""
+"""`inceptionnet show NAME`: a network endpoint by endpoint, or its drawing, from the tree alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from inceptionnet.spec import Network
 
 def show(
     name: Annotated[str, typer.Argument(help="A network; `inceptionnet models` lists them.")],
-    size: Annotated[int | None, typer.Option(help="Height and width of the image, px.")] = None,
-    width: Annotated[float, typer.Option(help="Factor on every number of filters.")] = 1.0,
-    num_classes: Annotated[int | None, typer.Option(help="Length of the logits.")] = None,
-    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary heads.")] = False,
-    svg: Annotated[Path | None, typer.Option(help="Draw it into this file instead.")] = None,
+    size: Annotated[int | None, typer.Option(help="Image size (height and width), px; default: as published.")] = None,
+    width: Annotated[float, typer.Option(help="Width multiplier; filters stay multiples of 8.")] = 1.0,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes; default: as published.")] = None,
+    aux: Annotated[bool, typer.Option("--aux", help="Include auxiliary heads.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw the network into this .svg file instead.")] = None,
     json: Json = False,
 ) -> None:
-    """Show a network: output shape, parameters, multiply-adds and receptive field of every endpoint, or a drawing."""
+    """Show a network: output shape, parameters, multiply-adds and receptive field of every endpoint; or draw it."""
     from inceptionnet.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.edits import Configuration, configure
@@ -57,20 +57,20 @@ def show(
         return
     size_px, least = network.input_size, minimum_size(network)
     print_table(
-        ["endpoint", "output (H×W×C)", "parameters", "multiply-adds", "receptive field (px)"],
+        ["endpoint", "output (H×W×C)", "parameters", "multiply-adds (M)", "receptive field (px)"],
         [
             [
                 row.name if row.depth == 1 else row.path,
                 f"{row.output.height}×{row.output.width}×{row.output.channels}",
                 f"{row.parameters:,}",
-                f"{row.multiply_adds / 1e6:,.2f} M",
+                f"{row.multiply_adds / 1e6:,.2f}",
                 "whole image" if row.field.height == float("inf") else f"{row.field.height}×{row.field.width}",
             ]
             for row in shown
         ],
         right={1, 2, 3, 4},
         title=f"{network.name}: {network.summary}. {network.paper}",
-        note=f"input {size_px}×{size_px}×{network.in_channels}, at least {least} px a side; "
+        note=f"input {size_px}×{size_px}×{network.in_channels}, minimum size {least} px; "
         f"{totals['parameters']:,} parameters, {totals['multiply_adds'] / 1e9:.2f} G multiply-adds",
     )
 
@@ -83,5 +83,5 @@ def _draw(network: Network, path: Path) -> None:
         with replacing(path) as temporary:
             temporary.write_text(svg(network), encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"--svg {path}: cannot be written: {error.strerror}; name another file") from None
+        raise ConfigurationError(f"--svg {path}: cannot be written: {error.strerror}; give another file") from None
     print(path)

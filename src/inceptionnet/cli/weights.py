@@ -1,4 +1,4 @@
-"""`inceptionnet weights`: every published checkpoint with its network, licence and published accuracy."""
+"""`inceptionnet weights`: the published checkpoints with network, licence and published accuracy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from inceptionnet.weights.known import Published
 
 NOTE = (
-    "hf: addresses can be given to --weights, predict and convert as they are; the other files you download yourself "
-    "and give by path. This command downloads nothing. Accuracies are the publishers', one crop, in per cent; --json "
-    "has each file's whole address, checksum, preprocessing and where its figures are stated."
+    "Every command that takes weights takes hf: addresses and downloads them; other files you download yourself and "
+    "give by path. Accuracies are the publishers' own: ImageNet validation, single crop, %. --json has the network, "
+    "address, checksum and preprocessing of each file, and the source of its accuracy."
 )
 
 
 def weights(json: Json = False) -> None:
-    """List the published checkpoints that can be loaded, with licence and accuracy as their publishers state them."""
+    """List the published checkpoints that can be loaded, with licence and accuracy as stated by their publishers.
+
+    Downloads nothing.
+    """
     from dataclasses import asdict
     from itertools import groupby
 
@@ -34,6 +37,7 @@ def weights(json: Json = False) -> None:
             ["name", "network", "classes", "px", "top-1", "top-5"],
             [_row(one) for one in group],
             right={2, 3, 4, 5},
+            optional=[1],
             title=f"{_publisher(group[0])}: {_folder(group)}, licence {group[0].license}",
             note=NOTE if group is groups[-1] else "",
         )
@@ -44,7 +48,7 @@ def _publisher(one: Published) -> str:
 
 
 def _folder(group: Sequence[Published]) -> str:
-    """What the addresses begin with."""
+    """The common beginning of the addresses."""
     parts = zip(*(one.source.split("/")[:-1] for one in group), strict=False)
     return "".join(f"{part[0]}/" for part in parts if len(set(part)) == 1)
 

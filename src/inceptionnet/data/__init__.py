@@ -1,4 +1,4 @@
-"""Labelled images and what is done to them before a network sees them; free of torch (loading.py is not)."""
+"""Data sets of labelled images, decoding and preprocessing; without torch, except in loading.py and augment.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A training image's two halves: its crop, from bytes, in a worker process; colour and mirroring, in batches.
+"""Training augmentation: the random crop in a worker process; flips and colour on whole batches, on the device.
 
-Source: the released TensorFlow preprocessing, whose colour operations these are, in its ranges and orders. The batched
-half runs where the batch is: in a worker, colour would take more time than decoding.
+Source: the released TensorFlow preprocessing, with its colour operations, ranges and orders. Colour runs on the batch
+because in a worker it would take longer than decoding.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from inceptionnet.data.preprocess import (
 )
 from inceptionnet.errors import ConfigurationError
 
-BRIGHTNESS = 32 / 255  # added, from minus to plus this
+BRIGHTNESS = 32 / 255  # maximum shift, in either direction
 SATURATION = CONTRAST = (0.5, 1.5)  # factors
-HUE = 0.2  # of a full turn, either way
+HUE = 0.2  # maximum shift as a share of a full turn, in either direction
 ORDERS = {"fast": ("BS", "SB"), "full": ("BSHC", "SBCH", "CHBS", "HSCB")}  # first letters of the operations
 
 
 def training_crop(
     data: bytes, prep: Preprocessing, augment: Augment, rng: np.random.Generator, *, name: str = "image"
 ) -> Pixels:
-    """A random box of the encoded image `data`, resized; decided by `data` and `rng` alone, and not mirrored.
+    """A random crop of the encoded image `data`, resized but not flipped; a function of `data` and `rng` alone.
 
-    Where `random_crop` decodes the whole image first, this decodes no more than the box needs, and resizes with
-    torch, whose bilinear and bicubic are Pillow's, bicubic's overshoot apart to a grey value, in a third of the time.
+    Unlike `random_crop` it decodes only what the crop needs. It resizes with torch in a third of Pillow's time; the
+    results agree (for bicubic to one grey value, where it overshoots).
     Shapes: → (size_px, size_px, C).
-    Raises: DecodeError for the images that `decode` refuses, with its words.
+    Raises: DecodeError as `decode`, for the same images.
     """
 
     def choose(width: int, height: int) -> Box:
@@ -63,17 +63,19 @@ def training_crop(
 def to_input(
     images: torch.Tensor, prep: Preprocessing, augment: Augment | None = None, draws: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Images as the network takes them: mirrored and distorted as `draws` say, then `normalise`d.
+    """Images as network input: flipped and colour-distorted by `draws` if there is an `augment`, then normalised.
 
-    Shapes: images uint8 (N, C, H, W), on any device; draws float32 (N, 6), on the CPU, a row of `draw` for each
-    image → float32 (N, C, H, W), same device and memory order.
-    Raises: ConfigurationError for an `augment` without a row of draws for each image.
+    Shapes: images uint8 (N, C, H, W), on any device; draws float32 (N, 6), on the CPU, one row of `draw` per
+    image → float32 (N, C, H, W), same device and memory format.
+    Raises: ConfigurationError for an `augment` without one row of draws per image.
     """
     if augment is None:
         return normalise(images, prep)
     if draws is None or draws.shape != (len(images), len(CHANGES)):
         got = "none" if draws is None else tuple(draws.shape)
-        raise ConfigurationError(f"draws: expected ({len(images)}, {len(CHANGES)}), got {got}: stack a draw for each")
+        raise ConfigurationError(
+            f"draws: expected ({len(images)}, {len(CHANGES)}), got {got}: stack one row of draw() per image"
+        )
     if augment.flip:
         images = flip(images, draws)
     if augment.color == "none":
@@ -83,29 +85,29 @@ def to_input(
 
 
 def normalise(images: torch.Tensor, prep: Preprocessing) -> torch.Tensor:
-    """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory order."""
+    """(x / 255 - mean) / std. Shapes: uint8 (N, C, H, W) → float32 (N, C, H, W), same device and memory format."""
     mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) * 255 for values in (prep.mean, prep.std))
     return images.float().sub_(mean).div_(std)
 
 
 def as_input(pixels: Sequence[Pixels], prep: Preprocessing, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Single images as the network takes them. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W) on the device."""
+    """Single images as network input. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W) on the device."""
     return normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device), prep)
 
 
 def flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Half of the images mirrored left to right. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
+    """Random horizontal flip of half of the images. Shapes: x of any type (N, C, H, W), draws (N, 6) on the CPU."""
     mirrored = (draws[:, CHANGES.index("mirror")] < 0.5).to(x.device, non_blocking=True)
     return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
 def distort(x: torch.Tensor, draws: torch.Tensor, color: Color) -> torch.Tensor:
-    """Brightness, saturation, hue and contrast changed, for each image by how much and in which order `draws` say.
+    """Colour jitter: brightness, saturation, hue and contrast, per image with the strengths and order in `draws`.
 
-    As in TensorFlow, values may leave [0, 1] between the operations and are clipped once, at the end. Images of one
-    channel have neither saturation nor hue.
-    Shapes: x float (N, 3 or 1, H, W) in [0, 1]; draws (N, 6) on the CPU, so that sorting images by their order of
-    operations does not wait for the device → as x.
+    As in TensorFlow, values may leave [0, 1] between the operations and are clipped once, at the end. Saturation and
+    hue are skipped for images of one channel.
+    Shapes: x float (N, 3 or 1, H, W) in [0, 1]; draws (N, 6) on the CPU, so that grouping images by their order of
+    operations does not synchronise with the device → as x.
     """
     if color == "none":
         return x
@@ -115,13 +117,13 @@ def distort(x: torch.Tensor, draws: torch.Tensor, color: Color) -> torch.Tensor:
         rows = (picked == number).nonzero().flatten()
         if len(rows):
             amounts, rows = (values.to(x.device, non_blocking=True) for values in (draws[rows], rows))
-            part = x.index_select(0, rows).contiguous()  # operations take channel by channel, so planes, not pixels
+            part = x.index_select(0, rows).contiguous()  # contiguous planes: the operations work channel by channel
             out.index_copy_(0, rows, _operate_(part, amounts, order).clamp_(0, 1))
     return out
 
 
 def _operate_(x: torch.Tensor, draws: torch.Tensor, order: str) -> torch.Tensor:
-    # In place, as the underscore says: fresh memory costs a CPU more than the arithmetic.
+    # In place: on a CPU, allocating memory costs more than the arithmetic.
     amounts = dict(zip(CHANGES, draws.view(-1, len(CHANGES), 1, 1, 1).unbind(1), strict=True))
     for letter in order:
         if letter == "B":
@@ -140,9 +142,9 @@ def _between(ends: tuple[float, float], draw: torch.Tensor) -> torch.Tensor:
 
 
 def _saturate_(x: torch.Tensor, factor: torch.Tensor) -> None:
-    """Saturation (high - low) / high of HSV, none where high is 0 or less, times `factor`, at most 1.
+    """HSV saturation, (high - low) / high or 0 where high is 0 or less, times `factor`, clipped to 1.
 
-    Hue and value stay, so each channel's distance from the highest is scaled by as much as the saturation.
+    Hue and value stay: each channel's distance from the highest one is scaled like the saturation.
     """
     high, low = _extremes(x)
     scale = torch.minimum(factor, high / (high - low)).masked_fill_(high <= 0, 0)
@@ -150,7 +152,7 @@ def _saturate_(x: torch.Tensor, factor: torch.Tensor) -> None:
 
 
 def _turn_hue_(x: torch.Tensor, turn: torch.Tensor) -> None:
-    """Hue of HSV, in sixths of a full turn: red 0, green 2, blue 4. Highest and lowest channel keep their values."""
+    """HSV hue, in sixths of a full turn (red 0, green 2, blue 4); the highest and lowest values stay."""
     high, low = _extremes(x)
     red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
     span = high - low

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from inceptionnet.data.looking import Look, looked_at
+from inceptionnet.data.inspection import Inspection, inspect_images
 from inceptionnet.data.splits import Source
 
 # Powers of two, and the input sizes of the family between them.
@@ -99,7 +99,7 @@ def check(
         DataError: a stream ends early, or a process dies.
     """
     tally = _Tally(source, listed)
-    with closing(looked_at(source, workers)) as chunks:
+    with closing(inspect_images(source, workers)) as chunks:
         for chunk, looks in chunks:
             before = len(tally.errors)
             for name, label, look in zip(chunk.names, chunk.labels, looks, strict=True):
@@ -122,7 +122,7 @@ class _Tally:
         self.first: dict[bytes, _Place] = {}
         self.again: defaultdict[bytes, list[_Place]] = defaultdict(list)
 
-    def add(self, split: str, name: str, label: int, look: Look) -> None:
+    def add(self, split: str, name: str, label: int, look: Inspection) -> None:
         self.counts[split][label] += 1
         if look.reason:
             self.errors.append(CorruptImage(split, name, look.reason))
@@ -130,7 +130,7 @@ class _Tally:
         self.bytes += look.bytes
         self.formats[look.format] += 1
         self.modes[look.mode] += 1
-        self.unusual.update(look.odd)
+        self.unusual.update(look.unusual)
         width, height = look.size_px
         short = min(width, height)
         self.bins[sum(limit <= short for limit in SHORT_SIDES_PX)] += 1

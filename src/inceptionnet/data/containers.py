@@ -1,6 +1,6 @@
-"""Folders and zip files as one thing: a list of relative paths, and a function that reads one of them.
+"""Folders and zip files behind one interface: a list of relative paths and a function that reads one of them.
 
-Hidden files and macOS's `__MACOSX` are left out. Nothing is unpacked: zip members are read in place.
+Hidden files and macOS's `__MACOSX` are skipped. Zip members are read in place, nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from inceptionnet.data.decode import MAX_BYTES, read_image
 from inceptionnet.errors import DataError, DecodeError
 
-# deflate cannot pack closer than about 1030:1, and no photograph comes near it; small flat drawings do, harmlessly.
+# Guards against zip bombs: deflate reaches 1030:1 at most, photographs never come close; small flat drawings may.
 MAX_RATIO, RATIO_FROM_BYTES = 500, 2**24
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a container holds: posix paths of files and of folders, and `reader(below)`, which reads under `below`."""
+    """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`."""
 
     files: list[str]
     folders: set[str]
@@ -40,9 +40,9 @@ class _FolderReader:
 
 
 class _ZipReader:
-    """Reads members of a zip file, by path relative to `prefix`; every process opens the file for itself.
+    """Reads members of a zip file, by path relative to `prefix`; every process opens the file itself.
 
-    A handle that came through fork would share its file offset with the parent's: two readers, one position.
+    A file handle inherited through fork shares its offset with the parent process.
     """
 
     def __init__(self, path: Path, prefix: str) -> None:
@@ -59,32 +59,36 @@ class _ZipReader:
             archive = self._opened[1]
             info = archive.getinfo(self.prefix + name)
             if info.file_size > max(RATIO_FROM_BYTES, info.compress_size * MAX_RATIO) or info.file_size > MAX_BYTES:
-                raise DecodeError(f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, refused")
+                raise DecodeError(
+                    f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, more than allowed"
+                )
             return archive.read(info)
         except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise DecodeError(f"{name}: cannot be read from {self.path.name} ({error})") from None
 
 
 def list_folder(root: Path) -> Tree:
-    """The tree of a folder, links followed. Raises: DataError where a folder in it cannot be read."""
+    """The tree of a folder, following links. Raises: DataError if a folder in it cannot be read."""
     files: list[str] = []
     folders: set[str] = set()
     try:
         for entry, name, is_folder in _walk(str(root), "", frozenset()):
             if is_folder:
                 folders.add(name)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is an image that cannot be read: say so later
+            elif (
+                entry.is_file() or entry.is_symlink()
+            ):  # a broken link is reported later, as an image that cannot be read
                 files.append(name)
     except OSError as error:
         raise DataError(
-            f"{error.filename or root}: expected a folder that can be read, got {error.strerror}: check its permissions"
+            f"{error.filename or root}: expected a readable folder, got {error.strerror}: check its permissions"
         ) from None
     return Tree(files, folders, lambda below: _FolderReader(root / below))
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[os.DirEntry[str], str, bool]]:
     status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in above:  # a link back to a folder that holds it
+    if (status.st_dev, status.st_ino) in above:  # a link back to a parent folder
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -97,16 +101,18 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
 
 
 def list_zip(path: Path) -> Tree:
-    """The tree of a zip file. Raises: DataError where it is broken or encrypted."""
+    """The tree of a zip file. Raises: DataError if it is damaged or encrypted."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path}: expected a zip file, got one that cannot be opened ({error}): make it anew") from None
+        raise DataError(
+            f"{path}: expected a zip file, got one that cannot be opened ({error}): create it again"
+        ) from None
     members = [member for member in members if not any(map(_hidden, member.filename.strip("/").split("/")))]
     if any(member.flag_bits & 1 for member in members):
         raise DataError(
-            f"{path}: expected a zip file without a password, got an encrypted one: unpack it, give its folder"
+            f"{path}: expected a zip file without a password, got an encrypted one: unpack it and give the folder"
         )
     files = sorted({member.filename for member in members if not member.is_dir()})
     listed = (member.filename.rstrip("/") + "/x" for member in members if member.is_dir())

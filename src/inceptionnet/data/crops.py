@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop, resize
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, listed
 
 COUNTS = (1, 10, 12, 144)
 SCALES = (256, 288, 320, 352)  # for 224 px
@@ -43,7 +43,9 @@ class Crops:
     def __post_init__(self) -> None:
         size = self.prep.size_px
         if self.count not in COUNTS:
-            raise ConfigurationError(f"--crops is {self.count}; expected {', '.join(map(str, COUNTS))}")
+            raise ConfigurationError(
+                f"--crops is {self.count}; expected {listed(map(str, COUNTS), ordered=True, last='or')}"
+            )
         published = tuple(round(scale * size / 224) for scale in SCALES[: 4 if self.count == 144 else 1])
         scales = self.scales or published
         if self.scales and self.count != 144 and len(scales) != 1:

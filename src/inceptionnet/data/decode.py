@@ -1,10 +1,10 @@
-"""Encoded bytes → an upright 8-bit RGB or grey image, or a DecodeError that says in one line why not.
+"""Decoding: encoded bytes → an upright 8-bit RGB or greyscale image, or a DecodeError with a one-line reason.
 
-An image is known by its content, not its file's extension; it is whole or an error, never padded with grey. Colour
-profiles are ignored, as by every published preprocessing. What is odd is made plain in one place: EXIF rotation,
-CMYK, palettes, transparency (over white), 16-bit grey (scaled, not clipped), animation (first frame).
-Pillow says what is an image and what is not. Where only a box of a plain JPEG is wanted, simplejpeg decodes it (the
-same libjpeg-turbo with less around it), and what it finds fault with goes back to Pillow.
+The format is detected from the content, not from the file extension. A truncated image is an error, never padded with
+grey. Colour profiles are ignored, as in every published preprocessing. Handled here and nowhere else: EXIF rotation,
+CMYK, palettes, transparency (over white), 16-bit greyscale (scaled, not clipped) and animation (first frame).
+Pillow decides what is a valid image. Crops of ordinary JPEGs are decoded by simplejpeg (the same libjpeg-turbo with
+less overhead); whatever it rejects is decoded by Pillow.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from inceptionnet.data.preprocess import Box, Pixels
 from inceptionnet.errors import ConfigurationError, DecodeError
 
 MAX_BYTES = 2**28  # 256 MiB in a file …
-MAX_PIXELS = MAX_BYTES // 3  # … and as RGB in memory; from just there on Pillow itself warns of decompression bombs
-# Only these are tried: Pillow would hand a PostScript file that calls itself .jpg to an interpreter.
+MAX_PIXELS = MAX_BYTES // 3  # … and as RGB in memory; Pillow's own limit for decompression bombs is the same
+# Only these: Pillow would run an interpreter on a PostScript file, even if it is named .jpg.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-_UNTOUCHED = 0xA5  # a last row of nothing else was not decoded, or is worth decoding twice
+_UNTOUCHED = 0xA5  # a last row of this value only was probably not decoded: it is decoded again by Pillow
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The same for arrays: steps through rows and columns, for 5 and above once these are exchanged.
+# The same for arrays: steps through rows and columns; from 5 on after transposing.
 _STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
@@ -56,9 +56,9 @@ def read_image(path: str | Path, *, name: str | None = None) -> bytes:
 
 
 def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Image:
-    """The upright image in `data`, of mode "RGB", or "L" for one channel.
+    """Decode `data` to an upright image of mode "RGB", or "L" for one channel.
 
-    Raises: DecodeError `NAME: reason`; ConfigurationError for other than 1 or 3 channels.
+    Raises: DecodeError `NAME: reason`; ConfigurationError unless channels is 1 or 3.
     """
     check_channels(channels)
     with _opened(data, name) as image:
@@ -78,13 +78,13 @@ def upright(image: Image.Image, *, channels: int = 3, name: str = "image") -> Im
 def decode_box(
     data: bytes, choose: Callable[[int, int], Box], *, at_least_px: int, channels: int = 3, name: str = "image"
 ) -> Pixels:
-    """The pixels of the box that `choose` names when told the width and height of the upright image.
+    """Decode the box that `choose(width, height)` returns for the upright image.
 
-    A plain JPEG is decoded only down to the box, and at 1/2, 1/4 or 1/8 of its size where the box keeps `at_least_px`
-    pixels a side; other fractions take longer than the whole. The box then begins and ends at the nearest of these
-    larger pixels.
+    An ordinary JPEG is decoded only down to the end of the box, and at 1/2, 1/4 or 1/8 of its size as long as the box
+    keeps `at_least_px` pixels on each side (other fractions are slower than full size); the edges of the box are then
+    rounded to these larger pixels.
     Shapes: → (height, width, C) of the box, or a fraction of that.
-    Raises: as `decode`, and for the same images.
+    Raises: as `decode`, for the same images.
     """
     check_channels(channels)
     with _opened(data, name) as image:
@@ -107,7 +107,7 @@ def decode_box(
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """The image in `data` with its pixels still to be read; what fails from here on is a DecodeError."""
+    """The image in `data` before its pixels are read; every failure inside the block becomes a DecodeError."""
     if not data:
         raise DecodeError(f"{name}: is empty (0 bytes)")
     with _whole_or_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -128,9 +128,7 @@ def _whole_or_error(name: str) -> Iterator[None]:
         raise DecodeError(f"{name}: is not an image in a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DecodeError(f"{name}: has more than the limit of {MAX_PIXELS} pixels") from None
-    except (
-        Exception
-    ) as error:  # what Pillow raises for damaged files is an open list: OSError, SyntaxError, struct.error …
+    except Exception as error:  # Pillow raises many types for damaged files: OSError, SyntaxError, struct.error …
         raise DecodeError(f"{name}: is truncated or damaged ({' '.join(str(error).split())})") from None
 
 
@@ -148,14 +146,14 @@ def _cut(image: Image.Image, box: Box) -> Pixels:
 
 
 def _stored(data: bytes, size: tuple[int, int], channels: int, shrink: int, bottom: int) -> Pixels | None:
-    """A JPEG of `size` as stored, down to row `bottom` or further, at 1/shrink; nothing where Pillow has to see it."""
+    """A JPEG of `size` before EXIF rotation, at least down to row `bottom`, at 1/shrink; None: leave it to Pillow."""
     width, height = size
-    needed = (bottom // 16 + 1) * 16  # whole blocks, with the row below the box: colours are interpolated from it
+    needed = (bottom // 16 + 1) * 16  # whole blocks, including the row below the box: chroma is interpolated from it
     shorter = _with_height(data, needed) if needed < height else None
     rows, columns = (-(-side // shrink) for side in (height if shorter is None else needed, width))
     found: Pixels = np.empty((rows, columns, channels), np.uint8)
     found[-1] = _UNTOUCHED
-    # "strict" complains of truncated and of odd files; without it, even giving up is kept silent.
+    # "strict" raises for truncated and unusual files; otherwise even a failure is silent.
     try:
         shape = simplejpeg.decode_jpeg(
             data if shorter is None else shorter,
@@ -172,10 +170,10 @@ def _stored(data: bytes, size: tuple[int, int], channels: int, shrink: int, bott
 
 
 def _with_height(data: bytes, height: int) -> bytes | None:
-    """A JPEG of one scan with another height in its header, so that decoding ends there; nothing if not safe.
+    """A baseline JPEG with a smaller height in its header, so that decoding ends there; None if that is not safe.
 
-    libjpeg skips the rest and its complaint about that is not heard, so the rest is looked through here: no marker but
-    restarts, up to the end mark as the last two bytes.
+    libjpeg skips the remaining data without an error, so that data is checked here: no markers but restarts, and the
+    end marker as the last two bytes.
     """
     at, frame, scan = 2, 0, 0
     while not scan and at + 4 <= len(data) and data[at] == 0xFF:
@@ -192,21 +190,21 @@ def _with_height(data: bytes, height: int) -> bytes | None:
 
 
 def check_channels(channels: int) -> None:
-    """Raises: ConfigurationError where a network wants more or fewer channels than an image can have."""
+    """Raises: ConfigurationError unless an image file can have that number of channels."""
     if channels not in (1, 3):
         raise ConfigurationError(
-            f"the network takes {channels} channels, an image file has 1 or 3; give it tensors from Python"
+            f"expected a network with 1 or 3 input channels, got {channels}; pass tensors from Python instead"
         )
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
-    """Without palette, alpha, ink colours or more than 8 bits."""
+    """Converted to 8-bit L or RGB: without palette, alpha, CMYK or 16 bits."""
     if image.mode == "F":
-        raise DecodeError(f"{name}: has floating-point pixels, whose range is not known: save it with 8 or 16 bits")
+        raise DecodeError(f"{name}: has floating-point pixels of unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # I;16, I;16B, or I, which holds 32 bits and mostly carries 16
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise DecodeError(f"{name}: has 32-bit pixels, whose range is not known: save it with 8 or 16 bits")
+            raise DecodeError(f"{name}: has 32-bit pixels of unknown range: save it with 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
@@ -219,5 +217,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         turn = int(image.getexif().get(_ORIENTATION_TAG, 1))
         return turn if turn in _UPRIGHT else 1
-    except Exception:  # a damaged EXIF block does not make the image a bad one
+    except Exception:  # damaged EXIF data does not make the image corrupt
         return 1

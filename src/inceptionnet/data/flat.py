@@ -1,9 +1,9 @@
-"""Images side by side whose labels are in a file, as ImageNet's validation set comes, and lists of images by name.
+"""Flat folders of images with their labels in a file, such as ImageNet's validation set; lists of images to exclude.
 
-Source: ILSVRC2012_img_val.tar is one folder of ILSVRC2012_val_00000001.JPEG and on. Four files in circulation label it:
-TF-slim's (a synset a line), the development kit's (numbers of its own, which meta.mat explains: they do not follow the
-sorted synsets), Caffe's (name and number among the sorted synsets), Kaggle's (name, synset, boxes). Which one a file is
-shows in what it holds. Any other folder has a list of names and classes.
+Source: ILSVRC2012_img_val.tar is one folder of images, from ILSVRC2012_val_00000001.JPEG on. Four label files for it
+are in circulation: TF-slim's (one synset per line), the development kit's (ILSVRC2012 IDs, which meta.mat maps to
+synsets; they do not follow the sorted synsets), Caffe's (file name and index among the sorted synsets) and Kaggle's
+(file name, synset, boxes). The kind is detected from the content. Any other folder needs a list of names and classes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from inceptionnet.errors import DataError, listed
 
 SYNSETS_FILE = "imagenet_2012_validation_synset_labels.txt"  # TF-slim
 SOLUTION_FILE = "LOC_val_solution.csv"  # Kaggle
-# In this order: the last one needs another file beside it.
+# In order of preference: the last one needs meta.mat beside it.
 LABEL_FILES = (SYNSETS_FILE, SOLUTION_FILE, "val.txt", "ILSVRC2012_validation_ground_truth.txt")
 DEVKIT = "ILSVRC2012_devkit_t12/data"
-# Of 2012, and of 2014 and 2015, which have the same numbers under another name.
+# Of 2012; of 2014 and 2015, with the same numbers.
 META_FILES = ("meta.mat", "meta_clsloc.mat")
 HEADERS = frozenset(("file", "filename", "file_name", "id", "image", "image_id", "imageid", "name", "path", "image"))
 
@@ -37,9 +37,9 @@ _NUMBERED = re.compile(r".*_(\d+)")
 
 
 def find_labels(images: Path) -> Path | None:
-    """A file of labels with a well-known name, in the folder `images` or beside it, or None.
+    """A label file with a well-known name in the folder `images` or next to it, or None.
 
-    Beside it lie the development kit too and, where the folder is ILSVRC/Data/CLS-LOC/val, what Kaggle packs with it.
+    Also searched: the development kit next to the folder and, for ILSVRC/Data/CLS-LOC/val, the top of Kaggle's archive.
     """
     folder = Path(os.path.abspath(images))
     places = (folder, folder.parent, folder.parent / DEVKIT)
@@ -48,11 +48,11 @@ def find_labels(images: Path) -> Path | None:
 
 
 def read_labels(file: Path, names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """(sorted class names, the class of each image) out of a file of labels of a known kind.
+    """Read a label file: (sorted class names, the label of each image).
 
-    Classes are wnids where the file has wnids or ImageNet's numbers, and only those that occur.
+    Classes are wnids if the file has wnids or ImageNet's numbers; only those that occur are listed.
     Shapes: names of N image files in sorted order → (N,).
-    Raises: DataError for a file of no known kind, or one that does not fit the names one to one.
+    Raises: DataError for an unknown kind of file, or one that does not match the names one to one.
     """
     lines = _lines(file)
     if all(map(_WNID.fullmatch, lines)):
@@ -67,14 +67,14 @@ def read_labels(file: Path, names: Sequence[str]) -> tuple[list[str], npt.NDArra
 
 
 def excluded(
-    names: Sequence[str], lines: Iterable[str], where: str = "the list of images to leave out"
+    names: Sequence[str], lines: Iterable[str], where: str = "the list of images to exclude"
 ) -> tuple[npt.NDArray[np.bool_], int]:
-    """(whether each image is on a list, how many of its lines fit no image).
+    """Match a list of images to exclude: (whether each image is on the list, number of lines that match no image).
 
-    A line is the first of these that fits: an image's whole name, its file's name, that without its ending, or the
-    number at its end (42 for ILSVRC2012_val_00000042.JPEG), as in the lists that come with the development kits.
+    A line matches an image's full name, its file name, its file name without extension, or the number at its end (42
+    for ILSVRC2012_val_00000042.JPEG), in this order, as in the lists of the development kits.
     Shapes: N names → (N,).
-    Raises: DataError where no line fits, or a number fits several images.
+    Raises: DataError if no line matches, or a number matches several images.
     """
     wanted = [line for line in map(str.strip, lines) if line]
     texts, numbers = set(wanted), {int(line) for line in wanted if line.isdecimal()}
@@ -99,7 +99,7 @@ def excluded(
     if wanted and unmatched == len(wanted):
         such = f" such as {names[0]}" if names else ""
         raise DataError(f"{where}: expected names or numbers of images{such}, got none in {unmatched} lines, "
-                        f"such as {wanted[0]}: correct them")  # fmt: skip
+                        f"such as {wanted[0]}: correct the list")  # fmt: skip
     return out, unmatched
 
 
@@ -116,13 +116,13 @@ def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: expected a text file with labels, got {_told(error)}: name another") from None
+        raise DataError(f"{file}: expected a text file with labels, got {_reason(error)}: give another") from None
     if lines := [line for line in map(str.strip, text.splitlines()) if line]:
         return lines
-    raise DataError(f"{file}: expected a text file with labels, got an empty one: name another")
+    raise DataError(f"{file}: expected a text file with labels, got an empty one: give another")
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
 
 
@@ -131,7 +131,7 @@ def _one_each(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
         return lines
     raise DataError(
         f"{file}: expected one line for each of the {len(names)} images, in the order of their names, got "
-        f"{len(lines)}: complete the images, or use a list with their names (NAME LABEL)"
+        f"{len(lines)} lines: add the missing images, or use a list with file names (NAME LABEL)"
     )
 
 
@@ -142,21 +142,21 @@ def _known(file: Path, wnids: list[str]) -> list[str]:
 
 
 def _numbered(file: Path, numbers: Sequence[str], wnids: Sequence[str], *, first: int) -> list[str]:
-    """The wnid that each number stands for, counted from `first`."""
+    """The wnid of each number, counting from `first`."""
     last = first + len(wnids) - 1
     if outside := {number for number in numbers if not first <= int(number) <= last}:
-        raise DataError(f"{file}: expected numbers of classes from {first} to {last}, got {listed(outside)}: name "
-                        "another file of labels")  # fmt: skip
+        raise DataError(f"{file}: expected numbers of classes from {first} to {last}, got {listed(outside)}: give "
+                        "another label file")  # fmt: skip
     return [wnids[int(number) - first] for number in numbers]
 
 
 def _devkit_wnids(file: Path) -> list[str]:
-    """The wnids in the order of the development kit's numbers 1 to 1000, from the meta.mat beside the labels."""
+    """The wnids in the order of the development kit's IDs 1 to 1000, from the meta.mat next to the labels."""
     meta = next(filter(Path.is_file, map(file.with_name, META_FILES)), None)
     if meta is None:
         raise DataError(
-            f"{file}: expected meta.mat beside these numbers, which alone says what they mean, got none: put the "
-            f"development kit's there, or name a file of synsets such as {SYNSETS_FILE}"
+            f"{file}: expected the development kit's meta.mat next to it, which maps these numbers to synsets, got "
+            f"none: copy it there, or give a file of synsets such as {SYNSETS_FILE}"
         )
     from scipy.io import loadmat
 
@@ -164,30 +164,36 @@ def _devkit_wnids(file: Path) -> list[str]:
         synsets = np.atleast_1d(loadmat(meta, squeeze_me=True, variable_names=["synsets"])["synsets"])
         (number,) = (field for field in synsets.dtype.names or () if re.fullmatch(r"ILSVRC\w*_ID", field))
         by_number = {int(n): str(wnid) for n, wnid in zip(synsets[number], synsets["WNID"], strict=True)}
-    except Exception as error:  # scipy's, zlib's and the interpreter's, for whatever the bytes hold
-        raise DataError(f"{meta}: expected the development kit's synsets, got {_told(error)}: fetch it anew") from None
-    wnids = [by_number.get(n, "") for n in range(1, len(imagenet_wnids()) + 1)]  # above them come inner nodes
+    except Exception as error:  # scipy, zlib and Python raise many types for damaged files
+        raise DataError(
+            f"{meta}: expected the development kit's synsets, got {_reason(error)}: download it again"
+        ) from None
+    wnids = [
+        by_number.get(n, "") for n in range(1, len(imagenet_wnids()) + 1)
+    ]  # numbers above 1000 are inner nodes of WordNet
     if wrong := set(imagenet_wnids()).difference(wnids):
         raise DataError(
             f"{meta}: expected ImageNet's {len(wnids)} classes under the numbers 1 to {len(wnids)}, got none for "
-            f"{listed(wrong)}: fetch it anew"
+            f"{listed(wrong)}: download it again"
         )
     return wnids
 
 
 def _by_name(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
-    """The label of each image, in the images' order, where every line names one."""
+    """The label of each image, in the images' order, from lines with a file name each."""
     index = _index(names)
     rows = _rows(file, lines, index)
     places = [_place(index, name) for name, _ in rows]
     if strangers := {name for (name, _), place in zip(rows, places, strict=True) if place is None}:
-        raise DataError(f"{file}: expected names of the images at hand, got also {listed(strangers)}: remove them")
+        raise DataError(f"{file}: expected names of images in the folder, got also {listed(strangers)}: remove them")
     of = dict(zip(places, (label for _, label in rows), strict=True))
     if missing := [name for place, name in enumerate(names) if place not in of]:
         raise DataError(f"{file}: expected a label for every image, got none for {listed(missing)}: add them")
     if len(of) < len(rows):
         twice = [names[place] for place, times in Counter(places).items() if place is not None and times > 1]
-        raise DataError(f"{file}: expected every image once, got {listed(twice)} twice: remove one")
+        raise DataError(
+            f"{file}: expected every image once, got {listed(twice)} more than once: remove the extra lines"
+        )
     labels = [of[place] for place in range(len(names))]
     boxes = [match[1] for match in map(_BOXES.fullmatch, labels) if match]
     if len(boxes) == len(labels):
@@ -198,7 +204,7 @@ def _by_name(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
 
 
 def _index(names: Sequence[str]) -> dict[str, int]:
-    """The place of each image by name, and by name without ending where that says which."""
+    """The position of each image by file name, and by file name without extension if that is unique."""
     stems = [PurePosixPath(name).stem for name in names]
     times = Counter(stems)
     places = {stem: place for place, stem in enumerate(stems) if times[stem] == 1}
@@ -206,13 +212,13 @@ def _index(names: Sequence[str]) -> dict[str, int]:
 
 
 def _place(index: Mapping[str, int], name: str) -> int | None:
-    """Where the image called `name` is; folders do not matter, nor which image format it once had."""
+    """The position of the image `name`, ignoring its folder and, if needed, its image extension."""
     path = PurePosixPath(name)
     return index.get(path.name, index.get(path.stem) if path.suffix.lower() in EXTENSIONS else None)
 
 
 def _rows(file: Path, lines: list[str], index: Mapping[str, int]) -> list[tuple[str, str]]:
-    """(name, label) of each line, cut at that mark (white space, comma or tab) before which most names are known."""
+    """(name, label) of each line, split at the separator (white space, comma or tab) that finds the most names."""
     ways = [[_cut(line, mark) for line in lines] for mark in (None, ",", "\t")]
     rows = max(ways, key=lambda rows: sum(_place(index, name) is not None for name, _ in rows))
     if rows[0][0].lower() in HEADERS and _place(index, rows[0][0]) is None:

@@ -1,7 +1,7 @@
-"""ImageNet's 1000 classes (ILSVRC 2012) by wnid and by name, in the order of published networks' logits.
+"""ImageNet's 1000 classes (ILSVRC 2012) by wnid and by name, in the order of the logits of published networks.
 
 Source: the names are WordNet 3.0's, Copyright 2006 by Princeton University, under WordNet's licence
-(LICENSES/WordNet.txt). `imagenet_1k.tsv` says at its head how it was made.
+(LICENSES/WordNet.txt). The header of `imagenet_1k.tsv` says how it was made.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from importlib.resources import files
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The classes as WordNet's synsets, which name ImageNet's folders: `n01440764` to `n15075141`, sorted.
+    """The classes as WordNet IDs, the names of ImageNet's folders: `n01440764` to `n15075141`, sorted.
 
-    Source: ILSVRC 2012; logit i of a network trained on it belongs to the i-th of the sorted wnids.
+    Source: ILSVRC 2012; logit i of a network trained on it is the i-th of the sorted wnids.
     """
     return tuple(wnid for wnid, _ in _classes())
 
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The classes by name, each of them once: the synset's first lemma, with its wnid where two synsets share it.
+    """Unique class names: the first lemma of the synset, with its wnid if two synsets share the lemma.
 
     Source: WordNet 3.0, under WordNet's licence (LICENSES/WordNet.txt).
     Example:

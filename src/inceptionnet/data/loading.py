@@ -1,9 +1,9 @@
-"""Split → batches of uint8 images for the device, the same ones whatever the number of workers and processes.
+"""Data loaders: split → batches of uint8 images, the same for any number of workers and processes.
 
-A training batch is a function of (seed, epoch, position): the order comes from the generator (seed, epoch), what is
-done to an image from the generator (seed, epoch, index). So a run resumed within an epoch misses and repeats nothing.
-An image that cannot be decoded comes back from the workers as a value, not an exception: it is either raised here as
-the one DecodeError it is, or left out and listed. It is never replaced by another.
+A training batch is a function of (seed, epoch, position): the order comes from a generator seeded with (seed, epoch),
+the augmentation of an image from one seeded with (seed, epoch, index). A run that is resumed within an epoch therefore
+neither skips nor repeats an image. An image that cannot be decoded is either raised as a DecodeError or skipped and
+listed; it is never replaced by another image.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ class Batch:
     indices: torch.Tensor
     """(N,) int64: positions in the split."""
     rows: torch.Tensor
-    """(N,) int64: positions among the `planned` images of the step."""
+    """(N,) int64: positions within the `planned` images of the step."""
     draws: torch.Tensor
     planned: int
-    """Images of the step over all processes, those that turn out bad with them."""
-    bad: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of the images left out."""
+    """Number of images of the step over all processes, corrupt ones included."""
+    decode_errors: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of the skipped images."""
     views: tuple[torch.Tensor, ...] = ()
-    """For an EvalLoader with `crops`, each one's crops of every image: (N, K, C, H, W) uint8; `images` is empty."""
+    """For an EvalLoader with `crops`, the crops of every image, one (N, K, C, H, W) uint8 tensor for each entry of
+    `crops`; `images` is then empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +65,7 @@ class _Sample(NamedTuple):
     label: int
     pixels: tuple[Pixels, ...] | None  # (K, H, W, C) for each view
     draws: npt.NDArray[np.float32]
-    why: str  # there are no pixels
+    why: str  # the reason, if there are no pixels
 
 
 _Parts: TypeAlias = tuple[
@@ -73,17 +74,17 @@ _Parts: TypeAlias = tuple[
 
 
 class TrainLoader:
-    """Shuffled crops in batches, one epoch after the other, from workers that live as long as this does.
+    """Training batches: shuffled random crops, epoch after epoch, from persistent workers.
 
-    The last batch is left out where it would hold one image, which batch normalisation cannot train on.
-    Every planned batch is yielded, so that step numbers, `len` and resuming agree, even where corrupt images leave it
-    with one image or none: check `len(batch)` before training on it.
+    An image that would be alone in a batch is dropped, since batch normalisation cannot train on it. Every planned
+    batch is yielded, so that step numbers, `len` and resuming agree, even if corrupt images leave it with one image or
+    none: check `len(batch)` before training on it.
 
     Args:
-        batch_size: images of a step, over all processes and parts together.
-        parts: each step is computed in so many parts of even size, one after the other (see `order.parts_of`).
+        batch_size: effective (global) batch size: images per step, over all processes and gradient-accumulation steps.
+        parts: number of gradient-accumulation steps per step, of nearly equal size (see `order.parts_of`).
 
-    Raises: DecodeError where corrupt_images is "fail", DataError where a whole epoch has no image that can be decoded.
+    Raises: DecodeError if corrupt_images is "fail"; DataError if no image of an epoch can be decoded.
     """
 
     def __init__(
@@ -106,17 +107,17 @@ class TrainLoader:
         return self._plan.total
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from number `first_batch` on (for a run that stopped within the epoch)."""
+        """The batches of an epoch, starting at `first_batch` (to resume a run within an epoch)."""
         return self._batches.run(epoch, first_batch)
 
 
 class EvalLoader:
-    """Centre crops in the split's order, every image once over all processes; iterate as often as needed.
+    """Evaluation batches: centre crops in the split's order, every image once over all processes; can be re-iterated.
 
     Args:
-        crops: what is made of each image in place of `prep`'s centre crop, decoded once for all of them.
+        crops: crops to evaluate instead of `prep`'s centre crop; each image is decoded once for all of them.
 
-    Raises: DecodeError where corrupt_images is "fail", DataError where no image can be decoded.
+    Raises: DecodeError if corrupt_images is "fail"; DataError if no image can be decoded.
     """
 
     def __init__(
@@ -143,9 +144,9 @@ class EvalLoader:
 
 @dataclass(eq=False)
 class _Images(Dataset[_Sample]):
-    """Key → one image as the network is to see it; runs in the workers."""
+    """Key → one preprocessed image; runs in the workers."""
 
-    split: Split | None  # None: keys bring their images
+    split: Split | None  # None: the keys contain the images (a stream)
     prep: Preprocessing
     augment: Augment | None
     seed: int
@@ -173,7 +174,7 @@ class _Images(Dataset[_Sample]):
         return _Sample(key._replace(item=None), name, label, pixels, draws, why)
 
     def _evaluated(self, data: bytes, name: str) -> tuple[Pixels, ...]:
-        """The crops of one image, which is decoded once for each number of channels."""
+        """The crops of one image, decoded once per number of channels."""
         preps = [crops.prep for crops in self.crops] or [self.prep]
         images = {n: decode(data, channels=n, name=name) for n in {prep.channels for prep in preps}}
         if not self.crops:
@@ -199,18 +200,18 @@ class _Images(Dataset[_Sample]):
             )
         )
         draws = np.stack([sample.draws for sample in good]) if good else np.zeros((0, len(CHANGES)), np.float32)
-        bad = [(sample.name, sample.why) for sample in samples if sample.pixels is None]
+        errors = [(sample.name, sample.why) for sample in samples if sample.pixels is None]
         views = [torch.from_numpy(stack).permute(0, 1, 4, 2, 3) for stack in stacks]
-        return views, labels, indices, rows, torch.from_numpy(draws), bad
+        return views, labels, indices, rows, torch.from_numpy(draws), errors
 
 
 class _Batches:
-    """Plan and images behind a DataLoader whose workers stay; one run at a time."""
+    """A batch order and its images behind a DataLoader with persistent workers; one iteration at a time."""
 
     def __init__(self, images: _Images, plan: BatchOrder, workers: int, corrupt_images: CorruptImages) -> None:
         for prep in (images.prep, *(crops.prep for crops in images.crops)):
             check_channels(prep.channels)
-        # More processes than cores or batches only take memory, and the batches are the same.
+        # More processes than cores or batches would only take memory; the batches are the same.
         workers = min(workers, _cores(), plan.total)
         self.plan, self.corrupt_images, self.cropped = plan, corrupt_images, bool(images.crops)
         self.loader: DataLoader[_Sample] = DataLoader(
@@ -220,48 +221,45 @@ class _Batches:
             collate_fn=images.collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_deaf_to_ctrl_c,
-            generator=torch.Generator(),  # else every pass takes a number from the generator that drives dropout
+            worker_init_fn=_ignore_ctrl_c,
+            generator=torch.Generator(),  # else every epoch draws from the global generator of dropout
         )
-        # The registered reference keeps the loader out of any dying cycle of references (a caught DecodeError's
-        # traceback makes one): collected within a cycle, its queues end before its workers are told to, and it
-        # waits 10 s for them.
+        # Keeps the loader out of reference cycles, such as that of a caught DecodeError's traceback: garbage-collected
+        # as part of a cycle, it closes its queues before it stops its workers, and waits 10 s for them.
         weakref.finalize(self, _let_go, self.loader)
 
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first
-        decoded, left_out = 0, 0
+        decoded, skipped = 0, 0
         for number, (made, labels, indices, rows, draws, failures) in enumerate(self.loader, start=first):
-            bad = tuple(failures)
-            if bad and self.corrupt_images == "fail":
-                name, why = bad[0]
-                raise DecodeError(
-                    f"{name}: {why}; remove the file, or leave such images out with --corrupt-images skip"
-                )
+            errors = tuple(failures)
+            if errors and self.corrupt_images == "fail":
+                name, why = errors[0]
+                raise DecodeError(f"{name}: {why}; remove the file, or skip corrupt images with --corrupt-images skip")
             images = made[0][:0, 0] if self.cropped else made[0][:, 0]
             planned, views = self.plan.planned(number), tuple(made) if self.cropped else ()
-            batch = Batch(images, labels, indices, rows, draws, planned, bad, views)
-            decoded, left_out = decoded + len(batch), left_out + len(bad)
+            batch = Batch(images, labels, indices, rows, draws, planned, errors, views)
+            decoded, skipped = decoded + len(batch), skipped + len(errors)
             yield batch
         if self.plan.error is not None:
             raise self.plan.error
-        if left_out and not decoded and not first and self.plan.world.size == 1:
-            name, why = bad[-1]
-            raise DataError(f"expected images, got {left_out} of which none can be decoded, such as {name} ({why})")
+        if skipped and not decoded and not first and self.plan.world.size == 1:
+            name, why = errors[-1]
+            raise DataError(f"expected images, got {skipped} of which none can be decoded, such as {name} ({why})")
 
 
 def _here(split: AnySplit) -> Split | None:
-    """The split, if workers can read from it; a stream's connections stay in the main process."""
+    """The split if workers can read from it; None for a stream, whose connections stay in the main process."""
     return split if isinstance(split, Split) else None
 
 
-def _deaf_to_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; it is for the main one, which still needs its images."""
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the main one handles it, and it still needs its images."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _let_go(loader: DataLoader[_Sample]) -> None:
-    """Nothing: with this call the reference ends."""
+    """Does nothing: the reference that is its argument ends here."""
 
 
 def _cores() -> int:

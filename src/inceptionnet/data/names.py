@@ -1,4 +1,4 @@
-"""What names say: an image by its extension, a split by a file's beginning, classes by a list, files by a pattern."""
+"""Naming rules: image extensions, splits by file prefix, class lists, brace patterns of file names."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from itertools import pairwise
 from pathlib import Path
 
 from inceptionnet.data.splits import SPLIT_NAMES
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, listed
 
-# What files are taken for images; what they are is told by their content.
+# Which files count as images; the format is detected from the content.
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 CLASSES_FILE = "classes.txt"
 MAX_FILES = 100_000
 
 
 def split_of_file(name: str) -> str:
-    """The split a file's name begins with (train-00000-of-00002.parquet), or ""."""
+    """The split named by a file's prefix (train-00000-of-00002.parquet), or ""."""
     match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", name.lower())
     return SPLIT_NAMES[match[1]] if match else ""
 
 
 def by_split(files: Iterable[Path]) -> tuple[dict[str, list[Path]], list[str]]:
-    """(the files of each split by its name, or all under "", notes on what was ignored)."""
+    """(files by split, or all under "" if there are no splits; notes on ignored files)."""
     groups: dict[str, list[Path]] = {}
     for file in files:
         groups.setdefault(split_of_file(file.name), []).append(file)
     ignored = []
     if len(groups) > 1 and "" in groups:
-        ignored.append(f"{', '.join(file.name for file in groups.pop(''))} ignored: not named after a split")
+        ignored.append(f"{listed(file.name for file in groups.pop(''))} ignored: not named after a split")
     return groups, ignored
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a brace pattern stands for, as a shell would: {000..009} counts, {a,b} chooses, both nest.
+    """Expand a brace pattern like a shell: {000..009} is a range, {a,b} a list; both can be nested.
 
-    Raises: DataError for more than MAX_FILES of them.
+    Raises: DataError for no names, or more than MAX_FILES.
     """
     start, depth, commas = pattern.find("{"), 0, []
     for end in range(start, len(pattern)) if start >= 0 else ():
@@ -53,7 +53,7 @@ def expand(pattern: str) -> list[str]:
     if numbers:
         first, last = int(numbers[1]), int(numbers[2])
         width = len(numbers[1]) if numbers[1].startswith("0") else 0
-        # A shell counts down too, but shards are written upwards: it is a slip, and here it gives nothing.
+        # A shell also counts down; for shards that is a mistake, and gives no names here.
         middle: Iterable[str] = (f"{i:0{width}}" for i in range(first, min(last, first + MAX_FILES) + 1))
     elif commas:
         edges = [start, *commas, end]
@@ -68,13 +68,13 @@ def expand(pattern: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The names in label order, and the label that a text stands for: a number first, else a name."""
+    """Class names in label order; a label is given as a number or a name."""
 
     names: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str, where: str) -> ClassNames:
-        """From a file with one name a line, or `NUMBER name` on every line. Raises: DataError."""
+        """Read a file with one name per line, or `NUMBER name` on every line. Raises: DataError."""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         numbered = [line.split(maxsplit=1) for line in lines]
         if all(len(parts) == 2 and parts[0].isdecimal() for parts in numbered):
@@ -82,12 +82,12 @@ class ClassNames:
             if sorted(by_number) == list(range(len(lines))):
                 lines = [by_number[number] for number in range(len(lines))]
         if not lines or len(set(lines)) < len(lines):
-            got = "none" if not lines else f"{len(lines) - len(set(lines))} of them twice"
-            raise DataError(f"{where}: expected one class name a line, got {got}: write each once")
+            got = "none" if not lines else f"{len(lines) - len(set(lines))} duplicates"
+            raise DataError(f"{where}: expected unique class names, one per line, got {got}: correct the file")
         return cls(tuple(lines))
 
     def number(self, label: str, place: str) -> int:
-        """The label called `label`, a number or a name; `place` is where it came from. Raises: DataError."""
+        """The number of the class `label`, itself a number or a name; errors name `place`. Raises: DataError."""
         number = int(label) if is_number(label) else self.names.index(label) if label in self.names else -1
         if not 0 <= number < len(self.names):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Which images make up which batch, and which of them are this process's: a function of (seed, epoch) alone."""
+"""The order of images in batches, and this process's share of each: a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inceptionnet.errors import InceptionNetError
 
 
 class Key(NamedTuple):
-    """What a worker is asked for; a stream's image is in it, since it cannot be asked for by its position."""
+    """A request to a worker; it contains the image of a stream, which cannot be read by position."""
 
     epoch: int
     row: int
@@ -24,19 +24,19 @@ class Key(NamedTuple):
 
 
 def parts_of(planned: int, parts: int) -> list[range]:
-    """The rows of each part of a step: as even as can be, and never a part of one image."""
+    """The rows of each gradient-accumulation step: of nearly equal size, and never a single image."""
     count = max(1, min(parts, planned // 2))
     return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
 
 
 class BatchOrder(Sampler[list[Key]]):
-    """Batches of keys, shuffled by (seed, epoch), or in order where there is no seed; set `epoch` and `first` before.
+    """Batches of keys, shuffled by (seed, epoch), or in order without a seed; set `epoch` and `first` beforehand.
 
-    In training no batch is much smaller than the others: 50 images by 8 are 7 batches of 7 or 8, not 6 of 8 and one of
-    2, whose statistics in batch norm and whose gradient would mean little. An image that would be alone is left out.
+    Training batches have nearly equal sizes: 50 images in batches of 8 are 7 batches of 7 or 8, not 6 of 8 and one of
+    2, whose batch-norm statistics and gradient would be noisy. An image that would be alone in a batch is dropped.
 
-    An error of a stream does not come out of here but stands in `error` afterwards: raised within DataLoader it would
-    leave the workers to a dying cycle of references (see loading.py).
+    A stream's error is not raised here but kept in `error`: raised inside DataLoader it would leave the workers in a
+    reference cycle (see loading.py).
     """
 
     def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
@@ -68,7 +68,7 @@ class BatchOrder(Sampler[list[Key]]):
             yield [Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
 
     def planned(self, batch: int) -> int:
-        """Images of a batch over all processes."""
+        """Number of images of a batch over all processes."""
         start, stop = self._bounds(batch)
         return stop - start
 
@@ -81,7 +81,7 @@ class BatchOrder(Sampler[list[Key]]):
         return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
 
     def _streamed(self) -> Iterator[list[Key]]:
-        """Every process reads the whole stream and keeps its own rows: the same batches, whatever their number."""
+        """Every process reads the whole stream and keeps its own rows: the same batches for any number of processes."""
         assert not isinstance(self.split, Split)
         with closing(self.split.iterate(self.epoch, self.seed)) as images:
             for batch in range(self.total):
@@ -91,5 +91,5 @@ class BatchOrder(Sampler[list[Key]]):
                 if batch >= self.first:
                     start, _ = self._bounds(batch)
                     yield [Key(self.epoch, row, start + row, item) for row, item in items if row in mine]
-            for _ in images:  # the one left over, if any; a stream that holds more than it states says so here
+            for _ in images:  # the dropped image, if any; a stream with more images than it states raises here
                 pass

@@ -1,7 +1,7 @@
 """Parquet files in the Hugging Face layout: encoded images, labels, class names in the schema.
 
-Limit: all images are held in memory, encoded (as arrow buffers, so about the size of the files and no more), and
-a worker process that is spawned, not forked, gets its own copy.
+Limit: all encoded images are kept in memory (as arrow buffers, about the size of the files), and a worker process that
+is spawned instead of forked gets its own copy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _ArrowReader:
-    """Encoded images by position, out of a pyarrow.ChunkedArray."""
+    """Reads encoded images from a pyarrow.ChunkedArray, by position."""
 
     images: Any
     names: Sequence[str]
@@ -41,14 +41,14 @@ class _ArrowReader:
     def __call__(self, index: int) -> bytes:
         data = self.images[index].as_py()
         if data is None:
-            raise DecodeError(f"{self.names[index]}: holds no image bytes, only a path")
+            raise DecodeError(f"{self.names[index]}: has no image bytes, only a path")
         return bytes(data)
 
 
 def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str, Split], list[str]]:
-    """(classes, splits by name or all under "", notes on what was ignored) of some parquet files.
+    """Read parquet files: (classes, splits by name or all under "", notes on ignored files).
 
-    A file belongs to the split its name begins with (train-00000-of-00002.parquet). Raises: DataError.
+    A file belongs to the split that its name starts with (train-00000-of-00002.parquet). Raises: DataError.
     """
     try:
         import pyarrow as pa
@@ -57,7 +57,7 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
     groups, ignored = by_split(files)
     contents = {split: [_read(path) for path in paths] for split, paths in groups.items()}
     for split in [split for split, parts in contents.items() if split and _unlabelled(parts)]:
-        ignored.append(f"{split} ignored: all its labels are -1, which means unlabelled")
+        ignored.append(f"{split} ignored: all labels are -1 (unlabelled)")
         del contents[split]
 
     classes, codes = _classes([part for parts in contents.values() for part in parts], where)
@@ -81,14 +81,18 @@ def _read(path: Path) -> _File:
             label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
             if image is None or label is None:
                 expected = f"{'/'.join(IMAGE_COLUMNS)} and {'/'.join(LABEL_COLUMNS)}"
-                raise DataError(f"{path}: expected columns {expected}, got {', '.join(schema.names)}: rename them")
+                raise DataError(
+                    f"{path}: expected columns {expected}, got {listed(schema.names, ordered=True)}: rename them"
+                )
             table = file.read(columns=[image, label])
         (images, paths), labels = _encoded(path, image, table[image]), table[label]
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
         if not (pa.types.is_integer(labels.type) or pa.types.is_string(labels.type)) or labels.null_count:
             got = f"{labels.type} with {labels.null_count} missing"
-            raise DataError(f"{path}: expected one integer or string per row in column {label}, got {got}: mend it")
+            raise DataError(
+                f"{path}: expected one integer or string per row in column {label}, got {got}: correct the column"
+            )
         return _File(path.name, images, paths, labels.to_pylist(), _class_names(schema, label))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from None
@@ -97,7 +101,7 @@ def _read(path: Path) -> _File:
 def _class_names(schema: Any, column: str) -> list[str] | None:
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):  # written by something else, or the labels are not a ClassLabel
+    except (KeyError, TypeError, ValueError):  # not written by Hugging Face datasets, or the labels are no ClassLabel
         return None
     return [str(name) for name in names]
 
@@ -107,18 +111,19 @@ def _unlabelled(parts: list[_File]) -> bool:
 
 
 def _classes(parts: list[_File], where: str) -> tuple[list[str], dict[int | str, int]]:
-    """Class names in label order, and label → position among them. Raises: DataError where the files disagree."""
+    """Class names in label order, and stored label → label number. Raises: DataError if the files disagree."""
     used: list[Any] = []
     try:
         used = sorted({label for part in parts for label in part.labels})
     except TypeError:
-        raise DataError(f"{where}: expected labels of one type, got integers and strings: convert one") from None
+        raise DataError(f"{where}: expected labels of one type, got integers and strings: convert them") from None
     if not used:
-        raise DataError(f"{where}: expected images, got .parquet files without labelled rows")
+        raise DataError(f"{where}: expected labelled images, got .parquet files without any: add some")
     known = {tuple(part.classes) if part.classes is not None else None for part in parts}
     if len(known) > 1:
         raise DataError(
-            f"{where}: expected the same class names in every .parquet file, got {len(known)} different lists"
+            f"{where}: expected the same class names in every .parquet file, got {len(known)} different lists: write "
+            "the files again with one list"
         )
     (names,) = known
     if names is None:
@@ -126,14 +131,15 @@ def _classes(parts: list[_File], where: str) -> tuple[list[str], dict[int | str,
     codes: dict[int | str, int] = {i: i for i in range(len(names))}
     if isinstance(used[0], str):
         codes = {name: i for i, name in enumerate(names)}
-    strange = [str(label) for label in used if label not in codes]
-    if strange:
-        raise DataError(f"{where}: expected labels of the {len(names)} named classes, got also {', '.join(strange)}")
+    if unknown := [str(label) for label in used if label not in codes]:
+        raise DataError(
+            f"{where}: expected labels of the {len(names)} named classes, got also {listed(unknown)}: correct them"
+        )
     return list(names), codes
 
 
 def _names(parts: list[_File]) -> list[str]:
-    """The stored path where it is there and new, FILE:ROW otherwise."""
+    """The stored path if there is one and it is unique, else FILE:ROW."""
     names: list[str] = []
     seen: set[str] = set()
     for part in parts:
@@ -183,4 +189,4 @@ def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0]
-    return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): fetch it again")
+    return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): download it again")

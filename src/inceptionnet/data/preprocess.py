@@ -1,9 +1,9 @@
-"""Image → square uint8 array: the centre crop a checkpoint is evaluated with, and the Inception training crop.
+"""Preprocessing: image → square uint8 array, by the centre crop for evaluation or the Inception training crop.
 
-Source: the released TensorFlow preprocessing ("squash") and its PyTorch ports ("keep-aspect"). Both are here by name
-because a checkpoint's accuracy depends on which one it gets. Pillow's filters widen when they shrink an image
-(antialiasing); TensorFlow 1's did not, which costs or gains some tenths of a per cent either way: "tf1-bilinear".
-What is drawn at random for a training image is drawn here, in the worker process; augment.py applies it.
+Source: the released TensorFlow preprocessing ("squash") and its PyTorch ports ("keep-aspect"). A checkpoint's accuracy
+depends on which of the two it gets. Pillow's filters antialias when downscaling; TensorFlow 1's bilinear did not
+("tf1-bilinear"), which changes accuracy by a few tenths of a percentage point. The random numbers of a training image
+are drawn here, in the worker process; augment.py applies them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from inceptionnet.errors import ConfigurationError, WeightsError
+from inceptionnet.errors import ConfigurationError, WeightsError, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 TRIES = 100
 ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 RANDOM_INTERPOLATIONS: tuple[AnyInterpolation, ...] = ("bilinear", "nearest", "bicubic", "area")
-CHANGES = ("mirror", "order", "brightness", "saturation", "hue", "contrast")  # what the columns of `draw` decide
+CHANGES = ("mirror", "order", "brightness", "saturation", "hue", "contrast")  # the columns of `draw`
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -45,14 +45,13 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before a network sees it; travels with the weights as JSON.
+    """Evaluation preprocessing; saved with the weights, as JSON.
 
-    squash: the middle `crop` of each side, resized to a square whatever its aspect (released TensorFlow evaluation).
-    keep-aspect: the short side resized to round(size_px / crop), then the middle square (PyTorch ports).
-    tf1-bilinear: TensorFlow 1's resize_bilinear, without half-pixel centres and without antialiasing: pixel i of the
-    result is what lies at i · (source side / size), no further than the last row or column; rounded to whole grey
-    values at the end, which TensorFlow left out.
-    mean, std: of images in [0, 1], per channel, or one value for all; 0.5 and 0.5 give [-1, 1].
+    squash: the central `crop` of each side, resized to a square regardless of aspect ratio (TensorFlow's release).
+    keep-aspect: the short side resized to round(size_px / crop), then the central square (PyTorch ports).
+    tf1-bilinear: TensorFlow 1's resize_bilinear, without half-pixel centres or antialiasing: pixel i of the result is
+    interpolated at i · (source side / size), at most the last row or column; rounded to integers, unlike TensorFlow.
+    mean, std: for images in [0, 1], per channel or one value for all; 0.5 and 0.5 give [-1, 1].
     Raises: ConfigurationError for values that cannot be used.
     """
 
@@ -94,18 +93,18 @@ class Preprocessing:
         return as_input([centre_crop(upright(image, channels=self.channels), self)], self)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, one per field."""
+        """The fields as JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`. Raises: WeightsError for missing or unknown keys and for values of no use."""
+        """The inverse of `to_dict`. Raises: WeightsError for missing or unknown keys, or values that cannot be used."""
         known = {field.name for field in dataclasses.fields(cls)}
         if stored.keys() != known:
-            missing, unknown = sorted(known - stored.keys()), sorted(map(str, stored.keys() - known))
+            missing, unknown = known - stored.keys(), list(map(str, stored.keys() - known))
             raise WeightsError(
-                f"preprocessing: expected the keys {', '.join(sorted(known))}, got "
-                f"missing {', '.join(missing) or 'none'}, unknown {', '.join(unknown) or 'none'}: save the weights anew"
+                f"preprocessing: expected the keys {listed(known)}; missing: {listed(missing) or 'none'}, unknown: "
+                f"{listed(unknown) or 'none'}; save the weights again"
             )
         try:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
@@ -116,10 +115,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to an image: a random box of at least `area_min` of its area, mirrored half of the time.
+    """Training augmentation: a random crop of at least `area_min` of the image's area, and a random horizontal flip.
 
-    color: the released distortions; "fast" is brightness and saturation, "full" also hue and contrast.
-    interpolation: "same" as the preprocessing's, or for each image one of four at "random", as released with "full".
+    color: the released colour distortions; "fast": brightness and saturation, "full": also hue and contrast.
+    interpolation: "same" as the preprocessing, or "random": one of four per image, as released together with "full".
     Raises: ConfigurationError for values that cannot be used.
     """
 
@@ -137,20 +136,22 @@ class Augment:
 
 
 def draw(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Numbers in [0, 1) for one image, one for each of CHANGES; all are drawn, whichever a run makes use of."""
+    """Uniform random numbers in [0, 1) for one image, one for each of CHANGES, whether or not they are used."""
     return rng.random(len(CHANGES), np.float32)
 
 
 def centre_crop(image: Image.Image, prep: Preprocessing) -> Pixels:
-    """The evaluation crop. Shapes: image of any size → (size_px, size_px, C)."""
+    """The centre crop for evaluation. Shapes: image of any size → (size_px, size_px, C)."""
     width, height = image.size
     size = prep.size_px
     if prep.resize == "squash":
-        left, top = (int((side - side * prep.crop) / 2) for side in (width, height))  # as tf.image.central_crop rounds
+        left, top = (
+            int((side - side * prep.crop) / 2) for side in (width, height)
+        )  # rounded as in tf.image.central_crop
         cropped = image.crop((left, top, width - left, height - top))
         return resize(cropped, size, prep.interpolation)
-    # Only the square is resized, so that a 1×2000 px image needs no strip of 684 000 px. The numbers are those of
-    # resizing the whole, but for bicubic overshoot at pure black and white, which Pillow clips between its two passes.
+    # Only the square is resized: all of a 1×2000 px image would become a strip of 684 000 px. The result is that of
+    # resizing everything, except where bicubic overshoots pure black or white, which Pillow clips between two passes.
     short = round(size / prep.crop)
     resized = [int(short * side / min(width, height)) for side in (width, height)]
     starts = [round((side - size) / 2) for side in resized]
@@ -171,7 +172,7 @@ def random_crop(
     aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
     interpolation: AnyInterpolation = "bilinear",
 ) -> Pixels:
-    """The Inception training crop of a decoded image: a `random_box` of it, cut out and resized to a square.
+    """The Inception training crop of a decoded image: a `random_box`, resized to a square.
 
     Shapes: image of any size → (size_px, size_px, C).
     """
@@ -188,16 +189,17 @@ def random_box(
     area_max: float = 1.0,
     aspect: tuple[float, float] = (ASPECT_MIN, ASPECT_MAX),
 ) -> Box:
-    """The box of a training crop within an image of `width` × `height` px.
+    """The box of a random training crop in an image of `width` × `height` px.
 
-    Paper: [v1] section 6, area spread evenly over [area_min, area_max] of the image's; width / height is spread
-    evenly over `aspect`, and the first of 100 boxes that fits is taken, else the whole image, as in TensorFlow's
-    sample_distorted_bounding_box (which spreads the height evenly, not the area). Every call takes as much from `rng`.
+    Paper: [v1] section 6. The area is uniform in [area_min, area_max] times the image's, the aspect ratio (width /
+    height) uniform in `aspect`. The first of 100 boxes that fits is used, else the whole image, as in TensorFlow's
+    sample_distorted_bounding_box (where the height is uniform, not the area). Every call draws the same number of
+    values from `rng`.
     """
     areas = width * height * (area_min + (area_max - area_min) * rng.random(TRIES))
     aspects = aspect[0] + (aspect[1] - aspect[0]) * rng.random(TRIES)
     right, down = rng.random(2)
-    for area, ratio in zip(areas.tolist(), aspects.tolist(), strict=True):  # mostly the first or second fits
+    for area, ratio in zip(areas.tolist(), aspects.tolist(), strict=True):  # usually the first or second fits
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 1 <= box_width <= width and 1 <= box_height <= height:
             break
@@ -213,7 +215,7 @@ def resize(
     interpolation: AnyInterpolation,
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """What is in `box` (left, top, right, bottom in px, else all) as a square. Shapes: → (size_px, size_px, C)."""
+    """Resize `box` (left, top, right, bottom in px; default: all) to a square. Shapes: → (size_px, size_px, C)."""
     if interpolation != "tf1-bilinear":
         return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
     left, top, right, bottom = box or (0, 0, *image.size)

@@ -1,10 +1,10 @@
-"""Tar shards in WebDataset's layout, read in place: KEY.jpg (or .png, …), beside it KEY.cls, then the next key.
+"""Tar shards in WebDataset's layout, read in place: KEY.jpg (or .png, …) next to KEY.cls, key after key.
 
-A key is a member's path up to the first dot of its base name, and all members of a key lie side by side. KEY.cls holds
-an integer or a class name; without it, "label" or "cls" in KEY.json does. Other members are not looked at.
+A key is a member's path up to the first dot of its base name; the members of a key are consecutive. KEY.cls contains
+an integer or a class name; without it, the label is "label" or "cls" in KEY.json. Other members are ignored.
 
-Limit: opening reads the header of every member once, some 20,000 to 50,000 in a second, and keeps a name and three
-numbers for each image.
+Limit: opening reads the header of every member once, some 20,000 to 50,000 per second, and keeps a name and three
+numbers per image in memory.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _Place: TypeAlias = tuple[int, int]  # offset and size in bytes
 def labelled(
     members: Iterable[tuple[str, Member]], read: Callable[[Member], bytes], shard: str
 ) -> Iterator[tuple[str, str, Member]]:
-    """(member's name, label as it is written, member) of every image among a shard's `members`, in order.
+    """(member's name, label as stored, member) of every image in a shard's `members`, in order.
 
-    `read` gives a label's bytes. Raises: DataError for an image without a label and a label without an image.
+    `read` returns the bytes of a label. Raises: DataError for an image without label or a label without image.
     """
     key, fields = "", dict[str, tuple[str, Member]]()
     for name, member in members:
@@ -50,7 +50,7 @@ def labelled(
             yield from _labelled(key, fields, read, shard)
             key, fields = folder + slash + stem, {}
         if field.lower() in fields:
-            raise DataError(f"{shard}: expected {name} once, got it twice: pack the shard anew")
+            raise DataError(f"{shard}: expected {name} once, got it twice: create the shard again")
         fields[field.lower()] = name, member
     yield from _labelled(key, fields, read, shard)
 
@@ -66,8 +66,8 @@ def _labelled(
         yield name, _label(read(fields[label][1]), label, f"{shard}: {key}"), member
     elif images and not label:
         raise DataError(
-            f"{shard}: expected {key}.cls beside {key}{got}, got none: "
-            "add it, side by side with the image, or unpack the shard if its folders are the classes"
+            f"{shard}: expected {key}.cls next to {key}{got}, got none: "
+            "add it right after the image, or unpack the shard if its folders are the classes"
         )
     elif images or label == "cls":
         raise DataError(f"{shard}: expected one image ({' '.join(sorted(EXTENSIONS))}) called {key}, got {got}")
@@ -90,10 +90,10 @@ def _label(data: bytes, kind: str, place: str) -> str:
 
 
 def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str, Split], list[str]]:
-    """(classes, splits by name or all under "", notes on what was ignored) of some uncompressed tar files.
+    """Read uncompressed tar files: (classes, splits by name or all under "", notes on ignored files).
 
-    A file belongs to the split its name begins with (train-000.tar). Class names are those of a classes.txt beside the
-    shards or above them, else the labels as they are written. Raises: DataError.
+    A file belongs to the split that its name starts with (train-000.tar). Class names are those of a classes.txt next
+    to the shards or in the folder above, else the labels as stored. Raises: DataError.
     """
     groups, ignored = by_split(files)
     known = _known_classes(files[0].parent)
@@ -124,7 +124,7 @@ def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str,
 
 @dataclass(frozen=True)
 class _ShardReader:
-    """Reads images out of tar files, by position; opened each time, so that no process shares a file's offset."""
+    """Reads images from tar files, by position; opens the file each time, so that processes share no file offset."""
 
     files: Sequence[Path]
     names: Sequence[str]
@@ -141,7 +141,7 @@ class _ShardReader:
         except OSError as error:
             raise DecodeError(f"{name}: cannot be read ({error.strerror})") from None
         if len(data) < size:
-            raise DecodeError(f"{name}: cannot be read (the shard has become shorter)")
+            raise DecodeError(f"{name}: cannot be read (the shard was truncated since it was opened)")
         return data
 
 
@@ -152,7 +152,7 @@ def _known_classes(folder: Path) -> ClassNames | None:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: expected class names in UTF-8, got {error}: write it anew") from None
+            raise DataError(f"{file}: expected class names in UTF-8, got {error}: save it in UTF-8") from None
     return None
 
 
@@ -170,7 +170,7 @@ def _images(path: Path) -> Iterator[tuple[str, str, _Place]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, _Place]]:
-    """Name and place of every regular file in a tar. Raises: DataError where it is compressed, cut off or broken."""
+    """Name and position of every regular file in a tar. Raises: DataError if it is compressed, truncated or damaged."""
     with path.open("rb") as file:
         if file.read(6).startswith(_COMPRESSED):
             raise DataError(f"{path}: expected an uncompressed tar file, got a compressed one: unpack it (gunzip)")
@@ -179,19 +179,19 @@ def _members(path: Path) -> Iterator[tuple[str, _Place]]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
-                    # Checked before the next step, which a negative size would send backwards, for ever.
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                    # Checked first: a negative size would make the next step go backwards in an endless loop.
                     if not 0 <= member.size <= end - member.offset_data:
                         reason = (
-                            f"{member.name} with {member.size} bytes, of which {end - member.offset_data} are there"
+                            f"{member.name} with {member.size} bytes, of which {end - member.offset_data} are present"
                         )
-                        raise DataError(f"{path}: expected a whole tar file, got {reason}: fetch it anew")
+                        raise DataError(f"{path}: expected a complete tar file, got {reason}: download it again")
                     if member.isreg() and not member.issparse():
                         yield member.name.removeprefix("./"), (member.offset_data, member.size)
                 last = file.seek(tar.offset)
         except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-            raise DataError(f"{path}: expected a tar file, got a broken one ({error}): fetch it anew") from None
-        # tarfile takes whatever it cannot read for the end; the real one is a block of zeros.
+            raise DataError(f"{path}: expected a tar file, got a damaged one ({error}): download it again") from None
+        # tarfile treats anything unreadable as the end; a real end is a block of zeros.
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            reason = f"one that breaks off at byte {last} of {end}"
-            raise DataError(f"{path}: expected a whole tar file, got {reason}: fetch it anew")
+            reason = f"one that ends at byte {last} of {end}"
+            raise DataError(f"{path}: expected a complete tar file, got {reason}: download it again")

@@ -1,8 +1,8 @@
-"""Where labelled images come from: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
+"""Opening data sets: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
 
-Every kind ends as encoded image files that are read one at a time, so decoding is one path (decode.py).
-The layouts are the usual ones: CLASS/image.jpg, or SPLIT/CLASS/image.jpg with train, val (valid, validation), test.
-To evaluate, images side by side will do where a file has their labels (see flat.py).
+All of them give encoded image files, read one at a time, so that there is one decoding path (decode.py).
+The folder layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg with train, val (valid, validation), test.
+For evaluation, a flat folder of images with a label file works too (see flat.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inceptionnet.data.names import EXTENSIONS, expand
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import SPLIT_NAMES, Source, Split, make_source
-from inceptionnet.errors import DataError, missing_extra, nearest
+from inceptionnet.errors import DataError, listed, missing_extra, nearest
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 
@@ -32,7 +32,7 @@ STREAMS = ("hf:", "http://", "https://")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `open_source` was asked for besides the place."""
+    """The options of `open_source`."""
 
     seed: int
     labels: Path | None
@@ -42,16 +42,15 @@ class _Asked:
 def open_source(
     data: str | Path, *, seed: int = 0, labels: str | Path | None = None, evaluating: bool = False
 ) -> Source:
-    """The data set at `data`: `digits`, a folder, a .zip, .parquet files, .tar shards (a folder `digits`: ./digits).
+    """Open the data set at `data`: `digits`, a folder, a .zip, .parquet files or .tar shards (./digits is a folder).
 
-    Shards are a folder of them, one, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and the URLs of
-    shards are streamed (see streams.py). `seed` decides which images are held out where the data set has neither val
-    nor test (see splits.hold_out).
-    `evaluating`: nothing is to be trained on it, so that train may be missing, a single class is enough, and images
-    of a folder or .zip may lie side by side. Their labels are then in the file `labels`, or in one with a well-known
-    name among or beside them (see flat.find_labels); `labels` has no other use, and implies `evaluating`.
-    Raises: DataError, one line, for everything that cannot be trained (or evaluated) on; MissingExtraError for a
-    missing reader.
+    Shards: a folder of them, a single file, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and URLs of
+    shards are streamed (see streams.py). `seed` decides which images are held out if the data set has neither val nor
+    test (see splits.hold_out).
+    `evaluating`: for evaluation only. The train split may be missing, one class is enough, and the images of a folder
+    or .zip may lie flat. Their labels are then read from the file `labels`, or from one with a well-known name in or
+    next to the folder (see flat.find_labels). `labels` implies `evaluating`.
+    Raises: DataError for data that cannot be trained (or evaluated) on; MissingExtraError for a missing reader.
     """
     where, path = str(data), Path(data)
     asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating or labels is not None)
@@ -70,7 +69,7 @@ def open_source(
             return _from_shards([Path(name) for name in expand(where)], where, path.name, asked)
         hint = nearest(where, ["digits"])
         guess = f" ({hint})" if hint.startswith("did you mean") else ""
-        raise DataError(f"{where}: expected {KINDS}, got nothing by that name: check the path{guess}") from None
+        raise DataError(f"{where}: expected {KINDS}, got no such file or folder: check the path{guess}") from None
     except OSError as error:
         raise DataError(f"{where}: expected {KINDS}, got {error.strerror}: check its permissions") from None
     title = path.resolve().name
@@ -79,7 +78,7 @@ def open_source(
             _refuse_labels(where, asked, ".parquet files")
             return _made(where, title, read_parquet(files, where), asked)
         tree = list_folder(path)
-        # Beside images, a .tar is what they were unpacked from.
+        # A .tar next to images is the archive that they were unpacked from.
         if (shards := _files(path, "*.tar")) and not any(map(_is_image, tree.files)):
             return _from_shards(shards, where, title, asked)
         return _from_tree(where, title, tree, asked)
@@ -87,14 +86,14 @@ def open_source(
         return _from_tree(where, title, list_zip(path), asked)
     if path.suffix.lower() == ".tar":
         return _from_shards([path], where, title, asked)
-    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it or give its folder")
+    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it and give the folder")
 
 
 def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
     if asked.labels is not None:
         raise DataError(
-            f"{where}: expected images side by side in a folder or .zip, as {asked.labels} has their labels, got "
-            f"{what}: leave --labels out"
+            f"{where}: expected a flat folder or .zip of images for the labels in {asked.labels}, got {what}: omit "
+            "--labels"
         )
 
 
@@ -103,7 +102,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _from_shards(shards: list[Path], where: str, title: str, asked: _Asked) -> Source:
-    _refuse_labels(where, asked, ".tar shards, which hold their labels (one of images alone must be unpacked)")
+    _refuse_labels(where, asked, ".tar shards, which contain their labels (unpack one that has images only)")
     return _made(where, title, read_shards(shards, where), asked)
 
 
@@ -113,7 +112,7 @@ def _made(where: str, title: str, read: tuple[list[str], dict[str, Split], list[
 
 
 def _digits(seed: int) -> Source:
-    """scikit-learn's 1797 handwritten digits of 8×8 px, 17 grey values spread over 0–255."""
+    """scikit-learn's 1797 handwritten digits of 8×8 px, their 17 grey values scaled to 0–255."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -126,14 +125,14 @@ def _digits(seed: int) -> Source:
         encoded.append(file.getvalue())
     names = [f"{label}/{i:04}.png" for i, label in enumerate(bunch.target)]
     split = Split(names, bunch.target.astype(np.int64), encoded.__getitem__)
-    # A mirrored digit is another sign, and a digit fills its image to the border, so little of it may be cut off.
+    # A mirrored digit is no digit, and digits fill their images to the border, so that crops must be large.
     suggestions = {"augment.flip": False, "augment.area_min": 0.7, "preprocess.crop": 1.0}
     return make_source("digits", "digits", list("0123456789"), {"": split}, seed=seed, suggestions=suggestions)
 
 
 @dataclass(frozen=True)
 class _ByName:
-    """A container's reader by position in a split."""
+    """Reads from a container, by position in a split."""
 
     read: Callable[[str], bytes]
     names: Sequence[str]
@@ -143,7 +142,7 @@ class _ByName:
 
 
 def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
-    """The one layout rule for folders and zips; an image's name is its path below the folder the layout starts in."""
+    """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
     images = list(filter(_is_image, tree.files))
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
@@ -159,21 +158,21 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     tops = inside[root]
     if not tops:
         raise DataError(
-            f"{where}: expected one folder per class, got {loose[root]} images side by side: {_sort_them(asked)}"
+            f"{where}: expected one folder per class, got {loose[root]} images in one folder: {_sort_them(asked)}"
         )
 
-    # A folder called train that holds images itself, beside car and bus, is a class of trains.
+    # A folder `train` with images directly in it, next to car and bus, is a class of trains.
     named = {top: SPLIT_NAMES[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_NAMES}
     train = next((top for top, split in named.items() if split == "train"), None)
     if not (len(named) == len(tops) or (train is not None and not loose[below + train])):
         named = {}
     if len(set(named.values())) < len(named):
-        raise DataError(
-            f"{where}: expected one folder per split, got {', '.join(named)}: join those that mean the same"
-        )
+        raise DataError(f"{where}: expected one folder per split, got {listed(named)}: merge those of one split")
     folders = {top: sorted(inside[below + top]) for top in named} if named else {"": sorted(tops)}
     if named and train is not None and not folders[train]:
-        raise DataError(f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them")
+        raise DataError(
+            f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them into classes"
+        )
     if named and asked.evaluating:
         bare = {top: loose[below + top] for top, inner in folders.items() if not inner}
         folders = _labelled_splits(where, folders, bare)
@@ -190,13 +189,13 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     empty = [f"{top}/{c}".lstrip("/") for top, cs in folders.items() for c in cs if (top, c) not in filled]
     if empty:
         raise DataError(
-            f"{where}: expected images in every class folder, got none in {', '.join(empty)}: add or remove"
+            f"{where}: expected images in every class folder, got none in {listed(empty)}: add images or remove them"
         )
     for top, cs in folders.items():
         extra = sorted(set(cs) - set(classes))
         if extra:
             raise DataError(
-                f"{where}: expected the classes of train, got also {', '.join(extra)} in {top}: add to train"
+                f"{where}: expected the classes of train, got also {listed(extra)} in {top}: add them to train"
             )
 
     label = {c: i for i, c in enumerate(classes)}
@@ -208,11 +207,11 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
 
 
 def _sort_them(asked: _Asked) -> str:
-    return "sort them" + (", or name the file with their labels (--labels)" if asked.evaluating else "")
+    return "sort them into class folders" + (", or give a label file (--labels)" if asked.evaluating else "")
 
 
 def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
-    """The file with the labels of images that lie side by side, where they do; `loose` counts them by folder."""
+    """The label file if the images lie in a single folder, else None; `loose`: number of images by folder."""
     if len(loose) == 1:
         images = Path(where, *loose) if Path(where).is_dir() else Path(where)
         return asked.labels or (find_labels(images) if asked.evaluating else None)
@@ -221,7 +220,7 @@ def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
 
 
 def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
-    """Images side by side, called by their files' names; nobody trains on them, so all are one split."""
+    """A flat folder of images, named by file; for evaluation only, so that all of them are one split."""
     folder = _parent(images[0])
     names = sorted(PurePosixPath(image).name for image in images)
     classes, labels = read_labels(file, names)
@@ -231,21 +230,21 @@ def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, 
 
 
 def _labelled_splits(where: str, folders: dict[str, list[str]], bare: Mapping[str, int]) -> dict[str, list[str]]:
-    """The splits that have class folders, of `folders`; `bare`: how many images each of the others has.
+    """The splits of `folders` that have class folders; `bare`: number of images in each of the others.
 
-    ImageNet's test images have no labels, and val is evaluated without them. But train does not stand in for a val
-    without labels, which was meant.
+    ImageNet's test images have no labels; val can be evaluated without them. But train does not replace an unlabelled
+    val.
     """
     labelled = {top: inner for top, inner in folders.items() if top not in bare}
     if bare and all(SPLIT_NAMES[top.lower()] == "train" for top in labelled):
         (top, count), *_ = bare.items()
-        raise DataError(f"{where}: expected class folders in {top}, got {count} images side by side: sort them, or "
-                        f"evaluate {top} itself with the file of their labels (--labels)")  # fmt: skip
+        raise DataError(f"{where}: expected class folders in {top}, got {count} images in one folder: sort "
+                        f"them, or evaluate the folder {top} itself with a label file (--labels)")  # fmt: skip
     return labelled
 
 
 def _start(inside: dict[str, set[str]], loose: Counter[str]) -> str:
-    """The folder in which classes or splits lie: down through single folders that hold nothing but folders."""
+    """The folder that contains the classes or splits, below any chain of single folders."""
     root = ""
     while len(inside[root]) == 1 and not loose[root]:
         (only,) = inside[root]
@@ -257,7 +256,7 @@ def _start(inside: dict[str, set[str]], loose: Counter[str]) -> str:
 
 
 def _ignored(tree: Tree, images: list[str], members: dict[str, list[str]]) -> list[str]:
-    """What was found and is not used, for the note: silence would hide 500 .heic photographs."""
+    """Notes on files that are not used, such as 500 .heic photographs."""
     outside = len(images) - sum(map(len, members.values()))
     others = set(tree.files).difference(images)
     kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])

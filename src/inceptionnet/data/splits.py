@@ -1,7 +1,7 @@
-"""Labelled images in named splits, and the one rule that holds images out where a data set is not split.
+"""Splits of labelled images, and the rule for the held-out set of a data set without splits.
 
-The rule looks at nothing but the image's name and the seed, so adding or removing images never moves another
-one between training and validation, and a folder, its copy and its zip are split alike.
+The rule depends only on an image's name and the seed: adding or removing images never moves another image between
+training and validation, and a folder, its copy and its zip are split identically.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, listed
 
 VAL_SHARE = 0.2
-# What folders and files call a split → what this package calls it.
+# Names of splits in folders and files → names in this package.
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-# A stream is shuffled by holding this much of it back and handing out any of it, so nothing moves much farther.
+# The shuffle buffer of a stream; images move no further than about its size.
 BUFFER_IMAGES, BUFFER_BYTES = 1000, 2**29
 
 Encoded: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
@@ -27,7 +27,7 @@ Encoded: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images in a fixed order: names, labels (N,) int64 and `read(index)`, which gives one encoded file's bytes.
+    """Images in a fixed order: names, labels (N,) int64 and `read(index)`, which returns the encoded file.
 
     `read` can be pickled and called in any process. Raises: DecodeError from `read`.
     """
@@ -40,16 +40,16 @@ class Split:
         return len(self.names)
 
     def take(self, positions: npt.NDArray[np.intp]) -> Split:
-        """The split that holds only the images at `positions`, in that order."""
+        """The subset of the images at `positions`, in that order."""
         return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions))
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
-    """Images that come one after the other and cannot be asked for by number.
+    """Images that are read one after another, without random access.
 
-    They lie in `shards` parts; `read(shard)` gives those of one part in their order, `length` is how many there are
-    in all. Both belong in the main process: it may hold connections and threads, which no fork survives.
+    They are stored in `shards` shards; `read(shard)` yields those of one shard in order; `length` is the total number.
+    For the main process only: connections and threads do not survive a fork.
     """
 
     title: str
@@ -61,10 +61,10 @@ class StreamSplit:
         return self.length
 
     def iterate(self, epoch: int, seed: int | None) -> Generator[Encoded, None, None]:
-        """One pass: in order where there is no seed, else in an order that is a function of (seed, epoch) only.
+        """One epoch: in order without a seed, else in an order that depends only on (seed, epoch).
 
-        Shuffled are the shards, then the images as far as a buffer of BUFFER_IMAGES or BUFFER_BYTES reaches.
-        Raises: DataError where the stream breaks off, or holds fewer or more images than `length`.
+        The shards are shuffled, then the images in a buffer of BUFFER_IMAGES or BUFFER_BYTES.
+        Raises: DataError if the stream breaks off, or has fewer or more images than `length`.
         """
         if seed is None:
             images = self._read(range(self.shards))
@@ -79,7 +79,7 @@ class StreamSplit:
             yield image
         if count != self.length:
             got = "more" if count > self.length else str(count)
-            raise DataError(f"{self.title}: expected {self.length} images, got {got}: correct the number it states")
+            raise DataError(f"{self.title}: expected {self.length} images, got {got}: correct the stated number")
 
     def _read(self, order: Iterable[int]) -> Iterator[Encoded]:
         for shard in order:
@@ -87,11 +87,11 @@ class StreamSplit:
 
 
 def _shuffled(images: Iterable[Encoded], rng: np.random.Generator) -> Iterator[Encoded]:
-    """Every image once, each drawn at random from those that are held back."""
+    """Every image once, each picked at random from the buffer."""
     held: list[Encoded] = []
     held_bytes = 0
 
-    def drawn() -> Encoded:
+    def picked() -> Encoded:
         nonlocal held_bytes
         i = int(rng.integers(len(held)))
         held[i], held[-1] = held[-1], held[i]
@@ -102,9 +102,9 @@ def _shuffled(images: Iterable[Encoded], rng: np.random.Generator) -> Iterator[E
         held.append(image)
         held_bytes += len(image[2])
         while len(held) > BUFFER_IMAGES or held_bytes > BUFFER_BYTES:
-            yield drawn()
+            yield picked()
     while held:
-        yield drawn()
+        yield picked()
 
 
 AnySplit: TypeAlias = Split | StreamSplit
@@ -112,11 +112,11 @@ AnySplit: TypeAlias = Split | StreamSplit
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set: class names in label order, its splits ("train", "val", "test"), how they came about (`note`).
+    """A data set: class names in label order, splits ("train", "val", "test") and where the splits are from (`note`).
 
-    "train" is always there, and "val" or "test" or both; one that was opened only to evaluate has at least one of the
-    three. `suggestions` are settings that suit these images better than the general defaults, by dotted name
-    ("augment.flip"). `held_out`: "val" was held out by rule of images that were not split.
+    A data set for training has "train" and at least one of "val" and "test"; one for evaluation has at least one split.
+    `suggestions`: settings that suit these images better than the defaults, by dotted name ("augment.flip").
+    `held_out`: "val" was held out by `hold_out`, since the data set has no splits.
     """
 
     title: str
@@ -129,10 +129,9 @@ class Source:
     def pick(self, split: str, *, own: bool = True) -> tuple[str, AnySplit]:
         """The name and the images of a split: `auto` is test, else val, else all; `all` is every image.
 
-        `own`: the network was trained by this package, so that images which the rule did not hold out may be those
-        it was trained on. Another network's training knew nothing of the rule: where val is only what the rule held
-        out, `auto` is then all images, not a fifth of them.
-        Raises: DataError for a split that is not there, and for `all` of a stream.
+        `own`: the network was trained by this package, so that it may have seen the images that are not held out.
+        Other networks have not: if val is only held out by `hold_out`, `auto` is then all images, not a fifth of them.
+        Raises: DataError for a split that does not exist, and for `all` of a stream.
         """
         if split == "auto":
             there = [] if self.held_out and not own else [name for name in ("test", "val") if name in self.splits]
@@ -141,16 +140,18 @@ class Source:
             whole = [one for one in self.splits.values() if isinstance(one, Split)]
             if len(whole) < len(self.splits):
                 raise DataError(
-                    f"{self.title}: expected one split of a stream, got all: use {' or '.join(self.splits)}"
+                    f"{self.title}: expected one split of a stream, got all: use {listed(self.splits, last='or')}"
                 )
             return split, _joined(whole)
         if split not in self.splits:
-            raise DataError(f"{self.title}: expected a split {split}, got {', '.join(self.splits)}: use one, or all")
+            raise DataError(
+                f"{self.title}: expected the split {split}, got {listed(self.splits)}: use one of them, or all"
+            )
         return split, self.splits[split]
 
 
 def _joined(splits: Sequence[Split]) -> Split:
-    """One split after the other."""
+    """The splits concatenated."""
     reads = [(split.read, index) for split in splits for index in range(len(split))]
     names = [name for split in splits for name in split.names]
     return Split(names, np.concatenate([split.labels for split in splits]), _Joined(reads))
@@ -174,26 +175,26 @@ class _Taken:
         return self.read(int(self.positions[index]))
 
 
-def draw(seed: int, name: str) -> float:
-    """An image's lot in [0, 1): the first 8 bytes of sha256("SEED/NAME") as a binary fraction."""
+def hash_fraction(seed: int, name: str) -> float:
+    """A hash of an image's name in [0, 1): the first 8 bytes of sha256("SEED/NAME") as a binary fraction."""
     digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
-    """(train, val): an image whose lot is below VAL_SHARE is held out.
+    """(train, val): images with a `hash_fraction` below VAL_SHARE are held out.
 
-    A class of two or more images gets both: where the lots leave one side empty, the image with the highest
-    (lowest) lot moves to train (val). A class of one image is trained on.
+    A class of two or more images gets both: if one side would be empty, the image with the highest (lowest) fraction
+    moves to train (val). A class of one image is trained on.
     """
-    lots = np.array([draw(seed, name) for name in split.names])
-    held = lots < VAL_SHARE
+    fractions = np.array([hash_fraction(seed, name) for name in split.names])
+    held = fractions < VAL_SHARE
     by_class = np.argsort(split.labels, kind="stable")
     for members in np.split(by_class, np.flatnonzero(np.diff(split.labels[by_class])) + 1):
         if held[members].all():
-            held[members[lots[members].argmax()]] = False
+            held[members[fractions[members].argmax()]] = False
         elif not held[members].any() and len(members) > 1:
-            held[members[lots[members].argmin()]] = True
+            held[members[fractions[members].argmin()]] = True
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
@@ -208,17 +209,17 @@ def make_source(
     ignored: Sequence[str] = (),
     suggestions: Mapping[str, object] | None = None,
 ) -> Source:
-    """A checked Source from what was `found`: splits by name, or all images under "" where they are not split.
+    """A validated Source from the splits `found`, by name, or from all images under "" if there are no splits.
 
-    `evaluating` asks for less: any split will do, and what cannot be trained on has nothing held out.
-    Raises: DataError where there is no training split, one class only, nothing to hold out, or a class that is
-    evaluated and not trained on.
+    `evaluating`: any split is enough, and nothing is held out if that is not possible.
+    Raises: DataError for no training split, a single class, nothing to hold out, or a class that is evaluated but not
+    trained on.
     """
     splits = dict(found)
     if not evaluating:
         _check_classes(where, classes)
         if not splits.keys() & {"", "train"}:
-            raise DataError(f"{where}: expected a train split, got only {' and '.join(sorted(splits))}: add train")
+            raise DataError(f"{where}: expected a train split, got only {listed(splits, last='and')}: add train")
     note, held_out = "split as found", False
     if splits.keys() in ({""}, {"train"}):
         note = "not split" if "" in splits else "no val or test split"
@@ -231,7 +232,7 @@ def make_source(
         elif evaluating:
             splits = {name or "val": split for name, split in splits.items()}
         else:
-            raise DataError(f"{where}: expected a class with 2 images or more to hold some out, got 1 each: add some")
+            raise DataError(f"{where}: expected a class with 2 images or more to hold some out, got 1 each: add images")
     if not evaluating:
         _check_trained(where, classes, splits)
     return _source(title, classes, splits, [note, *ignored], suggestions or {}, held_out)
@@ -241,26 +242,26 @@ def _check_trained(where: str, classes: Sequence[str], splits: Mapping[str, Spli
     for name, split in splits.items():
         unknown = np.setdiff1d(split.labels, splits["train"].labels)
         if len(unknown):
-            missing = ", ".join(classes[label] for label in unknown)
+            missing = listed(classes[label] for label in unknown)
             raise DataError(f"{where}: expected the classes of train, got also {missing} in {name}: add them to train")
 
 
 def make_stream_source(
     where: str, title: str, classes: Sequence[str], found: Mapping[str, StreamSplit], ignored: Sequence[str] = ()
 ) -> Source:
-    """A checked Source of streams. Raises: DataError for fewer than two classes, no train, or neither val nor test."""
+    """A validated Source of streams. Raises: DataError for a single class, no train, or neither val nor test."""
     _check_classes(where, classes)
     if "train" not in found or len(found) < 2:
         raise DataError(
-            f"{where}: expected train and also val or test, as nothing can be held out of a stream, "
-            f"got {' and '.join(sorted(found)) or 'no split'}: add what is missing"
+            f"{where}: expected train and val or test, since nothing can be held out of a stream, "
+            f"got {listed(found, last='and') or 'no split'}: add the missing split"
         )
     return _source(title, classes, found, ["streamed", *ignored], {})
 
 
 def _check_classes(where: str, classes: Sequence[str]) -> None:
     if len(classes) < 2:
-        raise DataError(f"{where}: expected at least 2 classes, got {len(classes)} ({', '.join(classes)}): add another")
+        raise DataError(f"{where}: expected at least 2 classes, got {len(classes)} ({listed(classes)}): add another")
 
 
 def _source(

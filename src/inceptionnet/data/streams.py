@@ -1,13 +1,13 @@
-"""Data sets that are read as they come: from the Hugging Face Hub, or tar shards from a web server.
+"""Streamed data sets: from the Hugging Face Hub, or tar shards from a web server.
 
-`hf:owner/name`, `hf:owner/name:config` and `hf:owner/name@revision` (or both, in that order) are what the datasets
-library streams, `hf:PATH` a folder of its kind on this machine. `https://host/train-{000..009}.tar` are shards as in
-shards.py, compressed or not; in their folder lie classes.txt and sizes.json, which holds each shard's number of
-images: {"train-000.tar": 1000, …}. `https://host/folder/` is every shard that sizes.json names.
+`hf:owner/name`, `hf:owner/name:config` and `hf:owner/name@revision` (or both, in that order) are streamed by the
+datasets library, `hf:PATH` is a local folder in its layout. `https://host/train-{000..009}.tar` are shards as in
+shards.py, compressed or not, next to classes.txt and sizes.json, which has the number of images of each shard:
+{"train-000.tar": 1000, …}. `https://host/folder/` means all shards listed in sizes.json.
 
-The shards are read by the standard library: the datasets library would add an asynchronous HTTP client with its own
-threads, wants every shard's fields alike and labels that are integers, and would group and name images otherwise
-than shards.py does.
+Shards are read by the standard library: the datasets library would add an asynchronous HTTP client with its own
+threads, needs identical fields in every shard and integer labels, and groups and names images differently from
+shards.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import SPLIT_NAMES, Encoded, Source, StreamSplit, make_stream_source
 from inceptionnet.data.web import Download, fetch
-from inceptionnet.errors import DataError, InceptionNetError, missing_extra
+from inceptionnet.errors import DataError, InceptionNetError, listed, missing_extra
 
 SIZES_FILE = "sizes.json"
 READ_BYTES = 2**20  # at once
@@ -47,36 +47,40 @@ def _open_hub(where: str) -> Source:
         import datasets
     except ImportError:
         raise missing_extra("datasets", "stream", f"streaming {where}") from None
-    # Bars of its own would run into ours, and its remarks, such as on a new try, come through a handler of its own.
+    # Its progress bars would interfere with ours, and it logs retries through a handler of its own.
     datasets.disable_progress_bars()
     for library in ("datasets", "huggingface_hub"):
         logging.getLogger(library).propagate = False
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # many lines on what is one error here
+    logging.getLogger("datasets.packaged_modules").setLevel(
+        logging.CRITICAL
+    )  # many lines about what is a single error here
     name, config, revision = where.removeprefix("hf:"), None, None
     if not (name and Path(name).is_dir()):
         match = re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)(?::([^@]+))?(?:@(.+))?", name)
         if not match:
-            raise DataError(f"{where}: expected hf:owner/name, with :config and @revision after it where needed")
+            raise DataError(f"{where}: expected hf:owner/name, optionally with :config and @revision: correct it")
         name, config, revision = match.groups()
     try:
         found = datasets.load_dataset(name, config, revision=revision, streaming=True)
-    except Exception as error:  # of several libraries, for what is not there, not allowed, not reached, not a data set
-        raise DataError(f"{where}: cannot be opened: {_one_line(error)}; check its name and the connection") from None
+    except Exception as error:  # of several libraries: not found, not permitted, not reachable, not a data set
+        raise DataError(f"{where}: cannot be opened: {_one_line(error)}; check the name and the connection") from None
     splits: dict[str, StreamSplit] = {}
     ignored, lists = [], []
     for own_name, data in found.items():
         split = SPLIT_NAMES.get(own_name.lower())
         if split is None or split in splits:
-            ignored.append(f"{own_name} ignored: not a split's name")
+            ignored.append(f"{own_name} ignored: not the name of a split")
             continue
         classes, opened = _hub_split(where, own_name, data)
         if split == "test" and all(label == -1 for _, label, _ in _first(opened)):
-            ignored.append(f"{own_name} ignored: its first label is -1, which means unlabelled")
+            ignored.append(f"{own_name} ignored: its first label is -1 (unlabelled)")
             continue
         splits[split] = opened
         lists.append(classes)
     if any(classes != lists[0] for classes in lists):
-        raise DataError(f"{where}: expected the same class names in every split, got different lists")
+        raise DataError(
+            f"{where}: expected the same class names in every split, got different lists: correct the data set"
+        )
     title = Path(name).resolve().name if Path(name).is_dir() else name
     return make_stream_source(where, title, lists[0] if lists else [], splits, ignored)
 
@@ -92,18 +96,18 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
     if image is None or label is None:
         raise DataError(
             f"{where}: expected images in {'/'.join(IMAGE_COLUMNS)} and labels in {'/'.join(LABEL_COLUMNS)}, "
-            f"got {', '.join(features) or 'no columns'} in {name}: rename them"
+            f"got {listed(features, ordered=True) or 'no columns'} in {name}: rename them"
         )
     if not isinstance(features[label], datasets.ClassLabel):
         raise DataError(
-            f"{where}: expected class names with {label}, got {type(features[label]).__name__} alone: "
-            "describe it as a class_label in the data set's README.md"
+            f"{where}: expected {label} of type ClassLabel (with class names), got {type(features[label]).__name__}: "
+            "declare it as class_label in the data set's README.md"
         )
     known = (data.info.splits or {}).get(name)
     if not (known and known.num_examples):
         raise DataError(
-            f"{where}: expected the number of images in {name}, got none in the data set's description: "
-            "put it into dataset_info in its README.md, as num_examples"
+            f"{where}: expected the number of images in {name} in the data set's description, got none: add "
+            "num_examples to dataset_info in its README.md"
         )
     data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
     count = data.num_shards
@@ -126,7 +130,7 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
 
 
 def _read_beside(path: str) -> bytes:
-    """An image that lies beside the table, here or on the Hub."""
+    """An image stored next to the table, locally or on the Hub."""
     import fsspec
 
     with fsspec.open(path, "rb") as file:
@@ -153,17 +157,17 @@ def _open_shards(where: str) -> Source:
     for url in urls:
         name = urlsplit(url).path.rpartition("/")[2]
         if name not in sizes or url != _beside(folder, name):
-            raise DataError(f"{url}: expected a shard that is in {file}, got another: add its number of images")
+            raise DataError(
+                f"{url}: expected a shard that is in {file}, got another: add its number of images to that file"
+            )
         groups.setdefault(split_of_file(name), []).append((url, sizes[name]))
     ignored = [f"{len(groups.pop(''))} shards ignored: not named after a split"] if "" in groups else []
-    listed = _beside(folder, CLASSES_FILE)
-    text = fetch(listed)
+    class_list = _beside(folder, CLASSES_FILE)
+    text = fetch(class_list)
     if text is None:
-        raise DataError(
-            f"{listed}: expected the class names, one a line in label order, got no such file: put it there"
-        )
-    classes = ClassNames.parse(text.decode(errors="replace"), listed)
-    title = urlunsplit(urlsplit(folder)._replace(query=""))  # which may be a key
+        raise DataError(f"{class_list}: expected class names, one per line in label order, got no such file: add it")
+    classes = ClassNames.parse(text.decode(errors="replace"), class_list)
+    title = urlunsplit(urlsplit(folder)._replace(query=""))  # the query may contain a secret key
     splits = {
         split: StreamSplit(f"{title}, {split}", sum(size for _, size in shards), len(shards), _reader(shards, classes))
         for split, shards in groups.items()
@@ -172,7 +176,7 @@ def _open_shards(where: str) -> Source:
 
 
 def _beside(url: str, name: str) -> str:
-    """The address of the file `name` in the folder of `url`, with the same query."""
+    """The URL of the file `name` in the folder of `url`, with the same query."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0] + "/" + name))
 
@@ -190,7 +194,7 @@ def _sizes(url: str) -> dict[str, int]:
             got = str(error)
     raise DataError(
         f'{url}: expected each shard\'s number of images, as {{"train-000.tar": 1000}}, got {got}: '
-        "put it there, counted by: tar tf SHARD | grep -c '\\.cls$'"
+        "add it; count with: tar tf SHARD | grep -c '\\.cls$'"
     )
 
 
@@ -203,18 +207,20 @@ def _reader(shards: list[tuple[str, int]], classes: ClassNames) -> Callable[[int
             count += 1
             yield f"{file}/{name}", classes.number(label, f"{url}: {name}"), data
         if count != size:
-            raise DataError(f"{url}: expected {size} images as {SIZES_FILE} says, got {count}: correct one of them")
+            raise DataError(
+                f"{url}: expected {size} images as {SIZES_FILE} says, got {count}: correct {SIZES_FILE} or the shard"
+            )
 
     return read
 
 
 def _members(url: str) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a tar's files; only images and labels are read."""
+    """Names and contents of the files in a tar; only images and labels are read."""
     with Download(url) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*", bufsize=READ_BYTES) as tar:  # type: ignore[call-overload]
                 while (member := tar.next()) is not None:
-                    tar.members = []  # it would keep them all
+                    tar.members = []  # tarfile would keep them all
                     field = member.name.rpartition("/")[2].partition(".")[2].lower()
                     wanted = field in LABEL_FIELDS or f".{field}" in EXTENSIONS
                     limit = MAX_LABEL_BYTES if field in LABEL_FIELDS else MAX_BYTES
@@ -223,6 +229,6 @@ def _members(url: str) -> Iterator[tuple[str, bytes]]:
                     if member.isreg() and not member.issparse():
                         yield member.name.removeprefix("./"), tar.extractfile(member).read() if wanted else b""
         except FileNotFoundError:
-            raise DataError(f"{url}: expected a shard, got no such file: check the address") from None
+            raise DataError(f"{url}: expected a shard, got no such file: check the URL") from None
         except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, EOFError) as error:
-            raise DataError(f"{url}: expected a tar file, got a broken one ({error}): pack it anew") from None
+            raise DataError(f"{url}: expected a tar file, got a damaged one ({error}): create it again") from None

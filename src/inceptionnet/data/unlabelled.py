@@ -1,4 +1,4 @@
-"""Images whose labels nobody needs: those of any folder, zip file or data set, and single files."""
+"""Images without labels: from any folder, zip file or data set, or single files."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import EXTENSIONS
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, listed
 
 SPLIT = "all"
-"""The one split of images without labels."""
+"""The single split of unlabelled images."""
 
 
 def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
-    """A data set as `open_source` opens it, else the images at `paths` without labels; the note says which, and why.
+    """Open `paths` as a data set (see `open_source`) or as unlabelled images; the note says which, and why.
 
-    Without labels are several paths, image files, and a folder or zip file that is no data set or would leave out
-    most of its images. Such a source has no classes, its labels are -1, and its one split is "all".
-    Raises: DataError where there is neither a data set nor an image, and for a stream.
+    Several paths, image files, and a folder or zip file that is not a data set or whose classes cover less than half
+    of its images are opened without labels: no classes, labels of -1, and a single split "all".
+    Raises: DataError if there is neither a data set nor an image, and for a stream.
     """
     if len(paths) > 1 or _is_image(Path(paths[0])):
-        return _unlabelled(", ".join(paths), *_several(paths), "image files")
+        return _unlabelled(listed(paths, ordered=True), *_several(paths), "image files")
     names, read = _inside(paths[0])
     try:
         source = _at_hand(open_source(paths[0], seed=seed, evaluating=True))
         held = sum(map(len, source.splits.values()))
         if held >= len(names) - held:
             return source
-        why = f"only {held} of them lie in class folders"
+        why = f"only {held} of them are in class folders"
     except DataError as error:
         if not names:
             raise
@@ -43,9 +43,9 @@ def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
 
 
 def every_image(where: str) -> Split:
-    """All images of a folder or zip file, at any depth and whatever else is in it, or of all splits of a data set.
+    """All images of a folder or zip file, at any depth, or of all splits of a data set.
 
-    Raises: DataError where there is none, and for a stream.
+    Raises: DataError if there are none, and for a stream.
     """
     names, read = _inside(where)
     if names:
@@ -57,12 +57,12 @@ def every_image(where: str) -> Split:
 
 def _at_hand(source: Source) -> Source:
     if not all(isinstance(split, Split) for split in source.splits.values()):
-        raise DataError(f"{source.title}: expected images on this machine, got a stream: fetch it, give its folder")
+        raise DataError(f"{source.title}: expected local images, got a stream: download it and give the folder")
     return source
 
 
 def _inside(where: str) -> tuple[list[str], Callable[[str], bytes]]:
-    """The images of a folder or zip file, and what reads one; a folder called digits is ./digits."""
+    """The images of a folder or zip file, and a function that reads one; a folder called digits is ./digits."""
     path = Path(where)
     if where != "digits" and path.is_dir():
         tree = list_folder(path)
@@ -78,7 +78,7 @@ def _images(tree: Tree) -> list[str]:
 
 
 def _several(paths: Sequence[str]) -> tuple[list[str], Callable[[str], bytes]]:
-    """The files named and the images below the folders named, in the order of `paths`, and what reads one."""
+    """The given files and the images in the given folders, in the order of `paths`, and a function that reads one."""
     found: list[str] = []
     for path in paths:
         if not Path(path).is_dir():
@@ -86,7 +86,7 @@ def _several(paths: Sequence[str]) -> tuple[list[str], Callable[[str], bytes]]:
         elif inside := _images(list_folder(Path(path))):
             found += [str(Path(path) / name) for name in inside]
         else:
-            raise DataError(f"{path}: expected an image or a folder with images, got a folder without any")
+            raise DataError(f"{path}: expected an image or a folder of images, got a folder without any: give another")
     return found, read_image
 
 

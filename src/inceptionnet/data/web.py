@@ -1,4 +1,4 @@
-"""Files from web servers by the standard library alone: tried again, and gone on with where they broke off."""
+"""Downloads by the standard library alone, with retries that resume where the connection broke off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SMALL_BYTES = 2**24
 
 
 def fetch(url: str) -> bytes | None:
-    """A small file, or None where the server has none by that name. Raises: DataError."""
+    """A small file, or None if the server has no such file. Raises: DataError."""
     with Download(url) as file:
         try:
             data = file.read(MAX_SMALL_BYTES + 1)
@@ -27,17 +27,17 @@ def fetch(url: str) -> bytes | None:
         except FileNotFoundError:
             return None
     if len(data) > MAX_SMALL_BYTES:
-        raise DataError(f"{url}: expected a small file, got more than {MAX_SMALL_BYTES} bytes: check the address")
+        raise DataError(f"{url}: expected a small file, got more than {MAX_SMALL_BYTES} bytes: check the URL")
     return data
 
 
 class Download:
-    """A file read from front to back; where the connection breaks, the next one starts at the byte reached."""
+    """A file read sequentially; after a broken connection, the next one resumes at the byte reached."""
 
     def __init__(self, url: str) -> None:
         self.url, self.at = url, 0
         self._total: int | None = None
-        self._response: Any = None  # http.client.HTTPResponse; None where there is no connection
+        self._response: Any = None  # http.client.HTTPResponse; None without a connection
 
     def __enter__(self) -> Download:
         return self
@@ -48,15 +48,15 @@ class Download:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._response is not None:
             self._response.close()
             self._response = None
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end.
+        """Read at most `size` bytes; empty at the end.
 
-        Raises: FileNotFoundError where the server has no such file; DataError where it cannot be read.
+        Raises: FileNotFoundError if the server has no such file; DataError if it cannot be read.
         """
         reason = ""
         for attempt in range(TRIES):
@@ -85,11 +85,13 @@ class Download:
     def _connect(self) -> None:
         headers = {"User-Agent": "inceptionnet", **({"Range": f"bytes={self.at}-"} if self.at else {})}
         self._response = urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT_S)
-        skip = self.at if self._response.status != 206 else 0  # a server that knows no ranges starts anew
+        skip = self.at if self._response.status != 206 else 0  # a server without range requests sends the whole file
         length = self._response.headers.get("Content-Length")
         total = int(length) + self.at - skip if length else None
         if self.at and total != self._total:
-            raise DataError(f"{self.url}: expected {self._total} bytes as before, got {total}: it changed; start anew")
+            raise DataError(
+                f"{self.url}: expected {self._total} bytes as before, got {total}: the file has changed; start again"
+            )
         self._total = total
         while skip:
             passed = len(self._response.read(min(skip, 2**20)))

@@ -1,8 +1,8 @@
-"""A network as one drawing, as clear as the papers' figures: the whole of it, and each kind of module once in full.
+"""Drawing a network as SVG, in the style of the papers' figures: an overview, and each kind of module in detail.
 
-Four steps, each of which only reads the one before: `kinds` says what is drawn (words, kinds of module and their
-letters), `modules` draws one kind, `page` draws the whole network and places the kinds beside it, `render` writes SVG.
-Every shape and count is read from `analysis`; here is no arithmetic but that of the page.
+Four steps, each based on the previous one: `kinds` groups the modules and labels them, `modules` draws one kind, `page`
+draws the overview and arranges the modules next to it, `render` writes SVG. All shapes and counts come from
+`analysis`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ __all__ = ["svg"]
 
 
 def svg(network: Network) -> str:
-    """The network as a self-contained SVG image: no scripts, no fonts or files from elsewhere.
+    """Draw a network as a self-contained SVG image, without scripts, external fonts or files.
 
-    At the left the whole network from image to logits; beside it each kind of module in full. Modules are of one
-    kind where their drawings differ in figures only: numbers of filters and residual scales. Such a figure is drawn as
-    a letter, and a table under the drawing says what it is in each module.
+    Left: the network from image to logits; right: each kind of module in detail. Modules that differ only in numbers of
+    filters or residual scales are of one kind: such a number is drawn as a letter, with its values in a table below.
 
     Raises:
-        GridTooSmall: some part of the network has no pixel left to work on.
+        GridTooSmall: the network's image size is too small.
 
     Example:
         >>> from inceptionnet.nets import NETWORKS

@@ -1,4 +1,4 @@
-"""Panels in columns: in their order, some side by side where they are narrow, so that the page prints large."""
+"""Arranging panels in columns, narrow ones side by side, for the smallest page."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from math import inf, sqrt
 GUTTER = 16
 """Between panels, in pixels."""
 STEP = 40
-"""From one height that is tried to the next, in pixels."""
+"""Step between the heights that are tried, in pixels."""
 
 Size = tuple[float, float]
 """Width and height."""
 Rows = list[list[Size]]
-"""Panels of one column, those side by side in one row."""
+"""The panels of one column, by row."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Rows of panels and the room they take."""
+    """Rows of panels and their total size."""
 
     width: float
     height: float
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a panel stands, with the room it was given."""
+    """Position and size of a panel."""
 
     x: float
     y: float
@@ -37,9 +37,9 @@ class Frame:
 
 
 def arranged(sizes: Sequence[Size], beside: Size) -> list[Frame]:
-    """A frame for each panel, right of what is `beside` them, from 0, 0 on.
+    """A frame for each panel, to the right of a drawing of size `beside`, starting at 0, 0.
 
-    Of the narrowest ways to fill columns in order, one for each height, it is the one whose sheet is the smallest.
+    For every height, the narrowest arrangement in columns is computed; the one with the smallest page is returned.
     """
     columns = _possible_columns(sizes)
     lowest = max(beside[1], *(height for _, height in sizes))
@@ -55,18 +55,18 @@ def arranged(sizes: Sequence[Size], beside: Size) -> list[Frame]:
 
 
 def sheet(width: float, height: float) -> tuple[float, float]:
-    """How large the page is: short side of the landscape sheet (A4, A3) that holds it, then its area."""
+    """Sort key for page sizes: the short side of the landscape sheet (A4, A3) that contains the page, then its area."""
     return max(width / sqrt(2), height), width * height
 
 
 def extent(frames: Iterable[Frame]) -> Size:
-    """Right and lower edge of all frames together."""
+    """Right and bottom edge of all frames."""
     edges = [(frame.x + frame.width, frame.y + frame.height) for frame in frames]
     return max(x for x, _ in edges), max(y for _, y in edges)
 
 
 def _possible_columns(sizes: Sequence[Size]) -> dict[tuple[int, int], list[Column]]:
-    """By first panel and the one after the last: the columns of these panels, from narrow and high to wide and low."""
+    """Possible columns by (first panel, last panel + 1), from narrow and tall to wide and short."""
     spans = [(i, j) for i in range(len(sizes)) for j in range(i + 1, len(sizes) + 1)]
     widths = {(i, j): _row_width(sizes[i:j]) for i, j in spans}
     columns: dict[tuple[int, int], list[Column]] = {}
@@ -90,7 +90,7 @@ def _rows(sizes: Iterable[Size], width: float) -> Rows:
 
 
 def _narrowest(count: int, columns: Mapping[tuple[int, int], Sequence[Column]], height: float) -> list[Column]:
-    """All `count` panels in columns no higher than `height`, as narrow as can be together."""
+    """The narrowest arrangement of `count` panels in columns of at most `height`."""
     best: list[tuple[float, list[Column]]] = [(0.0, [])]
     for j in range(1, count + 1):
         ends: tuple[float, list[Column]] = (inf, [])
@@ -103,7 +103,7 @@ def _narrowest(count: int, columns: Mapping[tuple[int, int], Sequence[Column]], 
 
 
 def _frames(columns: Iterable[Column]) -> list[Frame]:
-    """Every panel's frame; the panels of a row share its height and the width that the column has to spare."""
+    """The frame of every panel; the panels of a row have equal heights and share the spare width of the column."""
     frames: list[Frame] = []
     left = 0.0
     for column in columns:

@@ -1,4 +1,4 @@
-"""A chain from top to bottom: names at the left, boxes, sizes at the right, and beyond them the auxiliary heads."""
+"""Drawing a chain from top to bottom: names on the left, sizes on the right, then auxiliary heads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOX, GAP, SPACE = 26, 18, 8
 
 
 def column(steps: Sequence[Step], start: str, ground: str = PAPER) -> Drawing:
-    """The steps under a box that says `start`; convolutions stand on `ground`, modules on their kind's colour."""
+    """The steps below a box with the text `start`; `ground`: colour of convolutions."""
     names = max(text_width(step.name, 11) if step.name else 22 for step in steps) + SPACE
     width = max(text_width(text, 12) for text in [start, *(step.text for step in steps)]) + 16
     sizes = max(text_width(step.output, 11) for step in steps) + SPACE

@@ -1,8 +1,8 @@
-"""What is drawn: the steps of the whole network, and the kinds of module with the figures each member has.
+"""Grouping modules into kinds, and the steps of the overview.
 
-Two modules are of one kind where they would be drawn alike but for their figures, numbers of filters and residual
-scales. A figure that all members share is printed; one that differs gets a letter, the same letter wherever it is the
-same number in every member, as in the c of v3's 7×7 modules.
+Two modules are of one kind if their drawings differ only in numbers of filters and residual scales. A number that all
+members share is printed; one that differs becomes a letter, the same letter wherever the numbers agree in all members,
+such as c in v3's 7×7 modules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inceptionnet.spec import Chain, Conv, Leaf, Linear, Network, Node, Residual
 
 @dataclass(frozen=True)
 class Member:
-    """One module; `rows` are its parts by their path inside it."""
+    """One module; `rows` are its parts, by relative path."""
 
     name: str
     node: Node
@@ -29,19 +29,19 @@ class Member:
 
 @dataclass(frozen=True)
 class Kind:
-    """Modules that are drawn once."""
+    """A group of modules that share one drawing."""
 
     number: int
     names: str
     members: tuple[Member, ...]
     figures: Mapping[str, str]
-    """By the path of a part: its number of filters or residual scale, or the letter that stands for it."""
+    """By path of a part: its number of filters or residual scale, or the letter for it."""
     table: tuple[tuple[str, ...], ...]
-    """A heading, and a row of figures for each run of equal members; empty where all members are equal."""
+    """A heading, and a row of numbers for each run of equal members; empty if all members are equal."""
 
     @property
     def node(self) -> Node:
-        """The module to draw, up to its figures."""
+        """The module to draw, apart from its numbers."""
         return self.members[0].node
 
     def caption(self, path: str) -> tuple[str, str]:
@@ -51,31 +51,31 @@ class Kind:
         return caption(node, self.figures.get(path, ""))
 
     def output(self, path: str) -> str:
-        """The part's output where all members have the same there, else nothing."""
+        """The output shape of a part if all members agree, else ""."""
         return _common(member.rows[path].output for member in self.members)
 
     @property
     def ends(self) -> tuple[str, str]:
-        """Input and output where all members have the same, else nothing."""
+        """Input and output shape if all members agree, else ""."""
         return _common(member.input for member in self.members), _common(member.output for member in self.members)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One box of the whole network: a part of its own, or a run of like modules."""
+    """One box of the overview: a single layer, or a run of modules of one kind."""
 
     name: str
-    """The endpoint's, where the text does not tell it."""
+    """The name of the endpoint, unless it is part of the text."""
     text: str
     output: str
     node: Node
     kind: int | None = None
     aux: tuple[str, int] | None = None
-    """Name and kind of the auxiliary head that stands on this step."""
+    """Name and kind of the auxiliary head attached to this step."""
 
 
 def kinds(network: Network, rows: Sequence[Row]) -> list[Kind]:
-    """The kinds of module in the order they first occur, auxiliary heads last."""
+    """The kinds of module in order of first occurrence, auxiliary heads last."""
     modules = [_member(row.name, row.path, row.node, rows) for row in endpoints(rows) if not isinstance(row.node, Leaf)]
     heads = [_member(f"aux.{on}", f"aux.{on}", head, rows) for on, head in network.aux.items()]
     order = [row.name for row in endpoints(rows)] + [head.name for head in heads]
@@ -86,9 +86,9 @@ def kinds(network: Network, rows: Sequence[Row]) -> list[Kind]:
 
 
 def steps(network: Network, rows: Sequence[Row], kinds: Sequence[Kind]) -> list[Step]:
-    """The whole network from first endpoint to logits, like modules with like outputs in one step.
+    """The overview from the first endpoint to the logits; runs of one kind and output shape are one step.
 
-    A run ends where an auxiliary head stands, so that it is clear which module that is.
+    A run ends at an auxiliary head, so that it is clear which module the head is attached to.
     """
     kind_of = {member.name: kind.number for kind in kinds for member in kind.members}
     runs: list[list[Row]] = []
@@ -108,7 +108,7 @@ def steps(network: Network, rows: Sequence[Row], kinds: Sequence[Kind]) -> list[
 
 
 def chain_steps(kind: Kind) -> list[Step]:
-    """The parts of a kind that is a plain chain; of one with branches, nothing."""
+    """The parts of a kind without branches, else []."""
     parts = {path: row.node for path, row in kind.members[0].rows.items() if path}
     if not all(isinstance(node, Leaf) for node in parts.values()):
         return []
@@ -129,7 +129,7 @@ def _step(run: Sequence[Row], kind_of: Mapping[str, int]) -> Step:
 
 
 def _member(name: str, path: str, node: Chain | Node, rows: Sequence[Row]) -> Member:
-    """The module at `path`, which has no row of its own if it is an auxiliary head."""
+    """The module at `path`; an auxiliary head has no row of its own."""
     parts = {row.path.removeprefix(path): row for row in rows if row.path == path or row.path.startswith(f"{path}.")}
     own = [parts[""]] if "" in parts else list(parts.values())
     return Member(name, node, own[0].input, own[-1].output, parts)
@@ -153,7 +153,7 @@ def _kind(number: int, members: tuple[Member, ...], order: Sequence[str]) -> Kin
 def _table(
     members: Sequence[Member], columns: Mapping[tuple[str, ...], str], order: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Inputs and outputs where they differ, then the letters; neighbours with equal figures share a row."""
+    """Inputs and outputs if they differ, then the letters; consecutive equal members share a row."""
     ends = {
         "in": tuple(grid_text(member.input) for member in members),
         "out": tuple(grid_text(member.output) for member in members),
@@ -171,7 +171,7 @@ def _table(
 
 
 def _drawing(member: Member) -> object:
-    """What the drawing shows of the module besides figures: its parts by path, in words."""
+    """The module without its numbers, for grouping: captions of its parts, by path."""
     return tuple((path, _words(row.node)) for path, row in member.rows.items())
 
 
@@ -182,7 +182,7 @@ def _words(node: Node) -> object:
 
 
 def _figure(node: Node) -> str:
-    """The node's number of filters or residual scale, if it has one."""
+    """The number of filters or residual scale of a node, or ""."""
     match node:
         case Conv() | SeparableConv() | Linear():
             return str(node.filters)

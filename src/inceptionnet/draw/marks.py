@@ -1,4 +1,4 @@
-"""The marks of a drawing, boxes, labels and lines in pixels, and how they are moved and measured."""
+"""The elements of a drawing (boxes, labels and lines, in pixels), and moving and measuring them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 INK, QUIET, STROKE = "#1a1a1a", "#555555", "#444444"
 PAPER, SHADE = "#ffffff", "#ececec"
-"""Grounds of convolutions and of whatever only pools, drops or scales."""
+"""Fill colours of convolutions, and of pooling, dropout and scaling."""
 
 PALETTE = (
     ("#dce9f7", "#1f5a8c"),
@@ -21,14 +21,14 @@ PALETTE = (
     ("#f7dcee", "#86286c"),
     ("#dfe5ec", "#3a4c60"),
 )
-"""Ground and ink of a kind of module, by its number."""
+"""Fill and text colour of a kind of module, by number."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle with lines of text in its middle; without text it is a frame for other marks."""
+    """A rectangle with centred lines of text; without text, a frame."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """Text without a box; `y` is its middle, `x` its start, or its end where `to_left`."""
+    """Text without a box; `y` is its middle, `x` its start, or its end with `to_left`."""
 
     x: float
     y: float
@@ -58,7 +58,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Line:
-    """Straight from point to point; an arrow has its head at the last."""
+    """A polyline; an arrow has its head at the last point."""
 
     points: tuple[Point, ...]
     arrow: bool = True
@@ -70,7 +70,7 @@ Mark = Box | Label | Line
 
 @dataclass(frozen=True)
 class Drawing:
-    """Marks on a sheet of this size, from 0, 0."""
+    """Marks within a size, starting at 0, 0."""
 
     width: float
     height: float
@@ -78,7 +78,7 @@ class Drawing:
 
 
 def moved(marks: Iterable[Mark], dx: float, dy: float) -> tuple[Mark, ...]:
-    """The marks so much further right and down."""
+    """The marks, moved right by dx and down by dy."""
     return tuple(
         replace(mark, points=tuple((x + dx, y + dy) for x, y in mark.points))
         if isinstance(mark, Line)
@@ -88,16 +88,16 @@ def moved(marks: Iterable[Mark], dx: float, dy: float) -> tuple[Mark, ...]:
 
 
 def text_width(text: str, size: float) -> float:
-    """Room for the text in Helvetica, Arial or their like, whose glyphs are some 0.55 em wide, bold ones 0.6."""
+    """Approximate width of a text in Helvetica or Arial, whose glyphs are about 0.55 em wide, bold ones 0.6."""
     return 0.6 * size * len(text)
 
 
 def badge(x: float, y: float, number: int) -> Box:
-    """A kind's number in a circle whose middle is x, y."""
+    """The number of a kind in a circle centred at x, y."""
     dark = colours(number)[1]
     return Box(x - 9, y - 9, 18, 18, (str(number),), ground=dark, stroke=dark, ink=PAPER, radius=9, size=11, bold=True)
 
 
 def colours(number: int) -> tuple[str, str]:
-    """Ground and ink of the kind; past ten kinds the colours recur and the number tells them apart."""
+    """Fill and text colour of a kind; after ten kinds the colours repeat."""
     return PALETTE[(number - 1) % len(PALETTE)]

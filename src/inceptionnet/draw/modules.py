@@ -1,7 +1,7 @@
-"""One kind of module in full: input, branches side by side, concat, and round a residual block its shortcut.
+"""Drawing one kind of module: input, branches side by side, concat, and the shortcut of a residual block.
 
-A part is drawn as a `Flow`, whose x is measured from its axis: what has one inlet or one outlet has it on the axis, so
-parts are stacked without looking sideways, and lines never cross.
+A part is drawn as a `Flow`, with x relative to its axis: a single inlet or outlet is on the axis, so that parts can be
+stacked and lines never cross.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from inceptionnet.draw.marks import (
 from inceptionnet.spec import Branches, Chain, Conv, Leaf, Linear, Node, Residual, SeparableConv
 
 BOX, BAR, ROUND = 36, 22, 22
-"""Heights in pixels of a part of two lines, of a bar (input, concat, output), and of the sum's circle."""
+"""Heights in pixels of a box with two lines, a bar (input, concat, output) and the circle of a sum."""
 GAP, ENTRY, BETWEEN = 16, 26, 14
-"""Down from box to box; into a named branch; across from branch to branch."""
+"""Distances in pixels: between boxes, into a named branch, between branches."""
 SMALL = 9.5
-"""Size in pixels of a branch's name."""
+"""Font size of branch names, in pixels."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A drawn part: how far it goes left and right of its axis and down, where it is entered (at its top) and left."""
+    """A drawn part: extent left and right of its axis, height, inlets (at the top) and outlets."""
 
     left: float
     right: float
@@ -49,9 +49,9 @@ class Flow:
 
 
 def module(kind: Kind) -> Drawing:
-    """The kind of module from its input to its output.
+    """Draw a kind of module from input to output.
 
-    A chain of plain parts, such as an auxiliary head, is drawn like the whole network, with its names and sizes.
+    A chain without branches, such as an auxiliary head, is drawn like the overview, with names and sizes.
     """
     if parts := chain_steps(kind):
         return column(parts, f"input {kind.ends[0]}", _ground(kind))
@@ -68,7 +68,7 @@ def module(kind: Kind) -> Drawing:
 
 
 def _flow(node: Node, path: str, kind: Kind, cell: float) -> Flow:
-    """The part at `path` of the kind, its boxes `cell` wide."""
+    """The part at `path`, with boxes of width `cell`."""
     match node:
         case Branches(chains=chains):
             return _side_by_side([_branch(name, chain, f"{path}.{name}", kind, cell) for name, chain in chains.items()])
@@ -82,13 +82,13 @@ def _flow(node: Node, path: str, kind: Kind, cell: float) -> Flow:
 
 
 def _chain(chain: Chain, path: str, kind: Kind, cell: float) -> Flow:
-    """One part after the other."""
+    """The parts in sequence."""
     named = chain.items() if isinstance(chain, Mapping) else ((str(i), part) for i, part in enumerate(chain))
     return reduce(_below, [_flow(part, f"{path}.{name}", kind, cell) for name, part in named])
 
 
 def _branch(name: str, chain: Chain, path: str, kind: Kind, cell: float) -> Flow:
-    """A chain with the line that enters it, and the branch's name beside that line."""
+    """A chain with the line into it, labelled with the name of the branch."""
     flow = _chain(chain, path, kind, cell)
     marks = (*_into(0, 0, flow.inlets, ENTRY), Label(5, 11, name, SMALL, QUIET), *moved(flow.marks, 0, ENTRY))
     right = max(flow.right, 5 + text_width(name, SMALL))
@@ -97,7 +97,7 @@ def _branch(name: str, chain: Chain, path: str, kind: Kind, cell: float) -> Flow
 
 
 def _residual(node: Residual, path: str, kind: Kind, cell: float) -> Flow:
-    """Branches, concat, the closing convolution, the scale, the sum with what the shortcut brings, and ReLU."""
+    """Branches, concat, the closing convolution, scale, sum with the shortcut, and ReLU."""
     branches = _flow(node.body, f"{path}.branches", kind, cell)
     flow = _gathered(branches, f"concat {kind.output(f'{path}.branches')}")
     flow = _below(flow, _box(kind.caption(f"{path}.closing"), cell, BOX, _ground(kind)))
@@ -114,7 +114,7 @@ def _residual(node: Residual, path: str, kind: Kind, cell: float) -> Flow:
 
 
 def _side_by_side(branches: Sequence[Flow]) -> Flow:
-    """The branches from left to right, all from the same height."""
+    """The branches from left to right, top-aligned."""
     width = sum(flow.left + flow.right for flow in branches) + BETWEEN * (len(branches) - 1)
     marks: list[Mark] = []
     inlets: list[float] = []
@@ -131,7 +131,7 @@ def _side_by_side(branches: Sequence[Flow]) -> Flow:
 
 
 def _below(upper: Flow, lower: Flow) -> Flow:
-    """`lower` under `upper`, whose branches are concatenated before."""
+    """`lower` below `upper`, concatenating the branches of `upper` first."""
     if len(upper.outlets) > 1:
         upper = _gathered(upper, "concat")
     y = upper.height + GAP
@@ -146,7 +146,7 @@ def _below(upper: Flow, lower: Flow) -> Flow:
 
 
 def _gathered(flow: Flow, text: str) -> Flow:
-    """The flow with its branches led into one bar."""
+    """The flow with its branches joined by a bar."""
     bar, y = _bar(flow, text), flow.height + GAP
     arrows = tuple(Line(((x, top), (x, y))) for x, top in flow.outlets)
     marks = flow.marks + arrows + moved(bar.marks, 0, y)
@@ -154,14 +154,14 @@ def _gathered(flow: Flow, text: str) -> Flow:
 
 
 def _into(x: float, top: float, inlets: Sequence[float], y: float) -> tuple[Line, ...]:
-    """From a point down to the inlets at `y`: an arrow, or a stem and a line that forks."""
+    """Lines from a point down to the inlets at `y`: an arrow, or a fork."""
     if len(inlets) == 1:
         return (Line(((x, top), (inlets[0], y))),)
     return Line(((x, top), (x, y)), arrow=False), Line(((min(inlets), y), (max(inlets), y)), arrow=False)
 
 
 def _bar(flow: Flow, text: str) -> Flow:
-    """A bar as wide as the flow, or as its own text."""
+    """A bar as wide as the flow or its text."""
     text = text.strip()
     more = max(0, text_width(text, 12) + BAR - flow.left - flow.right) / 2
     left, right = flow.left + more, flow.right + more
@@ -179,7 +179,7 @@ def _ground(kind: Kind) -> str:
 
 
 def _cell(kind: Kind) -> float:
-    """Width of the kind's boxes: of its longest line."""
+    """Width of the boxes of a kind, from its longest line."""
     return max(text_width(line, 12) for line in _lines(kind)) + 12
 
 

@@ -1,4 +1,4 @@
-"""The page: a header, the whole network at the left, and beside it each kind of module in a numbered panel."""
+"""The page: header, overview of the network on the left, and a numbered panel for each kind of module."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from inceptionnet.draw.words import grid_text, header, notes
 from inceptionnet.spec import Network
 
 MARGIN, PADDING, TITLE, ROW, ASIDE = 24, 14, 28, 17, 36
-"""Round the page; inside a panel; heights of a panel's title and of a row of text; from the network to the panels."""
+"""In pixels: page margin, panel padding, heights of panel title and text row, distance from overview to panels."""
 NOTE_WIDTH = 300
-"""Of the notes' text, in pixels."""
+"""Text width of the notes, in pixels."""
 RULE = "#999999"
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything to be rendered, and the words for those who cannot see it."""
+    """Everything to be rendered, with title and description for screen readers."""
 
     title: str
     description: str
@@ -33,7 +33,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Panel:
-    """A titled frame; `number` is that of the kind in it, None for the notes."""
+    """A titled frame; `number` of the kind of module, None for the notes."""
 
     number: int | None
     title: str
@@ -41,13 +41,13 @@ class Panel:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height, no less than the title takes."""
+        """Width and height, at least those of the title."""
         width = max(self.content.width, 26 + text_width(self.title, 13))
         return width + 2 * PADDING, TITLE + self.content.height + 2 * PADDING
 
 
 def page(network: Network) -> Page:
-    """The whole drawing, laid out."""
+    """Lay out the drawing."""
     rows = analyse(network)
     found = kinds(network, rows)
     whole = column(steps(network, rows, found), f"input {grid_text(rows[0].input)}")
@@ -55,7 +55,7 @@ def page(network: Network) -> Page:
     told = notes(network, rows, letters=any(kind.table for kind in found))
     key = Panel(None, "Notation", _text(told, NOTE_WIDTH, 11))
     noted = _under(whole, Drawing(*key.size, _panel(key, Frame(0, 0, *key.size))), ASIDE)
-    # The notes stand under the network or after the last panel, whichever makes the smaller page.
+    # The notes go below the overview or after the last panel, whichever gives the smaller page.
     ways = [_beside(whole, [*panels, key]), _beside(noted, panels)]
     smaller = min(ways, key=lambda way: sheet(way.width, way.height))
     head = _header(network.name, header(network, rows), smaller.width)
@@ -68,7 +68,7 @@ def page(network: Network) -> Page:
 
 
 def _beside(left: Drawing, panels: Sequence[Panel]) -> Drawing:
-    """The panels arranged right of the drawing."""
+    """The drawing with the panels to its right."""
     edge = left.width + ASIDE
     frames = arranged([panel.size for panel in panels], (edge, left.height))
     right, low = extent(frames)
@@ -83,7 +83,7 @@ def _header(name: str, lines: Sequence[str], width: float) -> Drawing:
 
 
 def _panel(panel: Panel, frame: Frame) -> tuple[Mark, ...]:
-    """The panel in its frame: a drawing in the middle, notes at the left."""
+    """A panel in its frame: drawings are centred, notes left-aligned."""
     ground, ink = (SHADE, RULE) if panel.number is None else colours(panel.number)
     middle = frame.y + TITLE / 2
     left = frame.x + PADDING
@@ -100,7 +100,7 @@ def _panel(panel: Panel, frame: Frame) -> tuple[Mark, ...]:
 
 
 def _table(cells: Sequence[Sequence[str]]) -> Drawing:
-    """Cells in columns as wide as their longest, figures to the right; nothing of nothing."""
+    """A table with numbers right-aligned; empty without cells."""
     if not cells:
         return Drawing(0, 0, ())
     widths = [max(text_width(cell, 11) for cell in column) + 12 for column in zip(*cells, strict=True)]
@@ -116,7 +116,7 @@ def _table(cells: Sequence[Sequence[str]]) -> Drawing:
 
 
 def _text(lines: Sequence[str], width: float, size: float) -> Drawing:
-    """The lines, broken where they are wider than `width`; what is broken off is set in a little."""
+    """The lines, wrapped at `width`; continuation lines are indented."""
     broken = [part for line in lines for part in wrap(line, int(width / text_width("m", size)), subsequent_indent="  ")]
     marks = tuple(
         Label(size if part.startswith("  ") else 0, ROW * (i + 0.5), part.strip(), size, QUIET)
@@ -126,7 +126,7 @@ def _text(lines: Sequence[str], width: float, size: float) -> Drawing:
 
 
 def _under(upper: Drawing, lower: Drawing, gap: float = PADDING) -> Drawing:
-    """One under the other, on a common axis."""
+    """One below the other, centred."""
     if not lower.marks:
         return upper
     width = max(upper.width, lower.width)
@@ -137,4 +137,4 @@ def _under(upper: Drawing, lower: Drawing, gap: float = PADDING) -> Drawing:
 
 def _description(network: Network, found: Sequence[Kind]) -> str:
     listing = "; ".join(f"{kind.number}: {kind.names}" for kind in found)
-    return f"{network.summary}. The whole network from input to logits, and each kind of module in full: {listing}."
+    return f"{network.summary}. Overview from input to logits, and each kind of module in detail: {listing}."

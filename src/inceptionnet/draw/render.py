@@ -1,4 +1,4 @@
-"""Marks to SVG text: attributes only, no style sheet, so that it stands alone and beside others in one document."""
+"""Rendering marks as SVG, with attributes only and no style sheet, so that several can be embedded in one document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inceptionnet.draw.marks import INK, PAPER, STROKE, Box, Label, Line, Mark
 from inceptionnet.draw.page import Page
 
 LEADING = 15
-"""From line to line of a box's text, in pixels."""
+"""Line height of text in boxes, in pixels."""
 HEAD = (
     '<defs><marker id="inceptionnet-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
     f'orient="auto"><path d="M0 0.5L8 4L0 7.5z" fill="{STROKE}"/></marker></defs>'
@@ -17,7 +17,7 @@ HEAD = (
 
 
 def rendered(page: Page) -> str:
-    """The page as one SVG element."""
+    """The page as an SVG element."""
     width, height = (_number(side) for side in (page.drawing.width, page.drawing.height))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -59,10 +59,10 @@ def _mark(mark: Mark) -> Iterable[str]:
 
 
 def _text(x: float, y: float, text: str, size: float, ink: str, bold: bool, anchor: str) -> str:
-    """Text whose middle height is `y`."""
+    """Text vertically centred at `y`."""
     weight = "bold" if bold else "normal"
     attributes = {"font-size": _number(size), "font-weight": weight, "text-anchor": anchor, "fill": ink}
-    # A third of an em is half the height of capitals and digits; not every viewer knows `dominant-baseline`.
+    # 0.35 em is half the height of capitals and digits; not every viewer supports `dominant-baseline`.
     return _tag("text", x=x, y=y + 0.35 * size, **attributes)[:-2] + f">{escape(text)}</text>"
 
 

@@ -1,6 +1,6 @@
-"""What the drawing says: captions of the nodes, names of modules, and the notes that explain the marks.
+"""Texts of the drawing: captions of layers, names of modules, and the legend.
 
-The marks are the papers': `/2` for a stride of 2, `V` for valid padding.
+Notation as in the papers: `/2` for a stride of 2, `V` for valid padding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from inceptionnet.spec import (
 
 
 def caption(node: Leaf, figure: str = "") -> tuple[str, str]:
-    """What the node does, and with which figure and marks: `3×3 conv` and `96, /2 V`."""
+    """The caption of a layer: `3×3 conv` and `96, /2 V` (number of filters or scale, stride, padding)."""
     marks: list[str] = []
     match node:
         case Conv():
@@ -60,7 +60,7 @@ def grid_text(shape: Shape) -> str:
 
 
 def listed(names: Iterable[str], order: Sequence[str]) -> str:
-    """The names in short, runs of neighbours in `order` by first and last: `inception_3a, 3b, 4a – 4e`."""
+    """Names in short form, with runs of consecutive names in `order` abbreviated: `inception_3a, 3b, 4a – 4e`."""
     place = {name: i for i, name in enumerate(order)}
     runs = [
         [name for _, name in run]
@@ -78,7 +78,7 @@ def listed(names: Iterable[str], order: Sequence[str]) -> str:
 
 
 def counted(names: Sequence[str]) -> str:
-    """A run of like modules in the papers' way: `4 × inception_a`, or `4 × mixed_6b – 6e` where none are numbered."""
+    """A run of modules of one kind as in the papers: `4 × inception_a`, or `4 × mixed_6b – 6e` without numbers."""
     if len(names) == 1:
         return names[0]
     stem = names[0].rstrip("0123456789")
@@ -88,7 +88,7 @@ def counted(names: Sequence[str]) -> str:
 
 
 def header(network: Network, rows: Sequence[Row]) -> tuple[str, ...]:
-    """What the network is, where it is from, and its totals, with those of its auxiliary heads beside them."""
+    """Header lines: summary, source, and totals with and without auxiliary heads."""
     cited = [f"[{key}]: {PAPERS[key]}" for key in re.findall(r"\[(v\d)\]", network.paper)]
     main = [row for row in rows if not row.path.startswith("aux.")]
     head = "head" if len(network.aux) == 1 else "heads"
@@ -102,29 +102,29 @@ def header(network: Network, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def notes(network: Network, rows: Sequence[Row], letters: bool) -> list[str]:
-    """What the marks mean that occur in this network; `letters`: whether figures are written as letters."""
+    """The legend for the notation used in this network; `letters`: whether numbers are shown as letters."""
     nodes = [row.node for row in rows]
     convs = [node for node in nodes if isinstance(node, Conv | SeparableConv)]
     windows = [node for node in nodes if isinstance(node, Conv | SeparableConv | MaxPool | AvgPool)]
     same = "as TensorFlow pads it" if network.conventions.same == "tensorflow" else "half the kernel on every side"
     normed = network.conventions.batch_norm_eps is not None
-    counted_in = "count" if network.conventions.average_counts_padding else "leave out"
+    counted_in = "count" if network.conventions.average_counts_padding else "do not count"
     told = [
-        ("Beside a box: its output, height × width × channels.", True),
-        ("A number in a circle: the kind of module, drawn in full under that number.", True),
-        ("A letter: a figure that differs from module to module, listed under the drawing.", letters),
-        (f"conv: a convolution, {'batch norm' if normed else 'bias'} and ReLU; the number is its filters.", True),
+        ("Next to a box: its output, height × width × channels.", True),
+        ("A number in a circle: the kind of module, drawn in detail under that number.", True),
+        ("A letter: a number that differs between modules, listed under the drawing.", letters),
+        (f"conv: a convolution, {'batch norm' if normed else 'bias'} and ReLU; the number of filters is given.", True),
         ("linear: a convolution without ReLU.", any(isinstance(node, Conv) and not node.relu for node in nodes)),
-        ("bias: a bias in place of batch norm.", not all(node.norm for node in convs)),
+        ("bias: a bias instead of batch norm.", not all(node.norm for node in convs)),
         (
-            "separable, ×n: depthwise with n outputs for each input channel, then 1×1.",
+            "separable, ×n: depthwise with n outputs per input channel, then 1×1.",
             any(isinstance(node, SeparableConv) for node in nodes),
         ),
         ("/2: stride 2, and so on.", any(node.stride > 1 for node in windows)),
         (f"V: valid, no padding; otherwise same, {same}.", any(node.padding == V for node in windows)),
         (f"Padding: same, {same}.", not any(node.padding == V for node in windows)),
         ("ceil: padded only after the last row and column.", any(node.padding == "ceil" for node in windows)),
-        ("after: same, the odd pixel after the last one.", any(node.padding == "after" for node in windows)),
+        ("after: same, with the odd pixel of padding at the end.", any(node.padding == "after" for node in windows)),
         (
             f"Average pools {counted_in} the padding.",
             any(isinstance(node, AvgPool) and node.padding != V for node in nodes),
@@ -139,7 +139,7 @@ def _kernel(kernel: Kernel) -> str:
 
 
 def _grid(node: Conv | SeparableConv | MaxPool | AvgPool) -> str:
-    """What the node does to the grid besides its kernel."""
+    """Stride and padding of a layer."""
     padding = {"same": "", "valid": "V", "ceil": "ceil", "after": "after"}[node.padding]
     return " ".join(mark for mark in (f"/{node.stride}" if node.stride > 1 else "", padding) if mark)
 

@@ -1,1 +1,1 @@
-"""The fastest ways to run a network, and files in which it leaves this package with its numbers unchanged."""
+"""Fast inference engines, and exported files with verified outputs."""

@@ -1,4 +1,4 @@
-"""Whether an exported file gives what the network gives: both asked about the same images."""
+"""Comparing the outputs of an exported file or engine with those of the network, on the same images."""
 
 from __future__ import annotations
 
@@ -16,107 +16,107 @@ from inceptionnet.data.decode import decode
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.data.splits import Split
 from inceptionnet.data.unlabelled import open_images
-from inceptionnet.engines.int8 import CALIBRATED, COMPARED, dealt
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
-from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.model import InceptionNet
 
-MOST = 64
-"""Images looked at where there are more, spread evenly over them."""
-DRAWN = 8
-"""Images drawn where none are given."""
+MAX_IMAGES = 64
+"""Images to compare on, evenly spaced if more are given."""
+RANDOM_IMAGES = 8
+"""Random images to compare on if none are given."""
 BATCHES = (1, 3)
-"""Batch sizes tried where any will do, in turn."""
+"""Batch sizes tried with a dynamic batch size, one after another."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """What both are asked about."""
+    """The images to compare or calibrate on."""
 
     pixels: Sequence[Pixels]
     """Each (size_px, size_px, C)."""
-    of: str
-    """Where they come from, for people, after their number."""
-    left_out: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of those that cannot be decoded."""
+    source: str
+    """Where they come from; follows their number in messages."""
+    decode_errors: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of the images that cannot be decoded."""
 
     def __str__(self) -> str:
-        return f"{len(self.pixels)} {self.of}"
+        return f"{len(self.pixels)} {self.source}"
 
-    def dealt(self) -> tuple[Images, Images]:
-        """Those to calibrate on, with the ones left out, and those to compare on."""
-        calibrating, others = dealt(self.pixels)
-        return Images(calibrating, self.of, self.left_out), Images(others, self.of)
+    def split(self) -> tuple[Images, Images]:
+        """The images to calibrate on (with the decode errors) and those to compare on."""
+        calibrating, others = split_calibration(self.pixels)
+        return Images(calibrating, self.source, self.decode_errors), Images(others, self.source)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the file's numbers are from the network's, at most, over all images."""
+    """Differences between the outputs of a file or engine and those of the network, over all images."""
 
     images: int
     batch_sizes: tuple[int, ...]
     logits: float
-    """Largest difference, as a share of the largest logit or feature by size."""
+    """Largest difference, relative to the largest absolute logit or feature."""
     probabilities: float | None
-    """Largest difference of the softmax; None without a classifier, as is `top1`."""
-    top1: float | None
-    """Share of images with the same most probable class."""
-    explained: float
-    """Share of the variance of logits or features over the images that is kept: 1 - squared differences / variance
-    (the coefficient of determination); 0 where that would be less.
-    """
+    """Largest difference of the softmax; None without a classifier, like `top1_agreement`."""
+    top1_agreement: float | None
+    """Share of images with the same predicted class."""
+    explained_variance: float
+    """R² of the logits or features over the images: 1 - squared differences / variance, at least 0."""
 
     @property
     def share(self) -> float:
-        """What of the network is kept: `top1`, or `explained` without a classifier."""
-        return self.explained if self.top1 is None else self.top1
+        """`top1_agreement`, or `explained_variance` without a classifier."""
+        return self.explained_variance if self.top1_agreement is None else self.top1_agreement
 
 
-def given(paths: Sequence[str], prep: Preprocessing, most: int = MOST) -> Images:
-    """The images at `paths`, in anything that `open_images` opens, as the network sees them.
+def load_images(paths: Sequence[str], prep: Preprocessing, most: int = MAX_IMAGES) -> Images:
+    """Load and preprocess the images at `paths`, anything that `open_images` opens.
 
     Args:
-        most: where there are more, so many are taken, spread evenly over them.
+        most: maximum number of images, evenly spaced if there are more.
 
     Raises:
-        DataError: there are none, or none can be decoded.
+        DataError: there are no images, or none can be decoded.
     """
     _, split = open_images(paths).pick("all")
     assert isinstance(split, Split)
-    every = len(split)
-    split = split.take(spread(every, most))
-    pixels, bad = list[Pixels](), list[tuple[str, str]]()
+    total = len(split)
+    split = split.take(evenly_spaced(total, most))
+    pixels, errors = list[Pixels](), list[tuple[str, str]]()
     for i, name in enumerate(split.names):
         try:
             pixels.append(centre_crop(decode(split.read(i), channels=prep.channels, name=name), prep))
         except DecodeError as error:
-            bad.append((name, str(error).removeprefix(f"{name}: ")))
-    where = ", ".join(paths)
+            errors.append((name, str(error).removeprefix(f"{name}: ")))
+    where = listed(paths, ordered=True)
     if not pixels:
-        name, why = bad[0]
-        raise DataError(f"{where}: expected images, got {len(bad)} of which none can be read, such as {name} ({why})")
-    return Images(pixels, f"of {every} images of {where}", tuple(bad))
+        name, why = errors[0]
+        raise DataError(
+            f"{where}: expected images, got {len(errors)} of which none can be decoded, such as {name} ({why})"
+        )
+    return Images(pixels, f"of {total} images of {where}", tuple(errors))
 
 
-def spread(number: int, most: int) -> npt.NDArray[np.intp]:
-    """Which of so many to take so that they are `most` at most, evenly from the first to the last."""
+def evenly_spaced(number: int, most: int) -> npt.NDArray[np.intp]:
+    """At most `most` of `number` positions, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.intp))
 
 
-def drawn(prep: Preprocessing) -> Images:
-    """Coloured clouds from coarse to fine, the same ones always."""
+def random_images(prep: Preprocessing) -> Images:
+    """Random colour noise from coarse to fine, always the same."""
     rng, size = np.random.default_rng(0), (prep.size_px, prep.size_px)
 
-    def cloud(cells: int) -> Pixels:
+    def noise(cells: int) -> Pixels:
         coarse = rng.integers(0, 256, (prep.channels, cells, cells), np.uint8)
         return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in coarse], -1)
 
-    return Images([cloud(2 + 4 * i) for i in range(DRAWN)], "images drawn at random, since none were given")
+    return Images([noise(2 + 4 * i) for i in range(RANDOM_IMAGES)], "random images, since none were given")
 
 
 def to_calibrate(paths: Sequence[str], prep: Preprocessing) -> torch.Tensor:
-    """The images at `paths`, as many as int8 has use for. Shapes: → (N, C, H, W). Raises: as `given`."""
-    return as_input(given(paths, prep, CALIBRATED + COMPARED).pixels, prep).contiguous()
+    """Load images to calibrate and compare int8 on. Shapes: → (N, C, H, W). Raises: as `load_images`."""
+    return as_input(load_images(paths, prep, CALIBRATED + COMPARED).pixels, prep).contiguous()
 
 
 def compare(
@@ -128,11 +128,11 @@ def compare(
     raw: bool,
     batch_size: int | None,
 ) -> Agreement:
-    """How far what `run` gives is from what `model` gives, for the same images.
+    """Compare the outputs of `run` with those of `model`.
 
     Args:
-        raw: `run` takes uint8 (N, H, W, C), else what the model takes.
-        batch_size: the number of images that `run` takes at once; None: any number.
+        raw: `run` takes uint8 (N, H, W, C), else the input of the model.
+        batch_size: the fixed batch size of `run`; None: dynamic.
     """
     wanted, found, sizes = list[torch.Tensor](), list[torch.Tensor](), set[int]()
     number = len(images.pixels)
@@ -150,11 +150,11 @@ def compare(
 
 
 def agreement(want: torch.Tensor, got: torch.Tensor, *, classes: bool, batch_sizes: Iterable[int]) -> Agreement:
-    """How far `got` is from `want`. Shapes: both (N, classes), or (N, features) without a classifier."""
+    """Compare outputs `got` with `want`. Shapes: both (N, classes), or (N, features) without a classifier."""
     smallest = torch.finfo(torch.float32).tiny
     logits = (got - want).abs().max().item() / max(want.abs().max().item(), smallest)
-    spread = (want - want.mean(0)).square().sum().item()
-    explained = max(0.0, 1 - (got - want).square().sum().item() / max(spread, smallest))
+    variance = (want - want.mean(0)).square().sum().item()
+    explained = max(0.0, 1 - (got - want).square().sum().item() / max(variance, smallest))
     probabilities = top1 = None
     if classes:
         probabilities = (got.softmax(1) - want.softmax(1)).abs().max().item()
@@ -162,17 +162,17 @@ def agreement(want: torch.Tensor, got: torch.Tensor, *, classes: bool, batch_siz
     return Agreement(len(want), tuple(sorted(batch_sizes)), logits, probabilities, top1, explained)
 
 
-def spoilt(what: str, found: Agreement, least: float) -> str:
-    """What to say of a network in 8 bits of which too little is kept."""
-    kept = "the features' variance" if found.top1 is None else "the first classes"
+def low_agreement(what: str, found: Agreement, minimum: float) -> str:
+    """The message for an int8 network whose outputs differ too much."""
+    measure = "explained variance of the features" if found.top1_agreement is None else "top-1 agreement"
     return (
-        f"{what} keeps {found.share:.1%} of {kept} in int8, on {found.images} images; expected {least:.1%} at "
-        "least: calibrate on more images, such as it will see, or take fp32"
+        f"{what}: expected a {measure} of at least {minimum:.1%} in int8, got {found.share:.1%} on {found.images} "
+        "images; calibrate on more images that are representative, or use fp32"
     )
 
 
 def _batches(pixels: Sequence[Pixels], size: int | None) -> Iterator[tuple[list[Pixels], int]]:
-    """Batches, and how many images of each count: a short one is filled up with the first images again."""
+    """Batches with the number of images that count; a short batch is padded with the first images."""
     start, turn = 0, 0
     while start < len(pixels) or (size is None and turn < len(BATCHES)):
         length = size or BATCHES[turn % len(BATCHES)]

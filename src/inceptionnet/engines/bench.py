@@ -1,4 +1,4 @@
-"""How fast each engine runs a network on this machine, measured in turn so that what else happens meets all alike."""
+"""Benchmarking engines: latency, throughput and memory, interleaved so that other load affects all engines alike."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from inceptionnet.errors import InceptionNetError
 from inceptionnet.model import InceptionNet
 
 PEAK_SIDES, PEAK_TRIES = (256, 512, 1024, 2048, 4096, 8192), 8
-"""Of the square matrices whose product is taken for the machine's arithmetic peak, and how often each is tried."""
+"""Sizes of the square matrices whose product measures the arithmetic peak, and the number of tries each."""
 PEAK_LONG_MS = 50
-"""No larger product is tried after one that takes so long: a processor without bf16 needs a minute for 2048×2048."""
+"""Larger sizes are skipped after a product slower than this: a CPU without bf16 needs a minute for 2048×2048."""
 CALIBRATION = 4
-"""Images of noise for int8, whose speed depends on none of them."""
+"""Images of noise to calibrate int8 on; its speed does not depend on them."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one engine does with batches of one size."""
+    """The figures of one engine at one batch size."""
 
     network: str
     engine: str
     precision: str
     batch_size: int
-    ready_s: float
-    """From the network in memory to the first logits."""
+    load_time_s: float
+    """Time from the network in memory to the first logits."""
     memory_mb: float
-    """By which the process's resident memory has grown then (Linux); on CUDA, the device's at most until then."""
+    """Growth of the process's resident memory during that time (Linux); on CUDA, peak device memory."""
     latency_ms: float
-    """Of a batch, median over the rounds."""
+    """Median over the rounds, per batch."""
     p95_ms: float
+    """95th percentile over the rounds, per batch."""
     images_per_s: float
-    """By the median."""
+    """Throughput, from the median latency."""
     share_of_peak: float
-    """Multiplications and additions of the plain network's convolutions and linear layers each second, as a share of
-    what a large matrix product reaches here in fp32, or in bf16 for bf16; more than 1 where an engine saves some of
-    them, or computes in int8.
+    """FLOP/s of the unfused network's convolutions and linear layers, relative to a large matrix product in fp32 (bf16
+    for bf16) on this machine; above 1 if an engine saves operations or computes in int8.
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An engine that cannot run here, and why."""
+    """An engine that cannot run on this machine, with the reason."""
 
     network: str
     engine: str
@@ -68,7 +68,7 @@ class Skipped:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
@@ -82,10 +82,10 @@ def bench(
     threads: int,
     rounds: int,
 ) -> list[Measurement | Skipped]:
-    """Measure engines in turn on batches of noise of the size that the network is for; int8 is calibrated on noise too.
+    """Benchmark engines, interleaved, on batches of noise of the network's image size; int8 is calibrated on noise.
 
     Args:
-        name: what the figures go by.
+        name: the name in the results.
         model: on its device, in evaluation mode.
         engines: by name and precision.
         peaks: from `arithmetic_peak`, by precision.
@@ -104,16 +104,16 @@ def bench(
         except InceptionNetError as error:
             skipped.append(Skipped(name, engine, precision, batch_size, str(error)))
             continue
-        ready_s = time.perf_counter() - start
-        ready.append((built, ready_s, max(0.0, _memory_mb(x.device, most=True) - before)))
+        load_time_s = time.perf_counter() - start
+        ready.append((built, load_time_s, max(0.0, _memory_mb(x.device, most=True) - before)))
     times = take_turns([built for built, _, _ in ready], x, rounds)
     work = 2 * multiply_adds(analyse(model.network)) * batch_size
     found: list[Measurement | Skipped] = []
-    for (built, ready_s, memory), taken in zip(ready, times, strict=True):
+    for (built, load_time_s, memory), taken in zip(ready, times, strict=True):
         middle = median(taken)
         found.append(
             Measurement(
-                name, built.name, built.precision, batch_size, ready_s, memory, middle,
+                name, built.name, built.precision, batch_size, load_time_s, memory, middle,
                 float(np.percentile(taken, 95)), 1000 * batch_size / middle,
                 work / (middle / 1000) / peaks[built.precision],
             )
@@ -122,7 +122,7 @@ def bench(
 
 
 def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float:
-    """Multiplications and additions a second of the fastest product of two large random matrices."""
+    """FLOP/s of the fastest product of two large random matrices."""
     before, peak = torch.get_num_threads(), 0.0
     torch.set_num_threads(threads)
     try:
@@ -138,10 +138,10 @@ def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float
 
 
 def _memory_mb(device: torch.device, *, most: bool = False) -> float:
-    """Of the process, where the system says it in /proc; else nothing, so that no growth is seen.
+    """Resident memory of the process from /proc, 0 if there is none; on CUDA, allocated device memory.
 
     Args:
-        most: on CUDA, what was taken at most since this was called without.
+        most: on CUDA, the peak since the last call without it.
     """
     gc.collect()
     if device.type == "cuda":
@@ -149,7 +149,7 @@ def _memory_mb(device: torch.device, *, most: bool = False) -> float:
             return torch.cuda.max_memory_allocated(device) / 2**20
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
-    with suppress(AttributeError, OSError, TypeError):  # of glibc alone: what is free goes back to the system
+    with suppress(AttributeError, OSError, TypeError):  # glibc only: return free memory to the system
         ctypes.CDLL(None).malloc_trim(0)
     try:
         with open("/proc/self/statm", encoding="ascii") as file:

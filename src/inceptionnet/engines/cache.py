@@ -1,7 +1,7 @@
-"""Which engine was the fastest, remembered in a JSON file from one process to the next.
+"""Cache of the fastest engine, in a JSON file.
 
 The file is $INCEPTIONNET_CACHE/engines.json; without that variable $XDG_CACHE_HOME/inceptionnet/engines.json, else
-~/.cache/inceptionnet/engines.json. It may be deleted at any time: what cannot be read is measured anew.
+~/.cache/inceptionnet/engines.json. It can be deleted at any time: what is missing or damaged is measured again.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ log = logging.getLogger("inceptionnet")
 
 @dataclass(frozen=True)
 class Choice:
-    """What was measured."""
+    """The result of measuring the engines."""
 
     engine: str
     latency_ms: Mapping[str, float]
-    """Median time of one batch, by engine."""
+    """Median latency of one batch, by engine."""
     skipped: Mapping[str, str]
-    """Why the others were not measured, by engine."""
+    """Reasons why the others were not measured, by engine."""
 
     def __post_init__(self) -> None:
         if self.engine not in self.latency_ms or not all(isinstance(ms, float) for ms in self.latency_ms.values()):
-            raise ValueError(f"no time for {self.engine}")
+            raise ValueError(f"no latency for {self.engine}")
         if not all(isinstance(reason, str) for reason in self.skipped.values()):
-            raise ValueError("a reason that is no text")
+            raise ValueError("a reason that is not a string")
 
     @property
     def why(self) -> str:
-        """The times in words, to three digits, the best first."""
+        """The latencies in words, to three digits, fastest first."""
         order = sorted(self.latency_ms.items(), key=lambda item: item[1])
         return f"fastest of {len(order)}: " + ", ".join(f"{name} {float(f'{ms:.3g}'):g} ms" for name, ms in order)
 
 
 def cache_file() -> Path:
-    """Where choices are remembered."""
+    """The path of the cache."""
     if own := os.environ.get("INCEPTIONNET_CACHE"):
         return Path(own) / "engines.json"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionnet" / "engines.json"
 
 
 def recall(key: Mapping[str, Any]) -> Choice | None:
-    """The choice that was made for this key; None, with a warning where the file is damaged, if there is none."""
+    """The cached choice for this key, or None; warns if the file is damaged."""
     try:
         entry = _entries().get(_digest(key))
         return None if entry is None else Choice(**entry["choice"])
     except OSError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("%s: is damaged (%s); the engines are measured anew", cache_file(), " ".join(str(error).split()))
+        log.warning("%s: is damaged (%s); measuring the engines again", cache_file(), " ".join(str(error).split()))
         return None
 
 
 def remember(key: Mapping[str, Any], choice: Choice) -> None:
-    """Keep the choice for this key; where that is not possible, a warning."""
+    """Save the choice for this key; warns if that is not possible."""
     path = cache_file()
     try:
         entries = _entries()
@@ -79,18 +79,18 @@ def remember(key: Mapping[str, Any], choice: Choice) -> None:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({"choices": entries}, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        log.warning("%s: cannot be written (%s); engines will be measured again next time", path, error.strerror)
+        log.warning("%s: cannot be written (%s); the engines will be measured again next time", path, error.strerror)
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a choice depends on it: its kind and model."""
+    """The type and model of the device, as part of a key."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}: {_processor()}"
 
 
 def _processor() -> str:
-    """The CPU's model, with how many of its cores are there."""
+    """The CPU's model and number of cores."""
     name = cpu_says("model name") or platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
 

@@ -1,8 +1,8 @@
-"""`optimize`: a network by the engine that is asked for, or by the fastest one that gives its numbers.
+"""`optimize`: run a network with a given engine, or with the fastest one whose outputs agree with the network.
 
-Which engine is the fastest depends on the network, the number of images and the machine, so it is measured, once, and
-remembered. Whichever it is, what it gives for some images is compared with the network's own logits every time: in
-fp32 and bf16 how far the logits of a few are off, in int8 how often the first class stays.
+The fastest engine depends on network, batch size and machine, so it is measured once and cached. The outputs of every
+engine are compared with the network's own logits each time it is built: the largest difference of the logits in fp32
+and bf16, the top-1 agreement in int8.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from inceptionnet import __version__
 from inceptionnet.devices import pick_device
-from inceptionnet.engines.agreement import agreement, spoilt, spread, to_calibrate
+from inceptionnet.engines.agreement import agreement, evenly_spaced, low_agreement, to_calibrate
 from inceptionnet.engines.cache import Choice, device_name, recall, remember
-from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, dealt
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, split_calibration
 from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target, build_engine, reason, version_of
 from inceptionnet.engines.timing import measured, noise
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError, nearest
@@ -32,11 +32,11 @@ log = logging.getLogger("inceptionnet")
 
 AUTO = "auto"
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
-"""How far logits may be off, as a share of the largest, by precision; int8 has `LEAST_AGREEMENT` instead."""
+"""Largest difference of the logits, relative to the largest, by precision; int8 has `MIN_AGREEMENT` instead."""
 CHECKED = 4
-"""With so many images of noise, at most."""
+"""Maximum number of images of noise to compare on."""
 AT_ONCE = 16
-"""Images, where there are many to compare on."""
+"""Batch size when comparing on many images."""
 
 
 def optimize(
@@ -46,39 +46,39 @@ def optimize(
     batch_size: int = 1,
     precision: str = "fp32",
     calibrate: Tensor | str | Path | Sequence[str | Path] | None = None,
-    least_agreement: float = LEAST_AGREEMENT,
+    min_agreement: float = MIN_AGREEMENT,
     device: str = "auto",
     threads: int | None = None,
     size_px: int | None = None,
-    fresh: bool = False,
+    remeasure: bool = False,
 ) -> Engine:
-    """A network made as fast as this machine can run it: a callable that takes what the network takes.
+    """Prepare a network for fast inference on this machine; returns a callable with the network's input and output.
 
-    Its `about` says which engine it is and why, which others were skipped for what reason, and how far its logits are
-    from the network's own. The network stays as it is; later changes to it do not reach the engine.
+    Its `about` contains the engine and the reason for it, the skipped engines with reasons, and the difference from the
+    network's own logits. The network is not modified; later changes to it do not affect the engine.
 
     Args:
         model: a network, or a weights file as for `load_model`.
-        engine: eager, channels_last, fused, compile, onnxruntime or openvino; auto takes the fastest, which is measured
-            the first time and then remembered (see `inceptionnet.engines.cache`).
-        batch_size: how many images there will mostly be at once. Other numbers work, slower where it is compile.
-        precision: fp32; bf16 with two to three digits; or int8, by onnxruntime and openvino.
-        calibrate: for int8, images such as it will see, 100 or more: a tensor as the network takes it or, where
-            `model` is a file, whatever `open_images` opens. A third of them, at most 128, are calibrated on; on the
-            others, at most 256, it is compared.
-        least_agreement: for int8, the least share of these for which the first class stays what it was; without
-            a classifier, of the features' variance that is kept.
-        device: as for pick_device; onnxruntime and openvino are for the CPU.
-        threads: of the CPU; left out, as many as torch has.
-        size_px: height and width of the images; left out, what the weights file or the network says.
-        fresh: measure again.
+        engine: eager, channels_last, fused, compile, onnxruntime or openvino; auto is the fastest of them, measured
+            the first time and then cached (see `inceptionnet.engines.cache`).
+        batch_size: the usual batch size. Others work too, more slowly with compile.
+        precision: fp32; bf16 (two to three digits); or int8, with onnxruntime and openvino.
+        calibrate: for int8, 100 or more representative images: a tensor of network inputs or, if `model` is a file,
+            anything that `open_images` opens. A third of them, at most 128, are used for calibration, the others, at
+            most 256, for comparison.
+        min_agreement: for int8, the minimum share of the comparison images with an unchanged predicted class; without
+            a classifier, the minimum explained variance of the features.
+        device: as for pick_device; onnxruntime and openvino run on the CPU.
+        threads: number of CPU threads; default: as torch is set.
+        size_px: image size, px; default: as in the weights file or the network.
+        remeasure: ignore the cached choice and measure again.
 
     Shapes: see `Engine`.
 
     Raises:
-        ConfigurationError: an unknown engine or precision, or one that cannot run here or gives other numbers.
+        ConfigurationError: an unknown engine or precision, or one that cannot run here or whose outputs differ.
         MissingExtraError: the engine needs a package that is not installed.
-        WeightsError: the file holds no weights, or some that give no finite logits.
+        WeightsError: the file has no weights, or they give logits that are not finite.
     """
     check_engine(engine)
     check_precision(precision, calibrate is not None)
@@ -98,73 +98,75 @@ def optimize(
     if images is not None:
         if images.shape[1:] != example.shape[1:]:
             raise ConfigurationError(
-                f"calibrate: expected images of shape (N, {', '.join(map(str, example.shape[1:]))}), as the engine "
-                f"will take them, got {tuple(images.shape)}; size_px says another size"
+                f"calibrate: expected images of shape (N, {', '.join(map(str, example.shape[1:]))}), the engine's "
+                f"input, got {tuple(images.shape)}; resize them, or set size_px"
             )
-        calibration, few = (torch.stack(part).to(at) for part in dealt(list(images)))
+        calibration, few = (torch.stack(part).to(at) for part in split_calibration(list(images)))
     target = Target(example, precision, threads or torch.get_num_threads(), calibration)
-    trial = _Trial(plain, target, few, least_agreement)
+    candidates = _Candidates(plain, target, few, min_agreement)
     if engine == AUTO:
-        return trial.best(fresh)
-    made = trial.engine(engine)
-    made.about["why"] = "asked for"
+        return candidates.fastest(remeasure)
+    made = candidates.engine(engine)
+    made.about["why"] = "requested"
     return made
 
 
 def check_engine(name: str) -> None:
-    """Raises: ConfigurationError for what is not the name of an engine, nor auto."""
+    """Raises: ConfigurationError unless `name` is an engine or auto."""
     if name != AUTO and name not in BUILDERS:
         raise ConfigurationError(f"unknown engine {name!r}: {nearest(name, [AUTO, *BUILDERS])}")
 
 
 def check_precision(name: str, calibrated: bool) -> None:
-    """Raises: ConfigurationError for what is no precision, for int8 without images and for images without int8."""
+    """Raises: ConfigurationError for an unknown precision, int8 without calibration images, or images without int8."""
     if name not in DTYPES:
         raise ConfigurationError(f"unknown precision {name!r}: {nearest(name, DTYPES)}")
     if calibrated != (name == "int8"):
         raise ConfigurationError(
-            f"images to calibrate on are for precision int8, got {name}; leave them out"
+            f"calibrate: expected precision int8 for calibration images, got {name}; omit them"
             if calibrated
-            else "precision int8 needs images to calibrate on, such as the network will see; give them as calibrate"
+            else "precision int8: expected images to calibrate on, got none; give 100 or more with calibrate"
         )
 
 
 def _to_calibrate(
     calibrate: Tensor | str | Path | Sequence[str | Path], file: WeightsFile | None, size: int | None
 ) -> Tensor:
-    """What int8 is calibrated and compared on, as the network takes it."""
+    """The images to calibrate and compare int8 on, as network input."""
     if isinstance(calibrate, Tensor):
         if calibrate.dim() != 4 or not len(calibrate) or not calibrate.is_floating_point():
             raise ConfigurationError(
                 f"calibrate: expected float images (N, C, H, W), got {calibrate.dtype} {tuple(calibrate.shape)}"
             )
-        return calibrate.detach().float()[spread(len(calibrate), CALIBRATED + COMPARED)]
+        return calibrate.detach().float()[evenly_spaced(len(calibrate), CALIBRATED + COMPARED)]
     if file is None:
-        raise ConfigurationError("calibrate: expected a tensor of images, since the network is given without its file")
+        raise ConfigurationError(
+            "calibrate: expected a tensor of images for a network, got paths; give a weights file or a tensor"
+        )
     prep = file.record.preprocessing
     prep = replace(prep, size_px=size or prep.size_px)
     paths = [calibrate] if isinstance(calibrate, str | Path) else calibrate
     return to_calibrate([str(path) for path in paths], prep)
 
 
-class _Trial:
-    """Engines of one network for one target, each compared with the network, on a few images, before it is used."""
+class _Candidates:
+    """The engines for one network and target, each compared with the network on a few images before it is used."""
 
-    def __init__(self, plain: InceptionNet, target: Target, few: Tensor, least_agreement: float) -> None:
-        self.plain, self.target, self.few, self.least_agreement = plain, target, few, least_agreement
+    def __init__(self, plain: InceptionNet, target: Target, few: Tensor, min_agreement: float) -> None:
+        self.plain, self.target, self.few, self.min_agreement = plain, target, few, min_agreement
         eager = build_engine("eager", plain, replace(target, precision="fp32", calibration=None))
-        self.expected = self._asked(eager)
+        self.expected = self._outputs(eager)
         if not self.expected.isfinite().all():
-            raise WeightsError(f"{plain.network.name}: gives logits that are not finite; check its weights")
+            raise WeightsError(f"{plain.network.name}: expected finite logits, got NaN or infinity; check its weights")
 
     def engine(self, name: str) -> Engine:
-        """The engine of that name, checked. Raises: as `optimize`."""
+        """Build the engine of that name and check its outputs. Raises: as `optimize`."""
         made = build_engine(name, self.plain, self.target)
         try:
-            got = self._asked(made)
+            got = self._outputs(made)
         except InceptionNetError:
             raise
-        except Exception as error:  # a runtime raises what it likes
+        except Exception as error:  # runtimes raise many types
             raise ConfigurationError(f"engine {name} fails here ({reason(error)}); choose another, or auto") from error
         if self.target.precision == "int8":
             made.about |= self._agreement(name, got)
@@ -172,35 +174,35 @@ class _Trial:
             made.about["difference"] = _difference(name, got, self.expected, TOLERANCE[self.target.precision])
         return made
 
-    def _asked(self, engine: Engine) -> Tensor:
+    def _outputs(self, engine: Engine) -> Tensor:
         return torch.cat([engine(images) for images in torch.split(self.few, AT_ONCE)])
 
     def _agreement(self, name: str, got: Tensor) -> dict[str, Any]:
-        """What `about` says of it. Raises: ConfigurationError: too little of the network is kept."""
+        """The entries of `about` for int8. Raises: ConfigurationError: the agreement is too low."""
         _same_shape(name, got, self.expected)
         found = agreement(self.expected, got, classes=self.plain.num_classes > 0, batch_sizes=())
-        if not (got.isfinite().all() and found.share >= self.least_agreement):
-            raise ConfigurationError(spoilt(f"engine {name}", found, self.least_agreement))
+        if not (got.isfinite().all() and found.share >= self.min_agreement):
+            raise ConfigurationError(low_agreement(f"engine {name}", found, self.min_agreement))
         return {"difference": found.logits, "agreement": found.share, "compared_on": found.images}
 
-    def best(self, fresh: bool) -> Engine:
-        """The fastest engine, as remembered, or else as measured now."""
+    def fastest(self, remeasure: bool) -> Engine:
+        """The fastest engine, from the cache or measured now."""
         key = self._key()
-        choice = None if fresh else recall(key)
+        choice = None if remeasure else recall(key)
         if choice is not None:
             try:
-                return _chosen(self.engine(choice.engine), choice, remembered=True)
+                return _chosen(self.engine(choice.engine), choice, cached=True)
             except InceptionNetError as error:
-                log.warning("%s was the fastest, but: %s; the engines are measured anew", choice.engine, error)
+                log.warning("cached engine %s: %s; measuring the engines again", choice.engine, error)
         engines, skipped = self._usable()
         times = measured(list(engines.values()), self.target.example)
         choice = Choice(min(times, key=times.__getitem__), times, skipped)
         remember(key, choice)
-        return _chosen(engines[choice.engine], choice, remembered=False)
+        return _chosen(engines[choice.engine], choice, cached=False)
 
     def _usable(self) -> tuple[dict[str, Engine], dict[str, str]]:
-        """All engines that run here and give the network's numbers; and the reasons of the others."""
-        log.info("trying which engine is the fastest here; that is done once, and takes a minute or two")
+        """The engines that run here and agree with the network, and the reasons why the others do not."""
+        log.info("measuring which engine is the fastest; this is done once and takes a minute or two")
         engines: dict[str, Engine] = {}
         skipped: dict[str, str] = {}
         for name in BUILDERS:
@@ -211,11 +213,13 @@ class _Trial:
         if not engines:
             told = "; ".join(skipped.values())
             precision = self.target.precision
-            raise ConfigurationError(f"no engine runs {self.plain.network.name} in {precision} here: {told}")
+            raise ConfigurationError(
+                f"no engine can run {self.plain.network.name} in {precision} on this machine: {told}"
+            )
         return engines, skipped
 
     def _key(self) -> dict[str, Any]:
-        """All that speed depends on; weights are not among it."""
+        """Everything that speed depends on; weights are not part of it."""
         return {
             "network": asdict(self.plain.configuration),
             "shape": list(self.target.example.shape),
@@ -229,25 +233,25 @@ class _Trial:
         }
 
 
-def _chosen(engine: Engine, choice: Choice, *, remembered: bool) -> Engine:
-    figures = {"latency_ms": dict(choice.latency_ms), "skipped": dict(choice.skipped), "remembered": remembered}
+def _chosen(engine: Engine, choice: Choice, *, cached: bool) -> Engine:
+    figures = {"latency_ms": dict(choice.latency_ms), "skipped": dict(choice.skipped), "cached": cached}
     engine.about |= {"why": choice.why, **figures}
-    log.info("engine %s: %s%s", engine.name, choice.why, " (as measured before)" if remembered else "")
+    log.info("engine %s: %s%s", engine.name, choice.why, " (cached)" if cached else "")
     return engine
 
 
 def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float) -> float:
-    """How far logits are from the expected ones, as a share of the largest. Raises: ConfigurationError: too far."""
+    """Largest difference of the logits, relative to the largest. Raises: ConfigurationError: it is too large."""
     _same_shape(name, got, expected)
     largest = float(expected.abs().max())
     off = float((got - expected).abs().max()) / (largest or 1.0)
-    # Where the two best are as good as equal, either may come first.
+    # If the two largest logits are nearly equal, either may come first.
     clear = expected.amax(1) - expected.topk(min(2, expected.shape[1]), 1).values[:, -1] > tolerance * largest
     same = torch.equal(got.argmax(1)[clear], expected.argmax(1)[clear])
-    if not (off <= tolerance and same):  # so that NaN is too far as well
+    if not (off <= tolerance and same):  # also raises for NaN
         raise ConfigurationError(
-            f"engine {name} gives other numbers here: off by {off:.1e} of the largest logit, expected {tolerance:g} at "
-            f"most{'' if same else ', and another class'}; choose another"
+            f"engine {name}: expected logits within {tolerance:g} of the network's, relative to the largest, got a "
+            f"difference of {off:.1e}{'' if same else ' and another predicted class'}; choose another engine"
         )
     return off
 
@@ -255,5 +259,6 @@ def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float) -> f
 def _same_shape(name: str, got: Tensor, expected: Tensor) -> None:
     if got.shape != expected.shape:
         raise ConfigurationError(
-            f"engine {name} gives logits of shape {tuple(got.shape)}, expected {tuple(expected.shape)}; choose another"
+            f"engine {name}: expected logits of shape {tuple(expected.shape)}, got {tuple(got.shape)}; choose another "
+            "engine"
         )

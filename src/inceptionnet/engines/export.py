@@ -1,4 +1,4 @@
-"""A network as a file that other programs run, put in place only once its numbers have been found to be the same."""
+"""Exporting a network to ONNX, OpenVINO, torch.export or safetensors, with its outputs verified before it is saved."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 import inceptionnet
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.engines.agreement import Agreement, Images, compare, drawn, given, spoilt
+from inceptionnet.engines.agreement import Agreement, Images, compare, load_images, low_agreement, random_images
 from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.int8 import CALIBRATED, COMPARED, LEAST_AGREEMENT, weight_bits
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.files import PART, replacing
@@ -34,17 +34,17 @@ from inceptionnet.weights import WeightsFile, read_weights, save_weights
 log = logging.getLogger("inceptionnet")
 
 TOLERANCE = 1e-4
-"""Largest difference of the logits, as a share of the largest, with which a file still counts as the same."""
+"""Largest permitted difference of the logits, relative to the largest, for fp32."""
 PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of an export."""
+    """The result of an export."""
 
     path: Path
     refused: str
-    """Why it was not written, so that the path is as it was; empty, where the numbers agree."""
+    """The reason why it was not written, if the outputs differ; else empty."""
     kind: str
     size_bytes: int
     metadata: Mapping[str, Any]
@@ -54,19 +54,19 @@ class Exported:
 
     @property
     def written(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file was written; otherwise the path is unchanged."""
         return not self.refused
 
     @property
-    def left_out(self) -> tuple[tuple[str, str], ...]:
+    def decode_errors(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of images that cannot be decoded."""
-        return self.images.left_out + (self.calibrated_on.left_out if self.calibrated_on else ())
+        return self.images.decode_errors + (self.calibrated_on.decode_errors if self.calibrated_on else ())
 
 
 class FromPixels(nn.Module):
-    """A network with the normalisation of its input before it.
+    """A network preceded by the normalisation of its input.
 
-    Shapes: uint8 (N, H, W, C) → as the network gives.
+    Shapes: uint8 (N, H, W, C) → as the network's output.
     """
 
     def __init__(self, network: nn.Module, prep: Preprocessing) -> None:
@@ -75,7 +75,7 @@ class FromPixels(nn.Module):
         self.mean, self.std = (nn.Buffer(torch.tensor(values).view(-1, 1, 1) * 255) for values in (prep.mean, prep.std))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The numbers of `data.augment.normalise`, and on."""
+        """Normalise as `data.augment.normalise`, then run the network."""
         y: Tensor = self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
         return y
 
@@ -91,32 +91,35 @@ def export(
     batch_size: int | None = None,
     check: Sequence[str] = (),
     tolerance: float = TOLERANCE,
-    least_agreement: float = LEAST_AGREEMENT,
+    min_agreement: float = MIN_AGREEMENT,
 ) -> Exported:
-    """Write a network as an ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or weights file (.safetensors).
+    """Export a network to an ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or weights file (.safetensors).
 
-    The file is written beside its place, loaded, and asked about images; it goes into its place only if it gives what
-    the network gives. It has the main head only, or the pooled features of a network without classifier.
+    The file is written to a temporary place, loaded, and compared with the network on images; it is moved to its
+    destination only if the outputs agree. It has the main head only, or the pooled features of a network without
+    classifier.
 
     Args:
         source: a weights file of any known layout, a run folder or an address on the hub; or one that was opened.
-        destination: its ending says the kind of file; one that is there is replaced whole.
-        with_preprocessing: the file takes uint8 images (N, H, W, C), RGB, cropped and of the network's size, and
-            normalises them; else what the network takes, float32 (N, C, H, W).
+        destination: the file extension selects the format; an existing file is replaced.
+        with_preprocessing: the file takes cropped uint8 images (N, H, W, C), RGB, of the network's image size, and
+            normalises them; otherwise it takes the network's input, float32 (N, C, H, W).
         plain: without the rewrites of `fused`; a weights file is never rewritten.
         precision: fp32, or int8 in an ONNX or OpenVINO file.
-        calibrate: images for int8, such as it will see, as `open_images` takes them: 100 or more. A third of them,
-            at most 128, are calibrated on; on the others, at most 256, it is compared where `check` names none.
-        batch_size: the only number of images that the file takes at once; left out, any number.
-        check: images to compare on, as `open_images` takes them; left out, for fp32 ones drawn at random.
-        tolerance: for fp32, largest difference of the logits as a share of the largest logit.
-        least_agreement: for int8, least share of the images for which the first class stays what it was; without a
-            classifier, of the features' variance that is kept.
+        calibrate: for int8, 100 or more representative images, anything that `open_images` opens. A third of them, at
+            most 128, are used for calibration, the others, at most 256, for comparison unless `check` is given.
+        batch_size: a fixed batch size; default: dynamic.
+        check: images to compare on, anything that `open_images` opens; default: for fp32, random images.
+        tolerance: for fp32, largest permitted difference of the logits, relative to the largest logit.
+        min_agreement: for int8, the minimum share of images with an unchanged predicted class; without a classifier,
+            the minimum explained variance of the features.
 
     Raises:
-        ConfigurationError: an unknown ending, a place that cannot be written, or an option that this kind lacks.
-        MissingExtraError: the kind of file needs an extra that is not installed.
-        WeightsError, DataError: the weights, or none of the images, can be read.
+        ConfigurationError: an unknown file extension, a destination that cannot be written, or an option that the
+            format does not support.
+        MissingExtraError: the format needs an extra that is not installed.
+        WeightsError: the weights cannot be read.
+        DataError: none of the images can be read.
     """
     destination = Path(destination)
     kind = kind_of(destination)
@@ -143,7 +146,7 @@ def export(
         metadata = read_metadata(made)
         files = sorted(folder.iterdir())  # the .bin of an .xml comes first
         size_bytes = sum(file.stat().st_size for file in files)
-        refused = _refused(agreement, tolerance, least_agreement if calibrated_on else None)
+        refused = _refused(agreement, tolerance, min_agreement if calibrated_on else None)
         if not refused:
             with _writing(destination):
                 _place(files, destination)
@@ -151,22 +154,23 @@ def export(
 
 
 def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
-    """Why a file with these numbers is not left, or nothing; in fp32 there is no least share."""
+    """The reason to refuse a file with these differences, or ""; `least` is the minimum agreement, None in fp32."""
     if least is None:
-        fine = found.logits <= tolerance  # False for what is no number
-        return "" if fine else f"the logits differ by {found.logits:.2g} of the largest, more than {tolerance:.2g}"
+        if found.logits <= tolerance:  # False for NaN
+            return ""
+        return f"expected logits within {tolerance:.2g} of the largest logit, got a difference of {found.logits:.2g}"
     fine = isfinite(found.logits) and found.share >= least
-    return "" if fine else spoilt("the network", found, least)
+    return "" if fine else low_agreement("the network", found, least)
 
 
 def _calibrated_and_compared(
     prep: Preprocessing, calibrate: Sequence[str], check: Sequence[str]
 ) -> tuple[Images | None, Images]:
-    """Those to calibrate on, and those to compare on."""
+    """The images to calibrate on (int8 only), and those to compare on."""
     if not calibrate:
-        return None, given(check, prep) if check else drawn(prep)
-    calibrating, others = given(calibrate, prep, CALIBRATED + COMPARED).dealt()
-    return calibrating, given(check, prep, COMPARED) if check else others
+        return None, load_images(check, prep) if check else random_images(prep)
+    calibrating, others = load_images(calibrate, prep, CALIBRATED + COMPARED).split()
+    return calibrating, load_images(check, prep, COMPARED) if check else others
 
 
 def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batch_size: int | None) -> None:
@@ -175,27 +179,29 @@ def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batc
         raise ConfigurationError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more, or none")
     if kind.write is None and (with_preprocessing or batch_size):
         option = "with_preprocessing" if with_preprocessing else "batch_size"
-        raise ConfigurationError(f"{destination}: a weights file holds no graph to put {option} into; leave it out")
+        raise ConfigurationError(f"{destination}: {option} needs a graph, which a weights file does not have; omit it")
 
 
 def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: Sequence[str], plain: bool) -> None:
     check_precision(precision, bool(calibrate))
     if precision not in PRECISIONS:
-        raise ConfigurationError(f"{destination}: a file is in {' or '.join(PRECISIONS)}, got {precision}; choose one")
+        raise ConfigurationError(f"{destination}: expected precision {' or '.join(PRECISIONS)}, got {precision}")
     if precision == "fp32":
         return
     if not kind.int8:
         able = " or ".join(ending for ending, other in KINDS.items() if other.int8)
-        raise ConfigurationError(f"{destination}: a file of kind {kind.name} is in fp32; for int8 take {able}")
+        raise ConfigurationError(
+            f"{destination}: expected {able} for int8, got a {kind.name} file; change the extension"
+        )
     kind.check_installed(int8=True)
     if plain:
-        raise ConfigurationError(f"{destination}: int8 needs batch norm folded; leave plain out")
+        raise ConfigurationError(f"{destination}: int8 needs batch norm folded; omit plain")
 
 
 def _graph(
     module: nn.Module, read: WeightsFile, calibrated_on: Images | None, *, raw: bool, batch_size: int | None
 ) -> Graph:
-    """What the file is written from; `raw`: from pixels on."""
+    """The graph to write; `raw`: including normalisation."""
     prep, calibration = read.record.preprocessing, None
     about = _about(read, input_of(raw=raw, batch=batch_size), calibrated_on)
     if raw:
@@ -210,7 +216,7 @@ def _graph(
 
 
 def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | None) -> dict[str, str]:
-    """The metadata, as kinds.py has it."""
+    """The metadata that kinds.py documents."""
     record = read.record
     about = {
         "network": record.configuration.name,
@@ -230,7 +236,7 @@ def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | 
 
 @contextmanager
 def _beside(destination: Path) -> Iterator[Path]:
-    """A folder for what is not finished, in the folder of `destination`; it goes with all that is left in it."""
+    """A temporary folder next to `destination`, removed at the end with everything in it."""
     with _writing(destination):
         if destination.is_dir():
             raise IsADirectoryError(EISDIR, strerror(EISDIR))
@@ -245,13 +251,13 @@ def _writing(destination: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).split())
-        raise ConfigurationError(f"{destination}: cannot be written: {reason}; name another place") from None
+        raise ConfigurationError(f"{destination}: cannot be written: {reason}; give another path") from None
 
 
 def _place(files: Sequence[Path], destination: Path) -> None:
-    """Move the files of one export, the one named `destination` last, over those that are there."""
+    """Move the files of one export to their place, replacing existing ones; the one named `destination` is the last."""
     if len(files) > 1:
-        # Killed between the two, a new .bin is better left without .xml than with the old one, which fits it badly.
+        # If the process is killed in between, a new .bin without .xml is better than one with the old .xml.
         destination.unlink(missing_ok=True)
     for file in files:
         with replacing(destination.with_name(file.name)) as temporary:

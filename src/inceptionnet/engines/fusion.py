@@ -1,9 +1,9 @@
-"""The same numbers with less work: exact rewrites of a trained network, for inference.
+"""Fusion for inference: exact rewrites of a trained network that save computation.
 
-Batch norm goes into the convolution before it, a residual block's scale into its closing convolution; and a 1×1
-convolution behind an average pool moves before it where it makes fewer channels of more, so that less is pooled. They
-commute, since a mean works within channels and a 1×1 convolution within places. 1×1 convolutions on the same input can
-run as one. Dropout and auxiliary heads are left out. What comes out is an ordinary module.
+Batch norm is folded into the convolution before it, the scale of a residual block into its closing convolution. A 1×1
+convolution after an average pool is moved before it if it reduces the number of channels, so that less is pooled; the
+two commute, since a mean acts within channels and a 1×1 convolution within positions. 1×1 convolutions on the same
+input can be merged. Dropout and auxiliary heads are removed. The result is an ordinary module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inceptionnet.model import InceptionNet, check_images
 
 
 class Fused(nn.Module):
-    """A network for inference, `body` and `head`; made by `fused`.
+    """A network for inference, with `body` and `head`; created by `fused`.
 
     Shapes: float (N, C, H, W) → (N, num_classes), or pooled features (N, C) where there are no classes.
     """
@@ -38,10 +38,10 @@ class Fused(nn.Module):
 
 
 class SiblingBranches(nn.Module):
-    """Branches of which several begin with a 1×1 convolution of the common input; those run as one, `shared`.
+    """Branches that start with 1×1 convolutions of the same input, merged into one convolution, `shared`.
 
-    `parts` says which of its outputs each branch goes on from; None: from the input. Those that a ReLU follows come
-    first.
+    `parts`: the range of its output channels that each branch continues from; None: from the input. Channels followed
+    by a ReLU come first.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SiblingBranches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
         y = self.shared(x)
-        active = torch.relu(y[:, : self.activated])  # not in place: exported, that would be a scatter
+        active = torch.relu(y[:, : self.activated])  # not in place: that would be exported as a scatter
         inputs = [
             x if part is None else (active if part[1] <= self.activated else y)[:, slice(*part)] for part in self.parts
         ]
@@ -62,7 +62,7 @@ class SiblingBranches(nn.Module):
 
 
 class ChannelBias(nn.Module):
-    """The bias of a convolution that moved before its pool: a mean that counts padding would thin it out."""
+    """The bias of a convolution moved before its pool: an average that counts padding would reduce it at the border."""
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
@@ -90,15 +90,15 @@ def fused(
     pools: bool = True,
     channels_last: bool = True,
 ) -> nn.Module:
-    """A network that gives what `model` gives in evaluation mode, faster; `model` stays as it is, weights are copied.
+    """A faster network with the outputs of `model` in evaluation mode; weights are copied, `model` is not modified.
 
     Args:
         batch_norm: fold batch norm into the convolution or linear layer before it.
         residual_scale: fold the scale of residual blocks into their closing convolution.
-        siblings: run 1×1 convolutions on the same input as one. Only after batch norm is folded. Not by default: on a
-            CPU no engine gained by it (benchmarks/), since what they give has to be taken apart again.
-        pools: move a 1×1 convolution before the average pool that it follows. Only after batch norm is folded.
-        channels_last: lay weights out so that activations are (N, H, W, C) in memory.
+        siblings: merge 1×1 convolutions on the same input. Needs batch_norm. Off by default: no engine is faster with
+            it on a CPU (benchmarks/), since the merged output must be split again.
+        pools: move a 1×1 convolution before the average pool that it follows. Needs batch_norm.
+        channels_last: use channels-last memory format.
 
     Shapes: as `Fused`.
     """
@@ -113,7 +113,7 @@ def fused(
 
 
 def _endpoints(whole: nn.Module, rewrites: _Rewrites) -> nn.Sequential:
-    """Body or head, whose parts keep their names."""
+    """The rewritten body or head; its parts keep their names."""
     chain = nn.Sequential()
     for name, part in whole.named_children():
         chain.add_module(name, _joined(_rewritten(part, rewrites)))
@@ -121,7 +121,7 @@ def _endpoints(whole: nn.Module, rewrites: _Rewrites) -> nn.Sequential:
 
 
 def _rewritten(module: nn.Module, rewrites: _Rewrites) -> list[nn.Module]:
-    """What a module becomes: the modules to run one after the other."""
+    """A module rewritten as a sequence of modules."""
     match module:
         case Concatenation():
             branches = [_rewritten(branch, rewrites) for branch in module.values()]
@@ -143,7 +143,7 @@ def _rewritten(module: nn.Module, rewrites: _Rewrites) -> list[nn.Module]:
 
 
 def _without_norm(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """The modules with each batch norm folded into the convolution or linear layer before it."""
+    """The modules, with each batch norm folded into the convolution or linear layer before it."""
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         if isinstance(following, nn.BatchNorm2d | nn.BatchNorm1d):
             assert isinstance(part, nn.Conv2d | nn.Linear)
@@ -153,7 +153,7 @@ def _without_norm(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
-    """Scale and shift of the running statistics into weight and bias; in double precision, rounded once."""
+    """Fold the scale and shift of batch norm into weight and bias; in double precision, rounded once."""
     assert norm.running_mean is not None and norm.running_var is not None
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - norm.running_mean.double() * factor
@@ -166,7 +166,7 @@ def _fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | nn.BatchNorm1d) -
 
 
 def _scale(closing: Sequence[nn.Module], scale: float) -> None:
-    """A factor into the last convolution, which nothing but its sum with the shortcut follows."""
+    """Fold the scale into the last convolution, which only the sum with the shortcut follows."""
     last = closing[-1]
     assert isinstance(last, nn.Conv2d) and last.bias is not None
     last.weight.mul_(scale)
@@ -174,7 +174,7 @@ def _scale(closing: Sequence[nn.Module], scale: float) -> None:
 
 
 def _pool_last(parts: list[nn.Module]) -> list[nn.Module]:
-    """A chain that begins with an average pool and a 1×1 convolution, with the pool after the convolution."""
+    """If the chain starts with an average pool and a 1×1 convolution, the chain with the two swapped."""
     match parts:
         case [nn.AvgPool2d() as pool, nn.Conv2d() as conv, *rest] if _is_1x1(conv) and conv.bias is not None:
             if conv.out_channels < conv.in_channels:
@@ -186,7 +186,7 @@ def _pool_last(parts: list[nn.Module]) -> list[nn.Module]:
 
 
 def _siblings(branches: Sequence[list[nn.Module]]) -> nn.Module:
-    """The branches, with the 1×1 convolutions that several of them begin with as one."""
+    """The branches, with the 1×1 convolutions at their start merged."""
     first = {i: branch[0] for i, branch in enumerate(branches) if branch and _is_1x1(branch[0])}
     if len(first) < 2:
         return _beside(branches)

@@ -1,8 +1,8 @@
-"""Eight-bit networks by quantisation after training: a quarter of the size, faster, and nearly the same numbers.
+"""Post-training quantisation to int8: a quarter of the size, faster, with nearly the same outputs.
 
-Weights get a scale for each output channel, activations one for each tensor, from the least to the greatest value met
-on calibration images. NNCF would rather average these over images and correct biases; for the networks of this
-package both gave worse numbers (benchmarks/), so it is told not to.
+Weights are quantised per output channel, activations per tensor, with ranges from the minimum to the maximum over the
+calibration images. NNCF's defaults (averaged ranges, bias correction) gave worse accuracy for the networks of this
+package (benchmarks/) and are turned off.
 """
 
 from __future__ import annotations
@@ -33,30 +33,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("inceptionnet")
 
 CALIBRATED = 128
-"""Images to calibrate on where there are more; with 300 the numbers were no better."""
+"""Maximum number of images to calibrate on; 300 were no better."""
 FEW = 32
-"""Fewer images are worth a warning."""
+"""Fewer images give a warning."""
 COMPARED = 2 * CALIBRATED
-"""Others to compare on, at most."""
-LEAST_AGREEMENT = 0.95
-"""Share of the images for which the first class stays what it was, else the network counts as spoilt."""
+"""Maximum number of other images to compare on."""
+MIN_AGREEMENT = 0.95
+"""Minimum share of images with an unchanged predicted class."""
 
 T = TypeVar("T")
 
 
-def dealt(images: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Images to calibrate on, every third one, and the others, to compare on; a single image does both."""
+def split_calibration(images: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Images to calibrate on (every third one) and to compare on (the others); a single image is used for both."""
     calibrating = list(images[::3])
     others = [image for i, image in enumerate(images) if i % 3]
     if len(calibrating) < FEW:
-        log.warning(
-            "calibrating on %d images, which is few; 100 or more, of every kind, serve better", len(calibrating)
-        )
+        log.warning("calibrating on only %d images; use 100 or more representative ones", len(calibrating))
     return calibrating, others or calibrating
 
 
 def weight_bits() -> int:
-    """8; or 7 where 8 could overflow: an x86 processor without VNNI instructions adds products in 16 bits."""
+    """8, or 7 if 8 could overflow: x86 processors without VNNI instructions accumulate products in 16 bits."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return 8
     flags = cpu_says("flags").split()
@@ -64,12 +62,12 @@ def weight_bits() -> int:
 
 
 def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) -> onnx.ModelProto:
-    """An ONNX model in 8 bits, with scales beside the float operators (QDQ); activations unsigned, weights signed.
+    """Quantise an ONNX model to int8 in QDQ format, with unsigned activations and signed weights.
 
     Args:
-        model: from `to_onnx`; stays as it is.
-        images: as the model takes them, to calibrate on.
-        at_once: the number of images that the model takes.
+        model: from `to_onnx`; not modified.
+        images: model inputs to calibrate on.
+        at_once: the batch size of the model.
 
     Shapes: images (N, …).
 
@@ -83,7 +81,7 @@ def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) 
     quantization = import_onnxruntime("onnxruntime.quantization")
     base: type = quantization.CalibrationDataReader
 
-    class Reader(base):  # type: ignore[misc]  # of a package that need not be installed
+    class Reader(base):  # type: ignore[misc]  # from an optional package
         def __init__(self) -> None:
             self.batches = _batches(images, at_once)
 
@@ -92,7 +90,7 @@ def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) 
             return None if batch is None else {INPUT: batch}
 
     copied = onnx.ModelProto()
-    copied.CopyFrom(model)  # what is given is taken to pieces
+    copied.CopyFrom(model)  # quantize_static modifies its input
     with TemporaryDirectory() as folder, quietly():
         path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
@@ -101,13 +99,13 @@ def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) 
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )  # fmt: skip
         made = onnx.load(path)
-    del made.metadata_props[:]  # that it was quantised; to_onnx's own went the same way
+    del made.metadata_props[:]  # added by the quantiser, which also drops those of to_onnx
     onnx.helper.set_model_props(made, {entry.key: entry.value for entry in model.metadata_props})
     return made
 
 
 def quantised_openvino(model: openvino.Model, images: Tensor, *, at_once: int = 1) -> openvino.Model:
-    """An OpenVINO model in 8 bits, by NNCF; the arguments as for `quantised_onnx`.
+    """Quantise an OpenVINO model to int8 with NNCF; arguments as for `quantised_onnx`.
 
     Shapes: images (N, …).
 
@@ -130,7 +128,7 @@ def quantised_openvino(model: openvino.Model, images: Tensor, *, at_once: int = 
 
 
 def _batches(images: Tensor, size: int) -> Iterator[np.ndarray]:
-    """All images, so many at once; the last batch is filled up with the first images again."""
+    """All images in batches of `size`; the last batch is padded with the first images."""
     for start in range(0, len(images), size):
         places = np.arange(start, start + size) % len(images)
         yield images[places].contiguous().numpy()

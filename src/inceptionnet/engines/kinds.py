@@ -1,21 +1,21 @@
-"""The kinds of file that a network is exported into: how each is written, run, and asked what it says of itself.
+"""Export formats: how each file is written, run, and its metadata read.
 
-Each file says, under these keys and as JSON:
+Every file has these metadata keys, with JSON values:
 
-network        its name
-classes        names in the order of the logits; none without a classifier
-preprocessing  how an image becomes input, `Preprocessing.to_dict`
-input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: any number of images)
+network        name of the network
+classes        class names in the order of the logits; empty without a classifier
+preprocessing  `Preprocessing.to_dict`
+input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: dynamic batch size)
 output         logits or features
-precision      fp32, or int8
-quantisation   of int8 alone: images, as many as it is calibrated on, and weight_bits: 8, for processors with VNNI or
-               of ARM; or 7, where an older processor made the file, which then suits all
-provenance     what is known of the weights: data, accuracy, licence …
+precision      fp32 or int8
+quantisation   int8 only: images (number of calibration images) and weight_bits (8: for ARM and x86 with VNNI; 7: for
+               all processors, written on an older x86)
+provenance     what is known about the weights: data, accuracy, licence …
 source         the file that was exported
-version        of this package
+version        version of this package
 
-They are the metadata_props of an ONNX file, the section `inceptionnet` of an OpenVINO file's rt_info, and the extra
-files of torch.export's.
+They are stored as metadata_props (ONNX), in the section `inceptionnet` of rt_info (OpenVINO), and as extra files
+(torch.export).
 """
 
 from __future__ import annotations
@@ -47,69 +47,69 @@ KEYS = (
 )  # fmt: skip
 
 Runner: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-"""What a file takes → logits, a batch each."""
+"""A batch of inputs → a batch of outputs."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file is written from."""
+    """The input of a file writer."""
 
     module: nn.Module
     example: Tensor
-    """An input."""
+    """An example input."""
     dynamic_batch: bool
-    """For any number of images, else for as many as the example has."""
+    """Dynamic batch size; otherwise that of the example."""
     metadata: Mapping[str, str]
     calibration: Tensor | None = None
-    """For int8: inputs that it is calibrated on."""
+    """For int8: inputs to calibrate on."""
 
     @property
     def at_once(self) -> int:
-        """The number of images to calibrate on in one go."""
+        """Batch size for calibration."""
         return 1 if self.dynamic_batch else len(self.example)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of file."""
+    """One export format."""
 
     name: str
     write: Callable[[Graph, Path], None] | None
-    """None: `save_weights` does it."""
+    """None: written by `save_weights`."""
     run: Callable[[Path], Runner]
     metadata: Callable[[Path], Mapping[str, Any]]
     needs: tuple[str, ...] = ()
     extra: str = ""
     int8: tuple[str, ...] = ()
-    """What int8 needs; nothing: this kind has none."""
+    """Packages that int8 needs; empty: int8 is not supported."""
 
     def check_installed(self, *, int8: bool = False) -> None:
-        """Raises: MissingExtraError where a package that it needs is not installed."""
+        """Raises: MissingExtraError if a required package is not installed."""
         if missing := [package for package in self.needs + self.int8 * int8 if not _installed(package)]:
-            raise missing_extra(" and ".join(missing), self.extra, f"a file of kind {self.name}")
+            raise missing_extra(" and ".join(missing), self.extra, f"exporting to {self.name}")
 
 
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ValueError:  # imported, by what is no import
+    except ValueError:  # in sys.modules without a spec
         return False
 
 
 def kind_of(path: Path) -> Kind:
-    """The kind of file that a name's ending says. Raises: ConfigurationError for any other."""
+    """The format selected by a file extension. Raises: ConfigurationError for an unknown one."""
     if path.suffix not in KINDS:
         raise ConfigurationError(f"{path}: expected a file ending in {' '.join(KINDS)}; {nearest(path.suffix, KINDS)}")
     return KINDS[path.suffix]
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What an exported file says of itself, by the keys above; a .safetensors file lacks source and version.
+    """Read the metadata of an exported file, by the keys above; a .safetensors file has no source and version.
 
     Raises:
-        ConfigurationError: a name that ends like no kind of file.
-        WeightsError: no such file, or one that this package did not write.
-        MissingExtraError: the extra for this kind of file is not installed.
+        ConfigurationError: an unknown file extension.
+        WeightsError: no such file, or one that was not written by this package.
+        MissingExtraError: the extra for this format is not installed.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -118,13 +118,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         found = kind.metadata(path)
     except WeightsError:
         raise
-    except Exception as error:  # each reader has its own
+    except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(
-            f"{path}: expected a file of kind {kind.name}, got one that cannot be read: {reason}"
+            f"{path}: expected a {kind.name} file, got one that cannot be read: {reason}; export it again"
         ) from None
     if "network" not in found or "preprocessing" not in found:
-        raise WeightsError(f"{path}: says nothing of network and preprocessing; write it with inceptionnet export")
+        raise WeightsError(
+            f"{path}: expected metadata with network and preprocessing, got none; write it with inceptionnet export"
+        )
     return {key: found[key] for key in KEYS if key in found}
 
 
@@ -163,7 +165,7 @@ def _write_openvino(graph: Graph, path: Path) -> None:
 
 
 def _run_openvino(path: Path) -> Runner:
-    # In float32 as it is stored; a processor that has bfloat16 takes that, if not told otherwise.
+    # float32 as stored; by default, OpenVINO would use bfloat16 on processors that support it.
     compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: compiled(x)[OUTPUT]
 
@@ -176,7 +178,7 @@ def _openvino_metadata(path: Path) -> dict[str, Any]:
 
 def _write_program(graph: Graph, path: Path) -> None:
     program = to_program(graph.module, graph.example, dynamic_batch=graph.dynamic_batch)
-    # By way of memory: torch's own writer takes the process down with it where the disk is full.
+    # Written to memory first: torch's own writer aborts the process if the disk is full.
     held = io.BytesIO()
     with quietly():
         torch.export.save(program, held, extra_files=dict(graph.metadata))
@@ -195,7 +197,7 @@ def _run_program(path: Path) -> Runner:
 
 
 def _program_metadata(path: Path) -> dict[str, Any]:
-    """Read from the archive: torch.export.load would load the weights too, some of them by unpickling."""
+    """Read directly from the archive: torch.export.load would also load the weights, and unpickle."""
     with zipfile.ZipFile(path) as archive:
         extra = {PurePosixPath(name).name: name for name in archive.namelist() if "/extra/" in name}
         return {key: json.loads(archive.read(name)) for key, name in extra.items() if key in KEYS}
@@ -225,7 +227,7 @@ def _weights_metadata(path: Path) -> dict[str, Any]:
 
 
 def input_of(*, raw: bool, batch: int | None) -> dict[str, Any]:
-    """The metadata `input`; `raw`: images as they are, else normalised."""
+    """The metadata `input`; `raw`: uint8 images, else normalised input."""
     layout, kind = ("NHWC", "uint8") if raw else ("NCHW", "float32")
     return {"layout": layout, "type": kind, "color": "RGB", "batch": batch}
 
@@ -238,4 +240,4 @@ KINDS = {
     ".safetensors": Kind("inceptionnet", None, _run_weights, _weights_metadata),
     ".xml": Kind("OpenVINO", _write_openvino, _run_openvino, _openvino_metadata, ("openvino",), "openvino", ("nncf",)),
 }
-"""By the ending of a file's name."""
+"""By file extension."""

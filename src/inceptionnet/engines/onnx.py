@@ -1,4 +1,4 @@
-"""A module as an ONNX model."""
+"""Converting a module to ONNX."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT, OUTPUT = "images", "logits"
-"""The names of the one input and the one output, in ONNX and OpenVINO alike."""
+"""The names of input and output, in ONNX and OpenVINO."""
 
 
 def import_onnxruntime(module: str = "onnxruntime") -> ModuleType:
-    """The package onnxruntime, or a module of it, without its telemetry.
+    """Import onnxruntime, or a module of it, with telemetry disabled.
 
-    Else importing it writes an identifier and a database of events into the home folder and reports to its makers. What
-    the variable says already is left as it is.
+    Otherwise importing it writes an identifier and a database of events to the home folder and sends reports. If the
+    environment variable is set already, it is respected.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -40,12 +40,12 @@ def import_onnxruntime(module: str = "onnxruntime") -> ModuleType:
 def to_onnx(
     module: nn.Module, example: Tensor, *, dynamic_batch: bool = True, metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """`module`, in evaluation mode, as an ONNX model of the opset that torch writes, weights included.
+    """Convert `module`, in evaluation mode, to an ONNX model with weights, in torch's default opset.
 
     Args:
-        example: an input; its height and width become the model's.
-        dynamic_batch: for any number of images, else for as many as the example has.
-        metadata: goes into the model's metadata_props.
+        example: an example input; height and width are fixed to it.
+        dynamic_batch: dynamic batch size; otherwise that of the example.
+        metadata: stored in the model's metadata_props.
 
     Shapes: example (N, C, H, W).
 
@@ -76,7 +76,7 @@ def to_onnx(
 
 
 def _forget_origin(graph: onnx.GraphProto) -> None:
-    """Take out where in which Python file each node comes from: long, and nobody's business."""
+    """Remove the Python source locations of the nodes, which are long and may be private."""
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""A module as an OpenVINO model."""
+"""Converting a module to OpenVINO."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import openvino
 
 RT_INFO = "inceptionnet"
-"""The section of a model's rt_info that holds the metadata."""
+"""The section of rt_info with the metadata."""
 
 _TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> ModuleType:
-    """The package openvino, without its telemetry.
+    """Import openvino with telemetry disabled.
 
-    Importing openvino writes an identifier into the home folder and reports to its makers, unless openvino_telemetry is
-    not there. So it is not there while openvino is imported for the first time.
+    Importing openvino writes an identifier to the home folder and sends reports, unless openvino_telemetry cannot be
+    imported; so that package is hidden during the first import of openvino.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -44,27 +44,27 @@ def import_openvino() -> ModuleType:
 
 @cache
 def openvino_core() -> openvino.Core:
-    """The one OpenVINO core of this process, which compiles all models and never goes.
+    """The only OpenVINO core of this process; it compiles all models and is never destroyed.
 
-    Each core's CPU plugin puts up a stack of its own for signal handlers and, when it goes, puts back the one that it
-    found. Of two that do not go in reverse order the second puts back one that is no more, and the next signal with
-    a handler there, such as SIGCHLD when a process that reads images ends, kills this process (seen in 2026.4.1).
+    The CPU plugin of each core installs its own stack for signal handlers and restores the previous one when it is
+    destroyed. If two cores are not destroyed in reverse order, a freed stack is restored, and the next signal handled
+    on it, such as SIGCHLD when an image worker ends, crashes the process (seen in 2026.4.1).
 
     Raises:
         MissingExtraError: openvino is not installed.
     """
     core: openvino.Core = import_openvino().Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")  # the plugin is there from now on
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
     return core
 
 
 def import_nncf() -> ModuleType:
-    """The package nncf, which quantises OpenVINO models, without its telemetry; every other logger stays as it was.
+    """Import nncf, which quantises OpenVINO models, with telemetry disabled; the logger class is restored.
 
     Raises:
-        MissingExtraError: it or openvino is not installed.
+        MissingExtraError: nncf or openvino is not installed.
     """
-    openvino_core()  # before NNCF makes some of its own
+    openvino_core()  # before NNCF creates cores of its own
     kind = logging.getLoggerClass()
     with _without_telemetry("nncf"):
         try:
@@ -72,15 +72,15 @@ def import_nncf() -> ModuleType:
         except ImportError:
             raise missing_extra("nncf", "openvino", "int8 by OpenVINO") from None
         finally:
-            logging.setLoggerClass(kind)  # it sets its own, for all loggers made from then on
+            logging.setLoggerClass(kind)  # nncf sets its own for all later loggers
 
 
 @contextmanager
 def _without_telemetry(package: str) -> Iterator[None]:
-    """For the first import of a package: openvino_telemetry is then not there for it."""
+    """Hide openvino_telemetry during the first import of a package."""
     hide = package not in sys.modules and _TELEMETRY not in sys.modules
     if hide:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes the import fail
     try:
         yield
     finally:
@@ -91,12 +91,12 @@ def _without_telemetry(package: str) -> Iterator[None]:
 def to_openvino(
     module: nn.Module, example: Tensor, *, dynamic_batch: bool = True, metadata: Mapping[str, str] | None = None
 ) -> openvino.Model:
-    """`module`, in evaluation mode, as an OpenVINO model in float32.
+    """Convert `module`, in evaluation mode, to an OpenVINO model in float32.
 
     Args:
-        example: an input; its height and width become the model's.
-        dynamic_batch: for any number of images, else for as many as the example has.
-        metadata: goes into the model's rt_info, below `inceptionnet`.
+        example: an example input; height and width are fixed to it.
+        dynamic_batch: dynamic batch size; otherwise that of the example.
+        metadata: stored in the model's rt_info, under `inceptionnet`.
 
     Shapes: example (N, C, H, W).
 
@@ -107,7 +107,7 @@ def to_openvino(
     program = to_program(module, example, dynamic_batch=dynamic_batch)
     with quietly():
         model: openvino.Model = ov.convert_model(program)
-    model.set_friendly_name(type(module).__name__)  # else it is the number of models made so far
+    model.set_friendly_name(type(module).__name__)  # the default is a counter
     model.reshape(ov.PartialShape([-1 if dynamic_batch else len(example), *example.shape[1:]]))
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})

@@ -1,4 +1,4 @@
-"""A module as the program that torch.export makes of it: what every file for another runtime is converted from."""
+"""Capturing a module with torch.export, from which files for other runtimes are converted."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-# They name each package that is not installed, and tell people to change torch's own code.
-# ONNX Runtime's quantisation speaks through the root.
-_TALKATIVE = (
+# Loggers that report optional packages and internals of torch; ONNX Runtime's quantisation uses the root logger.
+_NOISY = (
     "", "torch.onnx._internal.exporter._registration", "torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf",
 )  # fmt: skip
 
 
 def to_program(module: nn.Module, example: Tensor, *, dynamic_batch: bool = True) -> ExportedProgram:
-    """What `module`, in evaluation mode, computes for inputs like `example`.
+    """Capture `module`, in evaluation mode, for inputs like `example`.
 
-    Height and width are those of the example: padding follows from them.
+    Height and width are fixed to those of the example, since padding depends on them.
 
     Args:
-        dynamic_batch: for any number of images, else for as many as the example has.
+        dynamic_batch: dynamic batch size; otherwise that of the example.
 
     Shapes: example (N, C, H, W), or as the module takes it.
     """
     if dynamic_batch and len(example) == 1:
-        example = torch.cat([example, example])  # torch.export takes a 1 for a constant
+        example = torch.cat([example, example])  # torch.export treats a dimension of 1 as constant
     shapes = ({0: Dim("batch")},) if dynamic_batch else None
     with quietly(), torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=shapes)
     for node in program.graph.nodes:
-        # Where in which Python file it comes from: most of a small program's file, and nobody else's business.
+        # Python source locations: most of a small program's file, and possibly private.
         node.meta.pop("stack_trace", None)
-    program.example_inputs = None  # would be saved too, images of zeros
+    program.example_inputs = None  # would be saved in the file
     return program
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings and log lines of torch and the converters, which are about their own insides; errors still raise."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    """Suppress warnings and log messages of torch and the converters; errors are still raised."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -1,7 +1,7 @@
-"""The ways to run a network on this machine, each made into one callable that gives the network's logits.
+"""Inference engines: each is a callable that gives the network's logits.
 
-Torch as it is, with channels last in memory, fused, or compiled; and two runtimes for CPUs, ONNX Runtime and OpenVINO.
-All of them compute in the precision that is asked for and in no other, whatever the machine would rather have.
+torch (eager, channels_last, fused, compile) and two CPU runtimes, ONNX Runtime and OpenVINO. All of them compute in
+exactly the requested precision, whatever the default on the machine is.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from inceptionnet.model import InceptionNet
 
 Run = Callable[[Tensor], Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
-"""Of the numbers that come in and go out, by precision."""
+"""Data types of inputs and outputs, by precision."""
 LACKS = {"bf16": ("onnxruntime",), "int8": ("eager", "channels_last", "fused", "compile")}
-"""Engines that do not compute in a precision."""
+"""Engines that do not support a precision."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an engine is built for.
+    """The input, precision and threads that an engine is built for.
 
-    Shapes: example (N, C, H, W), N the usual number of images; calibration (M, C, H, W), for int8 alone.
+    Shapes: example (N, C, H, W) with the usual batch size N; calibration (M, C, H, W), for int8 only.
     """
 
     example: Tensor
@@ -45,9 +45,9 @@ class Target:
 
 
 class Engine:
-    """A network made ready to run; a copy, which later changes of the network do not reach.
+    """A network prepared for inference; a copy, so that later changes to the network do not affect it.
 
-    Shapes: float (N, C, H, W) in [-1, 1], any N, C to W as it was built for → float32 (N, classes), on the same device.
+    Shapes: float (N, C, H, W) in [-1, 1], any N; C, H, W as built → float32 (N, classes), on the same device.
     """
 
     def __init__(self, name: str, run: Run, target: Target, package: str) -> None:
@@ -70,22 +70,22 @@ class Engine:
         return f"Engine({self.name}, {self.precision}, {tuple(self._shape)} on {self._device})"
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits. Raises: InputError: no such batch of images."""
+        """Logits. Raises: InputError: a batch of another shape or type."""
         shape = self._shape
         if x.dim() != 4 or x.shape[1:] != shape or not x.is_floating_point():
             raise InputError(
-                f"expected float images of shape (N, {', '.join(map(str, shape))}), as this engine was built for, "
-                f"got {x.dtype} {tuple(x.shape)}; optimize(…, size_px=…) builds one for another size"
+                f"expected float images of shape (N, {', '.join(map(str, shape))}), got {x.dtype} {tuple(x.shape)}; "
+                "optimize(…, size_px=…) builds an engine for another image size"
             )
         if not len(x):
             return self(x.new_zeros(1, *shape))[:0]
         with torch.inference_mode(), _threads(self._threads), _exact(self._device):
             y = self._run(x.to(self._device, torch.float32))
-        return y.to(x.device, torch.float32, copy=True)  # a copy, made out here, is an ordinary tensor
+        return y.to(x.device, torch.float32, copy=True)  # a copy outside inference mode is an ordinary tensor
 
 
 def version_of(package: str) -> str | None:
-    """The version of an installed package, found without importing it; None where it is not installed."""
+    """The version of an installed package, without importing it; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -93,26 +93,26 @@ def version_of(package: str) -> str | None:
 
 
 def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
-    """The engine of that name, made from a model in evaluation mode on the device of the target's example.
+    """Build the engine of that name from a model in evaluation mode, on the device of the target's example.
 
     Raises:
-        ConfigurationError: it does not compute in that precision, or cannot run here, with the reason.
+        ConfigurationError: the precision is not supported, or the engine cannot run here; with the reason.
         MissingExtraError: it needs a package that is not installed.
     """
     if name in (lacking := LACKS.get(target.precision, ())):
         able = " or ".join(other for other in BUILDERS if other not in lacking)
-        raise ConfigurationError(f"engine {name} does not compute in {target.precision}; choose {able}")
+        raise ConfigurationError(f"engine {name} does not support {target.precision}; choose {able}")
     try:
         with torch.inference_mode(False), torch.no_grad(), _threads(target.threads), _exact(target.example.device):
             return BUILDERS[name](model, target)
     except InceptionNetError:
         raise
-    except Exception as error:  # compilers and converters raise what they like
+    except Exception as error:  # compilers and converters raise many types
         raise ConfigurationError(f"engine {name} cannot run here ({reason(error)}); choose another, or auto") from error
 
 
 def reason(error: Exception) -> str:
-    """What another library's error says, in one line and without torch's advice to its own developers."""
+    """The message of another library's error, in one line and without torch's debugging advice."""
     said = " ".join(str(error).split()).partition(" Set TORCHDYNAMO_VERBOSE")[0]
     return f"{type(error).__name__}: {said[:300]}"
 
@@ -123,7 +123,7 @@ def _eager(model: InceptionNet, target: Target) -> Engine:
 
 def _channels_last(model: InceptionNet, target: Target) -> Engine:
     module = copy.deepcopy(_cast(model, target.precision))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's type stubs
     return _torch("channels_last", module, target)
 
 
@@ -132,13 +132,13 @@ def _fused(model: InceptionNet, target: Target) -> Engine:
 
 
 def _compile(model: InceptionNet, target: Target) -> Engine:
-    """Compiled once, for just this shape: every other number of images is cut and filled up to it."""
+    """Compiled once, for a fixed shape: other batch sizes are split and padded to it."""
     example, precision = target.example, target.precision
     options: dict[str, Any] = {"freezing": True}
     options |= {"cpp.threads": target.threads} if example.device.type == "cpu" else {"triton.cudagraphs": True}
     like = example.to(DTYPES[precision], memory_format=torch.channels_last)
     with quietly():
-        # A program has code of its own; networks that share a class's code would count as recompilations of one.
+        # A captured program has its own code: networks of the same class would count as recompilations of one another.
         program = to_program(_cast(fused(model), precision), like, dynamic_batch=False).module(check_guards=False)
         run = _in_pieces(torch.compile(program, dynamic=False, options=options), like)
         run(like)
@@ -169,13 +169,13 @@ def _openvino(model: InceptionNet, target: Target) -> Engine:
     made = to_openvino(fused(model), target.example)
     if target.calibration is not None:
         made = quantised_openvino(made, target.calibration)
-    # The precision is said: left out, OpenVINO takes bf16 on a CPU that has it. What is quantised is in the model.
+    # Explicit precision: the default is bf16 on a CPU that supports it. Quantisation is part of the model.
     kind = "bf16" if target.precision == "bf16" else "f32"
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": target.threads, "INFERENCE_PRECISION_HINT": kind}
     compiled = openvino_core().compile_model(made, "CPU", hints)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if got != kind:
-        raise ConfigurationError(f"engine openvino computes in {got} on this CPU, not in {kind}; choose fp32")
+        raise ConfigurationError(f"engine openvino: expected {kind}, got {got} on this CPU; choose fp32")
 
     def run(x: Tensor) -> Tensor:
         return torch.from_numpy(compiled(x.contiguous().numpy())[0])
@@ -192,7 +192,7 @@ BUILDERS: dict[str, Builder] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""By name."""
+"""Engines by name."""
 
 
 def _torch(name: str, module: nn.Module, target: Target) -> Engine:
@@ -207,7 +207,7 @@ def _torch(name: str, module: nn.Module, target: Target) -> Engine:
 
 
 def _cast(module: nn.Module, precision: str) -> nn.Module:
-    """The module in that precision; batch norm stays in float32, as torch's mixed precision has it."""
+    """The module in that precision; batch norm stays in float32, as in torch's mixed precision."""
     if precision == "fp32":
         return module
     module = copy.deepcopy(module).to(DTYPES[precision])
@@ -218,15 +218,15 @@ def _cast(module: nn.Module, precision: str) -> nn.Module:
 
 
 def _in_pieces(run: Run, like: Tensor) -> Run:
-    """Any number of images by calls with exactly as many as `like` has, in its type and layout."""
+    """Run any batch size in calls with exactly the shape, type and layout of `like`."""
 
     def pieces(x: Tensor) -> Tensor:
         answers = []
         for piece in torch.split(x, len(like)):
-            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode would compile anew
+            with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode would cause recompilation
                 filled = torch.zeros_like(like)
                 filled[: len(piece)] = piece
-                answers.append(run(filled)[: len(piece)].clone())  # a CUDA graph writes into the same memory again
+                answers.append(run(filled)[: len(piece)].clone())  # a CUDA graph reuses its output memory
         return torch.cat(answers)
 
     return pieces
@@ -234,12 +234,12 @@ def _in_pieces(run: Run, like: Tensor) -> Run:
 
 def _only_on_cpu(name: str, target: Target) -> None:
     if (device := target.example.device).type != "cpu":
-        raise ConfigurationError(f"engine {name} runs on the CPU, got {device}; choose compile, or device cpu")
+        raise ConfigurationError(f"engine {name}: expected device cpu, got {device}; choose compile, or device cpu")
 
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Torch with so many threads, a setting of the whole process, then with as many as before."""
+    """Set torch's number of threads (a process-wide setting) and restore it."""
     before = torch.get_num_threads()
     if number == before:
         yield
@@ -253,7 +253,7 @@ def _threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def _exact(device: torch.device) -> Iterator[None]:
-    """On CUDA, convolutions of float32 in float32: left alone, torch takes TF32, which has three digits."""
+    """On CUDA, float32 convolutions in float32: torch's default is TF32, which has three digits."""
     if device.type != "cuda":
         yield
         return

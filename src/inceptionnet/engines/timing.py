@@ -1,4 +1,4 @@
-"""Time taken by engines: in turn, so that whatever else the machine does meets them all."""
+"""Timing of engines, interleaved, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from inceptionnet.engines.runtimes import Engine
 
 AnyRun = Callable[[Tensor], Any]
-"""An engine, or anything else that takes a batch."""
+"""An engine, or any other callable on a batch."""
 
 REST_S = 0.05
-"""Before a turn. ONNX Runtime's threads cost the next engine a seventh of its speed after 0.01 s, none after 0.03 s."""
+"""Pause before a turn: ONNX Runtime's threads slow the next engine by a seventh after 0.01 s, not after 0.03 s."""
 ROUNDS, LEAST_ROUNDS = 20, 3
 ENOUGH_S, MOST_S = 5.0, 20.0
-"""No round of a trial begins later than that, after the least number of rounds, or after the first."""
+"""No round starts later than ENOUGH_S after LEAST_ROUNDS rounds, or later than MOST_S after the first."""
 SLOW, NEAR = 3.0, 1.25
-"""Times the fastest: an engine that takes longer is left out after the first round of a trial, or after the least
-number of rounds, so that the time left goes to those that might be the fastest.
+"""Multiples of the fastest latency: slower engines are dropped after the first round, or after LEAST_ROUNDS rounds, so
+that the remaining time is spent on those that may be the fastest.
 """
 
 
 def take_turns(engines: Sequence[AnyRun], x: Tensor, rounds: int) -> list[list[float]]:
-    """Times of a batch in ms, for each engine one in each round: the second of the two calls of its turn."""
+    """Latencies of a batch in ms, one per engine and round: the second of the two calls of each turn."""
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):
         for engine, own in zip(engines, times, strict=True):
@@ -36,9 +36,9 @@ def take_turns(engines: Sequence[AnyRun], x: Tensor, rounds: int) -> list[list[f
 
 
 def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median time of a batch in ms, by engine: turns as of `take_turns`, until it is clear enough who is the fastest.
+    """Median latency of a batch in ms, by engine, interleaved as in `take_turns` until the fastest is clear.
 
-    In the first turn, which decides who goes on, the better one of the two calls counts.
+    In the first round, which decides which engines continue, the faster of the two calls counts.
     """
     times: dict[str, list[float]] = {engine.name: [] for engine in engines}
     limits = {1: SLOW, LEAST_ROUNDS: NEAR}
@@ -57,16 +57,16 @@ def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = 
 
 
 def _turn(engine: AnyRun, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
-    """Times of two calls after a rest; for the first one the weights have to come back into the caches.
+    """Latencies of two calls after a pause; the first call loads the weights into the caches again.
 
-    Without the rest, quick engines would be measured beside threads of the one before, which still look for work.
+    Without the pause, idle threads of the previous engine, which still spin, would slow down a fast one.
     """
     time.sleep(REST_S)
     return timed(engine, x, clock), timed(engine, x, clock)
 
 
 def timed(engine: AnyRun, x: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Time of one batch in ms."""
+    """Latency of one batch in ms."""
     start = clock()
     engine(x)
     finish(x.device)
@@ -74,11 +74,11 @@ def timed(engine: AnyRun, x: Tensor, clock: Callable[[], float] = time.perf_coun
 
 
 def noise(count: int, channels: int, size_px: int) -> Tensor:
-    """Noise, always the same. Shapes: → (count, channels, size_px, size_px) in [-1, 1]."""
+    """Uniform noise, always the same. Shapes: → (count, channels, size_px, size_px) in [-1, 1]."""
     return torch.rand(count, channels, size_px, size_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

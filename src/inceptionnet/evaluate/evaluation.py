@@ -178,7 +178,7 @@ def evaluate_together(
     correct = seen = 0
     with torch.inference_mode():
         for batch in loader:
-            errors += batch.bad
+            errors += batch.decode_errors
             if len(batch):
                 labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
                 views = batch.views or (batch.images[:, None],)
@@ -191,7 +191,7 @@ def evaluate_together(
                 for name, values in ({"indices": batch.indices, "labels": labels} | found).items():
                     parts[name].append(values)
                 correct, seen = correct + int((found["predicted"] == labels).sum()), seen + len(labels)
-            counted = batch.planned if world.size > 1 else len(batch) + len(batch.bad)
+            counted = batch.planned if world.size > 1 else len(batch) + len(batch.decode_errors)
             advance(counted, f"accuracy {correct / max(seen, 1):.1%}")
     mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
     shares = world.gather((mine, errors))

@@ -149,8 +149,8 @@ def write_features(
                 if sum(table.nbytes for table in held) >= GROUP_BYTES:
                     file.write_table(pa.concat_tables(held))
                     held.clear()
-                rows, errors = rows + len(batch), errors + list(batch.bad)
-                advance(len(batch) + len(batch.bad))
+                rows, errors = rows + len(batch), errors + list(batch.decode_errors)
+                advance(len(batch) + len(batch.decode_errors))
             if held:
                 file.write_table(pa.concat_tables(held))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where in an image a network sees a class: heat maps by three published methods, and images of them."""
+"""Saliency maps: evidence for a class in an image, by three published methods, and overlays of them."""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""Heat maps: how much each place of an image speaks for a class, computed by captum.
+"""Attribution: saliency maps with the evidence for a class, computed by captum.
 
-All three methods explain the class's logit, and keep what raises it:
+All three methods explain the logit of the class and keep the positive part:
 
-- gradcam (Selvaraju et al., ICCV 2017): a layer's activations, each channel weighted by the mean gradient on it. One
-  pass forward and back; as coarse as the layer's grid.
-- integrated-gradients (Sundararajan et al., ICML 2017): gradients along the straight way from a plain image to this
-  one, times their difference; summed over the channels. 50 passes forward and back. Neighbouring pixels often cancel
-  out (strided convolutions leave a pattern of both signs), so their mean over small squares is what is kept.
-- occlusion (Zeiler and Fergus, ECCV 2014): by how much the logit falls where a square is covered. Some 120 passes.
+- gradcam (Selvaraju et al., ICCV 2017): the activations of a layer, weighted per channel by the mean gradient. One
+  forward and backward pass; the resolution is that of the layer.
+- integrated-gradients (Sundararajan et al., ICML 2017): gradients integrated from a baseline to the image, times their
+  difference, summed over the channels. 50 forward and backward passes. Neighbouring pixels often cancel (strided
+  convolutions leave a checkerboard of both signs), so the result is averaged over small squares.
+- occlusion (Zeiler and Fergus, ECCV 2014): the drop of the logit when a square is covered. About 120 forward passes.
 
-What an image is compared with is 0 as the network takes it: mid-grey for inputs in [-1, 1], else the mean that the
-preprocessing subtracts. What has just that colour counts for nothing in integrated gradients, as black does with the
-black image that their paper starts from.
+The baseline is 0 in the network's input: mid-grey for inputs in [-1, 1], otherwise the mean of the preprocessing.
+Pixels of that colour get no attribution by integrated gradients, as black ones with the paper's black baseline.
 """
 
 from __future__ import annotations
@@ -32,38 +31,40 @@ from inceptionnet.spec import Network
 
 METHODS = ("gradcam", "integrated-gradients", "occlusion")
 
-AT_ONCE = 16  # inputs in one pass, whatever the method: some GB at 299 px
+AT_ONCE = 16  # batch size for every method: a few GB at 299 px
 STEPS = 50  # of integrated gradients
-WINDOW = 1 / 6  # of the side: the square that occlusion covers with; its stride is half of that
-MEAN = 1 / 25  # of the side, to an odd number of px: the squares that integrated gradients are averaged over
+WINDOW = 1 / 6  # of the side: the square that occlusion covers, with a stride of half of it
+MEAN = 1 / 25  # of the side, rounded to an odd number of px: averaging window of integrated gradients
 
 
 def attribute(
     model: InceptionNet, x: Tensor, targets: Tensor, method: str = "gradcam", *, layer: str | None = None
 ) -> Tensor:
-    """Heat maps of images for one class each; the network is left as it was found.
+    """Saliency maps of images, for one class each; the network is not modified.
 
     Args:
-        x: images as the network takes them.
-        targets: the number of the class to explain, for each image.
-        layer: the endpoint for gradcam; left out, `default_layer` for images of this size.
+        x: network input.
+        targets: the class number to explain, for each image.
+        layer: the endpoint for gradcam; default: `default_layer` for this image size.
 
-    Shapes: x (N, C, H, W), targets (N,) → float32 (N, H, W) on the CPU, each map in [0, 1] by its own maximum; a map
-    is 0 everywhere if nothing speaks for the class.
+    Shapes: x (N, C, H, W), targets (N,) → float32 (N, H, W) on the CPU, each map scaled to a maximum of 1; a map is 0
+    everywhere if there is no evidence for the class.
 
     Raises:
         ConfigurationError: an unknown method or layer, or a network without classes.
-        InputError: images that the network cannot take, or targets that are not its classes.
+        InputError: images that the network cannot process, or targets that are not class numbers.
         MissingExtraError: captum is not installed.
     """
     _check(model, x, targets)
     if not len(x):
         return torch.zeros(0, *x.shape[2:])
     name = chosen_layer(model.network, method, layer, min(x.shape[2:]))
-    with _at_rest(model):
+    with _evaluating(model):
         x, targets = (tensor.detach().clone().to(model.device) for tensor in (x, targets))
         batches = zip(torch.split(x, AT_ONCE), torch.split(targets.long(), AT_ONCE), strict=True)
-        found = [signed(model, some, of, method, name).detach().float().sum(1, keepdim=True) for some, of in batches]
+        found = [
+            raw_attribution(model, some, of, method, name).detach().float().sum(1, keepdim=True) for some, of in batches
+        ]
         maps = torch.cat(found).cpu()
         if method == "integrated-gradients":
             around = max(1, round(min(x.shape[2:]) * MEAN / 2))
@@ -73,8 +74,8 @@ def attribute(
         return maps / torch.where(most > 0, most, 1)
 
 
-def signed(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: str | None) -> Tensor:
-    """What the method itself gives, for and against; (N, 1, H, W) for gradcam, whose paper drops what is against."""
+def raw_attribution(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: str | None) -> Tensor:
+    """The attribution, positive and negative; for gradcam (N, 1, H, W), without negative values as in the paper."""
     captum = captum_attr()
     at_once = max(1, AT_ONCE // len(x))
     found: Tensor
@@ -100,13 +101,13 @@ def signed(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: 
 
 
 def default_layer(network: Network, size_px: int) -> str:
-    """The endpoint for gradcam: the last of the body, as is usual.
+    """The default endpoint for gradcam: the last one of the body, as is usual.
 
-    On a small image its grid may be 1×1 or 2×2, which tells no place from another. Then it is the last endpoint with
-    a grid of 4×4 or more; failing that, the last with more than 1×1.
+    For small images, where its grid is 1×1 or 2×2, it is the last endpoint with a grid of at least 4×4, otherwise the
+    last with more than 1×1.
 
     Raises:
-        InputError: an image smaller than the network takes.
+        InputError: an image below the network's minimum size.
     """
     try:
         rows = _body(network, size_px)
@@ -121,17 +122,19 @@ def default_layer(network: Network, size_px: int) -> str:
 
 
 def chosen_layer(network: Network, method: str, layer: str | None, size_px: int) -> str | None:
-    """The endpoint that the method works on, or None if it needs none.
+    """The endpoint that the method uses, or None if it uses none.
 
     Raises:
-        ConfigurationError: an unknown method or layer, or a layer for a method that needs none.
+        ConfigurationError: an unknown method or layer, or a layer for a method without one.
         InputError: as `default_layer`.
     """
     if method not in METHODS:
         raise ConfigurationError(f"unknown method {method!r}: {nearest(method, METHODS)}")
     if method != "gradcam":
         if layer is not None:
-            raise ConfigurationError(f"a layer ({layer}) is for gradcam, {method} needs none; leave it out")
+            raise ConfigurationError(
+                f"layer {layer}: expected method gradcam, got {method}, which has no layer; omit it"
+            )
         return None
     if layer is None:
         return default_layer(network, size_px)
@@ -160,19 +163,19 @@ def _body(network: Network, size_px: int) -> list[Row]:
 def _check(model: InceptionNet, x: Tensor, targets: Tensor) -> None:
     classes = model.num_classes
     if not classes:
-        raise ConfigurationError("expected a network with classes to explain, got one without; build it with some")
-    check_images(x, model.network, model.minimum_size)  # before any method makes something else of it
+        raise ConfigurationError("expected a network with a classifier, got one without; set num_classes")
+    check_images(x, model.network, model.minimum_size)  # before any method modifies it
     if targets.shape != x.shape[:1] or targets.is_floating_point():
         raise InputError(
             f"expected targets of shape ({len(x)},) in whole numbers, got {tuple(targets.shape)} in {targets.dtype}"
         )
     if len(x) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise InputError(f"expected targets from 0 to {classes - 1}, got {targets.tolist()}")
+        raise InputError(f"expected targets from 0 to {classes - 1}, got {int(targets.min())} to {int(targets.max())}")
 
 
 @contextmanager
-def _at_rest(model: InceptionNet) -> Iterator[None]:
-    """Evaluation mode and gradients for inputs alone, even within inference mode; then all is as it was."""
+def _evaluating(model: InceptionNet) -> Iterator[None]:
+    """Evaluation mode with gradients for inputs only, even within inference mode; restores everything at the end."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with torch.inference_mode(False), torch.enable_grad():

@@ -1,4 +1,4 @@
-"""From image files to sheets of their heat maps in a folder; an image that cannot be read is named, and why."""
+"""Saliency maps of image files, written to a folder; an image that cannot be read is reported with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import decode
 from inceptionnet.data.inputs import NamedImage
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, listed, nearest
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest
 from inceptionnet.evaluate.evaluation import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
@@ -29,7 +29,7 @@ TITLES = {"gradcam": "Grad-CAM", "integrated-gradients": "integrated gradients",
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was explained of one image and into which file, or why it could not be."""
+    """The explanation of one image and its output file, or the error."""
 
     file: str
     name: str = ""
@@ -42,7 +42,7 @@ class Explanation:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: `file`, and either what was explained or `error`."""
+        """JSON values: `file`, and either the explanation or `error`."""
         if self.error:
             return {"file": self.file, "error": self.error}
         return {
@@ -68,24 +68,24 @@ def explain(
     batch_size: int = 16,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Explanation]:
-    """Write a sheet for each image into the folder `out`; explanations in the order of `files`, as they come.
+    """Explain image files: write a saliency map of each to the folder `out`, and yield explanations in the same order.
 
     Args:
-        classes: names in the order of the logits.
+        classes: class names in the order of the logits.
         layer: as for `attribute`.
-        target: number of the class to explain; left out, the one that the network predicts for each image.
+        target: the class number to explain; default: the predicted class of each image.
         advance: called after each batch with its number of images.
 
     Raises:
         ConfigurationError: an unknown method or layer, or a folder that cannot be written.
         MissingExtraError: captum is not installed.
     """
-    captum_attr()  # missing, it is missed before the first image
+    captum_attr()  # raises before the first image if it is missing
     layer = chosen_layer(model.network, method, layer, prep.size_px)
     outputs = list(names_for([Path(file.name) for file in files], method, out))
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    at_once = batch_size if method == "gradcam" else 1  # the others fill a pass with copies of one image
+    at_once = batch_size if method == "gradcam" else 1  # the other methods fill a batch with copies of one image
     for start in range(0, len(files), at_once):
         batch = range(start, min(start + at_once, len(files)))
         read = [_seen(files[i], prep) for i in batch]
@@ -105,26 +105,23 @@ def explain(
 
 
 def class_number(name: str, classes: Sequence[str]) -> int:
-    """The number of the class of that name; an ImageNet class by wnid or name; any by its number if none is so named.
+    """The number of a class given by name (ImageNet classes also by wnid) or by number.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no such class.
     """
     try:
         return int(matched_labels([name], classes)[0])
     except DataError:
         if name.isdecimal() and int(name) < len(classes):
             return int(name)
-        hint = nearest(name, classes)
-        hint = f"known: {listed(classes, 20)}" if hint.startswith("known") else hint
-        raise ConfigurationError(f"the network knows no class {name!r}: {hint}") from None
+        raise ConfigurationError(f"the network has no class {name!r}: {nearest(name, classes)}") from None
 
 
 def names_for(files: Sequence[Path], method: str, out: Path) -> Iterator[Path]:
-    """For each image a file of its own in `out`: STEM-METHOD.png.
+    """A unique output file in `out` for each image: STEM-METHOD.png.
 
-    Where several have one stem, the name of their folder comes first; what is still the same is numbered. None is the
-    name of one of the images.
+    Images with the same stem are prefixed with the name of their folder, then numbered. No output overwrites an image.
     """
     stems = Counter(file.stem.casefold() for file in files)
     taken = {os.path.abspath(file).casefold() for file in files}
@@ -165,7 +162,7 @@ def _seen(file: NamedImage, prep: Preprocessing) -> Pixels | str:
 
 
 def _caption(probabilities: Tensor, number: int, classes: Sequence[str]) -> str:
-    """The class and its probability, and the predicted one where that is another."""
+    """The class with its probability, and the predicted class if that is another."""
     best = int(probabilities.argmax())
     more = "" if best == number else f" (predicted: {classes[best]} {probabilities[best]:.1%})"
     return f"{classes[number]} {probabilities[number]:.1%}{more}"
@@ -173,7 +170,7 @@ def _caption(probabilities: Tensor, number: int, classes: Sequence[str]) -> str:
 
 def _note(method: str, layer: str | None, heat: Tensor) -> str:
     where = f"{TITLES[method]} at {layer}" if layer else TITLES[method]
-    return f"{where}: {'in colour, what speaks for the class' if heat.any() else 'nothing speaks for the class'}"
+    return f"{where}: {'colour shows evidence for the class' if heat.any() else 'no evidence for the class'}"
 
 
 @contextmanager
@@ -181,4 +178,4 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(f"--out {out}: cannot be written: {error.strerror}; name another folder") from None
+        raise ConfigurationError(f"--out {out}: cannot be written: {error.strerror}; give another folder") from None

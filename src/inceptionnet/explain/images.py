@@ -1,4 +1,4 @@
-"""What a heat map looks like: laid over its image, and both side by side on a sheet that says what they show."""
+"""Rendering saliency maps: as an overlay, and next to the image with a caption."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from inceptionnet.data.preprocess import Pixels
 from inceptionnet.errors import InputError
 
-LEAST_PX = 224  # smaller crops are enlarged by a whole number, to that or a little more
+LEAST_PX = 224  # smaller crops are enlarged by an integer factor to at least this
 GAP_PX = 8
-# From 0 to 1, ever lighter, so that they are told apart in grey too.
+# From 0 to 1, increasingly light, so that they can be distinguished in greyscale.
 COLOURS = np.array([[20, 10, 80], [110, 20, 120], [210, 55, 75], [250, 150, 30], [255, 250, 150]], np.float32)
-OPAQUE = 0.7  # at most
+OPAQUE = 0.7  # maximum
 
 
 def overlay(pixels: Pixels, heat: Tensor | npt.NDArray[np.float32]) -> Pixels:
-    """A heat map over its image, which turns grey so that every colour is the map's; where that is 0 nothing covers.
+    """A saliency map over its greyscale image; transparent where the map is 0.
 
     Shapes: pixels (H, W, C), heat (H, W) in [0, 1] → (H, W, 3).
 
     Raises:
-        InputError: a heat map of another size.
+        InputError: a map of another size.
     """
     values = heat.detach().cpu().numpy() if isinstance(heat, Tensor) else heat
     if values.shape != pixels.shape[:2]:
-        raise InputError(f"expected a heat map of the image's {pixels.shape[:2]} values, got {values.shape}")
+        raise InputError(f"expected a map of the image's shape {pixels.shape[:2]}, got {values.shape}; resize it")
     places = np.linspace(0, 1, len(COLOURS))
     colours = np.stack([np.interp(values, places, channel) for channel in COLOURS.T], -1)
     cover = OPAQUE * np.minimum(1, 2 * values)[:, :, None]
@@ -39,7 +39,7 @@ def overlay(pixels: Pixels, heat: Tensor | npt.NDArray[np.float32]) -> Pixels:
 
 
 def sheet(pixels: Pixels, heat: Tensor, caption: str, note: str) -> Image.Image:
-    """The image as the network sees it, at its right the map laid over it, and above both what they show."""
+    """The preprocessed image, the overlay to its right, and caption and note above them."""
     height, width = pixels.shape[:2]
     size = [side * max(1, -(-LEAST_PX // min(height, width))) for side in (width, height)]
     colour = pixels if pixels.shape[2] == 3 else np.repeat(pixels[:, :, :1], 3, 2)
@@ -60,7 +60,7 @@ def sheet(pixels: Pixels, heat: Tensor, caption: str, note: str) -> Image.Image:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> Iterator[str]:
-    """The text in lines of that width, broken at spaces where there are any."""
+    """The text wrapped to lines of that width, at spaces if possible."""
     text = " ".join(text.split())
     while text:
         fits = next((n for n in range(len(text), 1, -1) if font.getlength(text[:n]) <= width_px), 1)
@@ -71,7 +71,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> Iterator
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which knows far more letters than Pillow's own font; matplotlib brings it, and captum that."""
+    """DejaVu Sans from matplotlib (a dependency of captum), which has far more glyphs than Pillow's default font."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size_px)

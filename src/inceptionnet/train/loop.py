@@ -180,7 +180,7 @@ class _Training:
             start = time.monotonic()
             batch = self._next(batches)
             waited = time.monotonic() - start
-            keeper.decode_errors(batch.bad)
+            keeper.decode_errors(batch.decode_errors)
             result = self.stepper.step(batch, at.step)
             at.counted.waited_s += waited
             at.counted.trained_s += time.monotonic() - start

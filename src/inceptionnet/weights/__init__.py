@@ -1,7 +1,7 @@
-"""Weights files: a file is enough to predict, since network, classes and preprocessing travel in it.
+"""Weights files: this package's own format, which contains network, classes and preprocessing, and published ones.
 
-This package's own (native.py), and every published layout of other libraries, recognised by its names and mapped. As in
-the package itself, nothing heavy is imported until it is used: the table of published files needs no torch.
+Published files of other libraries are recognised by their tensor names and mapped. Heavy imports wait until they are
+used: the table of published files needs no torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any known weights file into this package's own format, with a report of what became of it."""
+"""Converting any known weights file into this package's own format, with a report of what was done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.weights.fitting import told_of_channels
+from inceptionnet.weights.fitting import describe_channels
 from inceptionnet.weights.native import save_weights
 from inceptionnet.weights.reading import Report, read_weights, with_channels
 
@@ -22,23 +22,24 @@ def convert(
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Report:
-    """Write a weights file of another library as one of this package's, which any command takes.
+    """Convert a weights file of another library to this package's format, which every command takes.
 
     Args:
         source: a file in any known format and layout, or an address on the hub (`hf:owner/name`).
-        destination: the .safetensors file to write; one that is there is replaced whole.
+        destination: the .safetensors file to write; an existing file is replaced.
         name: the network, where the file fits several.
-        classes: names in the order of the logits; left out, the file's, or ImageNet's where there are 1000.
-        preprocessing: how images become input, or only what of it is not as published; left out, as published.
+        classes: class names in the order of the logits; default: the file's, or ImageNet's if there are 1000.
+        preprocessing: the preprocessing, or only the settings that differ from the published one; default: as
+            published.
         changes: arguments of `create_model`, such as num_classes, in_channels or aux.
 
     Raises:
-        WeightsError: the file cannot be read, or the other cannot be written.
-        ConfigurationError: a change that cannot be made, or not one name for each class.
+        WeightsError: the source cannot be read, or the destination cannot be written.
+        ConfigurationError: an argument that cannot be used, or a wrong number of class names.
     """
     read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001)
     held, report = read.record, read.report
-    model = read.model(**changes)
+    model, fresh = read.fit(**changes)
     if isinstance(preprocessing, Mapping):
         prep = replace(held.preprocessing, **preprocessing)
     else:
@@ -47,19 +48,18 @@ def convert(
     if prep.channels != model.network.in_channels:
         prep = with_channels(prep, model.network.in_channels)
     if model.network.in_channels != held.configuration.in_channels:
-        done.append(f"first layer {told_of_channels(held.configuration.in_channels, model.network.in_channels)}")
+        done.append(f"first layer {describe_channels(held.configuration.in_channels, model.network.in_channels)}")
     if preprocessing is None and changes.get("input_size"):
         prep = replace(prep, size_px=changes["input_size"])
     same = model.num_classes == len(held.classes)
     names = tuple(classes) if classes is not None else held.classes if same else ()
     if not same:
-        done.append(
-            f"classifier for {model.num_classes} classes started anew" if model.num_classes else "classifier left out"
-        )
+        done.append(f"new classifier for {model.num_classes} classes" if model.num_classes else "classifier removed")
     save_weights(model, destination, classes=names, preprocessing=prep, provenance={**held.provenance, "changed": done})
     return replace(
         report,
         changed=tuple(done),
-        classes="given" if classes is not None else report.classes if same else "numbers: the classifier is new",
+        initialised={**report.initialised, **dict.fromkeys(fresh, "randomly initialised")},
+        classes="given" if classes is not None else report.classes if same else "numbered: the classifier is new",
         preprocessing="given" if preprocessing else report.preprocessing,
     )

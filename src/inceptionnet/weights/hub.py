@@ -1,11 +1,11 @@
-"""Weights files from the Hugging Face hub by name, each compared with the SHA-256 that the hub states for it.
+"""Weights files from the Hugging Face hub, verified against the SHA-256 that the hub states.
 
-`hf:owner/name` is the one weights file of a repository, `hf:owner/name/folder/file.pth` a named one; `@revision` at the
-end is a branch, tag or commit. Requests, cache, tokens and progress bars are huggingface_hub's, and so are the
-variables: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE. What the hub does not give, because it is not
-reached or refuses, is taken from the cache if it is there.
+`hf:owner/name` is the only weights file of a repository, `hf:owner/name/folder/file.pth` a given one; `@revision` at
+the end is a branch, tag or commit. Requests, cache, tokens and progress bars are those of huggingface_hub, as are the
+environment variables HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. If the hub cannot be reached or
+refuses, the file is read from the cache.
 
-Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache says how the cache is laid out.
+Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache for the layout of the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.errors import WeightsError, listed, missing_extra
 from inceptionnet.weights.known import published_at
 
 log = logging.getLogger("inceptionnet")
@@ -29,7 +29,6 @@ log = logging.getLogger("inceptionnet")
 KINDS = ((".safetensors",), (".pth", ".pt", ".bin"), (".keras",), (".h5",))
 """Endings of weights files, best kind first."""
 CONFIG = "config.json"
-MOST_NAMED = 8  # files in one message
 
 _ADDRESS = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:/([^\\]*?[^\\@]))?(?:@([^@\\]+))?")
 _SHARD = re.compile(r"-\d+-of-\d+\.")
@@ -38,18 +37,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that now lies in the cache."""
+    """A file in the cache."""
 
     path: Path
     address: str
-    """hf:owner/name/file@commit: the same bytes at any later time."""
+    """hf:owner/name/file@commit, which is immutable."""
     config: Mapping[str, Any]
-    """The repository's config.json, which may state the preprocessing; empty where it has none."""
+    """The repository's config.json, which may state the preprocessing; empty if there is none."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """An address taken apart."""
+    """A parsed address."""
 
     address: str
     repository: str
@@ -62,7 +61,7 @@ class _Wanted:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text means a file on the hub, well-formed or not.
+    """Whether a text is an address on the hub, well-formed or not.
 
     Example:
         >>> is_address("hf:timm/inception_v4.tf_in1k"), is_address("runs/best.safetensors")
@@ -72,15 +71,15 @@ def is_address(text: str) -> bool:
 
 
 def fetch(address: str) -> Fetched:
-    """The file at `address`, from the hub or, where that gives nothing, from the cache.
+    """Fetch the file at `address` from the hub or, if that fails, from the cache.
 
-    Without a file's name it is the only one of the best kind that the repository has: .safetensors before .pth, .pt and
-    .bin, these before .keras, and .h5 last. Files of a large model that is cut into several do not count.
+    Without a file name it is the repository's only file of the preferred kind: .safetensors, then .pth, .pt and .bin,
+    then .keras, then .h5. Shards of a model split into several files are skipped.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        WeightsError: the address is malformed, there is no such repository, revision or file, it may not be read,
-            several files are as good, the hub is not reached and the cache has no such file, or the file is damaged.
+        WeightsError: a malformed address; no such repository, revision or file, or no permission; several candidate
+            files; the hub cannot be reached and the file is not in the cache; or the file is damaged.
     """
     wanted = _parse(address)
     try:
@@ -91,7 +90,7 @@ def fetch(address: str) -> Fetched:
         hashes = _list(wanted)
     except huggingface_hub.errors.HFValidationError:
         raise _malformed(address) from None
-    except Exception as error:  # of several libraries, for what is not there, not allowed, not reached
+    except Exception as error:  # of several libraries: not found, not permitted, not reachable
         return _from_cache(wanted, error)
     asked = file = _choose(wanted, hashes)
     try:
@@ -197,16 +196,15 @@ def _choose(wanted: _Wanted, files: Iterable[str]) -> str:
 
 
 def _some(files: list[str]) -> str:
-    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
-    return (", ".join(files[:MOST_NAMED]) or "no files") + more
+    return listed(files, ordered=True) or "no files"
 
 
-def _check(path: Path, resolved: str, listed: str | None) -> None:
+def _check(path: Path, resolved: str, stated: str | None) -> None:
     """Compare with the hash that names the blob, or, in a cache without links, with the hub's list.
 
     Raises: WeightsError where they differ.
     """
-    expected = Path(os.readlink(path)).name if path.is_symlink() else listed or ""
+    expected = Path(os.readlink(path)).name if path.is_symlink() else stated or ""
     if not _SHA256.fullmatch(expected):  # git's own hash, of a small file; or none known
         return
     try:
@@ -216,7 +214,8 @@ def _check(path: Path, resolved: str, listed: str | None) -> None:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
     if got != expected:
         raise WeightsError(
-            f"{resolved}: expected a file with SHA-256 {expected}, got {got}: delete {path.resolve()}, fetch it anew"
+            f"{resolved}: expected a file with SHA-256 {expected}, got {got}: delete {path.resolve()}, "
+            "download it again"
         )
 
 

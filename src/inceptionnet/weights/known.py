@@ -1,6 +1,6 @@
-"""The published checkpoints: where each file is, its licence, classes, preprocessing and accuracy, as stated there.
+"""The published checkpoints: address, licence, classes, preprocessing and accuracy of each, as stated by its publisher.
 
-Nothing here was measured and nothing is downloaded; the facts are in `published.toml`.
+Nothing here was measured, and nothing is downloaded; the facts are in `published.toml`.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ LABELS: tuple[str, ...] = get_args(Labels)
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of one published file of weights."""
+    """The facts about one published weights file."""
 
     name: str
     network: str
-    """The network of this package that gives the file's numbers."""
+    """The network of this package that reproduces the file's outputs."""
     file: str
-    """The file's published name; of a TensorFlow archive, the checkpoint in it."""
+    """The published file name; for a TensorFlow archive, that of the checkpoint in it."""
     source: str
     """Its address: a URL, or `hf:owner/name` of a repository on the Hugging Face hub."""
     classes: int
-    """Of the file, a background class included; 0 where it has no classifier."""
+    """Number of classes in the file, including a background class; 0 without classifier."""
     labels: Labels
     preprocessing: Preprocessing
-    """For the network as this package runs it: what a conversion folds into the weights is not done again."""
+    """For the converted network: steps that the conversion folds into the weights are not part of it."""
     reference: str
-    """Where the accuracy is stated; without one, where the file is described."""
+    """Source of the accuracy; without one, of the file's description."""
     license: str = "not stated"
-    """SPDX identifier of the weights' licence, which is not always the code's."""
+    """SPDX identifier of the weights' licence, which may differ from the code's."""
     top1: float | None = None
-    """Per cent of ILSVRC 2012's validation images, one crop of each."""
+    """Accuracy on the validation images of ILSVRC 2012, single crop, %."""
     top5: float | None = None
     sha256: str = ""
-    """Whole, or the first digits where the file's name carries them."""
+    """Complete, or the first digits as given in the file name."""
     note: str = ""
 
 
 def published_as(file_name: str) -> Published | None:
-    """The checkpoint that is published under this file name, or None.
+    """The checkpoint published under this file name, or None.
 
-    A name is a hint, `sha256` where it is known a proof. `model.safetensors` says nothing; a TensorFlow checkpoint's
-    `.index` and `.data-00000-of-00001` stand for it.
+    The name is only a hint; `sha256`, if known, is proof. `model.safetensors` is ambiguous; `.index` and
+    `.data-00000-of-00001` of a TensorFlow checkpoint both match.
     """
     base = re.sub(r"(?<=\.ckpt)\.(index|data-\d{5}-of-\d{5})$", "", file_name)
     found = [one for one in PUBLISHED if one.file == base]
@@ -71,7 +71,7 @@ def published_at(address: str) -> Published | None:
 
 
 def _short_side(size_px: int, resized_px: int, interpolation: Interpolation = "bilinear") -> Preprocessing:
-    """The short side resized to `resized_px`, then the middle square."""
+    """The short side resized to `resized_px`, then the central square."""
     return Preprocessing(size_px, size_px / resized_px, "keep-aspect", interpolation)
 
 
@@ -80,7 +80,7 @@ def _squashed(size_px: int, crop: float = 0.875, interpolation: Interpolation = 
 
 
 _PREPROCESSING = {
-    # torchvision's networks bring ImageNet's mean and deviation back to [-1, 1] themselves.
+    # torchvision's networks convert input normalised with ImageNet's mean and std to [-1, 1] themselves.
     "torchvision 224": _short_side(224, 256),
     "torchvision 299": _short_side(299, 342),
     # timm and Cadene round 299 / crop down: 341 px at 0.875, 333 px at 0.8975.
@@ -88,7 +88,7 @@ _PREPROCESSING = {
     "timm 333": _short_side(299, 333, "bicubic"),
     "timm gluon": replace(_short_side(299, 341, "bicubic"), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "cadene 299": _short_side(299, 341),
-    # BGR from 0 to 255 less (104, 117, 128); the order and the scale are folded into the first convolution.
+    # BGR in 0 to 255 minus (104, 117, 128); order and scale are folded into the first convolution.
     "caffe 224": replace(_short_side(224, 256), mean=(128 / 255, 117 / 255, 104 / 255)),
     "slim 224": _squashed(224, interpolation="tf1-bilinear"),
     "slim 299": _squashed(299, interpolation="tf1-bilinear"),
@@ -108,4 +108,4 @@ def _read() -> tuple[Published, ...]:
 
 
 PUBLISHED = _read()
-"""Every published checkpoint of which these facts could be established."""
+"""All published checkpoints for which these facts are known."""

@@ -1,7 +1,7 @@
-"""The package's own weights: a .safetensors file whose metadata says everything that a prediction needs.
+"""This package's weights format: a .safetensors file whose metadata contains everything needed to predict.
 
-Metadata key `inceptionnet` holds one JSON object: the format's number, the arguments of `create_model`, the class
-names, the preprocessing and where the weights come from. Tensors have the module's own names.
+The metadata key `inceptionnet` holds one JSON object: format number, arguments of `create_model`, class names,
+preprocessing and provenance of the weights. Tensors have the names of the module's state dict.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ KEY = "inceptionnet"
 
 @dataclass(frozen=True)
 class Record:
-    """What a weights file says of itself."""
+    """The metadata of a weights file."""
 
     configuration: Configuration
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever is known of the training: package version, data, epochs, accuracy."""
+    """What is known about the training: package version, data, epochs, accuracy."""
 
 
 def save_weights(
@@ -44,14 +44,14 @@ def save_weights(
     preprocessing: Preprocessing | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the model's weights with all that is needed to predict with them; an existing file is replaced whole.
+    """Save the model's weights with everything needed to predict; an existing file is replaced.
 
     Args:
-        classes: names in the order of the logits; left out, the classes are numbered from 0.
-        preprocessing: how images were made into input; left out, the published one at the network's size.
+        classes: class names in the order of the logits; default: numbers from 0.
+        preprocessing: the preprocessing of the training images; default: the published one at the network's image size.
 
     Raises:
-        ConfigurationError: not one name for each class.
+        ConfigurationError: the number of class names is not the number of classes.
         WeightsError: the file cannot be written.
     """
     record = record_for(model, classes=classes, preprocessing=preprocessing, provenance=provenance)
@@ -81,26 +81,26 @@ def record_for(
     c = model.configuration
     names = classes or tuple(str(i) for i in range(model.num_classes))
     if len(names) != model.num_classes:
-        raise ConfigurationError(f"got {len(names)} class names for a network of {model.num_classes} classes")
+        raise ConfigurationError(f"expected {model.num_classes} class names, one per class, got {len(names)}")
     prep = preprocessing or Preprocessing(size_px=model.network.input_size, channels=c.in_channels)
     return Record(c, tuple(names), prep, dict(provenance or {}))
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:
-    """Whether a file with this metadata is one of this package's."""
+    """Whether a file with this metadata is in this package's format."""
     return KEY in metadata
 
 
 def record_of(metadata: Mapping[str, str], path: Path) -> Record:
-    """What the weights file at `path` says of itself.
+    """The record in the metadata of the weights file at `path`.
 
     Raises:
-        WeightsError: the metadata is damaged, or of a format that this version does not know.
+        WeightsError: the metadata is damaged, or of a newer format.
     """
     try:
         about = json.loads(metadata[KEY])
         if about["format"] != FORMAT:
-            raise WeightsError(f"{path}: format {about['format']}, this version reads {FORMAT}; update the package")
+            raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
         return Record(
             Configuration(**about["configuration"]),
             tuple(about["classes"]),
@@ -108,4 +108,4 @@ def record_of(metadata: Mapping[str, str], path: Path) -> Record:
             about["provenance"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: damaged metadata ({error!r}); write the file anew") from None
+        raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None

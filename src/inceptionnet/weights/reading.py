@@ -1,8 +1,8 @@
-"""Any weights file, or address on the hub, as one thing: what it says of itself, its tensors, and a report of both.
+"""Reading any weights file, local or on the hub: its record (network, classes, preprocessing), tensors and a report.
 
-This package's own files say everything in their metadata. A published file of another library is recognised by its
-names (translate.py); classes and preprocessing then come, in this order, from whoever asks, from the description beside
-it on the hub, from what is known of the published file of that name (known.py), or from how that layout was published.
+This package's own files hold the record in their metadata. A file of another library is recognised by its tensor names
+(translate.py). Its classes and preprocessing come from the first of these that has them: the caller, config.json
+beside the file on the hub, what is known of the published file of that name (known.py), how the layout was published.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import InceptionNetError, WeightsError
+from inceptionnet.errors import InceptionNetError, WeightsError, listed
 from inceptionnet.model import InceptionNet
+from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.fitting import fitted
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
@@ -34,24 +35,28 @@ log = logging.getLogger("inceptionnet")
 
 @dataclass(frozen=True)
 class Report:
-    """How a file was read, for people and for the metadata of what is written from it."""
+    """How a file was read; shown to the user and kept in the metadata of files written from it."""
 
     source: str
     format: str
     layout: str
     network: str
     others: tuple[str, ...]
-    """Networks that the file fits as well; `name` chooses one."""
+    """Other networks that the file fits; `name` chooses one."""
     mapped: int
-    """Tensors taken."""
+    """Number of tensors loaded from the file."""
     dropped: Mapping[str, str]
-    made_up: Mapping[str, str]
+    """Tensors of the file that are not used, each with the reason."""
+    initialised: Mapping[str, str]
+    """Tensors that the file has no values for: "randomly initialised", or "computed: " and how."""
     changed: tuple[str, ...]
+    """One line for each conversion step that is more than a renaming."""
     classes: str
+    """Where the class names come from."""
     preprocessing: str
-    """Where each of the two comes from."""
+    """Where the preprocessing comes from."""
     published: str = ""
-    """The published file that this is by its name, with its licence."""
+    """The published file of the same name, with its licence."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,16 @@ class WeightsFile:
     report: Report
 
     def model(self, **changes: Any) -> InceptionNet:
-        """The network with the file's weights; `changes` are arguments of `create_model` that shall differ from it.
+        """The network with the file's weights; `changes` are arguments of `create_model` that differ from the file's.
 
         Raises:
-            ConfigurationError: a change that cannot be made.
+            ConfigurationError: an argument that cannot be used.
             WeightsError: tensors that do not fit the network, or are not finite.
         """
+        return self.fit(**changes)[0]
+
+    def fit(self, **changes: Any) -> tuple[InceptionNet, tuple[str, ...]]:
+        """As `model`, with the names of the tensors that are randomly initialised. Raises: as `model`."""
         held = self.record.configuration
         asked = dict(changes)
         if asked.get("num_classes") == 0:
@@ -93,14 +102,15 @@ class WeightsFile:
         return f"weights in {told['layout']}'s layout, read as {self.record.configuration.name}: " + "; ".join(parts)
 
     def classifier(self) -> Record:
-        """The record of a file that classes can be predicted with.
+        """The record, for predicting classes.
 
         Raises:
-            WeightsError: a file without classifier.
+            WeightsError: the file has no classifier.
         """
         if self.record.configuration.num_classes == 0:
             raise WeightsError(
-                f"{self.path}: has no classifier, so that it predicts no classes; train one on top of it"
+                f"{self.path}: expected weights with a classifier, got none; train one with: inceptionnet train "
+                f"DATA --weights {self.path}"
             )
         return self.record
 
@@ -116,11 +126,11 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     A run folder stands for the weights in it.
 
     Args:
-        name: the network expected; left out, the file says it, or its layout decides.
-        keep_background: all of 1001 classes, the background too.
+        name: the expected network; default: as the file or its layout says.
+        keep_background: keep all of 1001 classes, including the background.
 
     Raises:
-        WeightsError: no such file, of no known format or layout, damaged, or of another network.
+        WeightsError: no such file, an unknown format or layout, a damaged file, or another network.
         MissingExtraError: the format or the hub needs a package that is not installed.
     """
     config: Mapping[str, Any] = {}
@@ -142,7 +152,7 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
 
 
 def read_record(source: str | Path) -> Record:
-    """What a weights file says of itself: network, classes, preprocessing, provenance; see `read_weights`.
+    """A weights file's record: network, classes, preprocessing, provenance; see `read_weights`.
 
     Raises:
         WeightsError: as `read_weights`.
@@ -151,17 +161,17 @@ def read_record(source: str | Path) -> Record:
 
 
 def load_model(source: str | Path, *, name: str | None = None, **changes: Any) -> InceptionNet:
-    """The network that a weights file describes, with its weights.
+    """Load a network with its weights from a file.
 
     Args:
         source: a weights file of any known format and layout, or an address on the hub (`hf:owner/name`).
-        name: the network expected; left out, the file says it, or its layout decides.
-        changes: arguments of `create_model` that shall differ from the file's. What the file cannot fill then (logits
-            for other classes, auxiliary heads it lacks) starts anew, and a line in the log says so; 0 classes leave
-            the classifier out; other input channels get kernels that are summed (one) or repeated.
+        name: the expected network; default: as the file or its layout says.
+        changes: arguments of `create_model` that differ from the file's. Layers that the file has no weights for
+            (logits for other classes, auxiliary heads) are randomly initialised and logged; num_classes=0 removes the
+            classifier; for other input channels the first kernels are summed (one channel) or repeated.
 
     Raises:
-        WeightsError: no weights file, one of another network, or tensors that do not fit.
+        WeightsError: not a weights file, another network, or tensors that do not fit.
     """
     return read_weights(source, name=name, keep_background=changes.get("num_classes") == BACKGROUND).model(**changes)
 
@@ -170,7 +180,7 @@ def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
     record = record_of(stored.metadata, stored.path)
     held = record.configuration.name
     if name is not None and name != held:
-        raise WeightsError(f"{stored.path}: holds {held}, not {name}; leave the name out or change it")
+        raise WeightsError(f"{stored.path}: expected {name}, got {held}; omit the name or change it")
     report = Report(
         title, stored.format, "inceptionnet", held, (), len(stored.tensors), {}, {}, (), "the file", "the file"
     )
@@ -196,9 +206,9 @@ def _published(
         layout=layout.name,
         network=configuration.name,
         others=tuple(other for other in layout.networks if other != configuration.name),
-        mapped=len(found.tensors) - len(found.made_up),
+        mapped=len(found.tensors) - len(found.initialised),
         dropped=found.dropped,
-        made_up=found.made_up,
+        initialised=found.initialised,
         changed=(*stored.notes, *found.changed),
         classes=classes_from,
         preprocessing=prep_from,
@@ -210,46 +220,48 @@ def _published(
     }  # fmt: skip
     if known:
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
+    for note in found.changed if layout.name == BARE else ():
+        log.info("%s: %s", title, note)
     if report.others and name is None:
         log.info(
-            "%s: read as %s (%s); it fits %s as well, which the name chooses",
-            title, report.network, report.layout, " and ".join(report.others),
+            "%s: read as %s (%s); it also fits %s: give the name to choose",
+            title, report.network, report.layout, listed(report.others, ordered=True, last="and"),
         )  # fmt: skip
     return WeightsFile(stored.path, Record(configuration, classes, prep, provenance), found.tensors, report)
 
 
 def _class_names(count: int, by_classes: Mapping[int, str], keep: bool) -> tuple[tuple[str, ...], str]:
-    """Names of the classes, and where they come from."""
+    """Class names, and where they come from."""
     if count == 1000:
         return imagenet_classes(), "ImageNet's, since there are 1000"
     if count == BACKGROUND and keep:
-        return ("background", *imagenet_classes()), "ImageNet's with the background first, since there are 1001"
+        return ("background", *imagenet_classes()), "ImageNet's after the background, since there are 1001"
     if count in by_classes:
-        return tuple(map(str, range(count))), "numbers: the order of the 2015 graph's classes is not ImageNet's"
-    return tuple(map(str, range(count))), "numbers: the file has no names" if count else "none: no classifier"
+        return tuple(map(str, range(count))), "numbered: the 2015 graph orders its classes differently from ImageNet"
+    return tuple(map(str, range(count))), "numbered: the file has no names" if count else "none: no classifier"
 
 
 def _preprocessing(
     usual: Preprocessing, config: Mapping[str, Any], known: Published | None
 ) -> tuple[Preprocessing, str]:
-    """How images are made into input, and where that comes from."""
+    """The preprocessing, and where it comes from."""
     stated = config.get("pretrained_cfg")
     if isinstance(stated, Mapping):
         try:
             return _of_timm(stated), "config.json beside the file"
         except (KeyError, TypeError, ValueError, ArithmeticError, InceptionNetError):
-            log.warning("config.json beside the file: its preprocessing cannot be used; the layout's is")
+            log.warning("config.json beside the file: its preprocessing cannot be used; using the layout's default")
     if known:
-        return known.preprocessing, f"known of {known.name}"
-    return usual, "as this layout was published; state another if the weights were trained otherwise"
+        return known.preprocessing, f"published for {known.name}"
+    return usual, "the layout's default; give another if the weights were trained differently"
 
 
 def _of_timm(stated: Mapping[str, Any]) -> Preprocessing:
-    """What timm's `pretrained_cfg` says."""
+    """The preprocessing that timm's `pretrained_cfg` states."""
     channels, size_px, _ = stated["input_size"]
     return Preprocessing(
         size_px=size_px,
-        crop=size_px / floor(size_px / stated["crop_pct"]),  # it resizes to whole pixels, and rounds down
+        crop=size_px / floor(size_px / stated["crop_pct"]),  # timm resizes to whole pixels, rounded down
         resize="squash" if stated.get("crop_mode") == "squash" else "keep-aspect",
         interpolation=stated["interpolation"],
         mean=tuple(stated["mean"]),
@@ -259,7 +271,7 @@ def _of_timm(stated: Mapping[str, Any]) -> Preprocessing:
 
 
 def with_channels(prep: Preprocessing, channels: int) -> Preprocessing:
-    """The same for another number of channels, each with the mean of the means and of the deviations."""
+    """The same for another number of channels, all with the average of `mean` and of `std`."""
     mean, std = (sum(values) / len(values) for values in (prep.mean, prep.std))
     return replace(prep, channels=channels, mean=(mean,), std=(std,))
 
@@ -269,6 +281,6 @@ def _check_hash(path: Path, known: Published) -> None:
         got = hashlib.file_digest(file, "sha256").hexdigest()
     if not got.startswith(known.sha256):
         raise WeightsError(
-            f"{path}: named as the published {known.name}, whose SHA-256 begins with {known.sha256}, but has "
-            f"{got[:16]}…; get it anew, or rename it if it is your own"
+            f"{path}: named like the published {known.name}, whose SHA-256 starts with {known.sha256}, but has "
+            f"{got[:16]}…; download it again, or rename it if it is your own"
         )

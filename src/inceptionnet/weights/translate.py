@@ -1,8 +1,7 @@
-"""From the tensors of a published file to those of a network here: the layout is recognised, then every layer mapped.
+"""Mapping a published file's tensors to a network of this package: recognise the layout, then map every layer.
 
-Nothing is guessed: a layer of the network that the file lacks is an error, and what the file has besides is named, with
-the reason why it is not taken. What is computed or made up on the way (a gamma of 1, a bias folded into batch norm's
-mean) is told too.
+A layer that the file lacks is an error. Tensors that are not used are reported with the reason, and so is every value
+that is computed (a gamma of 1, a bias folded into batch norm's mean).
 """
 
 from __future__ import annotations
@@ -26,47 +25,50 @@ from inceptionnet.weights.layouts import LAYOUTS, Layout
 from inceptionnet.weights.layouts.keras import named
 
 BACKGROUND = 1001
-"""Classes of a classifier of ImageNet whose class 0 is the background."""
+"""Classes of an ImageNet classifier whose class 0 is the background."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A published file in this package's names."""
+    """A published file's tensors under this package's names."""
 
     layout: Layout
     configuration: Configuration
     tensors: Mapping[str, Tensor]
-    """By our names; views of the file's tensors wherever nothing is computed."""
+    """By this package's names; views of the file's tensors except where values are computed."""
     background: bool
-    """Whether the file's class 0 is the background of ImageNet and was left out."""
+    """Whether the file's class 0 is ImageNet's background, which was removed."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """Names in the file that are not used, each with its reason."""
-    made_up: Mapping[str, str] = field(default_factory=dict)
-    """Our names that the file has nothing for, each with what it became."""
+    """Tensors of the file that are not used, each with the reason."""
+    initialised: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that the file has no values for, each with how it was computed."""
     changed: tuple[str, ...] = ()
-    """One line for each thing that was computed."""
+    """One line for each value that was computed or derived."""
 
 
 def translate(stored: Stored, *, name: str | None = None, keep_background: bool = False) -> Translation:
-    """The file's tensors under the names of the network that they belong to.
+    """Map the file's tensors to the names of the network that they belong to.
 
     Args:
-        name: which of the networks that the layout fits; left out, the one whose numbers its publisher's code gives.
-        keep_background: all of 1001 classes.
+        name: one of the networks that the layout fits; default: the one that reproduces the publisher's own code.
+        keep_background: keep all of 1001 classes.
 
     Raises:
-        WeightsError: no known layout, layers missing, or a network that the layout does not fit.
+        WeightsError: an unknown layout, missing layers, or a network that the layout does not fit.
     """
     if any(tensor.startswith("body.") for tensor in stored.tensors):
         layout, configuration = bare(stored, name)
-        return Translation(layout, configuration, stored.tensors, background=False, dropped=stored.dropped)
+        derived = () if configuration.width == 1 else (f"width {configuration.width:g}, from the tensors' shapes",)
+        return Translation(
+            layout, configuration, stored.tensors, background=False, dropped=stored.dropped, changed=derived
+        )
     tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
     layout = _recognised(tensors, stored)
     return _Translator(stored, tensors, layout, name, keep_background).run()
 
 
 def _recognised(tensors: Mapping[str, Tensor], stored: Stored) -> Layout:
-    """The layout with most layers of those that the file has whole."""
+    """Of the layouts whose layers are all in the file, the one with the most layers."""
     owners = {name[: cut.start()] for name in tensors for cut in re.finditer(r"[./]", name)}
     missing = {layout: [name for name in layout.layers() if not _has(name, layout, owners)] for layout in LAYOUTS}
     whole = [layout for layout, names in missing.items() if not names]
@@ -76,10 +78,10 @@ def _recognised(tensors: Mapping[str, Tensor], stored: Stored) -> Layout:
     if len(missing[nearest]) > len(list(nearest.layers())) / 2:
         some = ", ".join(sorted(stored.tensors)[:3])
         raise WeightsError(
-            f"{stored.path}: {len(stored.tensors)} tensors ({some or 'none'} …) in no known layout; "
-            f"known: {', '.join(layout.name for layout in LAYOUTS)}"
+            f"{stored.path}: {len(stored.tensors)} tensors ({some or 'none'} …) in an unknown layout; "
+            f"known: {listed(layout.name for layout in LAYOUTS)}"
         )
-    raise WeightsError(f"{stored.path}: {nearest.name}, but without {listed(missing[nearest])}; get the whole file")
+    raise WeightsError(f"{stored.path}: {nearest.name}, but without {listed(missing[nearest])}; get the complete file")
 
 
 def _has(layer: str, layout: Layout, owners: set[str]) -> bool:
@@ -87,7 +89,7 @@ def _has(layer: str, layout: Layout, owners: set[str]) -> bool:
 
 
 class _Translator:
-    """One translation: its parts share what has been used and what has been said."""
+    """The state of one translation: tensors used, missing and computed so far."""
 
     def __init__(
         self, stored: Stored, tensors: Mapping[str, Tensor], layout: Layout, name: str | None, keep_background: bool
@@ -95,7 +97,7 @@ class _Translator:
         self.stored, self.tensors, self.layout, self.style = stored, tensors, layout, layout.style
         self.used: set[str] = set()
         self.missing: list[str] = []
-        self.made_up: dict[str, str] = {}
+        self.initialised: dict[str, str] = {}
         self.folded = 0
         self.classifier = next((n for n in layout.classifier if self._weight_of(n) in tensors), None)
         classes = 0 if self.classifier is None else self._classes_of(self.classifier)
@@ -111,7 +113,7 @@ class _Translator:
         )
 
     def run(self) -> Translation:
-        """Every layer of the network."""
+        """Translate every layer of the network."""
         network = configure(self.configuration)
         entries = self._entries()
         ours: dict[str, Tensor] = {}
@@ -123,35 +125,35 @@ class _Translator:
                 ours |= self._layer(entry, row, tensors_of(row, network.conventions))
         if self.missing:
             raise WeightsError(
-                f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the whole file"
+                f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
             )
         changed = [f"{self.folded} convolutions' biases folded into the batch norm's mean"] if self.folded else []
         if self.layout.bgr_255:
             first = next(iter(ours))
             if ours[first].dim() == 4:  # else its shape will be refused
                 ours[first] = ours[first].flip(1) * 127.5
-            changed.append("first convolution: channels from BGR to RGB, × 127.5, so that it takes RGB of [-1, 1]")
+            changed.append("first convolution: channels from BGR to RGB, × 127.5, so that it takes RGB in [-1, 1]")
         if self.background:
-            changed.append(f"class 0 of {BACKGROUND}, the background, left out")
+            changed.append(f"class 0 of {BACKGROUND}, the background, removed")
         return Translation(
             self.layout,
             self.configuration,
             ours,
             self.background,
             {**self.stored.dropped, **self._left()},
-            self.made_up,
+            self.initialised,
             tuple(changed),
         )
 
     def _entries(self) -> dict[str, Iterator[str]]:
-        """By endpoint, the names of its layers, each to be taken once."""
+        """By endpoint, the names of its layers, each used once."""
         names = {**self.layout.body, **{f"aux.{on}": names for on, names in self.layout.aux.items()}}
         if self.classifier is not None:
             names["logits"] = (self.classifier,)
         return {endpoint: iter(entries) for endpoint, entries in names.items()}
 
     def _layer(self, entry: str, row: Row, names: Mapping[str, str]) -> dict[str, Tensor]:
-        """One layer's tensors under our names."""
+        """One layer's tensors under this package's names."""
         normed = "gamma" in names
         found: dict[str, Tensor] = {}
         for part, ours in names.items():
@@ -160,12 +162,12 @@ class _Translator:
                 self.used.add(theirs)
                 found[ours] = self._as_torch(self.tensors[theirs], part, row)
             elif part == "gamma" and self.style.order == "tensorflow":
-                self.made_up[ours] = "gamma is 1, which the file leaves out"
+                self.initialised[ours] = "computed: gamma is 1, which the file omits"
             else:
                 self.missing.append(theirs)
         bias = self.style.tensor(entry, "bias", normed=normed)
         if normed and bias in self.tensors and names["mean"] in found:
-            # gamma · (x + bias - mean) / deviation + beta: the bias only moves the mean.
+            # gamma · (x + bias - mean) / std + beta: the bias only shifts the mean.
             self.used.add(bias)
             mean, shift = found[names["mean"]], self.tensors[bias].flatten()
             if mean.shape != shift.shape:
@@ -177,7 +179,7 @@ class _Translator:
         return found
 
     def _as_torch(self, tensor: Tensor, part: str, row: Row) -> Tensor:
-        """The tensor with its axes in torch's order, and without the background."""
+        """The tensor with its axes in torch's order, without the background class."""
         if part not in ("weight", "depthwise", "pointwise"):
             tensor = tensor.flatten()  # Caffe kept a vector as a matrix of one row
         if self.style.order == "tensorflow":
@@ -191,21 +193,21 @@ class _Translator:
         return tensor[1:] if self.background and row.path.endswith(".logits") else tensor
 
     def _left(self) -> dict[str, str]:
-        """What the file has besides, and why it is not taken."""
+        """The file's tensors that are not used, each with the reason."""
         left = self.tensors.keys() - self.used
         reasons = {name: self._reason(name) for name in sorted(left)}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def _reason(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
-            return ""  # a counter that no number depends on
+            return ""  # a counter that affects no output
         if any(name.startswith(entry) for names in self.layout.aux.values() for entry in names):
             has = NETWORKS[self.configuration.name].aux
-            return "auxiliary head without all of its layers" if has else "an auxiliary head, which the network has not"
-        return f"no part of {self.configuration.name}"
+            return "incomplete auxiliary head" if has else "auxiliary head, which the network does not have"
+        return f"not part of {self.configuration.name}"
 
     def _weight_of(self, entry: str, *, conv: bool = False) -> str:
-        """The name of a layer's weight; `conv`: of a convolution with batch norm, if the file has such."""
+        """The name of a layer's weight; `conv`: of a convolution with batch norm, if the file has one."""
         normed = self.style.tensor(entry, "weight", normed=True)
         return normed if conv and normed in self.tensors else self.style.tensor(entry, "weight", normed=False)
 
@@ -213,7 +215,9 @@ class _Translator:
         name = self._weight_of(classifier)
         shape = self.tensors[name].shape
         if len(shape) not in (2, 4) or not shape.numel():
-            raise WeightsError(f"{self.stored.path}: {name} of shape {tuple(shape)}; expected a classifier's matrix")
+            raise WeightsError(
+                f"{self.stored.path}: expected a classifier's matrix, got {name} of shape {tuple(shape)}"
+            )
         return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
 
     def _in_channels(self) -> int:
@@ -226,13 +230,13 @@ class _Translator:
         return 3
 
     def _network(self, asked: str | None, classes: int) -> str:
-        """The network asked for, if the layout fits it, else the one that its publisher's numbers are of."""
+        """The network asked for, if the layout fits it; by default the one that reproduces the publisher's code."""
         fits = self.layout.networks
         if asked is None:
             return self.layout.by_classes.get(classes, fits[0])
         if asked not in fits:
             raise WeightsError(
-                f"{self.stored.path}: {self.layout.name}, which fits {' or '.join(fits)}, not {asked}; "
-                "leave the name out or change it"
+                f"{self.stored.path}: {self.layout.name}, which fits {listed(fits, ordered=True, last='or')}, "
+                f"not {asked}; omit the name or change it"
             )
         return asked

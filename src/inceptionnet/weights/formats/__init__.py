@@ -1,4 +1,4 @@
-"""Weights files of every format as plain named tensors: told apart by their first bytes, read without running code."""
+"""Readers of all weights formats: detected by their first bytes, read as named tensors without executing code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
 
 
 def open_weights(path: Path) -> Stored:
-    """The tensors of a weights file, by the names that they have there.
+    """Read the tensors of a weights file, under the file's own names.
 
-    The first bytes say the format, not the name. A TensorFlow checkpoint is given by its prefix, one of its files, or
-    a folder that holds one.
+    The format is detected from the first bytes, not from the file name. A TensorFlow checkpoint is given by its prefix,
+    one of its files, or the folder that contains it. Loading never executes code and never opens another file.
 
     Raises:
-        WeightsError: there is no such file, it is of no format that can be read, damaged, or would run code.
+        WeightsError: no such file, an unknown format, a damaged file, or one that would execute code.
         MissingExtraError: the format needs a package that is not installed.
     """
     try:
@@ -41,14 +41,16 @@ def open_weights(path: Path) -> Stored:
         return read_keras_archive(path) if _is_keras(path) else read_pytorch(path)
     if head.startswith(HDF5):
         return read_keras_h5(path)
-    if head[8:9] == b"{":  # before pickles, since the length in front may begin with any byte
+    if head[8:9] == b"{":  # before pickle, since the length field at the start can have any first byte
         return read_safetensors(path)
     if head.startswith(PICKLE):
         return read_pytorch(path)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
-        raise WeightsError(f"{path}: expected a weights file, got a tar or gzip archive; unpack it, give what is in it")
-    what = "of no known format, or cut short" if head else "an empty file"
-    raise WeightsError(f"{path}: {what}; what can be read: {READABLE}")
+        raise WeightsError(
+            f"{path}: expected a weights file, got a tar or gzip archive; unpack it and give the file in it"
+        )
+    got = "one of an unknown format, or truncated" if head else "an empty file"
+    raise WeightsError(f"{path}: expected a weights file, got {got}; known formats: {READABLE}")
 
 
 def _is_keras(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""HDF5 files without their reach: nothing outside the file is opened, and no more is read than it can hold."""
+"""Safe reading of HDF5 files: no other file is opened, and no more memory is allocated than the file can fill."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor
 from inceptionnet.errors import WeightsError, missing_extra
 from inceptionnet.weights.formats.stored import damaged
 
-HEAP = b"GCOL\x01\0\0\0"  # begins a heap of texts, its size after it
+HEAP = b"GCOL\x01\0\0\0"  # start of a global heap, followed by its size
 
 
 @contextmanager
 def opened(file: Path, path: Path) -> Iterator[Hdf5]:
-    """The HDF5 file `file`, which the errors call `path`.
+    """Open the HDF5 file `file`; errors name it `path`.
 
     Raises:
-        WeightsError: whatever goes wrong inside the `with`, as it stands or, from h5py, as a damaged file.
+        WeightsError: any error inside the `with`; errors of h5py are reported as a damaged file.
     """
     try:
         import h5py
@@ -36,62 +36,64 @@ def opened(file: Path, path: Path) -> Iterator[Hdf5]:
             yield Hdf5(h5py, content, path, file.stat().st_size)
     except WeightsError:
         raise
-    except Exception as error:  # a damaged file raises nearly anything
+    except Exception as error:  # h5py raises many types for damaged files
         raise damaged(path, error) from None
 
 
 def _check_heaps(file: Path) -> None:
-    """Heaps of texts, whose sizes HDF5 takes as they are: it sets aside any amount, and follows objects for ever."""
+    """Check the global heaps: HDF5 trusts their sizes, allocates any amount and may follow objects in a loop."""
     with file.open("rb") as opened_file, mmap.mmap(opened_file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(HEAP)
         while at >= 0:
             end = at + int.from_bytes(data[at + 8 : at + 16], "little")
             inside = at + 16
-            while inside + 16 <= end <= len(data):  # an object: number, references, four bytes; size; its bytes, padded
+            while inside + 16 <= end <= len(data):  # an object: number, reference count, four bytes; size; padded bytes
                 number, size = int.from_bytes(data[inside : inside + 2], "little"), data[inside + 8 : inside + 16]
-                inside += -(-int.from_bytes(size, "little") // 8) * 8 + 16 * bool(number)  # 0: the rest, with this head
+                inside += -(-int.from_bytes(size, "little") // 8) * 8 + 16 * bool(
+                    number
+                )  # 0: free space up to the end, this header included
                 if not number:
                     break
             if not end - 16 < inside <= end <= len(data):
-                raise ValueError(f"the heap at {at} is not as long as it says")
+                raise ValueError(f"the heap at {at} does not have the size that it states")
             at = data.find(HEAP, at + len(HEAP))
 
 
 class Hdf5:
-    """An open HDF5 file, of which only groups and numeric datasets that lie in it can be had."""
+    """An open HDF5 file that gives access only to groups and numeric datasets stored in it."""
 
     def __init__(self, h5py: Any, root: Any, path: Path, most_bytes: int) -> None:
         self._h5py, self.root, self.path = h5py, root, path
         self._left_bytes = most_bytes
 
     def member(self, group: Any, name: str) -> Any:
-        """What `group` holds under `name`, which may be a path, or None."""
+        """The member `name` of `group`, or None; `name` may be a path."""
         for part in name.split("/"):
             if not isinstance(group, self._h5py.Group) or not part or part == ".":
                 return None
-            link = group.get(part, getlink=True) if part in group.keys() else None  # noqa: SIM118  the names it lists
+            link = group.get(part, getlink=True) if part in group.keys() else None  # noqa: SIM118  the names that it lists
             if link is None:
                 return None
             if not isinstance(link, self._h5py.HardLink):
                 raise WeightsError(
-                    f"{self.path}: {group.name}/{part} is a link ({type(link).__name__}), which may lead out of it; "
-                    "save the weights without links"
+                    f"{self.path}: expected data in the file itself, got a link ({type(link).__name__}) at "
+                    f"{group.name}/{part}; save the weights without links"
                 )
             group = group[part]
         return group
 
     def text(self, group: Any, name: str) -> str:
-        """The text of an attribute; nothing where it has none. Raises: WeightsError where it is no single text."""
+        """An attribute's text; "" if there is none. Raises: WeightsError if it is not a single string."""
         if name not in group.attrs:
             return ""
         value = group.attrs[name] if group.attrs.get_id(name).shape == () else None
         text = value.decode() if isinstance(value, bytes) else value
         if not isinstance(text, str):
-            raise damaged(self.path, f"attribute {name} of {group.name} is not one text")
+            raise damaged(self.path, f"attribute {name} of {group.name} is not a single string")
         return text
 
     def groups(self, top: Any) -> Iterator[Any]:
-        """Every group from `top` on once, in the order of names."""
+        """Every group below and including `top`, once, in the order of names."""
         seen, waiting = set(), [top]
         while waiting:
             group = waiting.pop()
@@ -104,7 +106,7 @@ class Hdf5:
             waiting.extend(member for member in members if isinstance(member, self._h5py.Group))
 
     def datasets(self, group: Any) -> dict[str, Any]:
-        """The datasets right in a group, by name."""
+        """The datasets directly in a group, by name."""
         members = {name: self.member(group, name) for name in group}
         return {name: member for name, member in members.items() if isinstance(member, self._h5py.Dataset)}
 
@@ -112,15 +114,17 @@ class Hdf5:
         """A dataset's values.
 
         Raises:
-            WeightsError: they lie outside the file, are no numbers, or are more than the file can hold.
+            WeightsError: they are stored outside the file, are not numeric, or exceed the size of the file.
         """
         where = f"{self.path}: {dataset.name}"
         if dataset.is_virtual or dataset.external:
-            raise WeightsError(f"{where} takes its values from other files; save the weights in one file")
+            raise WeightsError(
+                f"{where}: expected values in the file itself, got a reference to other files; save one file"
+            )
         kind = dataset.dtype
         halves = kind.str == "|V2" and self.text(dataset, "dtype") == "bfloat16"
         if not (kind.kind in "iu" or (kind.kind == "f" and kind.itemsize <= 8) or halves):
-            raise WeightsError(f"{where}: expected numbers, got values of type {kind}; save the weights as float32")
+            raise WeightsError(f"{where}: expected numbers, got type {kind}; save the weights as float32")
         if dataset.shape is None:
             raise damaged(self.path, f"{dataset.name} has no values")
         self._check_size(dataset, where)
@@ -130,18 +134,20 @@ class Hdf5:
         return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=False))
 
     def _check_size(self, dataset: Any, where: str) -> None:
-        """That the values lie in the file as they are, all of them, before memory is set aside for them.
+        """Check that all values are stored uncompressed in the file, before memory is allocated for them.
 
-        Keras does not compress. HDF5 unpacks a piece to whatever size comes out, and reads zeros where none is stored.
+        Keras does not compress. HDF5 would decompress a chunk to any size, and read zeros for chunks not stored.
         """
         if dataset.id.get_create_plist().get_nfilters():
-            raise WeightsError(f"{where} is compressed, which Keras does not do; unpack the file with h5repack -f NONE")
+            raise WeightsError(
+                f"{where}: expected uncompressed values, got compressed ones; run h5repack -f NONE on the file"
+            )
         declared = stored = math.prod(dataset.shape) * dataset.dtype.itemsize
         if dataset.chunks is not None:
             pieces = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
             stored = pieces * math.prod(dataset.chunks) * dataset.dtype.itemsize
         if max(declared, stored) > self._left_bytes:
-            raise WeightsError(f"{where} of shape {dataset.shape} is more than the file can hold; get the file anew")
+            raise WeightsError(f"{where}: shape {dataset.shape} exceeds the size of the file; get the file again")
         self._left_bytes -= stored
         if dataset.id.get_storage_size() != stored:
-            raise damaged(self.path, f"{dataset.name} is not there in full")
+            raise damaged(self.path, f"{dataset.name} is incomplete")

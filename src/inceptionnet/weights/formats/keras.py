@@ -1,9 +1,9 @@
 """Keras's weights files: .h5 of a whole model or of weights, .weights.h5, and the .keras archive.
 
-Whatever the layout, a variable is `<layer>/<variable>` here, without the names of the models around the layer:
-`conv2d_3/kernel`, `batch_normalization_3/moving_mean`. Values have Keras's own shapes. A model's configuration gives
-layer names where the file has none; nothing in it is built or run. Without either, as before Keras 3.6, `conv2d@3` is
-the fourth of its kind in `model.layers`.
+A variable is named `<layer>/<variable>`, without the names of enclosing models: `conv2d_3/kernel`,
+`batch_normalization_3/moving_mean`. Values keep Keras's shapes. If the file has no layer names, they come from the
+model's configuration, which is read but never built or executed. Without either, as before Keras 3.6, `conv2d@3` is
+the fourth layer of its type in `model.layers`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError
+from inceptionnet.errors import WeightsError, listed
 from inceptionnet.weights.formats.hdf5 import Hdf5, opened
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
-# Weights barely compress; what unpacks to far more than the archive is none.
+# Weights hardly compress: a member that unpacks to far more than the archive is not weights.
 MAX_RATIO, RATIO_FROM_BYTES = 4, 2**20
 KERNEL_BIAS = {1: ("kernel",), 2: ("kernel", "bias")}
-# Native files number a layer's variables: trainable ones first, each in the order of creation. A batch norm of three
-# is taken for one without gamma, as Keras's Inceptions are.
+# Native files number the variables of a layer: trainable ones first, each in order of creation. A batch norm with
+# three variables has no gamma, as in Keras's Inception models.
 VARIABLES: dict[str, dict[int, tuple[str, ...]]] = {
     "conv2d": KERNEL_BIAS,
     "depthwise_conv2d": KERNEL_BIAS,
@@ -45,7 +45,7 @@ VARIABLES: dict[str, dict[int, tuple[str, ...]]] = {
         4: ("gamma", "beta", "moving_mean", "moving_variance"),
     },
 }
-# The name that a native file's paths have for a class; others hold no variables of interest.
+# Names of layer classes in the paths of a native file; other classes have no relevant variables.
 IN_PATHS = {
     "Conv2D": "conv2d",
     "DepthwiseConv2D": "depthwise_conv2d",
@@ -60,15 +60,15 @@ NOT_WEIGHTS = {
     "optimizer": "optimiser state",
     "optimizer_weights": "optimiser state",
     "metrics": "metrics",
-    "top_level_model_weights": "of no layer",
+    "top_level_model_weights": "not part of a layer",
 }
 
 
 def read_keras_h5(path: Path) -> Stored:
-    """The variables of an HDF5 file by Keras.
+    """The variables of a Keras HDF5 file.
 
     Raises:
-        WeightsError: no weights by Keras, a damaged file, or one that reaches out of itself.
+        WeightsError: not Keras weights, a damaged file, or one that refers to other files.
         MissingExtraError: h5py is not installed.
     """
     return _read(path, path, {})
@@ -82,8 +82,8 @@ def read_keras_archive(path: Path) -> Stored:
             for member in (archive.getinfo(CONFIG), archive.getinfo(WEIGHTS)):
                 if member.file_size > most:
                     raise WeightsError(
-                        f"{path}: {member.filename} unpacks from {member.compress_size} to {member.file_size} bytes; "
-                        "it is not weights"
+                        f"{path}: expected weights, got {member.filename} that unpacks from {member.compress_size} to "
+                        f"{member.file_size} bytes; get the file again"
                     )
             names = _names_in(json.loads(archive.read(CONFIG)))
             unpacked = Path(folder) / WEIGHTS
@@ -106,23 +106,27 @@ def _read(file: Path, path: Path, names: Mapping[str, str]) -> Stored:
         for name, dataset in found:
             tensor = content.tensor(dataset)
             if not name.isprintable():
-                raise damaged(path, f"a name that is no text: {one_line(name, 40)}")
+                raise damaged(path, f"an unprintable name: {one_line(name, 40)}")
             if not tensor.is_floating_point():
                 dropped[name] = "not floating point"
             elif name in tensors:
-                raise WeightsError(f"{path}: two variables are named {name}; save a model of one network")
+                raise WeightsError(
+                    f"{path}: expected unique names, got two variables {name}; save a model of one network"
+                )
             else:
                 tensors[name] = tensor
         if not tensors:
-            held = one_line(", ".join(content.root), 80) or "nothing"
-            raise WeightsError(f"{path}: expected an HDF5 file with a Keras model's variables, got one with {held}")
+            held = one_line(listed(content.root), 80) if len(content.root) else "nothing"
+            raise WeightsError(
+                f"{path}: expected an HDF5 file with a Keras model's variables, got one with {held}; give another"
+            )
         return Stored(path, "Keras", tensors, {}, dropped)
 
 
 def _legacy(content: Hdf5, root: Any) -> Iterator[tuple[str, Any]]:
-    """Variables by the last two parts of their paths, the layer and the variable.
+    """Variables named by the last two parts of their paths, layer and variable.
 
-    The lists of names beside them say the same, and where they are damaged HDF5 takes gigabytes to find out.
+    The attributes that list these names are not read: if they are damaged, HDF5 allocates gigabytes.
     """
     for group in content.groups(root):
         below = group.name.removeprefix(root.name).strip("/")
@@ -133,7 +137,7 @@ def _legacy(content: Hdf5, root: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _native(content: Hdf5, names: Mapping[str, str], dropped: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """Variables by the layer's own name, which `names` or recent files hold, and by their number in its `vars`."""
+    """Variables named by their layer, from `names` or (in recent files) an attribute, and their number in `vars`."""
     for group in content.groups(content.root):
         inside, _, last = group.name.strip("/").rpartition("/")
         datasets = content.datasets(group) if last == "vars" else {}
@@ -142,10 +146,10 @@ def _native(content: Hdf5, names: Mapping[str, str], dropped: dict[str, str]) ->
         kind = re.sub(r"_\d+$", "", inside.rpartition("/")[2])
         variables = VARIABLES.get(kind, {}).get(len(datasets))
         if variables is None or datasets.keys() != {str(i) for i in range(len(datasets))}:
-            dropped[inside or "vars"] = f"{len(datasets)} variables of a {kind or 'model'}, whose names are not known"
+            dropped[inside or "vars"] = f"{len(datasets)} variables of a {kind or 'model'}, of unknown names"
             continue
         path = inside.replace("_layer_checkpoint_dependencies", "layers")
-        # Keras before 3.6 wrote no names: then the number says which one of its kind in `model.layers` it is.
+        # Keras before 3.6 wrote no names: the number is the position among the layers of that class in `model.layers`.
         number = re.search(r"_(\d+)$", inside)
         layer = names.get(path) or content.text(group, "name") or f"{kind}@{number[1] if number else 0}"
         for i, variable in enumerate(variables):
@@ -153,7 +157,7 @@ def _native(content: Hdf5, names: Mapping[str, str], dropped: dict[str, str]) ->
 
 
 def _names_in(model: Any, above: str = "") -> dict[str, str]:
-    """The layer's name for each path in a native file, which counts the layers of a class within their model."""
+    """Layer names by their path in a native file, where the layers of a class are numbered within their model."""
     names: dict[str, str] = {}
     counts: Counter[str] = Counter()
     config = model.get("config") if isinstance(model, dict) else None

@@ -1,7 +1,7 @@
-"""PyTorch's own files, zip and legacy pickle: only tensors and plain containers are unpickled, and no code runs.
+"""PyTorch files, zip and legacy pickle: only tensors and plain containers are unpickled, and no code is executed.
 
-Source: torch.load with weights_only=True. A zip is mapped into memory; its checksums and sizes, which a map passes
-over, are checked here first.
+Source: torch.load with weights_only=True. Zip files are memory-mapped, which skips checksums and sizes, so they are
+checked here first.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError
+from inceptionnet.errors import WeightsError, listed
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 
-# Where training scripts put the state dict, averaged weights first.
+# Keys under which training scripts save the state dict, averaged weights first.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "module", "net", "weights")
-# What DataParallel, torch.compile and modules that hold the network put before each name.
+# Name prefixes added by DataParallel, torch.compile and modules that contain the network.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 MAX_DEPTH = 4
-STATE_DICT_ONLY = "where it was made, load it and save model.state_dict() with torch.save"
+STATE_DICT_ONLY = "load it where it was saved, and save model.state_dict() with torch.save"
 
 
 def read_pytorch(path: Path) -> Stored:
-    """The state dict of a file written by torch.save, out of what wraps it.
+    """The state dict of a file written by torch.save, without its wrappers.
 
     Raises:
-        WeightsError: a damaged file, one that holds more than tensors and plain containers, or no state dict in it.
+        WeightsError: a damaged file, one with more than tensors and plain containers, or one without a state dict.
     """
-    if path.suffix == ".safetensors":  # torch.load goes by the name
-        raise WeightsError(f"{path}: a PyTorch file by its first bytes, not safetensors; rename it to .pth")
+    if path.suffix == ".safetensors":  # torch.load depends on the file name
+        raise WeightsError(f"{path}: expected safetensors, got a PyTorch file by its first bytes; rename it to .pth")
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     sizes = _check_archive(path) if zipped else None
@@ -55,53 +55,55 @@ def read_pytorch(path: Path) -> Stored:
 
 
 def _check_archive(path: Path) -> set[int]:
-    """The sizes of the archive's records, all of them found whole.
+    """Check the archive, and return the sizes of its records.
 
-    Torch maps records by their place in the file, so compressed ones, which it never writes, would be taken as they
-    lie; and a small file of compressed records can unpack to any size.
+    Torch maps records by their position in the file, so that compressed ones (which it never writes) would be misread;
+    and a small file of compressed records can unpack to any size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
             if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-                raise WeightsError(f"{path}: a TorchScript archive, which is code; {STATE_DICT_ONLY}")
+                raise WeightsError(
+                    f"{path}: expected weights, got a TorchScript archive, which is code; {STATE_DICT_ONLY}"
+                )
             if not any(name.endswith("/data.pkl") for name in names):
                 raise WeightsError(
                     f"{path}: expected a zip file written by torch.save or Keras, got one of other content "
-                    f"({one_line(', '.join(names[:3]), 80) or 'empty'}); give the weights file itself"
+                    f"({one_line(listed(names, 3), 80) if names else 'empty'}); give the weights file itself"
                 )
             packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size]
             if packed or sum(member.file_size for member in members) > path.stat().st_size:
                 raise WeightsError(
                     f"{path}: expected records stored as torch.save stores them, got compressed ones "
-                    f"({sum(m.file_size for m in members)} bytes from {path.stat().st_size}); save it anew"
+                    f"({sum(m.file_size for m in members)} bytes from {path.stat().st_size}); save it again"
                 )
             if (broken := archive.testzip()) is not None:
-                raise damaged(path, f"the checksum of {broken} is not that of its bytes")
+                raise damaged(path, f"the checksum of {broken} does not match")
             return {member.file_size for member in members}
     except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise damaged(path, error) from None
 
 
 def _load(path: Path, zipped: bool) -> Any:
-    """What torch.load makes of the file; argparse's namespaces, which timm's training saves, are plain data too."""
+    """Load the file with torch.load; also allows argparse.Namespace, plain data that timm's training saves."""
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # on the state of a damaged file, which the error below says
+            warnings.simplefilter("ignore")  # about a damaged file, which raises below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # torch raises many types for a damaged pickle
         text = str(error)
         if found := re.search(r"GLOBAL (\S+)", text):
             raise WeightsError(
-                f"{path}: holds {one_line(found[1], 80)}, not only tensors, and unpickling that can run code; "
+                f"{path}: expected tensors only, got {one_line(found[1], 80)}, which can execute code when unpickled; "
                 f"{STATE_DICT_ONLY}"
             ) from None
         raise damaged(path, text.partition("WeightsUnpickler error:")[2] or error) from None
 
 
 def _unwrapped(content: Any, path: Path, notes: list[str], dropped: dict[str, str]) -> Mapping[Any, Any]:
-    """The innermost state dict under the usual names; what lies beside it is dropped with a reason."""
+    """The innermost state dict under the usual keys; the other entries are dropped with a reason."""
     for _ in range(MAX_DEPTH):
         if not isinstance(content, Mapping):
             break
@@ -110,16 +112,16 @@ def _unwrapped(content: Any, path: Path, notes: list[str], dropped: dict[str, st
             if any(isinstance(value, Tensor) for value in content.values()):
                 return content
             break
-        reason = "averaged weights taken instead"
+        reason = "averaged weights used instead"
         for other in content.keys() - {name}:
             replaced = name in AVERAGED and other in WRAPPERS
-            dropped[str(other)] = reason if replaced else "beside the weights"
+            dropped[str(other)] = reason if replaced else "not part of the weights"
         notes.append(f"unwrapped from {name}" + (", the averaged weights" if name in AVERAGED else ""))
         content = content[name]
-    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    held = listed(map(str, content), ordered=True) if isinstance(content, Mapping) else type(content).__name__
     got = one_line(held or "nothing")
     raise WeightsError(
-        f"{path}: expected a state dict, itself or under one of {', '.join(WRAPPERS)}, got {got}; {STATE_DICT_ONLY}"
+        f"{path}: expected a state dict, alone or under a key such as state_dict or model, got {got}; {STATE_DICT_ONLY}"
     )
 
 
@@ -135,7 +137,7 @@ def _reason_to_drop(name: Any, value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"not a tensor but {type(value).__name__}"
     if not isinstance(name, str):
-        return "its name is not text"
+        return "its name is not a string"
     if name == "n_averaged":
         return "count of averaging steps"
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
@@ -146,7 +148,7 @@ def _reason_to_drop(name: Any, value: Any) -> str:
 
 
 def _checked(tensor: Tensor, name: str, path: Path, sizes: set[int] | None) -> Tensor:
-    """The tensor, if the file holds as many bytes as it spans."""
+    """The tensor, after checking that the file has all of its bytes."""
     held = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.element_size() > held or (sizes is not None and held not in sizes):
         raise damaged(path, f"tensor {name} of shape {tuple(tensor.shape)} does not fit its {held} bytes")

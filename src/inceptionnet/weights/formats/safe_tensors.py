@@ -1,4 +1,4 @@
-"""Safetensors files, mapped into memory: nothing is copied until it is used."""
+"""Safetensors files, memory-mapped: nothing is copied until it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inceptionnet.weights.formats.stored import Stored, damaged
 
 
 def read_safetensors(path: Path) -> Stored:
-    """The tensors and metadata of a safetensors file. Raises: WeightsError where its header and size disagree."""
+    """The tensors and metadata of a safetensors file. Raises: WeightsError if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict

@@ -1,4 +1,4 @@
-"""What every reader of weights files gives: named tensors as they are in the file, and what was left out of it."""
+"""The result of every reader of weights files: named tensors as stored, and what was dropped."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from inceptionnet.errors import WeightsError
 
 @dataclass(frozen=True)
 class Stored:
-    """The tensors of a weights file by the names that they have there."""
+    """The tensors of a weights file, under the file's own names."""
 
     path: Path
     format: str
-    """For people: safetensors, PyTorch, Keras or TensorFlow checkpoint."""
+    """Display name: safetensors, PyTorch, Keras or TensorFlow checkpoint."""
     tensors: Mapping[str, Tensor]
     """On the CPU, in the file's own shapes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What a safetensors file says of itself; else nothing."""
+    """Of a safetensors file; empty for the others."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """Names in the file that are not among the tensors, each with a short reason."""
+    """Entries of the file that are not in `tensors`, each with a short reason."""
     notes: tuple[str, ...] = ()
-    """One short line for each thing decided in reading."""
+    """One short line for each decision made while reading."""
 
 
 def damaged(path: Path, what: object) -> WeightsError:
-    """The error for a file that is cut short or altered: `what` is not as it must be."""
-    return WeightsError(f"{path}: damaged or cut short ({one_line(what)}); get the file anew")
+    """The error for a truncated or altered file; `what` is the reason."""
+    return WeightsError(f"{path}: damaged or truncated ({one_line(what)}); get the file again")
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """An exception's text, or any other, in one line of at most `most` characters; its type where it has no text."""
+    """An exception or other text as one line of at most `most` characters; the type's name if the text is empty."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,7 +1,7 @@
-"""TensorFlow's checkpoints, of one file (V1) or of index and data (V2), without TensorFlow.
+"""TensorFlow checkpoints of one file (V1) or of index and data files (V2), read without TensorFlow.
 
-They are mapped into memory, so optimiser slots, which are left out, cost nothing; what is taken is checked against its
-checksum. Where running averages of a variable were saved, they are taken in its place.
+They are memory-mapped, so that skipped optimiser slots cost nothing; the checksums of all values used are verified.
+If moving averages of a variable were saved, they are used instead of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.errors import WeightsError, listed, missing_extra
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
 from inceptionnet.weights.formats.variables import BFLOAT16, TYPES, Variable, is_v1, mapped, of_bundle, of_slices
@@ -30,10 +30,10 @@ CHUNK_BYTES = 2**20
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The table of the checkpoint that `path` names, or None where it is another file or nothing.
+    """The table file of the checkpoint at `path`, or None if that is another kind of file or does not exist.
 
     Raises:
-        WeightsError: a folder without a checkpoint or with several, or data without its index.
+        WeightsError: a folder without a checkpoint or with several, or a data file without its index.
         OSError: the file cannot be read.
     """
     if path.is_dir():
@@ -41,7 +41,7 @@ def find_checkpoint(path: Path) -> Path | None:
     if data := V2_SHARD.fullmatch(path.name):
         index = path.with_name(f"{data[1]}.index")
         if path.exists() and not index.exists():
-            raise WeightsError(f"{path}: expected {index.name} beside it, got none; get both files of the checkpoint")
+            raise WeightsError(f"{path}: expected {index.name} next to it, got none; get both files of the checkpoint")
         return index if index.exists() else None
     if path.exists():
         return path if path.suffix == ".index" or _is_table(path) else None
@@ -52,7 +52,7 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The table of the checkpoint that a folder's `checkpoint` names, else of the only one in it."""
+    """The table file of the checkpoint named in the folder's `checkpoint` file, else of the only one."""
     state = folder / "checkpoint"
     if state.is_file():
         with state.open(encoding="utf-8", errors="replace") as file:
@@ -66,9 +66,9 @@ def _in_folder(folder: Path) -> Path:
             shard = V1_SHARD.fullmatch(path.name)
             tables.setdefault(shard[1] if shard else path.name.removesuffix(".index"), path)
     if len(tables) != 1:
-        got = f"{len(tables)} ({one_line(', '.join(tables), 80)})" if tables else "none"
+        got = f"{len(tables)} ({one_line(listed(tables), 80)})" if tables else "none"
         raise WeightsError(
-            f"{folder}: expected a file, or a folder with one TensorFlow checkpoint, got {got}; name one"
+            f"{folder}: expected a file, or a folder with one TensorFlow checkpoint, got {got}; give one"
         )
     return next(iter(tables.values()))
 
@@ -80,10 +80,10 @@ def _is_table(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path, table: Path) -> Stored:
-    """The variables of the checkpoint with the table `table`; errors name `path`, by which it was asked for.
+    """The variables of the checkpoint with the table file `table`; errors name `path`, as the user gave it.
 
     Raises:
-        WeightsError: a damaged or incomplete checkpoint, or one of a kind that is not read.
+        WeightsError: a damaged or incomplete checkpoint, or an unsupported kind.
         MissingExtraError: google-crc32c is not installed.
     """
     checksum = _checksum(path)
@@ -95,11 +95,15 @@ def read_checkpoint(path: Path, table: Path) -> Stored:
             variables |= of_slices(path, content) if v1 else of_bundle(path, part, content, checksum)
         sources, dropped, notes = _chosen(variables)
         if not sources:
-            raise WeightsError(f"{path}: expected a network's checkpoint, got one without variables of floating point")
+            raise WeightsError(
+                f"{path}: expected a network's checkpoint, got one without floating-point variables; give another"
+            )
         tensors = {name: _tensor(variables[source], source) for name, source in sources.items()}
         return Stored(path, "TensorFlow checkpoint", tensors, {}, dropped, notes)
     except Snappy:
-        raise WeightsError(f"{path}: its table is compressed by Snappy; save it anew with TensorFlow") from None
+        raise WeightsError(
+            f"{path}: expected an uncompressed table, got one compressed with Snappy; save it again with TensorFlow"
+        ) from None
     except (BrokenTable, ValueError, OverflowError, OSError) as error:
         raise damaged(path, error) from None
 
@@ -112,7 +116,7 @@ def _checksum(path: Path) -> Checksum:
 
     def checksum(data: memoryview) -> int:
         crc = 0
-        for at in range(0, len(data), CHUNK_BYTES):  # it takes nothing but bytes: a copy, but a small one
+        for at in range(0, len(data), CHUNK_BYTES):  # the library takes only bytes: a small copy
             crc = google_crc32c.extend(crc, bytes(data[at : at + CHUNK_BYTES]))
         return crc
 
@@ -120,18 +124,18 @@ def _checksum(path: Path) -> Checksum:
 
 
 def _tables(path: Path, table: Path) -> list[Path]:
-    """All tables of the checkpoint: several where a V1 checkpoint was saved in shards."""
+    """All table files of the checkpoint: several if a V1 checkpoint was saved in shards."""
     shard = V1_SHARD.fullmatch(table.name)
     if not shard:
         return [table]
     tables = [table.with_name(f"{shard[1]}-{i:05}-of-{shard[2]}") for i in range(int(shard[2]))]
     if missing := [part.name for part in tables if not part.is_file()]:
-        raise WeightsError(f"{path}: expected {missing[0]} beside {table.name}, got none; get all its files")
+        raise WeightsError(f"{path}: expected {missing[0]} next to {table.name}, got none; get all files")
     return tables
 
 
 def _chosen(variables: Mapping[str, Variable]) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
-    """The variables to take, each with the one whose values it gets; what is left out and why; notes."""
+    """The variables to load, each with the variable that has its values; dropped variables with reasons; notes."""
     sources: dict[str, str] = {}
     dropped: dict[str, str] = {}
     averaged = 0
@@ -146,10 +150,10 @@ def _chosen(variables: Mapping[str, Variable]) -> tuple[dict[str, str], dict[str
             sources[name.removesuffix(AVERAGE)] = name
             averaged += 1
         elif name + AVERAGE in variables:
-            dropped[name] = "averaged weights taken instead"
+            dropped[name] = "averaged weights used instead"
         else:
             sources[name] = name
-    notes = (f"running averages (ExponentialMovingAverage) of {averaged} variables taken",) if averaged else ()
+    notes = (f"moving averages (ExponentialMovingAverage) of {averaged} variables used",) if averaged else ()
     return sources, dropped, notes
 
 
@@ -161,6 +165,6 @@ def _tensor(variable: Variable, name: str) -> Tensor:
     if not len(data):
         return torch.from_numpy(np.zeros(variable.shape, dtype))
     values = np.frombuffer(data, dtype).reshape(variable.shape)
-    # A map is private, so it can be written to; torch expects numbers at addresses that their size divides.
+    # The map is private, hence writable; torch needs aligned values.
     tensor = torch.from_numpy(values if values.flags.aligned else values.copy())
     return tensor.view(torch.bfloat16) if variable.kind == BFLOAT16 else tensor

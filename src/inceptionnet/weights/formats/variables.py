@@ -1,7 +1,7 @@
-"""Where the variables of a TensorFlow checkpoint are, for both of its versions.
+"""The variables of a TensorFlow checkpoint, for both versions of the format.
 
 Source: TensorFlow's tensor_bundle.proto (V2: a table that points into data files) and saved_tensor_slice.proto (V1: a
-table that holds the values). Nothing but names, types and shapes is read here until a variable's values are asked for.
+table that contains the values). Only names, types and shapes are read until a variable's values are needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from inceptionnet.errors import WeightsError
 from inceptionnet.weights.formats.table import BrokenTable, Checksum, fields, mask, varint
 
-# TensorFlow's numbers of types; numpy has no bfloat16, so its bits travel as integers.
+# TensorFlow's type numbers; numpy has no bfloat16, so its bits are read as integers.
 FLOAT, DOUBLE, BFLOAT16, HALF = 1, 2, 14, 19
 TYPES = {FLOAT: "<f4", DOUBLE: "<f8", BFLOAT16: "<i2", HALF: "<f2"}
 V1_VALUES = {FLOAT: 5, DOUBLE: 6, HALF: 13}  # fields of TensorProto
@@ -27,7 +27,7 @@ Content = Mapping[bytes, memoryview]
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of a checkpoint; `values()` gives its bytes."""
+    """One variable of a checkpoint; `values()` returns its bytes."""
 
     kind: int
     shape: tuple[int, ...]
@@ -35,14 +35,14 @@ class Variable:
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's bytes, read when they are used; what is written to them stays in memory."""
+    """A file's bytes, memory-mapped copy-on-write."""
     if not path.stat().st_size:
         return memoryview(b"")
     return np.memmap(path, np.uint8, mode="c").data
 
 
 def is_v1(content: Content) -> bool:
-    """Whether the table is of a V1 checkpoint: its first entry begins with a message, V2's with a number."""
+    """Whether the table is of a V1 checkpoint: its first entry starts with a message, that of V2 with an integer."""
     return bytes(content.get(b"", b"")[:1]) == b"\x0a"
 
 
@@ -50,27 +50,28 @@ def of_bundle(path: Path, table: Path, content: Content, checksum: Checksum) -> 
     """The variables of a V2 checkpoint.
 
     Raises:
-        WeightsError: a kind of checkpoint that is not read, or, from `values`, a data file that is missing.
-        BrokenTable: damaged entries, or, from `values`, values that are not those saved.
+        WeightsError: an unsupported kind of checkpoint or, from `values`, a missing data file.
+        BrokenTable: damaged entries or, from `values`, damaged values.
     """
     header = dict(fields(content.get(b"", memoryview(b""))))
     count = header.get(1, 0)
     if not isinstance(count, int) or not 0 < count <= MAX_SHARDS:
-        raise BrokenTable("no header with a number of data files")
+        raise BrokenTable("no header with the number of data files")
     if header.get(2, 0):
-        raise WeightsError(f"{path}: has its numbers with the high byte first; save it on a little-endian machine")
+        raise WeightsError(f"{path}: expected little-endian values, got big-endian; save it on a little-endian machine")
     if any(key.endswith(b".ATTRIBUTES/VARIABLE_VALUE") for key in content):
         raise WeightsError(
-            f"{path}: a checkpoint of Keras objects, without names of layers; load it in Keras, save .keras or .h5"
+            f"{path}: expected a checkpoint with layer names, got one of Keras objects; save it in Keras as .keras or "
+            ".h5"
         )
     shards = _Shards(path, table, count)
-    # Keys that start with a zero byte are pieces of partitioned variables, whose own entry says so.
+    # Keys that start with a zero byte are slices of partitioned variables, reported by their own entry.
     names = {key: key.decode() for key in content if key[:1] not in (b"", b"\0")}
     return {name: _entry(path, name, content[key], shards, checksum) for key, name in names.items()}
 
 
 class _Shards:
-    """The data files of a V2 checkpoint, each mapped when first asked for."""
+    """The data files of a V2 checkpoint, each mapped on first access."""
 
     def __init__(self, path: Path, table: Path, count: int) -> None:
         self._path, self._table, self._count = path, table, count
@@ -81,7 +82,7 @@ class _Shards:
             prefix = self._table.name.removesuffix(".index")
             file = self._table.with_name(f"{prefix}.data-{number:05}-of-{self._count:05}")
             if not file.is_file():
-                raise WeightsError(f"{self._path}: expected {file.name} beside the index, got none; get all its files")
+                raise WeightsError(f"{self._path}: expected {file.name} next to the index, got none; get all files")
             self._maps[number] = mapped(file)
         return self._maps[number]
 
@@ -95,9 +96,9 @@ def _entry(path: Path, name: str, message: memoryview, shards: _Shards, checksum
     def values() -> memoryview:
         data = shards[number][offset : offset + size]
         if len(data) != size:
-            raise BrokenTable(f"{name} reaches out of its data file")
+            raise BrokenTable(f"{name} exceeds its data file")
         if mask(checksum(data)) != int.from_bytes(_message(found.get(6)), "little"):
-            raise BrokenTable(f"the checksum of {name} is not that of its values")
+            raise BrokenTable(f"the checksum of {name} does not match")
         return data
 
     return Variable(kind, _shape(_message(found.get(2))), values)
@@ -107,8 +108,8 @@ def of_slices(path: Path, content: Content) -> dict[str, Variable]:
     """The variables of a V1 checkpoint, or of one of its files.
 
     Raises:
-        WeightsError: a variable saved in pieces.
-        BrokenTable: damaged entries, or not those announced.
+        WeightsError: a partitioned variable.
+        BrokenTable: damaged entries, or entries that differ from the header.
     """
     listed = [_message(value) for field, value in fields(_inner(content[b""], 1)) if field == 1]
     held = dict(_value(_inner(value, 2)) for key, value in content.items() if key)
@@ -117,14 +118,16 @@ def of_slices(path: Path, content: Content) -> dict[str, Variable]:
         found = dict(fields(about))
         name = bytes(_message(found.get(1))).decode()
         slices = [_message(value) for field, value in fields(about) if field == 4]
-        if len(slices) != 1 or any(extent for _, extent in fields(slices[0])):  # that of a whole dimension is empty
+        if len(slices) != 1 or any(
+            extent for _, extent in fields(slices[0])
+        ):  # the extent of a whole dimension is empty
             raise _partitioned(path, name)
         if name not in held:
-            raise BrokenTable(f"{name} is announced but not there")
+            raise BrokenTable(f"{name} is listed but missing")
         kind = _number(found.get(3, 0))
         variables[name] = Variable(kind, _shape(_message(found.get(2))), partial(_v1_values, held[name], kind))
     if len(variables) != len(held):
-        raise BrokenTable(f"{len(held)} variables, {len(variables)} of them announced")
+        raise BrokenTable(f"{len(held)} variables, {len(variables)} of them listed")
     return variables
 
 
@@ -139,7 +142,7 @@ def _value(message: memoryview) -> tuple[str, memoryview]:
 
 
 def _v1_values(proto: memoryview, kind: int) -> memoryview:
-    """The values of a TensorProto, in place but for half floats, which it keeps as numbers of variable length."""
+    """The values of a TensorProto, not copied except for half floats, which are stored as variable-length integers."""
     values = _message(dict(fields(proto)).get(V1_VALUES.get(kind, 0)))
     if kind != HALF:
         return values
@@ -157,7 +160,7 @@ def _shape(message: memoryview) -> tuple[int, ...]:
 
 
 def _message(value: int | memoryview | None) -> memoryview:
-    """A field's bytes; protocol buffers leave out what is empty."""
+    """A field's bytes; protocol buffers omit empty fields."""
     if isinstance(value, int):
         raise BrokenTable("a number where a message is expected")
     return memoryview(b"") if value is None else value
@@ -170,4 +173,4 @@ def _number(value: int | memoryview) -> int:
 
 
 def _partitioned(path: Path, name: str) -> WeightsError:
-    return WeightsError(f"{path}: {name} is saved in pieces (a partitioned variable); save it whole")
+    return WeightsError(f"{path}: expected whole variables, got the partitioned variable {name}; save it unpartitioned")

@@ -1,4 +1,4 @@
-"""The layouts of published weights, one file for each family of ports: name maps as data."""
+"""The layouts of published weights: name maps as data, one file per family of ports."""
 
 from inceptionnet.weights.layouts import cadene, facenet, keras, slim, torchvision
 from inceptionnet.weights.layouts.layout import Layout, Style

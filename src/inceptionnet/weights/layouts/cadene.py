@@ -1,8 +1,8 @@
-"""Cadene's inceptionv4, inceptionresnetv2 and bninception; timm's inception_v4 and inception_resnet_v2 are the same.
+"""Cadene's inceptionv4, inceptionresnetv2 and bninception; timm's inception_v4 and inception_resnet_v2 are identical.
 
-Source: the modules' names in pretrainedmodels/models and timm/models. bninception was ported from Caffe: every
-convolution has a bias before its batch norm, and input is BGR of 0 to 255 less the mean. Biases are folded into the
-mean, and order and scale of the channels into the first convolution, so that the network takes RGB as the others do.
+Source: the module names in pretrainedmodels/models and timm/models. bninception was ported from Caffe: every
+convolution has a bias before its batch norm, and the input is BGR in 0 to 255 minus the mean. Biases are folded into
+batch norm's mean, channel order and scale into the first convolution, so that the network takes RGB like the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from inceptionnet.weights.layouts.layout import TORCH, TORCH_PARTS, Layout, Name
 
 
 def _timm(resized_px: int) -> Preprocessing:
-    """As timm evaluates its own: the shorter side to so many px, bicubic, and the middle 299 px."""
+    """timm's evaluation: bicubic resize of the shorter side to `resized_px`, then a centre crop of 299 px."""
     return Preprocessing(size_px=299, crop=299 / resized_px, resize="keep-aspect", interpolation="bicubic")
 
 

@@ -1,7 +1,7 @@
 """facenet-pytorch's InceptionResnetV1, with and without its classifier.
 
-Source: the modules' names in facenet_pytorch/models/inception_resnet_v1.py. Its embedding is what `InceptionNet.embed`
-gives, divided by its length.
+Source: the module names in facenet_pytorch/models/inception_resnet_v1.py. Its embedding is that of
+`InceptionNet.embed`, L2-normalised.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ FACENET = Layout(
         "embedding": ("last_linear|last_bn",),
     },
     classifier=("logits",),
-    # Of faces that were cut out before: (x - 127.5) / 128.
+    # For cropped faces: (x - 127.5) / 128.
     preprocessing=Preprocessing(size_px=160, crop=1.0, mean=(0.5,), std=(128 / 255,)),
 )

@@ -1,11 +1,11 @@
 """Keras's InceptionV3 and InceptionResNetV2, with and without top.
 
-Source: keras/src/applications/inception_v3.py and inception_resnet_v2.py. Most layers there have no name of their own
-but a number, which grows in the order of creation, from wherever the process stood. That order is the tree's, so that
-they are known by rank: `conv2d#0`, `conv2d#1`, … No dropout, no auxiliary head.
+Source: keras/src/applications/inception_v3.py and inception_resnet_v2.py. Most layers are named by a counter that
+increases in order of creation, from any start. That order is the tree's, so layers are identified by rank:
+`conv2d#0`, `conv2d#1`, … No dropout, no auxiliary head.
 
-A .weights.h5 of Keras before 3.6 has no names at all: layers are numbered by their place in `model.layers`, which is
-sorted by the distance to the output (keras/src/ops/function.py). That distance is computed from the tree.
+A .weights.h5 of Keras before 3.6 has no names: layers are numbered by their position in `model.layers`, which is
+sorted by distance to the output (keras/src/ops/function.py). That distance is computed from the tree.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PREPROCESSING = Preprocessing(size_px=299, crop=0.875)
 
 
 def _ranks() -> Iterator[str]:
-    """The entries of the layers that have a number only, in the order of creation."""
+    """The entries of the numbered layers, in order of creation."""
     number = 0
     while True:
         yield f"conv2d#{number}|batch_normalization#{number}"
@@ -85,9 +85,9 @@ INCEPTION_RESNET_V2 = Layout(
 
 
 def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors with numbered layers by their rank, and nameless ones (`conv2d@0`) by what they are.
+    """A file's tensors with numbered layers named by rank, and unnamed ones (`conv2d@0`) by their place in the tree.
 
-    A last layer that somebody else put on is called `predictions`, as Keras's own.
+    A classifier of another name is renamed to `predictions`, as in Keras.
     """
     numbered = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?/")
     numbers: dict[str, set[int]] = defaultdict(set)
@@ -109,7 +109,7 @@ def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _placed(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each nameless layer (`conv2d@5`: the sixth in `model.layers`) the layer that it is."""
+    """The layer behind each unnamed one (`conv2d@5`: the sixth in `model.layers`)."""
     nameless = {name.partition("/")[0] for name in tensors if name.startswith("conv2d@")}
     for layout in (INCEPTION_V3, INCEPTION_RESNET_V2):
         entries = [entry for names in layout.body.values() for entry in names]
@@ -125,7 +125,7 @@ def _placed(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _distances(node: Node, after: int) -> list[int]:
-    """Keras layers from each convolution, in the order of the tree, to the output; `after` of them follow the node."""
+    """The Keras layers from each convolution, in tree order, to the output; `after` layers follow the node."""
     match node:
         case Conv():
             return [after]
@@ -143,7 +143,7 @@ def _distances(node: Node, after: int) -> list[int]:
 
 
 def _length(node: Node) -> int:
-    """Keras layers on the longest way through a node: a convolution is followed by batch norm and an activation."""
+    """Keras layers on the longest path through a node; batch norm and activation after a convolution count too."""
     match node:
         case Conv() | Linear():
             return 3

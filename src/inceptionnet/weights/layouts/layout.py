@@ -1,7 +1,7 @@
-"""What a layout is: how a published file names the layers of a network, as data.
+"""Layouts: how published files name the layers of a network, as data.
 
-A layer's names stand in the order of our tree, endpoint by endpoint, so that one list pairs them with the network's own
-(`Row.path`), and a missing or superfluous name cannot pass. How a layer's tensors are called is a `Style`.
+Layer names are listed in tree order, endpoint by endpoint, and paired with the network's own names (`Row.path`), so
+that a missing or extra name is detected. A `Style` says how the tensors of a layer are named.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """How a layout calls the tensors of a layer `{}`."""
+    """How a layout names the tensors of a layer `{}`."""
 
     conv: str
-    """A convolution that batch norm follows."""
+    """A convolution followed by batch norm."""
     plain: str
     """A convolution with a bias, or a linear layer."""
     norm: str
-    """Batch norm, where the layer's entry does not name it ("layer|norm")."""
+    """Batch norm, unless the layer's entry names it ("layer|norm")."""
     separator: str
     parts: Mapping[str, str]
-    """What `build.tensors_of` calls weight, bias, gamma, beta, mean, var, depthwise, pointwise."""
+    """The names of weight, bias, gamma, beta, mean, var, depthwise, pointwise (see `build.tensors_of`)."""
     order: Literal["torch", "tensorflow"]
-    """Of a kernel's axes: (out, in, height, width) or (height, width, in, out)."""
+    """Order of a kernel's axes: (out, in, height, width) or (height, width, in, out)."""
 
     def tensor(self, entry: str, part: str, *, normed: bool) -> str:
-        """The name of a tensor of the layer with this entry; `normed`: whether batch norm follows it."""
+        """The name of a tensor of the layer `entry`; `normed`: whether batch norm follows it."""
         layer, _, norm = entry.partition("|")
         if part in ("gamma", "beta", "mean", "var"):
             owner = norm or self.norm.format(layer)
@@ -53,27 +53,27 @@ class Layout:
 
     name: str
     networks: Names
-    """What it can fill; the first gives the numbers of the code that it was published with."""
+    """The networks that it fits; the first reproduces the code that it was published with."""
     style: Style
     body: Mapping[str, Names]
-    """By endpoint, the layers in it; of the face network also the embedding."""
+    """Layers by endpoint, including the embedding of the face network."""
     classifier: Names
-    """Names that the last layer goes by; a file has one of them, or none."""
+    """Possible names of the classifier; a file has one of them, or none."""
     preprocessing: Preprocessing
     aux: Mapping[str, Names] = field(default_factory=dict)
-    """By endpoint, the layers of the auxiliary head that stands on it; a file may lack them."""
+    """Layers of the auxiliary heads, by the endpoint that each is attached to; optional in a file."""
     by_classes: Mapping[int, str] = field(default_factory=dict)
-    """The network, where the number of classes decides it."""
+    """The network, if the number of classes decides it."""
     bgr_255: bool = False
-    """The first convolution takes blue, green, red of 0 to 255 less a mean, not red, green, blue of [-1, 1]."""
+    """Whether the first convolution takes BGR in 0 to 255 minus a mean, not RGB in [-1, 1]."""
 
     def layers(self) -> Iterator[str]:
-        """Every layer that a file must have."""
+        """All layers that a file must have."""
         for names in self.body.values():
             for entry in names:
                 yield entry.partition("|")[0]
 
 
 def within(prefix: str, names: str) -> Names:
-    """The names, which spaces divide, each behind the prefix."""
+    """The space-separated names, each with the prefix."""
     return tuple(prefix + name for name in names.split())

@@ -1,7 +1,7 @@
 """TF-slim's InceptionV1 to InceptionV4 and InceptionResnetV2.
 
-Source: the scopes in tensorflow/models, research/slim/nets. Batch norm has no gamma there, and class 0 of 1001 is the
-background. Some scopes are irregular, and published so: a 3×3 called `Conv2d_0a_3x3` in V1's Mixed_5b, a 5×5 called
+Source: the scopes in tensorflow/models, research/slim/nets. Batch norm has no gamma, and class 0 of 1001 is the
+background. Some published scopes are irregular: a 3×3 called `Conv2d_0a_3x3` in V1's Mixed_5b, a 5×5 called
 `Conv_1_0c_5x5` in V3's Mixed_5c, 3×3 called `1x1` in its Mixed_6a, a 3×1 lettered b in Mixed_7b but c in Mixed_7c.
 """
 

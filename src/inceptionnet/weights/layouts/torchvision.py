@@ -1,8 +1,8 @@
 """torchvision's inception_v3 and googlenet; timm's and Cadene's inception_v3 and the FID graph have the same names.
 
-Source: the modules' names in torchvision/models/inception.py and googlenet.py. torchvision's pretrained models turn
-input that is normalised with ImageNet's mean and deviation into [-1, 1] themselves (`transform_input`); the weights,
-and so the networks here, take [-1, 1].
+Source: the module names in torchvision/models/inception.py and googlenet.py. torchvision's pretrained models convert
+input normalised with ImageNet's mean and std to [-1, 1] (`transform_input`); the weights, and so the networks here,
+take [-1, 1].
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ INCEPTION_V3 = Layout(
     aux={"mixed_6e": ("AuxLogits.conv0", "AuxLogits.conv1", "AuxLogits.fc")},
     classifier=("fc", "last_linear"),
     by_classes={1008: "inception_v3.fid"},
-    # Shorter side to 342 px, middle 299 px.
+    # Shorter side resized to 342 px, centre crop of 299 px.
     preprocessing=Preprocessing(size_px=299, crop=299 / 342, resize="keep-aspect"),
 )
 

@@ -1,6 +1,6 @@
-"""Images read and decoded by processes, as training would, and looked at from outside: size, format, oddities.
+"""Inspecting images in worker processes: decoded as in training, with size, format and unusual properties.
 
-Where a decoder's fault or the system ends a process, that is an error, not a wait; Ctrl-C ends them all at once.
+A worker process that dies (a crash in a decoder, too little memory) is an error, never a hang; Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CHUNK = 16  # images
 _ORIENTATION_TAG = 0x0112
 
 
-class Look(NamedTuple):
-    """What a process finds out about an image; a `reason` why it cannot be read, or all else."""
+class Inspection(NamedTuple):
+    """The properties of an image, or the `reason` why it cannot be decoded."""
 
     reason: str
     digest: bytes = b""
@@ -37,7 +37,7 @@ class Look(NamedTuple):
     size_px: tuple[int, int] = (0, 0)
     format: str = ""
     mode: str = ""
-    odd: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 _Items: TypeAlias = Sequence[int] | Sequence[bytes]  # positions in a split, or the images of a stream themselves
@@ -45,7 +45,7 @@ _Reads: TypeAlias = Mapping[str, Callable[[int], bytes]]
 
 
 class Chunk(NamedTuple):
-    """Images that one process is given at once."""
+    """Images that are handed to one process together."""
 
     split: str
     names: Sequence[str]
@@ -66,18 +66,18 @@ def _chunks(source: Source) -> Iterator[Chunk]:
                     yield Chunk(name, names, labels, data)
 
 
-def looked_at(source: Source, workers: int) -> Generator[tuple[Chunk, list[Look]], None, None]:
-    """All images, split by split in their order, looked at by `workers` processes, or here where that is 0.
+def inspect_images(source: Source, workers: int) -> Generator[tuple[Chunk, list[Inspection]], None, None]:
+    """Inspect all images, split by split in order, in `workers` processes (0: in this one).
 
-    Raises: DataError where a stream breaks off or a process dies.
+    Raises: DataError if a stream breaks off or a process dies.
     """
     reads = {name: split.read for name, split in source.splits.items() if isinstance(split, Split)}
     if not workers:
         for chunk in _chunks(source):
-            yield chunk, _look_at_all(reads, chunk.split, chunk.names, chunk.items)
+            yield chunk, _inspect_all(reads, chunk.split, chunk.names, chunk.items)
         return
     pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(reads,))
-    waiting = deque[tuple[Chunk, Future[list[Look]]]]()
+    waiting = deque[tuple[Chunk, Future[list[Inspection]]]]()
     try:
         for chunk in _chunks(source):
             waiting.append((chunk, pool.submit(_work, chunk.split, chunk.names, chunk.items)))
@@ -90,8 +90,8 @@ def looked_at(source: Source, workers: int) -> Generator[tuple[Chunk, list[Look]
     except BrokenProcessPool:
         first, last = waiting[0][0].names[0], waiting[-1][0].names[-1]
         raise DataError(
-            f"{source.title}: expected images that can be decoded, got one that ended its process, or too little "
-            f"memory, between {first} and {last}: try fewer --workers, then without these images"
+            f"{source.title}: expected images that can be decoded, but a worker process died (a crash or too little "
+            f"memory) between {first} and {last}: try fewer --workers, then without these images"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -104,34 +104,36 @@ def _prepare(reads: _Reads) -> None:
     """Run at the start of each process."""
     global _reads
     _reads = reads
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and silently
 
 
-def _work(split: str, names: Sequence[str], items: _Items) -> list[Look]:
-    return _look_at_all(_reads, split, names, items)
+def _work(split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
+    return _inspect_all(_reads, split, names, items)
 
 
-def _look_at_all(reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Look]:
+def _inspect_all(reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on images that it can read, and on bombs
+        warnings.simplefilter(
+            "ignore"
+        )  # Pillow's warnings about images that it can read, and about decompression bombs
         return [
-            _look_at(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
+            _inspect(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
             for name, item in zip(names, items, strict=True)
         ]
 
 
-def _look_at(read: Callable[[], bytes], name: str) -> Look:
+def _inspect(read: Callable[[], bytes], name: str) -> Inspection:
     try:
         data = read()
         size = decode(data, name=name).size
     except DecodeError as error:
-        return Look(str(error).removeprefix(f"{name}: "))
+        return Inspection(str(error).removeprefix(f"{name}: "))
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        return Look("", digest, len(data), size, str(image.format), image.mode, tuple(_oddities(image)))
+        return Inspection("", digest, len(data), size, str(image.format), image.mode, tuple(_unusual(image)))
 
 
-def _oddities(image: Image.Image) -> Iterator[str]:
+def _unusual(image: Image.Image) -> Iterator[str]:
     modes = {"CMYK": "CMYK", "P": "palette", "PA": "palette", "1": "1-bit", "YCbCr": "YCbCr", "LAB": "LAB"}
     if image.mode in modes:
         yield modes[image.mode]
@@ -143,6 +145,6 @@ def _oddities(image: Image.Image) -> Iterator[str]:
         if getattr(image, "is_animated", False):
             yield "several frames"
         if image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9):
-            yield "turned or mirrored by EXIF"
-    except Exception:  # damage beside the image itself, which was decoded
-        yield "damaged beside the image"
+            yield "EXIF rotation"
+    except Exception:  # the image itself was decoded
+        yield "damaged metadata"
