@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from inceptionnet.classifier.classifier import HeatMap as HeatMap
     from inceptionnet.classifier.evaluating import Evaluated as Evaluated
     from inceptionnet.classifier.evaluating import evaluate_together as evaluate_together
+    from inceptionnet.classifier.loading import described as described
     from inceptionnet.classifier.loading import load as load
 
 _HOME = {
     "Classifier": "classifier",
     "Evaluated": "evaluating",
     "HeatMap": "classifier",
+    "described": "loading",
     "evaluate_together": "evaluating",
     "load": "loading",
 }

@@ -13,6 +13,7 @@ from inceptionnet.classifier.backends import Options, graph_backend, is_graph, n
 from inceptionnet.classifier.classifier import Classifier
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.edits import Configuration
+from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model import InceptionNet
 from inceptionnet.weights import Record, read_weights
@@ -81,19 +82,36 @@ def load(
     return Classifier(network_backend(model, record.preprocessing, options), record, options, where, assumed)
 
 
+def described(source: str | Path) -> tuple[Record, str]:
+    """What a run folder or a file says of itself, and what is assumed about it; nothing is made ready to run.
+
+    Raises:
+        WeightsError: no such file, or one of no known format or layout.
+        MissingExtraError: the file needs an extra that is not installed.
+    """
+    if is_graph(source):
+        return _record(read_metadata(source)), ""
+    read = read_weights(source)
+    return read.record, read.assumed
+
+
 def _exported(
     path: Path, options: Options, classes: Sequence[str] | None, preprocessing: Preprocessing | Mapping[str, Any] | None
 ) -> Classifier:
     if classes is not None or preprocessing is not None:
         raise ConfigurationError(f"{path}: an exported file holds its classes and preprocessing; leave them out")
     backend, about = graph_backend(path, options)
-    record = Record(
+    return Classifier(backend, _record(about), options, str(path), "")
+
+
+def _record(about: Mapping[str, Any]) -> Record:
+    """What an exported file says of itself."""
+    return Record(
         Configuration(about["network"], num_classes=len(about["classes"])),
         tuple(about["classes"]),
         Preprocessing.from_dict(about["preprocessing"]),
         about.get("provenance", {}),
     )
-    return Classifier(backend, record, options, str(path), "")
 
 
 def _changed(prep: Preprocessing, changes: Preprocessing | Mapping[str, Any] | None) -> Preprocessing:

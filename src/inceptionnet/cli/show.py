@@ -1,9 +1,9 @@
-"""`inceptionnet show NAME`: a network endpoint by endpoint, or its drawing, from the tree alone."""
+"""`inceptionnet show NAME|RUN|WEIGHTS`: a network endpoint by endpoint, its drawing, or what a file holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,22 +11,40 @@ from inceptionnet.cli.options import Json
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.spec import Network
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inceptionnet.edits import Configuration
+
 
 def show(
-    name: Annotated[str, typer.Argument(help="A network; `inceptionnet models` lists them.")],
-    size: Annotated[int | None, typer.Option(help="Image size (height and width), px; default: as published.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME|RUN|WEIGHTS", help="A network (`inceptionnet models` lists all), "
+                                        "run folder, weights file, hf:OWNER/NAME or exported file.")],
+    size: Annotated[int | None, typer.Option(help="Image size (height and width), px. [default: as published]")] = None,
     width: Annotated[float, typer.Option(help="Width multiplier; filters stay multiples of 8.")] = 1.0,
-    num_classes: Annotated[int | None, typer.Option(help="Number of classes; default: as published.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes. [default: as published]")] = None,
     aux: Annotated[bool, typer.Option("--aux", help="Include auxiliary heads.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Draw the network into this .svg file instead.")] = None,
     json: Json = False,
-) -> None:
-    """Show a network: output shape, parameters, multiply-adds and receptive field of every endpoint; or draw it."""
+) -> None:  # fmt: skip
+    """Show a network: output shape, parameters, multiply-adds and receptive field of every endpoint; or draw it.
+
+    Of a run folder or a file, first what it holds: network, classes, preprocessing and where the weights come from.
+    """
+    from dataclasses import replace
+
     from inceptionnet.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.edits import Configuration, configure
 
-    network = configure(Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux))
+    changes: dict[str, Any] = {"num_classes": num_classes, "width": None if width == 1 else width, "input_size": size}
+    held: dict[str, Any] = {}
+    if _is_source(name):
+        configuration, held = _held(name)
+        configuration = replace(configuration, **{key: value for key, value in changes.items() if value is not None})
+    else:
+        configuration = Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux)
+    network = configure(configuration)
     if svg:
         _draw(network, svg)
         return
@@ -36,6 +54,7 @@ def show(
     if json:
         print_json(
             {
+                **held,
                 "name": network.name,
                 "summary": network.summary,
                 "paper": network.paper,
@@ -55,6 +74,8 @@ def show(
             }
         )
         return
+    if held:
+        print_table(["what", "value"], [[key.replace("_", " "), text] for key, text in _texts(held) if text])
     size_px, least = network.input_size, minimum_size(network)
     print_table(
         ["endpoint", "output (H×W×C)", "parameters", "multiply-adds (M)", "receptive field (px)"],
@@ -73,6 +94,38 @@ def show(
         note=f"input {size_px}×{size_px}×{network.in_channels}, minimum size {least} px; "
         f"{totals['parameters']:,} parameters, {totals['multiply_adds'] / 1e9:.2f} G multiply-adds",
     )
+
+
+def _is_source(name: str) -> bool:
+    """Whether it is a file, a folder or an address, and not the name of a network."""
+    return name.startswith("hf:") or Path(name).exists() or "/" in name
+
+
+def _held(source: str) -> tuple[Configuration, dict[str, Any]]:
+    """The network of a run folder or a file, and what it says of itself."""
+    from inceptionnet.classifier import described
+
+    record, assumed = described(source)
+    return record.configuration, {
+        "source": source,
+        "classes": list(record.classes),
+        "preprocessing": record.preprocessing.to_dict(),
+        "provenance": dict(record.provenance),
+        "assumed": assumed,
+    }
+
+
+def _texts(held: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows of a table: class names are many, and provenance and preprocessing have keys of their own."""
+    from inceptionnet.errors import listed
+
+    for key, value in held.items():
+        if isinstance(value, dict):
+            yield from ((name, str(one)) for name, one in value.items() if not isinstance(one, dict | list) or one)
+        elif key == "classes":
+            yield key, f"{len(value)}: {listed(value, ordered=True)}" if value else "no classifier"
+        else:
+            yield key, str(value)
 
 
 def _draw(network: Network, path: Path) -> None:
