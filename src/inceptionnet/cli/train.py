@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inceptionnet.cli.options import Device, Workers, default_workers
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, RunError
 
 
 def train(
@@ -108,7 +109,8 @@ def train(
             evaluation = loop.train(plan, out, world)
         if world.is_main:
             print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out images")
-            print("next:", *next_commands(Run(out)), sep="\n  ")
+            with suppress(RunError):  # a file that could not be written has been warned about
+                print("next:", *next_commands(Run(out)), sep="\n  ")
 
 
 def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None:
