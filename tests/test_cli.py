@@ -222,7 +222,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", empty, "--model", "inception_v1", *base), "expected images"),
         (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
         (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
-        (("train", colours, "--weights", text, *base), "of no known format"),
+        (("train", colours, "--weights", text, *base), "of an unknown format"),
         (("train", colours, "--model", "inception_v1"), "expected --out RUN, the run folder to create, got none"),
         (
             ("train", "--out", new),
@@ -250,7 +250,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", "--resume", "--out", new), "expected a run folder, got none with run.json"),
         (("train", "--repeat", empty, "--out", new), "expected a run folder, got none with run.json"),
         (("recipes", "inception_v33"), "unknown network 'inception_v33': did you mean inception_v3"),
-        (("evaluate", text, colours), "of no known format"),
+        (("evaluate", text, colours), "of an unknown format"),
         (("evaluate", tmp_path / "nowhere", colours), "no such file"),
         (("evaluate", empty, colours), "got a folder without weights.safetensors"),
         (("evaluate", run, hollow), "got none in zebra"),

@@ -98,7 +98,7 @@ def test_what_an_engine_takes_and_gives() -> None:
     logits[0] += 1  # an ordinary tensor, though it was made in inference mode
     assert not logits.requires_grad
     for wrong in (images(2, 1), images(2, size=65), images(2)[0], images(2).byte()):
-        with pytest.raises(InputError, match=r"expected float images of shape \(N, 3, 64, 64\), as this engine was"):
+        with pytest.raises(InputError, match=r"expected float images of shape \(N, 3, 64, 64\), got"):
             made(wrong)
     with pytest.raises(InputError, match="takes images of 75 px or more"):
         optimize(create_model("inception_v3", width=0.125), "eager", size_px=74)
@@ -124,7 +124,7 @@ def test_openvino_computes_in_bf16_only_where_that_is_asked_for() -> None:
     try:
         made = optimize(network(), "openvino", precision="bf16")
     except ConfigurationError as error:
-        assert "openvino computes in f32 on this CPU, not in bf16" in str(error)
+        assert "engine openvino: expected bf16, got f32 on this CPU" in str(error)
     else:
         assert 1e-4 < made.about["difference"] < 3e-2
 
@@ -189,7 +189,7 @@ def test_a_file_brings_its_size(tmp_path: Path) -> None:
         ({"threads": 1.5}, "threads is 1.5; expected"),
         (
             {"engine": "onnxruntime", "precision": "bf16"},
-            "engine onnxruntime does not compute in bf16; choose eager or",
+            "engine onnxruntime does not support bf16; choose eager or",
         ),
     ],
 )
@@ -209,7 +209,7 @@ def test_weights_that_are_no_numbers() -> None:
     model = network()
     with torch.no_grad():
         model.head.get_submodule("logits").bias[0] = torch.nan
-    with pytest.raises(WeightsError, match="logits that are not finite; check its weights"):
+    with pytest.raises(WeightsError, match="expected finite logits, got .*; check its weights"):
         optimize(model, "eager")
 
 
@@ -283,24 +283,27 @@ def test_wrong_numbers_and_failures_are_skipped_with_the_reason(fakes: Fakes, mo
     assert made.name == "quick" and "nearly" in made.about["latency_ms"]
     skipped = made.about["skipped"]
     assert set(skipped) == {"off", "nan", "cut", "raises", "broken", "onnxruntime"}
-    assert "off by 2.0e-04 of the largest logit, expected 0.0001 at most" in skipped["off"]
-    assert "other numbers" in skipped["nan"] and "shape (1, 6), expected (1, 7)" in skipped["cut"]
+    assert (
+        "expected logits within 0.0001 of the network's, relative to the largest, got a difference of 2.0e-04"
+        in skipped["off"]
+    )
+    assert "difference of nan" in skipped["nan"] and "shape (1, 7), got (1, 6)" in skipped["cut"]
     assert "fails here (ZeroDivisionError: division by zero)" in skipped["raises"]
     assert "cannot run here (RuntimeError: no compiler in sight)" in skipped["broken"]
     assert "pip install 'inceptionnet[onnx]'" in skipped["onnxruntime"]
-    with pytest.raises(ConfigurationError, match="engine off gives other numbers here"):
+    with pytest.raises(ConfigurationError, match="engine off: expected logits within"):
         optimize(network(), "off")
 
 
 def test_another_best_class_is_other_numbers_but_not_where_two_are_equal() -> None:
     expected = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.5, 1.0]])
     swapped = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.5, 1.0]])
-    with pytest.raises(ConfigurationError, match=r"off by 5.0e-01 .* 0.6 at most; choose|, and another class"):
+    with pytest.raises(ConfigurationError, match=r"difference of 5.0e-01 and another predicted class; choose"):
         choice._difference("x", swapped, expected, 0.4)
     tie = torch.tensor([[1.0, 0.99, 0.0]])
     assert choice._difference("x", torch.tensor([[0.99, 1.0, 0.0]]), tie, 0.03) == pytest.approx(0.01, rel=1e-4)
     lead = torch.tensor([[1.0, 0.96, 0.0]])
-    with pytest.raises(ConfigurationError, match="and another class"):
+    with pytest.raises(ConfigurationError, match="and another predicted class"):
         choice._difference("x", torch.tensor([[0.975, 0.985, 0.0]]), lead, 0.03)
 
 

@@ -243,7 +243,7 @@ def test_a_network_without_classifier_gives_features_for_a_fixed_batch(
     save_weights(model, source)
     code, out, err = command("export", source, file, "--plain", "--batch-size", 3)
     assert code == 0, err
-    assert "features: there is no classifier" in out and "float32 (3, 3, 32, 32)" in out and "probabilities" not in out
+    assert "features (no classifier)" in out and "float32 (3, 3, 32, 32)" in out and "probabilities" not in out
     x = torch.randn(3, 3, 32, 32)
     assert model(x).std(0).median() > 0.1, "features that are always the same would prove nothing"
     program = torch.export.load(file).module()
@@ -342,13 +342,17 @@ def test_a_new_bin_is_never_left_with_an_old_xml(
     [
         ("a.onx", [], "expected a file ending in .onnx .pt2 .safetensors .xml; did you mean .onnx"),
         ("a", [], "expected a file ending in"),
-        ("none/a.onnx", [], "a.onnx: cannot be written: No such file or directory; name another place"),
-        ("folder.pt2", [], "folder.pt2: cannot be written: Is a directory; name another place"),
-        ("a.safetensors", ["--batch-size", "2"], "holds no graph to put batch_size into; leave it out"),
-        ("a.onnx", ["--batch-size", "2", "--dynamic-batch"], "--batch-size 2 exclude each other; leave one out"),
-        ("a.safetensors", ["--with-preprocessing"], "holds no graph to put with_preprocessing into; leave it out"),
+        ("none/a.onnx", [], "a.onnx: cannot be written: No such file or directory; give another path"),
+        ("folder.pt2", [], "folder.pt2: cannot be written: Is a directory; give another path"),
+        ("a.safetensors", ["--batch-size", "2"], "batch_size needs a graph, which a weights file does not have"),
+        ("a.onnx", ["--batch-size", "2", "--dynamic-batch"], "--batch-size 2 exclude each other; omit one"),
+        (
+            "a.safetensors",
+            ["--with-preprocessing"],
+            "with_preprocessing needs a graph, which a weights file does not have",
+        ),
         ("a.pt2", ["--check", "empty"], "empty: expected images ("),
-        ("a.pt2", ["--check", "bad.png"], "expected images, got 1 of which none can be read, such as"),
+        ("a.pt2", ["--check", "bad.png"], "expected images, got 1 of which none can be decoded, such as"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -394,7 +398,9 @@ def test_files_of_others_are_told_from_ones_own(ending: str, tmp_path: Path) -> 
 def test_a_program_that_somebody_else_exported_says_nothing_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "a.pt2"
     torch.export.save(to_program(Tiny(), torch.zeros(2, 3, 32, 32)), file, extra_files={"author": "me"})
-    with pytest.raises(WeightsError, match=r"a.pt2: says nothing of network and preprocessing; write it with"):
+    with pytest.raises(
+        WeightsError, match=r"a.pt2: expected metadata with network and preprocessing, got none; write it with"
+    ):
         read_metadata(file)
 
 

@@ -117,7 +117,7 @@ def test_where_eight_bits_could_overflow(machine: str, flags: str, bits: int, mo
 
 def test_images_are_dealt(caplog: pytest.LogCaptureFixture) -> None:
     assert split_calibration([0, 1, 2, 3, 4, 5, 6]) == ([0, 3, 6], [1, 2, 4, 5])
-    assert "calibrating on 3 images, which is few" in caplog.text
+    assert "calibrating on only 3 images" in caplog.text
     assert split_calibration([7]) == ([7], [7])
     caplog.clear()
     calibrating, others = split_calibration(range(384))
@@ -226,7 +226,10 @@ def test_a_spoilt_network_is_refused(
     code, out, err = command(*given)
     assert code == 1 and "not written" in out and there(file.parent) == {}
     said = err.splitlines()[-1]
-    assert said.startswith(f"error: {file}: not written: the network keeps ") and "expected 95.0% at least" in said
+    assert (
+        said.startswith(f"error: {file}: not written: the network: expected a top-1 agreement of at least 95.0%")
+        and "in int8, got " in said
+    )
     assert command(*given, "--min-agreement", 0)[0] == 0 and file.exists()
 
 
@@ -237,7 +240,7 @@ def test_features_that_are_spoilt_and_kept(run: Path, colours: Path, tmp_path: P
     save_weights(load_model(run / "weights.safetensors", num_classes=0), source, preprocessing=record.preprocessing)
     given = ("export", source, tmp_path / "a.onnx", "--precision", "int8", "--check", colours, "--calibrate")
     code, out, err = command(*given, colours)
-    assert code == 0 and "features" in out and "of their variance" in out, err
+    assert code == 0 and "features" in out and "of the features" in out, err
     code, _, err = command(*given, spoiling(tmp_path / "dark"))
     assert code == 1 and "of the features' variance in int8" in err
 
@@ -256,10 +259,13 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "nncf", None)
     x = torch.rand(60, 3, 32, 32) * 2 - 1
     model = load_model(run / "weights.safetensors")
-    with pytest.raises(ConfigurationError, match=r"engine onnxruntime keeps .*% of the first classes in int8, on 40"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"engine onnxruntime: expected a top-1 agreement of at least .* in int8, got .*% on 40",
+    ):
         optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=32)
     with pytest.raises(
-        ConfigurationError, match=r"no engine runs .* in int8 here: .*inceptionnet\[openvino\].*"
+        ConfigurationError, match=r"no engine can run .* in int8 on this machine: .*inceptionnet\[openvino\].*"
     ) as said:
         optimize(model, precision="int8", calibrate=x, size_px=32)
     assert "\n" not in str(said.value)
@@ -268,13 +274,13 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "precision int8 needs images to calibrate on, such as the network will see"),
+        ((), "precision int8: expected images to calibrate on, got none"),
         (("--precision", "bf16"), "a.onnx: a file is in fp32 or int8, got bf16; choose one"),
         (("--calibrate", "empty"), "empty: expected images ("),
         (("--calibrate", "nowhere"), "nowhere: expected"),
         (("--calibrate", "empty", "--precision", "int4"), "unknown precision 'int4': did you mean int8?"),
-        (("--calibrate", "empty", "--precision", "fp32"), "are for precision int8, got fp32; leave them out"),
-        (("--calibrate", "empty", "--plain"), "a.onnx: int8 needs batch norm folded; leave plain out"),
+        (("--calibrate", "empty", "--precision", "fp32"), "expected precision int8 for calibration images, got fp32; omit them"),
+        (("--calibrate", "empty", "--plain"), "a.onnx: int8 needs batch norm folded; omit plain"),
         (("--calibrate", "empty", "a.pt2"), "kind torch.export is in fp32; for int8 take .onnx or .xml"),
     ],
 )  # fmt: skip
@@ -294,14 +300,17 @@ def test_what_cannot_be_exported(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision int8 needs images to calibrate on"),
-        ({"calibrate": torch.zeros(3, 3, 64, 64)}, "are for precision int8, got fp32; leave them out"),
+        ({"precision": "int8"}, "precision int8: expected images to calibrate on"),
+        (
+            {"calibrate": torch.zeros(3, 3, 64, 64)},
+            "expected precision int8 for calibration images, got fp32; omit them",
+        ),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 32, 32)},
             r"shape \(N, 3, 64, 64\).*got \(3, 3, 32",
         ),
         ({"precision": "int8", "calibrate": torch.zeros(0, 3, 64, 64)}, "expected float images"),
-        ({"precision": "int8", "calibrate": "folder"}, "expected a tensor of images, since the network is given"),
+        ({"precision": "int8", "calibrate": "folder"}, "expected a tensor of images for a network"),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 64, 64), "engine": "compile"},
             "compile does not compute in",
@@ -318,7 +327,7 @@ def test_what_cannot_be_optimized(options: dict[str, object], message: str) -> N
 def test_predict_and_evaluate_say_what_int8_needs(run: Path, colours: Path, command: Command) -> None:
     for words in (("predict", run, colours / "red"), ("evaluate", run, colours)):
         code, _, err = command(*words, "--precision", "int8", "--engine", "openvino")
-        assert code == 2 and "int8 needs images to calibrate on" in err and err.count("\n") == 1
+        assert code == 2 and "int8: expected images to calibrate on" in err and err.count("\n") == 1
         code, _, err = command(*words, "--precision", "int8", "--calibrate", colours)
         assert code == 2 and "engine eager does not compute in int8; choose onnxruntime or openvino" in err
 

@@ -105,7 +105,7 @@ def test_no_classifier_gives_the_pooled_features_and_can_have_one_again() -> Non
     assert list(bare.state_dict()) == list(model.state_dict())
     model.reset_head(3)
     assert model(x).shape == (2, 3) and model.head.get_submodule("dropout").p == 0.2
-    with pytest.raises(ConfigurationError, match="aux=True needs classes, and num_classes=0 asks for none"):
+    with pytest.raises(ConfigurationError, match="aux=True needs classes, but num_classes is 0"):
         create_model("inception_v3", num_classes=0, aux=True)
 
 
@@ -171,11 +171,11 @@ def test_width_one_and_published_defaults() -> None:
         ({"in_channels": 0}, r"in_channels is 0; expected"),
         ({"input_size": 74}, r"input_size is 74 px; inception_v3 takes images of 75 px or more"),
         ({"input_size": "big"}, r"input_size is 'big'; expected a whole number"),
-        ({"dropout": 1.0}, r"dropout is 1\.0; expected the share to drop"),
+        ({"dropout": 1.0}, r"dropout is 1\.0; expected a probability"),
         ({"residual_scale": 0.1}, r"residual_scale is 0\.1, but inception_v3 has no residual blocks"),
         ({"name": "inception_resnet_v2", "residual_scale": (0.1, 0.2)}, r"expected one number above 0, or 3 of them"),
         ({"name": "inception_resnet_v2", "residual_scale": -1.0}, r"expected one number above 0, or 3 of them"),
-        ({"name": "inception_v2", "aux": True}, r"inception_v2 has no auxiliary head, so aux=True cannot be"),
+        ({"name": "inception_v2", "aux": True}, r"inception_v2 has no auxiliary head, got aux=True"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> None:

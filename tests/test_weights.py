@@ -50,7 +50,7 @@ def test_other_classes_start_the_logits_anew_and_say_so(
     model, path = saved
     with caplog.at_level(logging.INFO, "inceptionnet"):
         other = load_model(path, num_classes=5)
-    assert "started anew: head.logits" in caplog.text
+    assert "randomly initialised: head.logits" in caplog.text
     assert other.head.get_submodule("logits").weight.shape == (5, 224)
     before, after = model.state_dict(), other.state_dict()
     kept = [key for key in before if not key.startswith("head.logits")]
@@ -78,10 +78,10 @@ def test_a_trained_network_keeps_training_after_loading(saved: tuple[InceptionNe
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "inception_v4"}, r"holds inception_resnet_v1, not inception_v4"),
+        ({"name": "inception_v4"}, r"expected inception_v4, got inception_resnet_v1"),
         (
             {"width": 0.25},
-            r"does not fit inception_resnet_v1 as asked for; of another shape: body\.reduction_a\.b3x3\.0",
+            r"does not fit inception_resnet_v1 as configured; of another shape: body\.reduction_a\.b3x3\.0",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
         (tmp_path / "none.safetensors", "no such file"),
         (tmp_path, "expected a file, or a folder with one TensorFlow checkpoint"),
         (truncated, "damaged or truncated"),
-        (text, "of no known format"),
+        (text, "of an unknown format"),
         (empty, "an empty file"),
         (future, "format 99, this version reads 1"),
         (damaged, "damaged metadata"),
@@ -149,7 +149,7 @@ def test_missing_and_unexpected_tensors_are_listed_sorted(saved: tuple[Inception
 def test_saving_is_whole_or_not_at_all(saved: tuple[InceptionNet, Path], tmp_path: Path) -> None:
     model, path = saved
     before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="got 2 class names for a network of 3 classes"):
+    with pytest.raises(ConfigurationError, match="expected 3 class names, one per class, got 2"):
         save_weights(model, path, classes=("ant", "bee"))
     with pytest.raises(WeightsError, match="cannot write the weights"):
         save_weights(model, tmp_path / "no folder" / "w.safetensors")

@@ -218,8 +218,8 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     refused(tmp_path, "expected a file, or a folder with one TensorFlow checkpoint, got none; name one")
     for name, content, message in (
         ("empty.pth", b"", "an empty file; what can be read: safetensors"),
-        ("text.h5", b"weights, honestly", "of no known format, or cut short; what can be read: safetensors"),
-        ("page.pth", b"<!DOCTYPE html><html>", "of no known format"),
+        ("text.h5", b"weights, honestly", "of an unknown format, or cut short; what can be read: safetensors"),
+        ("page.pth", b"<!DOCTYPE html><html>", "of an unknown format"),
         ("cut.pth", b"PK\x03\x04", "damaged or truncated"),
     ):
         (tmp_path / name).write_bytes(content)

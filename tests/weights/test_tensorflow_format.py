@@ -71,7 +71,7 @@ def test_both_versions_by_all_of_their_names(folder: Path, name: str) -> None:
     stored = open_weights(folder / name)
     assert (stored.path, stored.format, stored.metadata) == (folder / name, "TensorFlow checkpoint", {})
     assert stored.dropped == DROPPED
-    assert stored.notes == ("running averages (ExponentialMovingAverage) of 1 variables taken",)
+    assert stored.notes == ("moving averages (ExponentialMovingAverage) of 1 variables taken",)
     assert_holds(folder / name)
     for tensor in stored.tensors.values():
         tensor.zero_()
@@ -92,11 +92,11 @@ def test_a_folder_with_one_checkpoint_or_one_named(folder: Path) -> None:
 
 def test_what_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / DATA).rename(folder / "elsewhere")
-    refused(folder / "v2.ckpt", rf"expected {DATA} beside the index, got none; get all its files")
+    refused(folder / "v2.ckpt", rf"expected {DATA} beside the index, got none; get all files")
     refused(folder / DATA, "no such file|expected v2")
     (folder / "elsewhere").rename(folder / DATA)
     (folder / INDEX).unlink()
-    refused(folder / DATA, r"expected v2\.ckpt\.index beside it, got none; get both files of the checkpoint")
+    refused(folder / DATA, r"expected v2\.ckpt\.index next to it, got none; get both files of the checkpoint")
     refused(folder / "v2.ckpt", "no such file")
     (folder / "v1.ckpt").rename(folder / "v1.ckpt-00000-of-00002")
     refused(folder / "v1.ckpt", r"expected v1\.ckpt-00001-of-00002 beside v1\.ckpt-00000-of-00002, got none")
@@ -199,26 +199,32 @@ BIG = 2**62
         (lambda: table({b"": field(1, 1), b"w": entry(shape=field(2, 5))}), "a number where a message is expected"),
         (lambda: table({b"": field(1, 1), b"w": entry(kind=2)}), r"w of shape \(2, 3\) has 24 bytes"),
         (lambda: table({b"": field(1, 1), b"w": entry(shard=3)}), r"expected m\.data-00003-of-00001 beside the index"),
-        (lambda: table({b"": field(1, 1), b"w": entry(more=field(7, b""))}), r"w is saved in pieces \(a partitioned"),
+        (
+            lambda: table({b"": field(1, 1), b"w": entry(more=field(7, b""))}),
+            r"got the partitioned variable w \(a partitioned",
+        ),
         (lambda: table({b"": field(1, 1), b"w": entry(more=b"\x0b")}), "a field of kind 3"),
-        (lambda: table({b"": field(1, 1), b"w": entry()[:-1]}), "a field reaches out of its message"),
-        (lambda: table({b"": field(1, 1), b"w": b"\xff" * 12}), "a number without an end"),
+        (lambda: table({b"": field(1, 1), b"w": entry()[:-1]}), "a field exceeds its message"),
+        (lambda: table({b"": field(1, 1), b"w": b"\xff" * 12}), "an unterminated integer"),
         (lambda: table({b"": field(1, 1), b"\xff": entry()}), "utf-8"),
-        (lambda: table({b"": field(1, 1), b"n": entry(kind=9)}), "without variables of floating point"),
-        (lambda: table({b"": field(1, BIG), b"w": entry()}), "no header with a number of data files"),
-        (lambda: table({b"w": entry()}), "no header with a number of data files"),
-        (lambda: table({}), "no header with a number of data files"),
-        (lambda: table({b"": field(1, 1) + field(2, 1), b"w": entry()}), "numbers with the high byte first"),
-        (lambda: table({b"": field(1, 1), b"w": entry()}, compression=1), "its table is compressed by Snappy; save it"),
+        (lambda: table({b"": field(1, 1), b"n": entry(kind=9)}), "without floating-point variables"),
+        (lambda: table({b"": field(1, BIG), b"w": entry()}), "no header with the number of data files"),
+        (lambda: table({b"w": entry()}), "no header with the number of data files"),
+        (lambda: table({}), "no header with the number of data files"),
+        (
+            lambda: table({b"": field(1, 1) + field(2, 1), b"w": entry()}),
+            "expected little-endian values, got big-endian",
+        ),
+        (lambda: table({b"": field(1, 1), b"w": entry()}, compression=1), "got one compressed with Snappy; save it"),
         (lambda: table({b"": field(1, 1), b"w": entry(), b"v": entry()}), "keys out of order"),
         (lambda: table({b"": field(1, 1)}, head=b"\x05"), "an entry exceeds the block at 0"),
         (lambda: table({b"": field(1, 1)}, head=b"\0\x7f"), "an entry exceeds the block at 0"),
         (lambda: table({b"": field(1, 1), b"w" * 2000: entry()}), "an entry exceeds the block at 0"),
-        (lambda: table({})[:-48] + b"\xff" * 9 + table({})[-39:], "a number without an end|a block at"),
-        (lambda: b"", "no table's footer at its end"),
+        (lambda: table({})[:-48] + b"\xff" * 9 + table({})[-39:], "an unterminated integer|a block at"),
+        (lambda: b"", "no table footer at the end"),
         (
             lambda: table({b"": field(1, 1), b"layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": entry()}),
-            r"a checkpoint of Keras objects, without names of layers; load it in Keras, save \.keras or \.h5",
+            r"got one of Keras objects; save it in Keras as \.keras or \.h5",
         ),
     ],
 )
@@ -240,10 +246,10 @@ def held(name: bytes = b"w", values: bytes = VALUES) -> bytes:
     ("entries", "message"),
     [
         ({b"": field(1, announced()), b"w": held(values=VALUES[:-4])}, r"w of shape \(2, 3\) has 20 bytes"),
-        ({b"": field(1, announced())}, "w is announced but not there"),
-        ({b"": field(1, announced()), b"v": held(b"v"), b"w": held()}, "2 variables, 1 of them announced"),
-        ({b"": field(1, announced(slices=(b"", b""))), b"w": held()}, r"w is saved in pieces"),
-        ({b"": field(1, announced(slices=(field(1, field(2, 1)),))), b"w": held()}, r"w is saved in pieces"),
+        ({b"": field(1, announced())}, "w is listed but missing"),
+        ({b"": field(1, announced()), b"v": held(b"v"), b"w": held()}, "2 variables, 1 of them listed"),
+        ({b"": field(1, announced(slices=(b"", b""))), b"w": held()}, r"got the partitioned variable w"),
+        ({b"": field(1, announced(slices=(field(1, field(2, 1)),))), b"w": held()}, r"got the partitioned variable w"),
         ({b"": field(1, announced()), b"w": field(2, 4)}, "a number where a message is expected"),
         (
             {b"": field(1, field(1, field(1, b"w") + field(3, b"") + field(4, b""))), b"w": held()},
