@@ -209,7 +209,7 @@ def test_weights_that_are_no_numbers() -> None:
     model = network()
     with torch.no_grad():
         model.head.get_submodule("logits").bias[0] = torch.nan
-    with pytest.raises(WeightsError, match="expected finite logits, got .*; check its weights"):
+    with pytest.raises(WeightsError, match=r"expected finite logits, got .*; check its weights"):
         optimize(model, "eager")
 
 
