@@ -393,7 +393,7 @@ def test_header_totals() -> None:
 def test_notes_say_what_the_ports_disagree_about() -> None:
     assert "Average pools do not count the padding." in text_of(NETWORKS["inception_v3"])
     assert "Average pools count the padding." in text_of(NETWORKS["inception_v3.torchvision"])
-    biased = [name for name, network in NETWORKS.items() if "bias: a bias in place of batch norm." in text_of(network)]
+    biased = [name for name, network in NETWORKS.items() if "bias: a bias instead of batch norm." in text_of(network)]
     assert set(biased) == {name for name in NETWORKS if "resnet" in name} | {
         "inception_v2.slim",
         "inception_v2.rethinking",

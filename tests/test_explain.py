@@ -345,7 +345,7 @@ def test_classes_by_name_wnid_or_number() -> None:
         ("be", ("ant", "bee"), "the network has no class 'be': did you mean bee"),
         ("2", ("ant", "bee"), "the network has no class '2': known: ant, bee"),
         ("tabbi", imagenet_classes(), "did you mean tabby"),
-        ("@@@", imagenet_classes(), "and 980 more"),
+        ("@@@", imagenet_classes(), "and 990 more"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             class_number(name, classes)
@@ -398,7 +398,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "expected method gradcam, got occlusion"),
         ((run, empty), "got 0 other files"),
         ((run, text, text), "none of 2 images could be read; the first: "),
-        ((headless, colours), "has no classifier"),
+        ((headless, colours), "expected weights with a classifier, got none"),
         ((run, colours, "--device", "abacus"), "--device abacus"),
         ((run, colours, "--out", text / "below"), "cannot be written"),
         ((run, colours, "--out", text), "cannot be written"),

@@ -108,7 +108,7 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
         (truncated, "damaged or truncated"),
         (text, "of an unknown format"),
         (empty, "an empty file"),
-        (future, "format 99, this version reads 1"),
+        (future, "expected format 1, got 99"),
         (damaged, "damaged metadata"),
     ):
         with pytest.raises(WeightsError, match=message) as caught:

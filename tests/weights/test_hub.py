@@ -141,7 +141,7 @@ ENDINGS = r"\(\.safetensors, \.pth, \.pt, \.bin, \.keras, \.h5\)"
             r"^hf:me/nets@main: expected one .pth or .pt or .bin file, got a.pt, b.pth: "
             r"choose one, as in hf:me/nets/a.pt@main$",
         ),
-        ([f"{i}.h5" for i in range(10)], r"got 0.h5, 1.h5, .*, 7.h5 and 2 more: choose one, as in hf:me/nets/0.h5@"),
+        ([f"{i}.h5" for i in range(12)], r"got 0.h5, 1.h5, .* … and 2 more: choose one, as in hf:me/nets/0.h5@"),
         (["a.ckpt", "b.json"], f"^hf:me/nets@main: expected a weights file {ENDINGS}, got none: name the file$"),
         ([], "got none: name the file$"),
         (

@@ -71,7 +71,7 @@ def test_both_versions_by_all_of_their_names(folder: Path, name: str) -> None:
     stored = open_weights(folder / name)
     assert (stored.path, stored.format, stored.metadata) == (folder / name, "TensorFlow checkpoint", {})
     assert stored.dropped == DROPPED
-    assert stored.notes == ("moving averages (ExponentialMovingAverage) of 1 variables taken",)
+    assert stored.notes == ("moving averages (ExponentialMovingAverage) of 1 variables used",)
     assert_holds(folder / name)
     for tensor in stored.tensors.values():
         tensor.zero_()
@@ -79,7 +79,7 @@ def test_both_versions_by_all_of_their_names(folder: Path, name: str) -> None:
 
 
 def test_a_folder_with_one_checkpoint_or_one_named(folder: Path) -> None:
-    refused(folder, r"a folder with one TensorFlow checkpoint, got 2 \(v1\.ckpt, v2\.ckpt\); name one")
+    refused(folder, r"a folder with one TensorFlow checkpoint, got 2 \(v1\.ckpt, v2\.ckpt\); give one")
     state = folder / "checkpoint"
     state.write_text('model_checkpoint_path: "/where/it/was/v2.ckpt"\nall_model_checkpoint_paths: "v1.ckpt"\n')
     assert_holds(folder)
@@ -92,7 +92,7 @@ def test_a_folder_with_one_checkpoint_or_one_named(folder: Path) -> None:
 
 def test_what_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / DATA).rename(folder / "elsewhere")
-    refused(folder / "v2.ckpt", rf"expected {DATA} beside the index, got none; get all files")
+    refused(folder / "v2.ckpt", rf"expected {DATA} next to the index, got none; get all files")
     refused(folder / DATA, "no such file|expected v2")
     (folder / "elsewhere").rename(folder / DATA)
     (folder / INDEX).unlink()
@@ -198,12 +198,12 @@ BIG = 2**62
         (lambda: table({b"": field(1, 1), b"w": entry(shape=field(2, field(1, BIG)))}), r"w of shape .* has 24 bytes"),
         (lambda: table({b"": field(1, 1), b"w": entry(shape=field(2, 5))}), "a number where a message is expected"),
         (lambda: table({b"": field(1, 1), b"w": entry(kind=2)}), r"w of shape \(2, 3\) has 24 bytes"),
-        (lambda: table({b"": field(1, 1), b"w": entry(shard=3)}), r"expected m\.data-00003-of-00001 beside the index"),
+        (lambda: table({b"": field(1, 1), b"w": entry(shard=3)}), r"expected m\.data-00003-of-00001 next to the index"),
         (
             lambda: table({b"": field(1, 1), b"w": entry(more=field(7, b""))}),
-            r"got the partitioned variable w \(a partitioned",
+            r"got the partitioned variable w; save",
         ),
-        (lambda: table({b"": field(1, 1), b"w": entry(more=b"\x0b")}), "a field of kind 3"),
+        (lambda: table({b"": field(1, 1), b"w": entry(more=b"\x0b")}), "a field of wire type 3"),
         (lambda: table({b"": field(1, 1), b"w": entry()[:-1]}), "a field exceeds its message"),
         (lambda: table({b"": field(1, 1), b"w": b"\xff" * 12}), "an unterminated integer"),
         (lambda: table({b"": field(1, 1), b"\xff": entry()}), "utf-8"),
