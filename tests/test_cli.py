@@ -214,7 +214,10 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", colours, "--model", "inception_v1", *base, "--set", "optimizer.rl=1"), "did you mean optimizer.lr"),
         (("train", colours, "--model", "inception_v1", *base, "--epochs", 0), "--epochs is 0; expected 1 or more"),
         (("train", colours, "--model", "inception_v1", *base, "--epochs", "many"), "--epochs"),
-        (("train", colours, "--model", "inception_v1", *base, "--corrupt-images", "eat"), "expected fail or skip"),
+        (
+            ("train", colours, "--model", "inception_v1", *base, "--corrupt-images", "eat"),
+            "'eat' is not one of 'fail'",
+        ),
         (("train", colours, "--model", "inception_v1", *base, "--device", "abacus"), "--device abacus"),
         (("train", colours, *base), "expected a network to train, got none; give --model"),
         (("train", colours, "--model", "inception_v1", "--out", run), "exists and is not empty"),
@@ -228,7 +231,10 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
             ("train", "--out", new),
             "expected DATA to train on, got none; give it, or --resume to continue the run in --out",
         ),
-        (("train", colours, "--model", "inception_v1", *base, "--recipe", "papre"), "did you mean paper"),
+        (
+            ("train", colours, "--model", "inception_v1", *base, "--recipe", "papre"),
+            "'papre' is not one of 'default'",
+        ),
         (
             ("train", colours, "--model", "inception_v1", *base, "--recipe", "finetune"),
             "starts from pretrained weights",
@@ -237,7 +243,10 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
             ("train", colours, "--model", "inception_v1", *base, "--bn", "freeze"),
             "keeps the statistics of pretrained weights",
         ),
-        (("train", colours, "--model", "inception_v1", *base, "--bn", "freez"), "did you mean freeze?"),
+        (
+            ("train", colours, "--model", "inception_v1", *base, "--bn", "freez"),
+            "'freez' is not one of 'update'",
+        ),
         (
             ("train", colours, "--model", "inception_v1", *base, "--accumulate", 17),
             "expected at most half of --batch-size 32",

@@ -41,7 +41,7 @@ def evaluate(
     split: Annotated[SplitName, typer.Option(help="auto: test, else val; all where the weights are from elsewhere and "
                                                   "the data is not split.")] = "auto",
     crops: Annotated[int, typer.Option(help="Crops of each image: 1, or the papers' 10, 12 or 144.")] = 1,
-    scales: Annotated[str, typer.Option(metavar="PX,PX…", help="Their shorter sides. [default: the papers']")] = "",
+    scales: Annotated[str, typer.Option(metavar="PX,PX…", help="Their shorter sides. Default: the papers'.")] = "",
     show_crops: Annotated[tuple[Path, Path] | None, typer.Option(metavar="IMAGE PNG", help="Draw an image's crops into "
                                                                  "a file, and evaluate nothing.")] = None,
     sample: Annotated[int | None, typer.Option(metavar="N", help="Evaluate a random sample of N images.",

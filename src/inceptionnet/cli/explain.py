@@ -23,10 +23,10 @@ def explain(
     images: Images,
     out: Annotated[Path, typer.Option(help="The folder for the results, a PNG file for each image.")],
     class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number. "
-                                                   "[default: the predicted one]")] = None,
+                                                   "Default: the predicted one.")] = None,
     method: Annotated[Method, typer.Option(help="How the evidence is computed.")] = "gradcam",
-    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them. [default: the last "
-                                              "with a grid of 4×4 or more]")] = None,
+    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them. Default: the last "
+                                              "with a grid of 4×4 or more.")] = None,
     allow_urls: AllowUrls = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",

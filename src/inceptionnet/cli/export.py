@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from inceptionnet.engines.export import Exported
+
+ExportPrecision = Literal["fp32", "int8"]
 
 
 def export(
@@ -25,7 +27,7 @@ def export(
     batch_size: Annotated[int | None, typer.Option(help="A fixed batch size; default: dynamic.", min=1)] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Dynamic batch size, the default.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Keep the layers as trained, without fusion.")] = False,
-    precision: Annotated[str, typer.Option(help="fp32, or int8 (.onnx or .xml, with --calibrate).")] = "fp32",
+    precision: Annotated[ExportPrecision, typer.Option(help="int8: .onnx or .xml, with --calibrate.")] = "fp32",
     calibrate: Calibrate = None,
     min_agreement: MinAgreement = 0.95,
     check: Annotated[list[str] | None, typer.Option(metavar="IMAGE|FOLDER|DATA", help="Images to compare on, at "

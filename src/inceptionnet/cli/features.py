@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, Weights, Workers, default_workers
+from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, default_workers
 
 
 def features(
@@ -18,7 +18,7 @@ def features(
     endpoint: Annotated[str, typer.Option(help="embed (the pooled features before the classifier), or an endpoint, see "
                                                "inceptionnet show.")] = "embed",
     grid: Annotated[bool, typer.Option("--grid", help="The whole feature map. Default: its spatial mean.")] = False,
-    split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
+    split: Annotated[SplitName, typer.Option(help="auto: test, else val.")] = "all",
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",

@@ -36,7 +36,7 @@ MinAgreement = Annotated[
 ]  # fmt: skip
 Workers = Annotated[
     int | None,
-    typer.Option(help="Processes that decode images. [default: half of the cores, at most 4]", min=0,
+    typer.Option(help="Processes that decode images. Default: half of the cores, at most 4.", min=0,
                  rich_help_panel="Machine"),
 ]  # fmt: skip
 Weights = Annotated[
@@ -56,8 +56,8 @@ Images = Annotated[
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. [default: one with a "
-                 "well-known name]"),
+    typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. Default: one with a "
+                 "well-known name."),
 ]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 

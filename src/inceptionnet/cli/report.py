@@ -14,12 +14,12 @@ from inceptionnet.errors import ConfigurationError
 def report(
     weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder; or a weights file of any known "
                                            "layout or hf:OWNER/NAME, with --data.")],
-    data: Annotated[str | None, typer.Option(help="Images to evaluate on, as for evaluate. [default: those the run "
-                                             "held out]")] = None,
+    data: Annotated[str | None, typer.Option(help="Images to evaluate on, as for evaluate. Default: those the run "
+                                             "held out.")] = None,
     split: Annotated[SplitName, typer.Option(help="auto: what the run held out; of other data test, else "
                                                   "val.")] = "auto",
     labels: Labels = None,
-    out: Annotated[Path | None, typer.Option(help="The file. [default: report.html in the run folder]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file. Default: report.html in the run folder.")] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|RUN|WEIGHTS", help="A network (`inceptionnet models` lists all), "
                                         "run folder, weights file, hf:OWNER/NAME or exported file.")],
-    size: Annotated[int | None, typer.Option(help="Image size (height and width), px. [default: as published]")] = None,
+    size: Annotated[int | None, typer.Option(help="Image size (height and width), px. Default: as published.")] = None,
     width: Annotated[float, typer.Option(help="Width multiplier; filters stay multiples of 8.")] = 1.0,
-    num_classes: Annotated[int | None, typer.Option(help="Number of classes. [default: as published]")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes. Default: as published.")] = None,
     aux: Annotated[bool, typer.Option("--aux", help="Include auxiliary heads.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Draw the network into this .svg file instead.")] = None,
     json: Json = False,

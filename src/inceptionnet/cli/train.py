@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from inceptionnet.cli.options import Device, Workers, default_workers
 from inceptionnet.errors import ConfigurationError, RunError
+
+RecipeName = Literal["default", "finetune", "paper"]
+BatchNormMode = Literal["update", "freeze", "recalibrate"]
+CorruptImages = Literal["fail", "skip"]
 
 
 def train(
@@ -24,8 +28,8 @@ def train(
     weights: Annotated[str | None, typer.Option(help="Pretrained weights to start from: a run folder, a weights file "
                                                      "of any known layout, or hf:OWNER/NAME. Default: randomly "
                                                      "initialised.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="default, finetune or paper, see inceptionnet recipes. Default: "
-                                                    "finetune with --weights, else default.")] = None,
+    recipe: Annotated[RecipeName | None, typer.Option(help="See inceptionnet recipes. Default: finetune with "
+                                                           "--weights, else default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of passes over the training set. Default: as in the "
                                                     "recipe.")] = None,
     batch_size: Annotated[int, typer.Option(help="Effective (global) batch size: images per step over all processes "
@@ -37,8 +41,9 @@ def train(
     train_from: Annotated[str | None, typer.Option(help="First trained layer of --weights: all, head (a linear probe), "
                                                         "or an endpoint (see inceptionnet show); earlier layers are "
                                                         "frozen.")] = None,
-    bn: Annotated[str | None, typer.Option(help="Running statistics of batch norm: update, freeze (keep those of "
-                                                "--weights) or recalibrate (before each evaluation).")] = None,
+    bn: Annotated[BatchNormMode | None, typer.Option(metavar="MODE", help="Running statistics of batch norm: update, "
+                                                     "freeze (keep those of --weights) or recalibrate (before each "
+                                                     "evaluation). Default: as in the recipe.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, initialisation and "
                                            "training.")] = 0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
@@ -47,7 +52,8 @@ def train(
                                                 "--model) with values and descriptions, and exit.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in --out.")] = False,
     repeat: Annotated[Path | None, typer.Option(help="Repeat the training of this run folder, in --out.")] = None,
-    corrupt_images: Annotated[str, typer.Option(help="Corrupt images: fail, or skip them with a warning.")] = "fail",
+    corrupt_images: Annotated[CorruptImages, typer.Option(help="Stop at a corrupt image, or skip it with a "
+                                                               "warning.")] = "fail",
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:  # fmt: skip
@@ -61,8 +67,6 @@ def train(
         return
     if out is None:
         raise ConfigurationError("expected --out RUN, the run folder to create, got none; give --out")
-    if corrupt_images not in ("fail", "skip"):
-        raise ConfigurationError(f"--corrupt-images is {corrupt_images!r}; expected fail or skip")
     if resume or repeat:
         _refuse_others(context, "--resume" if resume else "--repeat", "repeat" if not resume else "resume")
     elif data is None:
