@@ -150,7 +150,7 @@ def test_loaded_from_a_file_a_folder_memory_and_a_pickle(
     classifier.save(saved)
     again = load(saved, device="cpu")
     assert again.classes == classifier.classes == ("blue", "green", "red") and again.record == classifier.record
-    in_memory = load(load_model(run), classes=classifier.classes, preprocessing=classifier.preprocess, device="cpu")
+    in_memory = load(load_model(run), classes=classifier.classes, preprocessing=classifier.preprocessing, device="cpu")
     for other in (again, in_memory, pickle.loads(pickle.dumps(classifier)), load(weights_of(run), device="cpu")):
         assert other.predict(red).top == expected.top
     assert repr(classifier).startswith("Classifier(inception_v1.slim, 3 classes, 32 px, eager fp32 on cpu, from ")
@@ -158,7 +158,7 @@ def test_loaded_from_a_file_a_folder_memory_and_a_pickle(
         load(run, classes=["a", "b"])
     with pytest.raises(ConfigurationError, match=r"preprocessing: .*its settings are size_px, crop"):
         load(run, preprocessing={"size": 3})
-    assert load(run, preprocessing={"size_px": 48}, device="cpu").preprocess.size_px == 48
+    assert load(run, preprocessing={"size_px": 48}, device="cpu").preprocessing.size_px == 48
 
 
 def test_a_network_given_is_left_alone() -> None:
@@ -220,7 +220,7 @@ def test_exports_are_taken_wherever_weights_are(
     file = tmp_path / f"made{ending}"
     assert classifier.export(file, **options).written
     made, files = load(file, device="cpu"), sorted((colours / "red").glob("*.png"))[:3]
-    assert made.classes == classifier.classes and made.preprocess == classifier.preprocess
+    assert made.classes == classifier.classes and made.preprocessing == classifier.preprocessing
     for got, want in zip(made.predict(files), classifier.predict(files), strict=True):
         assert close(got.top, want.top, 1e-3)
     assert pickle.loads(pickle.dumps(made)).predict(files[0]).label == "red"
@@ -370,5 +370,5 @@ class TestFindImages:
 def test_as_input_is_what_preprocess_gives(classifier: Classifier, red: Path) -> None:
     from inceptionnet.data import centre_crop
 
-    prep, image = classifier.preprocess, Image.open(red).convert("RGB")
-    torch.testing.assert_close(prep(image), as_input([centre_crop(image, prep)], prep)[0])
+    prep, image = classifier.preprocessing, Image.open(red).convert("RGB")
+    torch.testing.assert_close(classifier.preprocess(image), as_input([centre_crop(image, prep)], prep)[0])

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from inceptionnet.classifier.backends import Backend, Options, graph_backend, network_backend
-from inceptionnet.data.images import ImageLike, Item, listed_images, together
+from inceptionnet.data.images import ImageLike, Item, Transform, listed_images, together
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
 from inceptionnet.evaluate.prediction import Prediction, most_probable
@@ -61,7 +61,7 @@ class Classifier:
     def __repr__(self) -> str:
         about, count = self.run.about, len(self.classes)
         what = f"{count} classes" if count else "no classifier"
-        size_px, source = self.preprocess.size_px, f", from {self.source}" if self.source else ""
+        size_px, source = self.preprocessing.size_px, f", from {self.source}" if self.source else ""
         name, by = self.record.configuration.name, f"{about['engine']} {about['precision']} on {about['device']}"
         return f"Classifier({name}, {what}, {size_px} px, {by}{source})"
 
@@ -71,9 +71,14 @@ class Classifier:
         return self.record.classes
 
     @property
-    def preprocess(self) -> Preprocessing:
-        """How images become input; called with a PIL image, it gives the tensor, as a transform of a Dataset does."""
+    def preprocessing(self) -> Preprocessing:
+        """How images become input: size, crop, interpolation, mean and std."""
         return self.record.preprocessing
+
+    @property
+    def preprocess(self) -> Transform:
+        """The preprocessing as a transform: from a PIL image to a tensor (C, size_px, size_px)."""
+        return Transform(self.preprocessing)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class Classifier:
         """
         items, single = listed_images(images)
         with torch.inference_mode():
-            found = self.model.features(self._together([item.seen(self.preprocess) for item in items]))
+            found = self.model.features(self._together([item.seen(self.preprocessing) for item in items]))
         return {name: (grid[0] if single else grid).float().cpu() for name, grid in found.items()}
 
     def evaluate(self, data: str | Path, **options: Any) -> Metrics:
@@ -166,11 +171,11 @@ class Classifier:
         if len(items) != 1:
             raise ConfigurationError(f"expected one image to explain, got {len(items)}; call explain for each")
         target = None if class_name is None else class_number(class_name, self.classes)
-        pixels = items[0].seen(self.preprocess)
+        pixels = items[0].seen(self.preprocessing)
         if isinstance(pixels, Tensor):
             raise ConfigurationError("expected an image to explain, got a preprocessed tensor; give the image itself")
         model = copy.deepcopy(self.model)  # it is given hooks and gradients, which predictions beside it shall not see
-        x = as_input([pixels], self.preprocess, model.device)
+        x = as_input([pixels], self.preprocessing, model.device)
         ((probabilities, number, values),) = heat_maps(model, x, method, layer, target)
         probability = float(probabilities[number])
         drawn = sheet(pixels, values, f"{self.classes[number]} {probability:.1%}", method)
@@ -201,7 +206,7 @@ class Classifier:
         found = []
         for batch in _batches(items, batch_size):
             with torch.inference_mode():
-                answers = run(self._together([item.seen(self.preprocess) for item in batch]))
+                answers = run(self._together([item.seen(self.preprocessing) for item in batch]))
             found.append(answers.float().cpu())
         joined = torch.cat(found) if found else torch.empty(0, len(self.classes))
         return joined[0] if single else joined
@@ -211,13 +216,13 @@ class Classifier:
         seen, errors = [], {}
         for item in batch:
             try:
-                seen.append(item.seen(self.preprocess))
+                seen.append(item.seen(self.preprocessing))
             except DecodeError as error:
                 errors[id(item)] = str(error).removeprefix(f"{item.name}: ")
         return seen, errors
 
     def _together(self, seen: Sequence[Any]) -> Tensor:
-        return together(seen, self.preprocess, self.run.device)
+        return together(seen, self.preprocessing, self.run.device)
 
     def _as_file(self) -> WeightsFile:
         """The classifier as a weights file that was opened."""

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from inceptionnet.classifier.backends import Backend
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.flat import excluded
 from inceptionnet.data.loading import EvalLoader
@@ -25,9 +26,18 @@ from inceptionnet.evaluate.evaluation import evaluate_together as run_together
 from inceptionnet.evaluate.metrics import Metrics, measure
 from inceptionnet.evaluate.table import check_kind, write_predictions
 from inceptionnet.progress import Bar
+from inceptionnet.weights import Record
 
-if TYPE_CHECKING:
-    from inceptionnet.classifier.classifier import Classifier
+
+class Evaluable(Protocol):
+    """A `Classifier`, as far as an evaluation needs it."""
+
+    run: Backend
+    record: Record
+    source: str
+
+    def check_classes(self) -> None:
+        """Raises: WeightsError: the network has no classifier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +71,7 @@ class Evaluated:
 
 
 def evaluate_together(
-    classifiers: Sequence[Classifier],
+    classifiers: Sequence[Evaluable],
     data: str | Path,
     *,
     split: str = "auto",
@@ -101,7 +111,7 @@ def evaluate_together(
         check_kind(Path(predictions))
     for one in classifiers:
         one.check_classes()
-    views = tuple(Crops(one.preprocess, crops, tuple(scales)) for one in classifiers)
+    views = tuple(Crops(one.record.preprocessing, crops, tuple(scales)) for one in classifiers)
     seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
     source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
     name, images = source.pick(split, own=bool(seeds))
@@ -119,7 +129,7 @@ def evaluate_together(
 
 
 def _run(
-    classifiers: Sequence[Classifier],
+    classifiers: Sequence[Evaluable],
     views: Sequence[Crops],
     images: AnySplit,
     classes: Sequence[str],
@@ -128,8 +138,8 @@ def _run(
     workers: int,
     world: World,
 ) -> Evaluation:
-    known = classifiers[0].classes
-    orders = [same_classes(known, one.classes, one.source or repr(one)) for one in classifiers]
+    known = classifiers[0].record.classes
+    orders = [same_classes(known, one.record.classes, one.source or repr(one)) for one in classifiers]
     labels_of = matched_labels(classes, known)
     members = [
         Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name)
@@ -143,7 +153,7 @@ def _run(
         found = run_together(
             members, loader, known, labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world
         )
-    return replace(found, engines=tuple(one.about for one in classifiers))
+    return replace(found, engines=tuple(one.run.about for one in classifiers))
 
 
 def _check_at_hand(images: AnySplit, asked: dict[str, object]) -> None:

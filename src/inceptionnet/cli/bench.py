@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Device, Json
+from inceptionnet.cli.options import Device, Json, opened
 from inceptionnet.errors import ConfigurationError, nearest
 
 log = logging.getLogger("inceptionnet")
@@ -89,14 +89,12 @@ def _numbers(text: str) -> list[int]:
 def _model(name: str) -> InceptionNet:
     from inceptionnet import create_model
     from inceptionnet.nets import NETWORKS
-    from inceptionnet.weights import read_weights
-    from inceptionnet.weights.folder import weights_of
 
     if name.isdecimal() and not Path(name).exists():
         raise ConfigurationError(
             f"{name}: expected a network name or a weights file; separate batch sizes by commas: --batch 1,16"
         )
-    return create_model(name) if name in NETWORKS else read_weights(weights_of(name)).model()
+    return create_model(name) if name in NETWORKS else opened(name, device="cpu").model
 
 
 def _known(text: str, kind: str, names: Collection[str]) -> list[str]:

@@ -43,9 +43,7 @@ def convert(
 
     from inceptionnet.cli.tables import print_json
     from inceptionnet.weights import convert, read_record
-    from inceptionnet.weights.folder import weights_of
 
-    source = weights_of(source)
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux}
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else _lines(classes)

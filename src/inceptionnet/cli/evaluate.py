@@ -79,7 +79,7 @@ def evaluate(
             for one in weights
         ]
         if show_crops:
-            _draw(*show_crops, Crops(classifiers[0].preprocess, crops, sides))
+            _draw(*show_crops, Crops(classifiers[0].preprocessing, crops, sides))
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, exclude=exclude,

@@ -48,7 +48,7 @@ def explain(
     with Bar(len(files), "explaining") as bar:
         rows = list(
             explain(
-                classifier.model, files, classifier.preprocess, classifier.classes, out,
+                classifier.model, files, classifier.preprocessing, classifier.classes, out,
                 method=method, layer=layer, target=target, batch_size=batch_size, advance=bar.advance,
             )
         )  # fmt: skip

@@ -48,12 +48,11 @@ def export(
 
     from inceptionnet.cli.tables import print_json
     from inceptionnet.engines.export import export
-    from inceptionnet.weights.folder import weights_of
 
     if dynamic_batch and batch_size is not None:
         raise ConfigurationError(f"--dynamic-batch and --batch-size {batch_size} exclude each other; omit one")
     done = export(
-        weights_of(weights), destination, with_preprocessing=with_preprocessing, plain=plain, precision=precision,
+        weights, destination, with_preprocessing=with_preprocessing, plain=plain, precision=precision,
         calibrate=calibrate or (), batch_size=batch_size, check=check or (), tolerance=tolerance,
         min_agreement=min_agreement,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, default_workers
+from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, default_workers, opened
 
 
 def features(
@@ -33,29 +33,24 @@ def features(
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.splits import Split
     from inceptionnet.data.unlabelled import open_images
-    from inceptionnet.devices import pick_device
     from inceptionnet.evaluate import features as extraction
     from inceptionnet.progress import Bar
-    from inceptionnet.weights import read_weights
-    from inceptionnet.weights.folder import weights_of
 
     extraction.check_file(out)
-    file = weights_of(weights)
-    read = read_weights(file)
-    prep = read.record.preprocessing
-    source = open_images(data, seed=read.record.provenance.get("seed", 0))
+    classifier = opened(weights, device=device)
+    model, prep, record = classifier.model, classifier.preprocessing, classifier.record
+    source = open_images(data, seed=record.provenance.get("seed", 0))
     chosen, images = source.pick(split)
     assert isinstance(images, Split)  # since it is no stream
     of_split = list(source.splits) if chosen == "all" else [chosen]
     splits = [name for name in of_split for _ in range(len(source.splits[name]))]
-    model = read.model().to(pick_device(device))
     shape = extraction.feature_shape(model, prep, endpoint, grid=grid)
     loader = EvalLoader(images, prep, batch_size=batch_size, workers=default_workers(workers), corrupt_images="skip")
     about = {
-        "network": read.record.configuration.name,
+        "network": record.configuration.name,
         "endpoint": endpoint,
         "shape": shape,
-        "weights": file,
+        "weights": weights,
         "preprocessing": prep.to_dict(),
         "inceptionnet": __version__,
     }

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, default_workers
+from inceptionnet.cli.options import BatchSize, Device, Json, default_workers, opened
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     from inceptionnet.evaluate.fid import FidFeatures, Measured
-    from inceptionnet.weights import WeightsFile
 
 NETWORK = "inception_v3.fid"
 IMAGES = "all images of a folder or .zip; a data set as for train; or an .npz with mu and sigma."
@@ -38,17 +37,13 @@ def fid(
     Whole images are resized as the publisher of the weights does: as in pytorch-fid or torch-fidelity.
     """
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.devices import pick_device
     from inceptionnet.evaluate.fid import FidFeatures, new_distance
     from inceptionnet.evaluate.fid import save_statistics as save
-    from inceptionnet.weights import read_weights
-    from inceptionnet.weights.folder import weights_of
 
     if save_statistics and save_statistics.suffix != ".npz":
         raise ConfigurationError(f"--save-statistics {save_statistics}: expected a file ending in .npz")
-    file = weights_of(weights or _published())
-    read = read_weights(file)
-    features = FidFeatures(read.model().to(pick_device(device)), read.record.preprocessing)
+    classifier = opened(weights or _published(), device=device)
+    features = FidFeatures(classifier.model, classifier.preprocessing)
     distance = new_distance(features)
     sides = {"real": real, "generated": generated}
     measured = {
@@ -59,12 +54,12 @@ def fid(
         save(save_statistics, distance)
     figures = {
         "fid": max(0.0, float(distance.compute())),  # equal sets can give slightly less by rounding
-        "weights": file,
-        "network": read.record.configuration.name,
+        "weights": classifier.source,
+        "network": classifier.record.configuration.name,
         "resize": features.prep.interpolation,
         "size_px": features.prep.size_px,
         **{side: {"images_of": sides[side], **_figures(one)} for side, one in measured.items()},
-        "remarks": _remarks(read, features.num_features, measured),
+        "remarks": _remarks(classifier.record.configuration.name, features.num_features, measured),
     }
     if json:
         print_json(figures)
@@ -108,14 +103,11 @@ def _figures(one: Measured) -> dict[str, Any]:
     }
 
 
-def _remarks(read: WeightsFile, num_features: int, measured: dict[str, Measured]) -> list[str]:
+def _remarks(network: str, num_features: int, measured: dict[str, Measured]) -> list[str]:
     """Warnings about the validity of the distance."""
     remarks = []
-    configuration = read.record.configuration
-    if configuration.name != NETWORK or num_features != 2048:
-        remarks.append(
-            f"computed with {configuration.name} and {num_features} features: not comparable with published FIDs"
-        )
+    if network != NETWORK or num_features != 2048:
+        remarks.append(f"computed with {network} and {num_features} features: not comparable with published FIDs")
     for side, one in measured.items():
         if one.images is not None and one.images <= num_features:
             remarks.append(

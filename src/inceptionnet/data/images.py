@@ -29,6 +29,21 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
+class Transform:
+    """A preprocessing as a callable: a PIL image in, what the network takes out, as a Dataset's transform does."""
+
+    settings: Preprocessing
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Shapes: an image of any size and mode → float32 (C, size_px, size_px).
+
+        Raises:
+            DecodeError: its pixels cannot be read, or have a range that is not known.
+        """
+        return as_input([centre_crop(upright(image, channels=self.settings.channels), self.settings)], self.settings)[0]
+
+
+@dataclass(frozen=True)
 class Item:
     """One image and what it is called."""
 

@@ -12,16 +12,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from inceptionnet.errors import ConfigurationError, WeightsError, listed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Resize = Literal["squash", "keep-aspect"]
 Interpolation = Literal["bilinear", "bicubic", "tf1-bilinear"]
@@ -78,19 +75,6 @@ class Preprocessing:
             _require(name, f"1 or {self.channels} numbers{' above 0' if name == 'std' else ''}", values, usable)
             full = tuple(map(float, values)) * (self.channels if len(values) == 1 else 1)
             object.__setattr__(self, name, full)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """An image as the network takes it; also a transform for a Dataset.
-
-        Shapes: image of any size and mode → float32 (C, size_px, size_px).
-
-        Raises:
-            DecodeError: its pixels cannot be read, or have a range that is not known.
-        """
-        from inceptionnet.data.augment import as_input
-        from inceptionnet.data.decode import upright
-
-        return as_input([centre_crop(upright(image, channels=self.channels), self)], self)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
