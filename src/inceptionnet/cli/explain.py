@@ -1,4 +1,4 @@
-"""`inceptionnet explain RUN|WEIGHTS IMAGE|FOLDER…`: where on images a network sees a class."""
+"""`inceptionnet explain RUN|WEIGHTS IMAGE|FOLDER…`: saliency maps with the evidence for a class."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def explain(
     weights: Weights,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="The folder for the results, a PNG file for each image.")],
-    class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number; left "
-                                                   "out, the one predicted for each image.")] = None,
+    out: Annotated[Path, typer.Option(help="The output folder; one PNG file per image.")],
+    class_name: Annotated[str | None, typer.Option("--class", help="The class to explain, by name or number; "
+                                                   "default: the predicted class.")] = None,
     method: Annotated[str, typer.Option(help="gradcam, integrated-gradients or occlusion.")] = "gradcam",
-    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them; left out, the last "
-                                              "that tells places apart.")] = None,
+    layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam (see show); default: the last with a "
+                                              "sufficiently fine grid.")] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     json: Json = False,

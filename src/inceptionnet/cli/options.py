@@ -29,18 +29,20 @@ MinAgreement = Annotated[
     typer.Option(help="For int8: minimum share of other images with an unchanged predicted class; without a "
                  "classifier, minimum explained variance of the features.", min=0, max=1),
 ]  # fmt: skip
-Workers = Annotated[int | None, typer.Option(help="Processes that read images.", min=0, rich_help_panel="Machine")]
-CorruptImages = Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and name them.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Number of worker processes that read images.", min=0, rich_help_panel="Machine")
+]
+CorruptImages = Annotated[str, typer.Option(help="Images that cannot be decoded: fail, or skip and list them.")]
 Weights = Annotated[
     str,
     typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, or hf:OWNER/NAME."),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of images that lie side by side, such as ImageNet's val; left out, "
-                 "one with a well-known name is found."),
+    typer.Option(help="The label file of a flat folder of images, such as ImageNet's val; default: one with a "
+                 "well-known name in or next to the folder."),
 ]  # fmt: skip
-BatchSize = Annotated[int, typer.Option(help="Images at once.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Batch size, in images.", min=1)]
 
 
 def default_workers(asked: int | None) -> int:
