@@ -162,7 +162,7 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
         b"no tar" * 1000: r"expected a tar file, got a damaged one \(.*\): create it again",
         gzip.compress(whole)[:300]: "expected a tar file, got a damaged one|expected 10 images",
         replaced("0.cls", b"2"): r"0.png: expected a label from 0 to 1 or a name in classes.txt, got 2",
-        replaced("0.txt", b"1"): r"expected 0.cls beside 0.png .txt, got none|expected 0.cls beside 0.png, got none",
+        replaced("0.txt", b"1"): r"expected 0.cls next to 0.png .txt, got none|expected 0.cls next to 0.png, got none",
         replaced("0.cls", b"1" * 2**20 + b"1"): "expected 0.cls of at most 1048576 bytes, got 1048577",
     }.items():
         site.files["pets/train-001.tar"] = data

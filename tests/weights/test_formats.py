@@ -217,8 +217,8 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     refused(tmp_path / "no folder" / "w.ckpt", "no such file")
     refused(tmp_path, "expected a file, or a folder with one TensorFlow checkpoint, got none; give one")
     for name, content, message in (
-        ("empty.pth", b"", "an empty file; what can be read: safetensors"),
-        ("text.h5", b"weights, honestly", "of an unknown format, or cut short; what can be read: safetensors"),
+        ("empty.pth", b"", "got an empty file; known formats: safetensors"),
+        ("text.h5", b"weights, honestly", "of an unknown format, or truncated; known formats: safetensors"),
         ("page.pth", b"<!DOCTYPE html><html>", "of an unknown format"),
         ("cut.pth", b"PK\x03\x04", "damaged or truncated"),
     ):

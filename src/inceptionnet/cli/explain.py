@@ -1,4 +1,4 @@
-"""`inceptionnet explain RUN|WEIGHTS IMAGE|FOLDER…`: where on images a network sees a class."""
+"""`inceptionnet explain RUN|WEIGHTS IMAGE|FOLDER…`: saliency maps with the evidence for a class."""
 
 from __future__ import annotations
 
