@@ -10,14 +10,16 @@ import inceptionnet
 SOURCE = Path(inceptionnet.__file__).parent
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
-    {"errors", "spec", "files", "progress"},
+    {"errors", "spec", "files", "progress", "recompute"},
     {"nets", "devices", "distributed"},
     {"analysis"},
     {"edits", "draw", "data", "build"},
+    {"backbone"},
     {"model"},
+    {"feature_net"},
     {"weights", "evaluate"},
-    {"explain", "engines"},
-    {"create", "report"},
+    {"explain", "engines", "names"},
+    {"create", "report", "hub"},
     {"train"},
     {"cli"},
 ]
