@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inceptionnet.engines.choice import optimize as optimize
     from inceptionnet.errors import InceptionNetError as InceptionNetError
     from inceptionnet.model import InceptionNet as InceptionNet
-    from inceptionnet.nets import list_models as list_models
+    from inceptionnet.names import list_models as list_models
     from inceptionnet.weights import convert as convert
     from inceptionnet.weights import load_model as load_model
     from inceptionnet.weights import read_record as read_record
@@ -26,7 +26,7 @@ _HOME = {
     "InceptionNetError": "inceptionnet.errors",
     "convert": "inceptionnet.weights",
     "create_model": "inceptionnet.create",
-    "list_models": "inceptionnet.nets",
+    "list_models": "inceptionnet.names",
     "load_model": "inceptionnet.weights",
     "optimize": "inceptionnet.engines.choice",
     "read_record": "inceptionnet.weights",

@@ -23,7 +23,7 @@ Indices = int | Sequence[int] | None
 
 
 class Backbone(nn.Module):
-    """The part of `InceptionNet` that has timm's names; it needs the attributes below and the three abstract methods."""
+    """The part of `InceptionNet` that has timm's names; it needs these attributes and three methods."""
 
     if TYPE_CHECKING:  # torch.jit.script takes annotations that it finds here for its own
         network: Network
@@ -237,7 +237,9 @@ def taken(count: int, indices: Indices) -> list[int]:
     else:
         chosen = range(count) if indices is None else [i + count if i < 0 else i for i in indices]  # type: ignore[assignment]
     if not chosen or min(chosen) < 0 or max(chosen) >= count:
-        raise ConfigurationError(f"indices are {indices!r}; expected the last 1 to {count}, or some of 0 to {count - 1}")
+        raise ConfigurationError(
+            f"indices are {indices!r}; expected the last 1 to {count}, or some of 0 to {count - 1}"
+        )
     return sorted(set(chosen))
 
 

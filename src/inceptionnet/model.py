@@ -60,7 +60,7 @@ class InceptionNet(Backbone):
         Raises:
             InputError: not such a batch of images, or smaller than `minimum_size`.
         """
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108  compiles one of the branches only
             x = self.body(x)
         else:
             x = self.forward_features(x)
@@ -165,7 +165,7 @@ def check_images(x: Tensor, network: Network, minimum_size: int) -> None:
 
     torch.fx and torch.jit.trace record operations on a stand-in whose shape is not known; there is nothing to check.
     """
-    if isinstance(x, Proxy) or torch.jit.is_tracing():
+    if isinstance(x, Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return
     channels = network.in_channels
     if x.dim() != 4 or x.shape[1] != channels:
