@@ -1,4 +1,4 @@
-"""Entry points for torch.hub: every network by its name, a dot written as an underscore, with what `create_model` takes.
+"""Entry points for torch.hub: every network by its name (a dot is an underscore), with `create_model`'s arguments.
 
 torch.hub.load("owner/repository", "inception_v3_torchvision", pretrained=True)
 """

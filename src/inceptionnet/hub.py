@@ -13,13 +13,12 @@ from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.edits import Configuration
-from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.errors import missing_extra
 from inceptionnet.model import InceptionNet
 from inceptionnet.weights import read_weights, save_weights
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 except ImportError:
     raise missing_extra("huggingface_hub", "hub", "inceptionnet.hub") from None
 
@@ -88,22 +87,18 @@ class HubInceptionNet(
         """The file in a folder or repository; `model_kwargs` are arguments of `create_model` that differ from it."""
         path = Path(model_id) / FILE
         if not Path(model_id).is_dir():
-            try:
-                path = Path(
-                    hf_hub_download(
-                        model_id,
-                        FILE,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
+            # What the hub refuses comes as huggingface_hub's own errors, here as from its other methods.
+            path = Path(
+                hf_hub_download(
+                    model_id,
+                    FILE,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
                 )
-            except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-                raise WeightsError(
-                    f"{model_id}: {FILE} cannot be fetched ({str(error).splitlines()[0]}); check the name"
-                ) from None
+            )
         stored = read_weights(path)
         model = stored.model(**model_kwargs)
         names = stored.record.classes
