@@ -31,10 +31,13 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 # In a folder of their own, which only `make peers` looks into; torch-fidelity brings its own tests as a package `tests`.
+# timm's tests are in its source distribution only.
 $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
 	rm -rf $(VENV)/peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers --requirement tests/peers/requirements.txt
-	rm -rf $(VENV)/peers/tests
+	rm -rf $(VENV)/peers/tests $(VENV)/peers-timm
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary timm --dest $(VENV)/peers-timm $$(grep '^timm==' tests/peers/requirements.txt)
+	tar -xzf $(VENV)/peers-timm/timm-*.tar.gz -C $(VENV)/peers-timm --strip-components=1 --wildcards '*/tests/*'
 	@touch $@
 
 demo: $(VENV)/.demo

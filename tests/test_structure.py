@@ -10,15 +10,17 @@ import inceptionnet
 SOURCE = Path(inceptionnet.__file__).parent
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
-    {"errors", "spec", "files", "progress"},
+    {"errors", "spec", "files", "progress", "recompute"},
     {"nets", "devices", "distributed"},
     {"analysis"},
     {"edits", "draw", "data", "build"},
+    {"backbone"},
     {"model"},
+    {"feature_net"},
     {"weights", "evaluate"},
-    {"explain", "engines"},
+    {"explain", "engines", "names"},
     {"classifier"},
-    {"create", "report"},
+    {"create", "report", "hub"},
     {"train"},
     {"cli"},
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inceptionnet.engines.choice import optimize as optimize
     from inceptionnet.errors import InceptionNetError as InceptionNetError
     from inceptionnet.model import InceptionNet as InceptionNet
-    from inceptionnet.nets import list_models as list_models
+    from inceptionnet.names import list_models as list_models
     from inceptionnet.train.fit import fit as fit
     from inceptionnet.weights import convert as convert
     from inceptionnet.weights import load_model as load_model
@@ -32,7 +32,7 @@ _HOME = {
     "convert": "inceptionnet.weights",
     "create_model": "inceptionnet.create",
     "fit": "inceptionnet.train.fit",
-    "list_models": "inceptionnet.nets",
+    "list_models": "inceptionnet.names",
     "load_model": "inceptionnet.weights",
     "optimize": "inceptionnet.engines.choice",
     "read_record": "inceptionnet.weights",

@@ -38,6 +38,13 @@ from inceptionnet.spec import (
 class Concatenation(nn.ModuleDict):
     """Parallel branches on the same input, concatenated along channels."""
 
+    # torch.jit.script compiles a type of module once, and would take the same branches in another order for the same.
+    __constants__ = ("order",)
+
+    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
+        super().__init__(branches)
+        self.order = tuple(branches)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
         return torch.cat([branch(x) for branch in self.values()], dim=1)
@@ -86,16 +93,15 @@ class SameMaxPool(SamePad):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        before = [
-            _same(length, kernel, self.stride)[0] for length, kernel in zip(x.shape[2:], self.kernel, strict=True)
-        ]
+        top, _ = _same(x.shape[2], self.kernel[0], self.stride)
+        left, _ = _same(x.shape[3], self.kernel[1], self.stride)
         # With an odd pixel at the end, the last window extends beyond the border by that pixel.
-        return F.max_pool2d(x, self.kernel, self.stride, before, ceil_mode=True)
+        return F.max_pool2d(x, self.kernel, self.stride, (top, left), ceil_mode=True)
 
 
 def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's padding before and after, along one side."""
-    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    """TensorFlow's padding before and after, along one side; in arithmetic that traces a symbolic length too."""
+    total = kernel - 1 - (length - 1) % stride  # never negative: no kernel of the family is smaller than its stride
     return total // 2, total - total // 2
 
 

@@ -31,6 +31,10 @@ class Configuration:
     residual_scale: Scale | None = None
     dropout: float | None = None
     aux: bool = False
+    global_pool: str = "avg"
+    """Or "": the head gives the grid as it is."""
+    last: str | None = None
+    """The endpoint that the body ends with, where it is cut."""
 
     def __post_init__(self) -> None:
         if isinstance(self.residual_scale, Sequence):  # a list if it comes from JSON
@@ -56,6 +60,10 @@ def configure(configuration: Configuration) -> Network:
     if c.dropout is not None:
         network = with_dropout(network, c.dropout)
     network = with_aux(network) if c.aux else replace(network, aux={})
+    if c.last is not None:
+        network = cut_after(network, c.last)
+    if c.global_pool != "avg":
+        network = unpooled(network, c.global_pool)
     return at_size(network, network.input_size if c.input_size is None else c.input_size)
 
 
@@ -136,6 +144,36 @@ def with_aux(network: Network) -> Network:
             f"{network.name} has no auxiliary head, got aux=True; networks with auxiliary heads: {have}"
         )
     return network
+
+
+def cut_after(network: Network, last: str) -> Network:
+    """The network whose body ends with the endpoint `last`; auxiliary heads behind it go."""
+    names = list(network.body)
+    if last not in names:
+        raise ConfigurationError(f"{network.name} has no endpoint {last!r}: {nearest(last, names)}")
+    kept = names[: names.index(last) + 1]
+    stems = {
+        size: {name: part for name, part in diff.items() if name in kept}
+        for size, diff in network.low_resolution.items()
+    }
+    return replace(
+        network,
+        body={name: network.body[name] for name in kept},
+        aux={on: head for on, head in network.aux.items() if on in kept},
+        low_resolution=stems,
+    )
+
+
+def unpooled(network: Network, global_pool: str) -> Network:
+    """The network without a head, which gives its last grid: `global_pool` is ""."""
+    if global_pool:
+        raise ConfigurationError(
+            f"global_pool is {global_pool!r}; expected 'avg', or '' for the grid without a pool: the networks of the "
+            "family have no other"
+        )
+    if "logits" in network.head:
+        raise ConfigurationError("global_pool is '', which gives a grid and no classes; set num_classes=0 with it")
+    return replace(network, head={}, aux={})
 
 
 def at_size(network: Network, size: int) -> Network:

@@ -6,35 +6,46 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from inceptionnet.analysis import minimum_size
+from inceptionnet.backbone import Backbone, classes_of
 from inceptionnet.build import build, initialise
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.edits import Configuration, configure
 from inceptionnet.errors import InputError
-from inceptionnet.spec import Linear, Network
+from inceptionnet.recompute import recomputed
+from inceptionnet.spec import Network
 
 
-class InceptionNet(nn.Module):
+class InceptionNet(Backbone):
     """Any network of the family, as ordinary modules: `body` (named endpoints), `head` (pool, dropout, logits), `aux`.
 
     Shapes: images are float (N, in_channels, H, W) in [-1, 1]; H and W may differ and may be any size from
     `minimum_size` px up, whatever the network was built for.
     """
 
+    __jit_unused_properties__ = (
+        "num_classes", "device", "in_chans", "num_features", "head_hidden_size", "feature_info", "pretrained_cfg",
+        "default_cfg",
+    )  # fmt: skip
+
     def __init__(self, configuration: Configuration) -> None:
         super().__init__()
         self.network = configure(configuration)
         self.configuration = replace(
-            configuration, num_classes=_classes(self.network), input_size=self.network.input_size
+            configuration, num_classes=classes_of(self.network), input_size=self.network.input_size
         )
+        self.preprocessing = Preprocessing(size_px=self.network.input_size, channels=self.network.in_channels)
+        self.origin = {}
+        self.grad_checkpointing = False
         self.body, self.head, self.aux = build(self.network)
-        self.minimum_size = minimum_size(replace(self.network, aux={}))
-        self.minimum_size_aux = minimum_size(self.network) if self.aux else self.minimum_size
+        self._measure()
 
     @property
     def num_classes(self) -> int:
         """Length of the logits; 0 without a classifier."""
-        return _classes(self.network)
+        return classes_of(self.network)
 
     @property
     def device(self) -> torch.device:
@@ -49,8 +60,11 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: not such a batch of images, or smaller than `minimum_size`.
         """
-        check_images(x, self.network, self.minimum_size)
-        logits: Tensor = self.head(self.body(x))
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108  compiles one of the branches only
+            x = self.body(x)
+        else:
+            x = self.forward_features(x)
+        logits: Tensor = self.head(x)
         return logits
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
@@ -61,10 +75,10 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`.
         """
-        check_images(x, self.network, self.minimum_size)
+        self._check(x)
         outputs = {}
         for name, module in self.body.named_children():
-            x = outputs[name] = module(x)
+            x = outputs[name] = self._endpoint(module, x)
         return outputs
 
     def embed(self, x: Tensor) -> Tensor:
@@ -75,8 +89,7 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`.
         """
-        check_images(x, self.network, self.minimum_size)
-        x = self.body(x)
+        x = self.forward_features(x)
         for name, module in self.head.named_children():
             if name not in ("dropout", "logits"):
                 x = module(x)
@@ -90,7 +103,7 @@ class InceptionNet(nn.Module):
         Raises:
             InputError: as `forward`, or a size that the auxiliary heads cannot take.
         """
-        check_images(x, self.network, self.minimum_size)
+        self._check(x)
         if min(x.shape[2:]) < self.minimum_size_aux:
             raise InputError(
                 f"the auxiliary heads as built take images of {self.minimum_size_aux} px or more on each side, got "
@@ -98,38 +111,62 @@ class InceptionNet(nn.Module):
             )
         outputs = {}
         for name, module in self.body.named_children():
-            x = module(x)
+            x = self._endpoint(module, x)
             if name in self.aux:
                 outputs[name] = self.aux[name](x)
         return {"logits": self.head(x), **outputs}
 
     def reset_head(self, num_classes: int) -> None:
-        """New, freshly initialised logits for `num_classes` classes, in the auxiliary heads too; all else stays.
+        """New, randomly initialised logits for `num_classes` classes, in the auxiliary heads too; all else stays.
 
         0 takes the classifier away, auxiliary heads and all, and any other number brings one back.
 
         Raises:
             ConfigurationError: `num_classes` is not a whole number of at least 0.
         """
-        configuration = replace(self.configuration, num_classes=num_classes, aux=bool(self.aux) and num_classes > 0)
+        self.reset_classifier(num_classes)
+
+    def _endpoint(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing:
+            return recomputed(module, x)
+        y: Tensor = module(x)
+        return y
+
+    def _check(self, x: Tensor) -> None:
+        check_images(x, self.network, self.minimum_size)
+
+    def _become(self, configuration: Configuration) -> None:
         network = configure(configuration)
         like = next(self.parameters())
-        _, head, aux = build(network)
+        body, head, aux = build(network)
+        for name, module in self.body.named_children():
+            if hasattr(body, name):
+                body.register_module(name, module)
+        body.training = self.body.training
         for new, old in ((head, self.head), *((aux[on], self.aux[on]) for on in aux)):
             new.to(like.dtype).train(self.training)
             for name, module in old.named_children():
                 if name != "logits" and hasattr(new, name):
                     new.register_module(name, module)
-        self.head, self.aux = head, aux
-        if not aux:
-            self.minimum_size_aux = self.minimum_size
+        self.body, self.head, self.aux = body, head, aux
         with like.device:
             initialise(self, network)
         self.configuration, self.network = configuration, network
+        self._measure()
+
+    def _measure(self) -> None:
+        """The smallest images that body and head, and the auxiliary heads, can take."""
+        self.minimum_size = minimum_size(replace(self.network, aux={}))
+        self.minimum_size_aux = minimum_size(self.network) if self.aux else self.minimum_size
 
 
 def check_images(x: Tensor, network: Network, minimum_size: int) -> None:
-    """Raises: InputError for what is no batch of images (N, in_channels, H, W), or one below `minimum_size`."""
+    """Raises: InputError for what is no batch of images (N, in_channels, H, W), or one below `minimum_size`.
+
+    torch.fx and torch.jit.trace record operations on a stand-in whose shape is not known; there is nothing to check.
+    """
+    if isinstance(x, Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return
     channels = network.in_channels
     if x.dim() != 4 or x.shape[1] != channels:
         raise InputError(f"expected images of shape (N, {channels}, H, W), got {tuple(x.shape)}")
@@ -140,8 +177,3 @@ def check_images(x: Tensor, network: Network, minimum_size: int) -> None:
             f"{network.name} as built takes images of {minimum_size} px or more on each side, "
             f"got {x.shape[2]}×{x.shape[3]}; enlarge them"
         )
-
-
-def _classes(network: Network) -> int:
-    logits = network.head.get("logits")
-    return logits.filters if isinstance(logits, Linear) else 0

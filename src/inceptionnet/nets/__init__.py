@@ -19,13 +19,3 @@ NETWORKS: dict[str, Network] = {
     for network in module.NETWORKS
 }
 """Every network by name, as published."""
-
-
-def list_models() -> list[str]:
-    """The names of all networks, paper by paper.
-
-    Example:
-        >>> list_models()[:3]
-        ['inception_v1', 'inception_v1.slim', 'inception_v1.torchvision']
-    """
-    return list(NETWORKS)

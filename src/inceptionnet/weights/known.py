@@ -51,6 +51,24 @@ class Published:
     """Complete, or the first digits as given in the file name."""
     note: str = ""
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is in a repository of the Hugging Face hub."""
+        return self.source.startswith("hf:")
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether its address gives the file itself, unchanged on the way: no archive, and http only with a hash."""
+        if self.on_hub:
+            return True
+        return self.source.endswith(f"/{self.file}") and (self.source.startswith("https:") or bool(self.sha256))
+
+
+def published_for(network: str) -> Published | None:
+    """The file that stands for a network's published weights: on the hub if possible, with a classifier if possible."""
+    found = [one for one in PUBLISHED if one.network == network and one.downloadable]
+    return min(found, key=lambda one: (not one.on_hub, not one.classes), default=None)
+
 
 def published_as(file_name: str) -> Published | None:
     """The checkpoint published under this file name, or None.
@@ -66,7 +84,7 @@ def published_as(file_name: str) -> Published | None:
 def published_at(address: str) -> Published | None:
     """The checkpoint of a hub repository, from `hf:owner/name` with or without a file and a revision, or None."""
     repository = "/".join(address.partition("@")[0].split("/")[:2])
-    found = [one for one in PUBLISHED if one.source == repository and repository.startswith("hf:")]
+    found = [one for one in PUBLISHED if one.source == repository and one.on_hub]
     return found[0] if found else None
 
 

@@ -48,7 +48,7 @@ def save_weights(
 
     Args:
         classes: class names in the order of the logits; default: numbers from 0.
-        preprocessing: the preprocessing of the training images; default: the published one at the network's image size.
+        preprocessing: the preprocessing of the training images; default: the model's: that of its weights, else the published one.
 
     Raises:
         ConfigurationError: the number of class names is not the number of classes.
@@ -82,8 +82,7 @@ def record_for(
     names = classes or tuple(str(i) for i in range(model.num_classes))
     if len(names) != model.num_classes:
         raise ConfigurationError(f"expected {model.num_classes} class names, one per class, got {len(names)}")
-    prep = preprocessing or Preprocessing(size_px=model.network.input_size, channels=c.in_channels)
-    return Record(c, tuple(names), prep, dict(provenance or {}))
+    return Record(c, tuple(names), preprocessing or model.preprocessing, dict(provenance or {}))
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:

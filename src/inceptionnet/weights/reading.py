@@ -83,7 +83,11 @@ class WeightsFile:
         asked = dict(changes)
         if asked.get("num_classes") == 0:
             asked.setdefault("aux", False)
-        return fitted(replace(held, **asked), self.tensors, held, self.path)
+        model, initialised = fitted(replace(held, **asked), self.tensors, held, self.path)
+        channels = model.configuration.in_channels
+        prep = self.record.preprocessing
+        model.preprocessing = prep if prep.channels == channels else with_channels(prep, channels)
+        return model, initialised
 
     @property
     def assumed(self) -> str:
@@ -140,6 +144,8 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
         fetched = fetch(source)
         path, title, config = fetched.path, fetched.address, fetched.config
         known = published_at(source)
+        if known and known.sha256 and source == known.source:
+            _check_hash(path, known)
     else:
         path = Path(source)
         title, known = path.name, published_as(path.name)
