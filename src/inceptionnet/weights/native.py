@@ -48,7 +48,7 @@ def save_weights(
 
     Args:
         classes: class names in the order of the logits; default: numbers from 0.
-        preprocessing: the preprocessing of the training images; default: the model's: that of its weights, else the published one.
+        preprocessing: the preprocessing of the training images; default: the model's, of its weights or as published.
 
     Raises:
         ConfigurationError: the number of class names is not the number of classes.
