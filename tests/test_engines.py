@@ -319,7 +319,7 @@ def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, mon
         model.head.get_submodule("logits").bias += 1
     assert optimize(model).about["cached"], "speed does not depend on weights"
     conditions = [
-        {"batch_size": 2}, {"size_px": 65}, {"precision": "bf16"}, {"fresh": True},
+        {"batch_size": 2}, {"size_px": 65}, {"precision": "bf16"}, {"remeasure": True},
     ]  # fmt: skip
     for options in conditions:
         assert not optimize(model, **options).about["cached"], options  # type: ignore[arg-type]
@@ -329,13 +329,13 @@ def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, mon
     assert key["versions"]["torch"] == version_of("torch")
 
 
-def test_an_engine_that_went_wrong_since_is_measured_anew(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_that_went_wrong_since_is_measured_again(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
     optimize(network())
     fakes.add("quick", change=lambda y: -y)
     with caplog.at_level(logging.WARNING, "inceptionnet"):
         made = optimize(network())
     assert made.name == "slow" and "quick" in made.about["skipped"]
-    assert "quick was the fastest, but: engine quick gives other numbers here" in caplog.text
+    assert "cached engine quick: engine quick: expected logits within" in caplog.text
 
 
 CHOICE = Choice("a", {"a": 1.5, "b": 2.0}, {"c": "is not installed"})
@@ -354,7 +354,9 @@ def test_a_damaged_cache_is_no_error(text: str, caplog: pytest.LogCaptureFixture
     cache_file().write_bytes(text.replace("KEY", entry).encode("latin-1"))
     assert recall(key) is None
     assert len(caplog.messages) == (text != '{"choices": {}}')
-    assert all("is damaged" in line and "measured anew" in line and "\n" not in line for line in caplog.messages)
+    assert all(
+        "is damaged" in line and "measuring the engines again" in line and "\n" not in line for line in caplog.messages
+    )
     remember(key, CHOICE)
     assert recall(key) == CHOICE
 

@@ -130,7 +130,7 @@ def test_what_is_kept_by_hand() -> None:
     found = agreement(want, got, classes=True, batch_sizes=())
     assert found.explained_variance == pytest.approx(1 - 4 / 5) and found.top1_agreement == found.share == 0.5
     features = agreement(want, got, classes=False, batch_sizes=())
-    assert features.top1 is None and features.share == pytest.approx(0.2)
+    assert features.top1_agreement is None and features.share == pytest.approx(0.2)
     assert agreement(want, want * torch.nan, classes=False, batch_sizes=()).share == 0
     assert agreement(want, -want, classes=False, batch_sizes=()).share == 0, "never less than nothing"
 
@@ -196,7 +196,7 @@ def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
     file = run / "weights.safetensors"
     made = optimize(file, precision="int8", calibrate=colours, batch_size=2)
     assert made.name in BY and set(made.about["latency_ms"]) == set(BY)
-    assert "engine fused does not compute in int8; choose onnxruntime or openvino" in made.about["skipped"]["fused"]
+    assert "engine fused does not support int8; choose onnxruntime or openvino" in made.about["skipped"]["fused"]
     assert made.about["agreement"] == 1 and made.about["calibrated_on"] == 12 and made.about["compared_on"] == 24
     again = optimize(file, precision="int8", calibrate=[str(colours)], batch_size=2)
     assert again.about["cached"] and again.name == made.name
@@ -313,7 +313,7 @@ def test_what_cannot_be_exported(
         ({"precision": "int8", "calibrate": "folder"}, "expected a tensor of images for a network"),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 64, 64), "engine": "compile"},
-            "compile does not compute in",
+            "compile does not support",
         ),
     ],
 )
@@ -329,7 +329,7 @@ def test_predict_and_evaluate_say_what_int8_needs(run: Path, colours: Path, comm
         code, _, err = command(*words, "--precision", "int8", "--engine", "openvino")
         assert code == 2 and "int8: expected images to calibrate on" in err and err.count("\n") == 1
         code, _, err = command(*words, "--precision", "int8", "--calibrate", colours)
-        assert code == 2 and "engine eager does not compute in int8; choose onnxruntime or openvino" in err
+        assert code == 2 and "engine eager does not support int8; choose onnxruntime or openvino" in err
 
 
 @pytest.mark.slow
@@ -342,7 +342,7 @@ def test_bench_in_8_bits(run: Path, command: Command) -> None:
     assert [(row["engine"], row["precision"]) for row in rows] == [
         ("fused", "fp32"), ("openvino", "fp32"), ("openvino", "int8"), ("fused", "int8"),
     ]  # fmt: skip
-    assert "does not compute in int8" in rows[-1]["reason"]
+    assert "does not support int8" in rows[-1]["reason"]
 
 
 def test_missing_packages(run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
