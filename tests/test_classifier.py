@@ -197,7 +197,7 @@ def test_explain(classifier: Classifier, red: Path) -> None:
     assert found.label == "red" and found.values.shape == (32, 32) and 0 <= float(found.values.max()) <= 1
     assert found.probability == pytest.approx(classifier.predict(red).probability, abs=1e-5)
     assert classifier.explain(red, "blue", method="occlusion").label == "blue" and found.image.mode == "RGB"
-    with pytest.raises(ConfigurationError, match="knows no class 'yellow'"):
+    with pytest.raises(ConfigurationError, match="has no class 'yellow'"):
         classifier.explain(red, "yellow")
     with pytest.raises(ConfigurationError, match="expected one image to explain, got 2"):
         classifier.explain([red, red])
@@ -239,7 +239,7 @@ def test_an_export_of_somebody_else_is_refused(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     graph = onnx.helper.make_graph([], "empty", [], [])
     (tmp_path / "foreign.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    with pytest.raises(WeightsError, match="says nothing of network and preprocessing"):
+    with pytest.raises(WeightsError, match="expected metadata with network and preprocessing"):
         load(tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="cannot be read"):
         load(tmp_path / "missing.onnx")
@@ -268,8 +268,8 @@ def test_what_was_assumed_is_said(tmp_path: Path, red: Path, command, caplog: py
     write(as_published(create_model("inception_v1.torchvision"), GOOGLENET), file)
     with caplog.at_level("INFO", "inceptionnet"):
         assumed = load(file, device="cpu").assumed
-    assert "layout, read as inception_v1.torchvision: preprocessing as this layout was published" in assumed
-    assert "class names ImageNet's, since there are 1000; it fits inception_v1.slim too" in assumed
+    assert "read as inception_v1.torchvision (torchvision's googlenet); preprocessing: the layout's default" in assumed
+    assert "class names: ImageNet's, since there are 1000; it fits inception_v1.slim too" in assumed
     assert assumed in caplog.text
     assert command("convert", file, own)[0] == 0
     again = load(own, device="cpu").assumed

@@ -98,12 +98,16 @@ class WeightsFile:
         told = self.record.provenance
         if "layout" not in told:
             return ""
-        parts = [f"preprocessing {_said(told.get('preprocessing'))}", f"class names {_said(told.get('classes'))}"]
+        parts = [
+            f"read as {self.record.configuration.name} ({told['layout']})",
+            f"preprocessing: {_origin(told.get('preprocessing'))}",
+            f"class names: {_origin(told.get('classes'))}",
+        ]
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
             parts.append(f"{len(self.report.dropped)} tensors not used")
-        return f"weights in {told['layout']}'s layout, read as {self.record.configuration.name}: " + "; ".join(parts)
+        return "; ".join(parts)
 
     def classifier(self) -> Record:
         """The record, for predicting classes.
@@ -119,8 +123,8 @@ class WeightsFile:
         return self.record
 
 
-def _said(origin: object) -> str:
-    """Where something comes from, as it was said when the file was read."""
+def _origin(origin: object) -> str:
+    """Where something comes from, as it was reported when the file was read."""
     return str(origin).partition(";")[0] if origin else "of unknown origin"
 
 
