@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
 
 from inceptionnet.analysis import minimum_size
 from inceptionnet.backbone import Backbone, classes_of
@@ -60,7 +62,7 @@ class InceptionNet(Backbone):
         Raises:
             InputError: not such a batch of images, or smaller than `minimum_size`.
         """
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108  compiles one of the branches only
+        if is_scripting():  # noqa: SIM108  TorchScript compiles only the branch that it takes
             x = self.body(x)
         else:
             x = self.forward_features(x)
@@ -142,7 +144,7 @@ class InceptionNet(Backbone):
         for name, module in self.body.named_children():
             if hasattr(body, name):
                 body.register_module(name, module)
-        body.training = self.body.training
+        body.training, aux.training = self.body.training, self.aux.training
         for new, old in ((head, self.head), *((aux[on], self.aux[on]) for on in aux)):
             new.to(like.dtype).train(self.training)
             for name, module in old.named_children():
@@ -160,12 +162,16 @@ class InceptionNet(Backbone):
         self.minimum_size_aux = minimum_size(self.network) if self.aux else self.minimum_size
 
 
+# torch.fx copies the annotations into its code, where TorchScript does not know those that are text.
+InceptionNet.forward.__annotations__ = get_type_hints(InceptionNet.forward)
+
+
 def check_images(x: Tensor, network: Network, minimum_size: int) -> None:
     """Raises: InputError for what is no batch of images (N, in_channels, H, W), or one below `minimum_size`.
 
     torch.fx and torch.jit.trace record operations on a stand-in whose shape is not known; there is nothing to check.
     """
-    if isinstance(x, Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if isinstance(x, Proxy) or is_tracing():  # type: ignore[no-untyped-call]
         return
     channels = network.in_channels
     if x.dim() != 4 or x.shape[1] != channels:

@@ -6,17 +6,21 @@ do not and why; this file holds it to the run, and docs/timm.md to it.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import tomllib
 import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from inceptionnet import create_model, list_models
@@ -77,3 +81,83 @@ def test_timms_own(theirs: ModuleType, function: str, name: str) -> None:
                 test(model_name=name, **values)
         else:
             test(model_name=name, **values)
+
+
+def table(functions: list[str]) -> list[str]:
+    """The table of docs/timm.md, one row a function; those of other architectures are one row."""
+    rows, elsewhere = [], 0
+    for function in functions:
+        if function in PLAN["runs"]:
+            group, failing = GROUPS[PLAN["runs"][function]], PLAN["fails"].get(function)
+            passes = len(group) - len(failing["networks"]) if failing else len(group)
+            why = f"; not {', '.join(failing['networks'])}: {failing['reason']}" if failing else ""
+            why += "; the others take no images of 64 px" if group is SMALL else ""
+            rows.append(f"| {function} | passes on {passes} of {len(list_models())} networks{why} |")
+        elif why_not(function) == "another architecture":
+            elsewhere += 1
+        else:
+            rows.append(f"| {function} | does not apply: {why_not(function)} |")
+    return [*rows, f"| {elsewhere} others | do not apply: they test another architecture by name |"]
+
+
+def why_not(function: str) -> str:
+    reasons = {reason for pattern, reason in PLAN["other"].items() if fnmatchcase(function, pattern)}
+    assert len(reasons) == 1, f"{function}: expected one line in timm_functions.toml, got {reasons}"
+    return str(reasons.pop())
+
+
+def test_the_table_is_what_runs(theirs: ModuleType) -> None:
+    """`test_timms_own` runs what timm_functions.toml says; the document has it, and nothing is missing."""
+    found = [name for name, value in vars(theirs).items() if name.startswith("test_") and inspect.isfunction(value)]
+    assert PLAN["runs"].keys() <= set(found) and PLAN["fails"].keys() <= PLAN["runs"].keys()
+    for pattern in PLAN["other"]:
+        assert any(fnmatchcase(function, pattern) for function in found), pattern
+    document = (HERE.parents[1] / "docs" / "timm.md").read_text(encoding="utf-8")
+    lines = [line for line in document.splitlines() if line.startswith("| test_") or " others |" in line]
+    assert lines == table(found)
+
+
+LOOP = """
+from timm import create_model
+from timm.data import create_transform, resolve_model_data_config
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+model = create_model("inception_v4", num_classes=2, drop_rate=0.1, in_chans=3).train()
+transform = create_transform(**resolve_model_data_config(model), is_training=False)
+optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.75)
+loss_of, images = LabelSmoothingCrossEntropy(0.1), torch.stack([transform(image) for image in photos])
+for step in range(2):
+    loss = loss_of(model(images), torch.tensor([0, 1]))
+    optimizer.zero_grad(), loss.backward(), optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("package", ["timm", "inceptionnet"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_fine_tuning_loop_differs_in_one_line(peer: Peer, package: str) -> None:
+    peer("torchvision"), peer("timm")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 320, 400, 3), dtype=np.uint8)
+    scope: dict[str, Any] = {"torch": torch, "photos": [Image.fromarray(one) for one in pixels]}
+    torch.manual_seed(0)
+    with torch.enable_grad():
+        exec(LOOP.replace("from timm import create_model", f"from {package} import create_model"), scope)
+    assert type(scope["model"]).__module__.partition(".")[0] == package
+    assert scope["images"].shape == (2, 3, 299, 299) and torch.isfinite(scope["loss"])
+    rates = {group["lr"] * group.get("lr_scale", 1.0) for group in scope["optimizer"].param_groups}
+    assert len(rates) > 10 and max(rates) == 1e-3, "a rate for each layer, the highest for the head"
+    held = {id(p) for group in scope["optimizer"].param_groups for p in group["params"]}
+    assert held == {id(p) for p in scope["model"].parameters()}
+
+
+@pytest.mark.parametrize("name", ["inception_v2.slim", "inception_v3", "inception_resnet_v1"])
+def test_torchvisions_feature_extractor(peer: Peer, name: str) -> None:
+    peer("torchvision")
+    extraction = importlib.import_module("torchvision.models.feature_extraction")
+    model = ours(name).eval()
+    last = [info["module"] for info in model.feature_info]
+    nodes = extraction.get_graph_node_names(model)[1]
+    wanted = {next(node for node in reversed(nodes) if node.startswith(path)): path for path in last}
+    x = torch.randn(1, 3, 107, 107)
+    found = extraction.create_feature_extractor(model, wanted)(x)
+    expected = model.forward_intermediates(x, intermediates_only=True)
+    assert all(torch.equal(found[path], grid) for path, grid in zip(last, expected, strict=True))
