@@ -169,7 +169,7 @@ def in_production(file: Path, images: list[Path]) -> list[tuple[str, float]]:
         extra = dict.fromkeys(("classes", "preprocessing", "input"), "")
         program = torch.export.load(file, extra_files=extra).module()
         about = {key: json.loads(value) for key, value in extra.items()}
-        run = lambda x: program(torch.from_numpy(x)).numpy()  # noqa: E731
+        run = lambda x: program(torch.from_numpy(x)).detach().numpy()  # noqa: E731
     prep, answers = about["preprocessing"], []
     assert (prep["resize"], prep["interpolation"]) == ("squash", "bilinear")
     for path in images:

@@ -182,7 +182,8 @@ def _write_program(graph: Graph, path: Path) -> None:
     held = io.BytesIO()
     with quietly():
         torch.export.save(program, held, extra_files=dict(graph.metadata))
-    path.write_bytes(held.getbuffer())
+    with held.getbuffer() as view:  # released before `held` is, which Python 3.13 asks for
+        path.write_bytes(view)
 
 
 def _run_program(path: Path) -> Runner:
