@@ -85,7 +85,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
         found = agreement(want, got, classes=True, batch_sizes=())
         low, high = binomtest(round(found.top1_agreement * len(labels)), len(labels)).proportion_ci(method="wilson")
         print(
-            f"  {name:30} top-1 {accuracy(got, labels):.1%}, same class {found.top1_agreement:.1%} ({low:.1%} to {high:.1%}), "
+            f"  {name:30} top-1 {accuracy(got, labels):.1%}, agreement {found.share:.1%} ({low:.1%} to {high:.1%}), "
             f"explained {found.explained_variance:.4f}",
             flush=True,
         )

@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("train", colours, "--model", "inception_v1", *base, "--device", "abacus"), "--device abacus"),
         (("train", colours, *base), "expected a network to train, got none; give --model"),
         (("train", colours, "--model", "inception_v1", "--out", run), "exists and is not empty"),
-        (("train", tmp_path / "nothing", "--model", "inception_v1", *base), "nothing by that name"),
+        (("train", tmp_path / "nothing", "--model", "inception_v1", *base), "no such file or folder"),
         (("train", empty, "--model", "inception_v1", *base), "expected images"),
         (("train", single, "--model", "inception_v1", *base), "expected at least 2 classes, got 1 (red)"),
         (("train", hollow, "--model", "inception_v1", *base), "got none in zebra"),
