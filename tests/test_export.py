@@ -198,7 +198,7 @@ def test_the_file_alone_predicts_what_the_network_predicts(
     assert code == 0 and about["written"]
     assert about["compared_on"] == f"36 of 36 images of {colours}"
     assert about["difference"]["images"] == 36 and about["difference"]["batch_sizes"] == list(BATCHES)
-    assert about["difference"]["logits"] < 1e-5 and about["difference"]["top1"] == 1
+    assert about["difference"]["logits"] < 1e-5 and about["difference"]["top1_agreement"] == 1
     images = sorted(colours.rglob("*.png"))[::5]
     _, out, _ = command("predict", run, *images, "--top", 1, "--json")
     expected = [(row["top"][0]["class"], row["top"][0]["probability"]) for row in json.loads(out)["predictions"]]

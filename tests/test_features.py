@@ -159,7 +159,7 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
         (["--out", "none/f.parquet"], "--out none/f.parquet: cannot be written: No such file or directory"),
         (["--out", "f.parquet", "--endpoint", "inception_4z"], "did you mean inception_4"),
         (["--out", "f.parquet", "--grid"], "endpoint embed is pooled and has no grid"),
-        (["--out", "f.parquet", "--split", "test"], "expected a split test, got train, val"),
+        (["--out", "f.parquet", "--split", "test"], "expected the split test, got train, val"),
         (["--out", "f.parquet", "--device", "cuda:99"], "--device cuda:99: not available"),
     ],
 )

@@ -233,7 +233,7 @@ def test_what_cannot_be_reported_is_said_before_any_work(
     for arguments, message in (
         ((half,), "run.json or evaluation.json is damaged: 'split'"),
         ((run, "--out", tmp_path / "no" / "r.html"), "expected a file in a folder that is there"),
-        ((run, "--split", "test"), "expected a split test, got train, val"),
+        ((run, "--split", "test"), "expected the split test, got train, val"),
         ((run, "--data", tmp_path / "nothing"), "got no such file or folder"),
     ):
         code, _, err = command("report", *arguments)

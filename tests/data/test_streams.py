@@ -168,7 +168,7 @@ def test_what_cannot_be_read(site: Site, tmp_path: Path) -> None:
         site.files["pets/train-001.tar"] = data
         refused(reason)
     del site.files["pets/train-001.tar"]
-    refused("expected a shard, got no such file: check the address")
+    refused("expected a shard, got no such file: check the URL")
     site.files["pets/train-001.tar"] = whole
     site.refusals[:] = [200, 403]
     refused("cannot be read: the server answers 403 Forbidden; try again, a run can be resumed")
