@@ -30,7 +30,14 @@ from .conftest import Peer
 HERE = Path(__file__).parent
 WIDTH = 0.25  # a quarter of the filters, for time; what is tested does not depend on it
 PLAN = tomllib.loads((HERE / "timm_functions.toml").read_text(encoding="utf-8"))
-SMALL = ("inception_v1", "inception_v1.slim", "inception_v1.torchvision", "inception_v2", "inception_v2.slim")
+SMALL = (
+    "inception_v1",
+    "inception_v1.slim",
+    "inception_v1.torchvision",
+    "inception_v2",
+    "inception_v2.slim",
+    "inception_v2.caffe",
+)
 """Networks that take images of 64 px."""
 GROUPS = {"all": tuple(list_models()), "small": SMALL}
 VALUES = {"batch_size": 2, "cfg_device": "meta", "stop_early_final": True}
@@ -61,8 +68,8 @@ def theirs(peer: Peer) -> Iterator[ModuleType]:
         spec = importlib.util.spec_from_file_location("timm_test_models", path)
         assert spec and spec.loader, path
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+        spec.loader.exec_module(module)  # which takes the names from timm here, once
+    yield module
     torch._C._set_graph_executor_optimize(executor)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import HTTPError
 
 from inceptionnet.errors import WeightsError
 from inceptionnet.weights.known import Published
@@ -24,6 +25,8 @@ def downloaded(published: Published) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(published.source, str(path), published.sha256 or None)
     except (OSError, RuntimeError) as error:  # of the network and the disk; another hash
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise WeightsError(
             f"{published.source}: cannot be downloaded ({' '.join(str(error).split())}); try again, or download it "
             "yourself and give its path as weights"
