@@ -156,7 +156,7 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
     ("arguments", "said"),
     [
         (["--out", "f.csv"], "expected a file ending in .parquet"),
-        (["--out", "none/f.parquet"], "--out none/f.parquet: cannot be written: No such file or directory"),
+        (["--out", "/proc/none/f.parquet"], "--out /proc/none/f.parquet: cannot be written"),
         (["--out", "f.parquet", "--endpoint", "inception_4z"], "did you mean inception_4"),
         (["--out", "f.parquet", "--grid"], "endpoint embed is pooled and has no grid"),
         (["--out", "f.parquet", "--split", "test"], "expected the split test, got train, val"),
