@@ -147,7 +147,7 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
     shutil.copy(photos / "a.png", one / "stray.png")
     source = open_images([str(one)])
     assert source.classes == ("red",) and "1 images outside the class folders ignored" in source.note
-    assert open_images([str(photos)]).note == "5 images without labels (only 2 of them lie in class folders)"
+    assert open_images([str(photos)]).note == "5 images without labels (only 2 of them are in class folders)"
     flat = open_images([str(colours / "red")])
     assert flat.classes == () and "12 images without labels (" in flat.note and "side by side" in flat.note
 
@@ -189,7 +189,7 @@ def test_a_stream_is_refused(command: Command, body: Path, tmp_path: Path, monke
     stream = Source("hf:some/stream", ("a", "b"), {"val": StreamSplit("val", 1, 1, lambda shard: iter(()))}, "")
     monkeypatch.setattr("inceptionnet.data.unlabelled.open_source", lambda *_, **__: stream)
     code, _, err = command("features", body, "hf:some/stream", "--out", tmp_path / "f.parquet")
-    assert code == 2 and "hf:some/stream: expected images on this machine, got a stream" in err
+    assert code == 2 and "hf:some/stream: expected local images, got a stream" in err
 
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
