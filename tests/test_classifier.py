@@ -258,7 +258,7 @@ def test_a_network_without_classifier(red: Path, tmp_path: Path) -> None:
     bare = load(create_model("inception_v1.slim", num_classes=0, width=0.125), device="cpu")
     assert bare.embed(red).shape == (128,) and bare.classes == ()
     for ask in (bare.predict, bare.logits, bare.explain):
-        with pytest.raises(WeightsError, match="has no classifier, so that it predicts no classes"):
+        with pytest.raises(WeightsError, match="expected weights with a classifier, got none"):
             ask(red)
 
 

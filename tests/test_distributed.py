@@ -71,11 +71,12 @@ source, classes = open_source(sys.argv[1], evaluating=True), ("red", "blue", "gr
 views = [Crops(Preprocessing(32), 10), Crops(Preprocessing(48), 12)]
 orders = [None, same_classes(classes, ("green", "red", "blue"), "the second")]
 with joined_world() as world:
-    members = [
-        Member(create_model("inception_v1.slim", num_classes=3, input_size=view.prep.size_px, width=0.125), view, order)
-        for view, order in zip(views, orders)
+    models = [
+        create_model("inception_v1.slim", num_classes=3, input_size=view.prep.size_px, width=0.125).eval()
+        for view in views
     ]
-    for weight in (w for member in members for w in member.model.parameters() if w.ndim > 1):
+    members = [Member(m, view, torch.device("cpu"), order) for m, view, order in zip(models, views, orders)]
+    for weight in (w for model in models for w in model.parameters() if w.ndim > 1):
         torch.nn.init.kaiming_normal_(weight)  # an untrained network's own would say the same of every image
     name, split = source.pick("auto", own=False)
     loader = EvalLoader(

@@ -94,7 +94,7 @@ def test_one_split_as_json(command: Command, run: Path, colours: Path, tmp_path:
     stored = pq.read_schema(out).metadata
     said = {key: json.loads(stored[key.encode()]) for key in ("network", "endpoint", "shape")}
     assert said == {"network": "inception_v1.slim", "endpoint": "embed", "shape": [128]}
-    assert json.loads(stored[b"weights"]) == str(run / "weights.safetensors")
+    assert json.loads(stored[b"weights"]) == str(run)
 
 
 @pytest.mark.parametrize("grid", [False, True])
@@ -149,7 +149,7 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
     assert source.classes == ("red",) and "1 images outside the class folders ignored" in source.note
     assert open_images([str(photos)]).note == "5 images without labels (only 2 of them are in class folders)"
     flat = open_images([str(colours / "red")])
-    assert flat.classes == () and "12 images without labels (" in flat.note and "side by side" in flat.note
+    assert flat.classes == () and "12 images without labels (" in flat.note and "12 images in one folder" in flat.note
 
 
 @pytest.mark.parametrize(

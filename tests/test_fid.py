@@ -252,7 +252,7 @@ def test_what_cannot_be_done_is_one_line(
         ((tmp_path / "gone.npz", real), "gone.npz: expected an .npz with mu and sigma"),
         ((tmp_path / "small.npz", real), "expected mu (256,) and sigma (256, 256), got (8,) and (8, 8)"),
         ((real, real, "--save-statistics", "f.txt"), "expected a file ending in .npz"),
-        ((real, real, "--save-statistics", tmp_path / "no" / "f.npz"), "f.npz: cannot be written: No such file"),
+        ((real, real, "--save-statistics", tmp_path / "text.npz" / "f.npz"), "f.npz: cannot be written"),
         ((real, real, "--weights", tmp_path / "text.npz"), "text.npz"),
     ):
         code, out, err = command("fid", "--weights", weights, *arguments)

@@ -195,8 +195,9 @@ def test_without_captum_the_page_says_how_to_have_overlays(monkeypatch: pytest.M
 
 
 def test_an_unwritable_place_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"report.html: cannot be written: No such file"):
-        write_report(tmp_path / "missing" / "report.html", subject(4, 3))
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"report.html: cannot be written"):
+        write_report(tmp_path / "file" / "report.html", subject(4, 3))
 
 
 def test_a_training_leaves_a_report_that_can_be_made_again(run: Path, tmp_path: Path, command) -> None:
@@ -221,7 +222,7 @@ def test_other_data_and_weights_without_their_run(run: Path, colours: Path, tmp_
     assert command("report", tmp_path / "nothing", "--data", colours, "--out", out)[0] == 2
     (tmp_path / "empty").mkdir()
     code, _, err = command("report", tmp_path / "empty")
-    assert code == 2 and "expected a run folder or a weights file" in err
+    assert code == 2 and "expected a run folder, or --data and --out with weights" in err
 
 
 def test_what_cannot_be_reported_is_said_before_any_work(
@@ -232,7 +233,6 @@ def test_what_cannot_be_reported_is_said_before_any_work(
     (half / "evaluation.json").write_text("{}")
     for arguments, message in (
         ((half,), "run.json or evaluation.json is damaged: 'split'"),
-        ((run, "--out", tmp_path / "no" / "r.html"), "expected a file in a folder that is there"),
         ((run, "--split", "test"), "expected the split test, got train, val"),
         ((run, "--data", tmp_path / "nothing"), "got no such file or folder"),
     ):

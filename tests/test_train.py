@@ -215,7 +215,7 @@ def test_what_cannot_be_trained_makes_no_run_folder(colours: Path, tmp_path: Pat
 def test_weights_for_what_no_image_has_make_no_run_folder(colours: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_weights(create_model("inception_v1.slim", in_channels=4, width=0.125, num_classes=3), file)
-    with pytest.raises(ConfigurationError, match="takes 4 channels, an image file has 1 or 3"):
+    with pytest.raises(ConfigurationError, match="expected a network with 1 or 3 input channels, got 4"):
         train(tiny_plan(colours, model=None, width=None, weights=str(file)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

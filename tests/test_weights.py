@@ -100,11 +100,13 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
     empty.touch()
     future = tmp_path / "future.safetensors"
     save_file(model.state_dict(), future, {"inceptionnet": json.dumps({"format": 99})})
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
     damaged = tmp_path / "damaged.safetensors"
     save_file(model.state_dict(), damaged, {"inceptionnet": "{"})
     for file, message in (
         (tmp_path / "none.safetensors", "no such file"),
-        (tmp_path, "expected a file, or a folder with one TensorFlow checkpoint"),
+        (nothing, "got a folder without weights.safetensors"),
         (truncated, "damaged or truncated"),
         (text, "of an unknown format"),
         (empty, "an empty file"),
@@ -152,5 +154,5 @@ def test_saving_is_whole_or_not_at_all(saved: tuple[InceptionNet, Path], tmp_pat
     with pytest.raises(ConfigurationError, match="expected 3 class names, one per class, got 2"):
         save_weights(model, path, classes=("ant", "bee"))
     with pytest.raises(WeightsError, match="cannot write the weights"):
-        save_weights(model, tmp_path / "no folder" / "w.safetensors")
+        save_weights(model, path / "w.safetensors")
     assert path.read_bytes() == before

@@ -107,6 +107,9 @@ class Backbone(nn.Module):
             InputError: as `forward`.
         """
         self._check(x)
+        if not self.grad_checkpointing:  # as one module, whose hooks are called
+            grid: Tensor = self.body(x)
+            return grid
         for module in self.body.children():
             x = self._endpoint(module, x)
         return x

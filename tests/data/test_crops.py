@@ -81,7 +81,7 @@ def test_any_size_and_aspect(size: tuple[int, int], count: int) -> None:
 @pytest.mark.parametrize(
     ("count", "scales", "message"),
     [
-        (11, (), "--crops is 11; expected 1, 10, 12, 144"),
+        (11, (), "--crops is 11; expected 1, 10, 12 or 144"),
         (12, (16, 18), "--scales has 2 numbers; --crops 12 needs one"),
         (1, (16,), "--scales needs --crops 10, 12 or 144"),
         (144, (16, 13), "--scales has 13 px; expected 14 px, the crop size, or more"),

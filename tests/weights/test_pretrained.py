@@ -85,7 +85,7 @@ def test_pretrained_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with hub({"model.safetensors": data}, "timm/inception_v4.tf_in1k", "models") as site:
         point_at(site.url, monkeypatch)
         for name in ("inception_v4.slim", "inception_v4.tf_in1k", "hf-hub:timm/inception_v4.tf_in1k"):
-            with pytest.raises(WeightsError, match=f"whose SHA-256 begins with {known.sha256[:16]}"):
+            with pytest.raises(WeightsError, match=f"whose SHA-256 starts with {known.sha256[:16]}"):
                 create_model(name, pretrained=True, width=0.125)
         monkeypatch.setattr("inceptionnet.weights.reading._check_hash", lambda path, known: None)
         model = create_model("inception_v4.tf_in1k", pretrained=True, width=0.125).eval()

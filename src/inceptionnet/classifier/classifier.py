@@ -197,7 +197,8 @@ class Classifier:
     def check_classes(self) -> None:
         """Raises: WeightsError: the network has no classifier."""
         if not self.classes:
-            raise WeightsError(f"{self.source or 'the network'}: has no classifier, so that it predicts no classes")
+            where = self.source or "the network"
+            raise WeightsError(f"{where}: expected weights with a classifier, got none; embed and features need none")
 
     def _each(
         self, images: ImageLike | Sequence[ImageLike], run: Callable[[Tensor], Tensor], batch_size: int
