@@ -50,9 +50,8 @@ def main(run: str, data: str) -> None:
 
     whole = probability(x)
     chosen = default_layer(model.network, prep.size_px)
-    print(
-        f"{read.record.configuration.name}, {prep.size_px} px, {len(x)} correct images, mean probability {whole.mean():.2f}"
-    )
+    name, count = read.record.configuration.name, len(x)
+    print(f"{name}, {prep.size_px} px, {count} correctly classified images, mean probability {whole.mean():.2f}")
     random = torch.rand(len(x), 1, SQUARES, SQUARES, generator=torch.Generator().manual_seed(0))
     maps = {"random": torch.nn.functional.interpolate(random, x.shape[2:])[:, 0]}
     for row in endpoints(analyse(model.network)):
