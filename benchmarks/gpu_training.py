@@ -97,7 +97,7 @@ class Training:
 
 
 def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, int], classes: int = 10) -> None:
-    """Write JPEGs of coarse colours with noise, with `linked` file names each; a tenth is the val split."""
+    """Write JPEGs of coarse colours with noise, `linked` names each in train; a tenth of them are the val split."""
 
     def make(number: int) -> None:
         rng = np.random.default_rng(number)
