@@ -1,9 +1,9 @@
-"""`auto` beside every engine given the plain network: python benchmarks/auto_speed.py [NETWORK…]
+"""Throughput of `auto` and of every engine on the plain network: python benchmarks/auto_speed.py [NETWORK…]
 
-The plain engines are what a person writes who has torch, ONNX Runtime and OpenVINO but not this package: nothing folded
-beforehand, each under its best settings (torch.compile with frozen weights and channels last). `auto` is what
-`optimize` chooses here. Published sizes, random weights, fp32, all in turn in each round, the second of two calls;
-images per second, median (range), and the ratio of `auto` to the plain engine that is the fastest, round by round.
+A plain engine runs the network without this package's fusion, with the engine's best settings (torch.compile with
+frozen weights and channels last). `auto` is the engine that `optimize` chooses on this machine. Published image sizes,
+random weights, fp32. In each round all engines are measured one after another, and the second of two calls counts. The
+output is images/s, median (range), and the ratio of `auto` to the fastest plain engine, computed per round.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(names: list[str]) -> None:
         for batch, rounds in ROUNDS.items():
             x = noise(batch, 3, model.network.input_size)
             chosen = optimize(model, batch_size=batch)
-            runtimes.fused = lambda plain: plain  # what each builder makes of the model
+            runtimes.fused = lambda plain: plain  # the rewrite that each builder applies to the model
             target = runtimes.Target(x, "fp32", threads)
             engines = [runtimes.build_engine(engine, model, target) for engine in PLAIN]
             runtimes.fused = fold

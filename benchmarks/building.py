@@ -1,4 +1,4 @@
-"""How long networks take to be built, initialised, saved and loaded, in seconds: median and range of several runs.
+"""Time to build, initialise and load networks, in seconds: median (range) of several runs.
 
 python benchmarks/building.py [RUNS]
 """
@@ -33,7 +33,7 @@ def torchs_own(count: int) -> None:
     torch.nn.init.trunc_normal_(torch.empty(count), std=0.1, a=-0.2, b=0.2)
 
 
-print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {RUNS} runs after one: median (range), s")
+print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {RUNS} runs after a warm-up, median (range) in s")
 for name in ("inception_v3", "inception_v4", "inception_resnet_v2.slim"):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
@@ -41,7 +41,9 @@ for name in ("inception_v3", "inception_v4", "inception_resnet_v2.slim"):
         save_weights(model, file)
         count = sum(p.numel() for p in model.parameters())
         print(f"{name}, {count:,} parameters")
-        print(f"  modules alone, nothing allocated   {timed(lambda name=name: InceptionNet(Configuration(name)))}")
-        print(f"  create_model, initialised          {timed(lambda name=name: create_model(name))}")
-        print(f"  create_model(weights=FILE)         {timed(lambda file=file: create_model(weights=file))}")
-        print(f"  nn.init.trunc_normal_ on as many   {timed(lambda count=count: torchs_own(count))}")
+        print(
+            f"  modules only, no memory allocated        {timed(lambda name=name: InceptionNet(Configuration(name)))}"
+        )
+        print(f"  create_model, randomly initialised       {timed(lambda name=name: create_model(name))}")
+        print(f"  create_model(weights=FILE)               {timed(lambda file=file: create_model(weights=file))}")
+        print(f"  nn.init.trunc_normal_, as many values    {timed(lambda count=count: torchs_own(count))}")

@@ -1,10 +1,10 @@
-"""Seconds and memory of converting Inception-v4 and Inception-ResNet-v2, for each kind of file that they come in.
+"""Time and peak memory of converting published weights of Inception-v4 and Inception-ResNet-v2, by file format.
 
     python benchmarks/converting.py [RUNS]
 
-Each conversion is a process of its own. Memory is its highest resident size less that of the same process before it
-opens the file (interpreter, torch, this package), as a multiple of the file's size: `peak`. Memory-mapped pages of the
-file count. Keras and TensorFlow kinds need those packages to make the files; they are left out where these are missing.
+Each conversion runs in a process of its own. `peak` is the highest resident memory of the process minus its memory
+before it opens the file (interpreter, torch, this package), as a multiple of the file size. Memory-mapped pages of the
+file count. The files of Keras and TensorFlow are created with those packages; without them these formats are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def converted(source: str, destination: str) -> dict[str, float]:
-    """One conversion, in this process."""
+    """Time and memory of one conversion in this process."""
     import torch  # noqa: F401
 
     from inceptionnet.weights import convert
@@ -35,13 +35,13 @@ def converted(source: str, destination: str) -> dict[str, float]:
 
 
 def kib(figure: str) -> int:
-    """A figure of this process; getrusage's highest size would be that of the process it was forked from."""
+    """A value of /proc/self/status in KiB; getrusage would report the peak of the process this one was forked from."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{figure}:")[2].split()[0])
 
 
 def make(folder: Path) -> dict[str, Path]:
-    """The files to convert, by kind."""
+    """Create the files to convert; returns their paths by format."""
     import torch
     from safetensors.torch import save_file
 
@@ -63,12 +63,12 @@ def make(folder: Path) -> dict[str, Path]:
     try:
         files["v4 .ckpt"] = checkpoint(folder)
     except ImportError:
-        print("no TensorFlow: no .ckpt", file=sys.stderr)
+        print("TensorFlow is not installed: .ckpt is skipped", file=sys.stderr)
     try:
         os.environ["KERAS_BACKEND"] = "torch"
         import keras
     except ImportError:
-        print("no Keras: no .h5 and .keras", file=sys.stderr)
+        print("Keras is not installed: .h5 and .keras are skipped", file=sys.stderr)
         return files
     model = keras.applications.InceptionResNetV2(weights=None)
     for kind in (".h5", ".weights.h5", ".keras"):
@@ -80,7 +80,7 @@ def make(folder: Path) -> dict[str, Path]:
 
 
 def checkpoint(folder: Path) -> Path:
-    """Inception-v4 as TF-slim keeps it, by TensorFlow's own writer."""
+    """A TF-slim checkpoint of Inception-v4, written by TensorFlow."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
     from published import as_published
@@ -118,7 +118,7 @@ def main() -> None:
             peak = max(row["kib"] for row in rows) * 1024 / size_of(files[kind])
             print(
                 f"{kind:32} {size_of(files[kind]) / 1e6:6.0f} MB  {statistics.median(seconds):5.2f} s "
-                f"({seconds[0]:.2f}–{seconds[-1]:.2f})  peak {peak:.2f} × file"
+                f"({seconds[0]:.2f}–{seconds[-1]:.2f})  peak memory {peak:.2f} × file size"
             )
 
 

@@ -1,9 +1,9 @@
-"""Images a second of a network alone, and of an evaluation on 144 crops (crops counted), in one interleaved run.
+"""Throughput of a network alone and of an evaluation on 144 crops, in crops/s, interleaved in one run.
 
     python benchmarks/crops_speed.py FOLDER [NETWORK] [IMAGES] [ROUNDS]
 
-FOLDER holds images, of any names. The network alone is given random batches that lie in memory; the evaluation reads,
-decodes, crops and mirrors, with as many reading processes as the command uses.
+FOLDER contains images with any file names. The network alone runs on random batches in memory. The evaluation reads,
+decodes, crops and flips the images, with as many loader processes as the command `evaluate` uses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the fused network gives to engines that rewrite graphs themselves: python benchmarks/engines_plain.py [NETWORK…]
+"""Gain from fusion in engines that optimise graphs themselves: python benchmarks/engines_plain.py [NETWORK…]
 
-Each engine is given the plain network, the fused one, and the fused one with sibling 1×1 convolutions joined; published
-sizes, random weights, all in turn in each round, the second of two calls. Images per second, median (range).
+Each engine runs the plain network, the fused network, and the fused network with sibling 1×1 convolutions merged.
+Published image sizes, random weights. In each round all are measured one after another, and the second of two calls
+counts. The output is images/s, median (range).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS = {1: 12, 16: 4}
 GIVEN = {
     "plain": lambda model: model,
     "fused": fused,
-    "fused, siblings": lambda model: fused(model, siblings=True),
+    "fused, siblings merged": lambda model: fused(model, siblings=True),
 }
 
 
@@ -33,14 +34,14 @@ def main(names: list[str]) -> None:
             target = runtimes.Target(x, "fp32", torch.get_num_threads())
             engines = {}
             for given, make in GIVEN.items():
-                runtimes.fused = make  # what each builder makes of the model
+                runtimes.fused = make  # the rewrite that each builder applies to the model
                 for engine in ("fused", "onnxruntime", "openvino"):
                     label = f"{'torch' if engine == 'fused' else engine}, {given}"
                     engines[label] = runtimes.build_engine(engine, model, target)
             times = take_turns(list(engines.values()), x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
             for label, found in zip(engines, times, strict=True):
-                print(f"  {label:30}", shown([1000 * batch / ms for ms in found], 2))
+                print(f"  {label:36}", shown([1000 * batch / ms for ms in found], 2))
 
 
 if __name__ == "__main__":

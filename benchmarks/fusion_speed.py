@@ -1,7 +1,8 @@
-"""What each rewrite of the fused network gives: python benchmarks/fusion_speed.py [NETWORK…]
+"""Throughput gained by each rewrite of fusion: python benchmarks/fusion_speed.py [NETWORK…]
 
-Published sizes, random weights, torch eager, all variants in turn in each round, the second of two calls; images per
-second and the ratio to the plain network, round by round, median (range).
+Published image sizes, random weights, torch eager mode. In each round all variants are measured one after another, and
+the second of two calls counts. The output is images/s and the ratio to the plain network, computed per round; both are
+median (range).
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def main(names: list[str]) -> None:
         variants = {
             "plain": model,
             "channels last": fused(model, **{**OFF, "channels_last": True}),
-            "batch norm folded": fused(model, residual_scale=False, pools=False),
-            "and scale": fused(model, pools=False),
-            "and pools (default)": fused(model),
-            "and siblings": fused(model, siblings=True),
+            "+ batch norm folded": fused(model, residual_scale=False, pools=False),
+            "+ residual scale folded": fused(model, pools=False),
+            "+ convolutions before pools (default)": fused(model),
+            "+ siblings merged": fused(model, siblings=True),
         }
         for batch, rounds in ROUNDS.items():
             x = noise(batch, 3, model.network.input_size)
@@ -39,7 +40,7 @@ def main(names: list[str]) -> None:
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
             for variant, found in zip(variants, times, strict=True):
                 ratios = [plain / own for plain, own in zip(times[0], found, strict=True)]
-                print(f"  {variant:22}", shown([1000 * batch / ms for ms in found], 2), " ratio", shown(ratios, 2))
+                print(f"  {variant:38}", shown([1000 * batch / ms for ms in found], 2), " ratio", shown(ratios, 2))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,31 @@
-"""Everything that this project wants to know of a GPU, in one command of some minutes that needs no network:
+"""All GPU benchmarks and tests of this package in one command, which takes minutes and needs no internet access:
 
     python benchmarks/gpu.py [--parts tests,inference,step,train,cifar] [--limit 9m] [--cifar cifar10]
         [--device cuda] [--out gpu-results] [--tiny] [--no-compile]
 
 tests      `pytest -m cuda tests`.
-inference  Inception-v3, -v4 and Inception-ResNet-v2 in bf16 and fp32, batches of 1, 32 and 256: this package's engines
-           beside timm's network with the same weights, as it is and compiled.
-step       A training step in bf16, batches of 64 and 256, beside timm's network in a bare loop.
+inference  Inception-v3, -v4 and Inception-ResNet-v2 in bf16 and fp32, with batch sizes 1, 32 and 256: this package's
+           engines compared with timm's network with the same weights, compiled and not compiled.
+step       A training step in bf16, with batch sizes 64 and 256, compared with timm's network in a bare loop.
 train      `inceptionnet train` on synthetic photographs: images/s, and the share of time spent waiting for data.
-cifar      A training on CIFAR-10 in what is left of the time, accuracy against time. --cifar is a folder with
-           train.parquet and test.parquet in Hugging Face's layout.
+cifar      Training on CIFAR-10 in the remaining time: accuracy by elapsed time. --cifar is a folder with train.parquet
+           and test.parquet in Hugging Face's layout.
 
-It prints as it goes and writes OUT/results.json, OUT/results.md and OUT/log.txt, whole at any moment. Each part has a
-share of the time and may use what those before it left over; what does not fit is left out, and that is said. A part
-that fails says why, the others go on, and the exit code is 1. --tiny goes the same way with little of everything, on
-any CPU; --no-compile leaves out all that is compiled.
+Results are printed as they are measured and written to OUT/results.json, OUT/results.md and OUT/log.txt, which are
+replaced atomically. Each part has a share of the time limit and can use time that earlier parts did not need. Rows that
+do not fit are listed as not measured. If a part fails, its error is reported, the other parts continue, and the exit
+code is 1. --tiny runs the same code with small inputs on any CPU; --no-compile skips everything that is compiled.
 
-It runs from a checkout, without this package being installed. Without a network, where torch >= 2.11, torchvision,
-timm, numpy, pillow, rich, safetensors, scipy, torchmetrics, pyarrow, pytest, shellingham and annotated-doc are there,
-these wheels (3.4 MB) are missing; fetched for CPython 3.12 with
+The script runs from a checkout; this package need not be installed. On a machine without internet access that has torch
+>= 2.11, torchvision, timm, numpy, pillow, rich, safetensors, scipy, torchmetrics, pyarrow, pytest, shellingham and
+annotated-doc, these wheels (3.4 MB) are missing. They are downloaded for CPython 3.12 with
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \\
         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels \\
         "pydantic==2.14.4" "pydantic-core==2.50.5" "annotated-types==0.8.0" "typing-inspection==0.4.5" \\
         "typing-extensions==4.16.0" "typer==0.29.2" "simplejpeg==1.9.0"
 
-they are installed there with `pip install --no-index --no-deps --target site wheels/*.whl`, and found with
-`PYTHONPATH=site`.
+installed there with `pip install --no-index --no-deps --target site wheels/*.whl`, and found with `PYTHONPATH=site`.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ NEEDED = {"numpy": "everything", "PIL": "everything", "pydantic": "everything", 
           "torchmetrics": "everything", "typer": "everything", "pytest": "tests", "pyarrow": "cifar",
           "timm": "rows of timm in inference and step"}  # fmt: skip
 SHARES = {"tests": 10, "inference": 38, "step": 22, "train": 10, "cifar": 20}
-"""Of the time, in the order of the parts."""
+"""Shares of the time limit in %, in the order of the parts."""
 KEPT = ("torch", "torchvision", "timm", "triton", "numpy", "safetensors", "simplejpeg", "pydantic", "pyarrow")
-"""Packages whose versions are written down."""
+"""Packages whose versions are recorded."""
 
 
 def main() -> int:
@@ -71,7 +70,7 @@ def main() -> int:
     if given.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here; --tiny goes the same way on the CPU")
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process stays behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no subprocess keeps running
     return measured(given, began + given.limit)
 
 
@@ -80,7 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", type=parts_of, default=list(SHARES))
     parser.add_argument("--limit", type=seconds_of, default="9m", metavar="TIME")
     parser.add_argument("--cifar", type=Path, default=Path("cifar10"), metavar="DIR")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="cuda; cpu with --tiny")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda, or cpu with --tiny")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), metavar="DIR")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
@@ -104,7 +103,7 @@ def seconds_of(text: str) -> float:
 
 
 def measured(given: argparse.Namespace, until: float) -> int:
-    """All parts, one after another; the exit code."""
+    """Run all parts, one after another; returns the exit code."""
     from gpu_parts import Parts
     from gpu_results import Results, say
     from gpu_workers import failure
@@ -136,20 +135,20 @@ def measured(given: argparse.Namespace, until: float) -> int:
                         elif "name" in row:
                             seen.add(row["name"])
                             results.add(name, row)
-            except Exception as caught:  # whatever it is, the other parts go on
+            except Exception as caught:  # the other parts continue after any error
                 failed = failure(caught)
                 log.write(failed["traceback"])
                 error = failed["error"]
             for row_name in (one for one in planned if one not in seen):
                 results.add(name, {"name": row_name, "left_out": "not measured: no time left"})
-            bad = error or ("rows above" if any("error" in row for row in results.parts[name]["rows"]) else "")
+            bad = error or ("see the rows above" if any("error" in row for row in results.parts[name]["rows"]) else "")
             results.end(name, f"failed: {bad}" if bad else "done", time.monotonic() - begun)
     say(f"written: {given.out / 'results.json'}, {given.out / 'results.md'}")
     return int(results.failed)
 
 
 def surroundings(given: argparse.Namespace) -> dict[str, Any]:
-    """Card, driver and versions."""
+    """Device, driver and versions, for the head of the results."""
     import torch
 
     about: dict[str, Any] = {"device": given.device}

@@ -1,11 +1,11 @@
-"""Workers of benchmarks/gpu.py for its part `inference`: networks of this package beside timm's with the same weights.
+"""Workers of the part `inference` of benchmarks/gpu.py: networks of this package and of timm with the same weights.
 
-`plain` measures all that needs no compiling, in turns, and prints a row for each. `compiled NETWORK PRECISION BATCH
-SIDE` prepares one compiled side and takes a turn whenever it reads a line. Logits are first compared with the CPU's in
-fp32.
+`plain` measures all sides that are not compiled, interleaved, and prints one row per side. `compiled NETWORK PRECISION
+BATCH SIDE` prepares one compiled side and measures one batch for each line that it reads. The logits are first compared
+with those of the CPU in fp32.
 
-Each side is given its images on the GPU: ours in float32 and torch's order, timm's in its precision with channels last.
-A time is that of one batch, by a clock that waits for the GPU before and after.
+The input is on the GPU: float32 and contiguous for this package, in timm's precision and channels last for timm. A time
+is that of one batch, synchronised with the GPU before and after.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ TIMMS = {"inception_v3.torchvision": "inception_v3", "inception_v4.slim": "incep
 PLAIN = ("channels_last", "fused", "eager")
 TF32, FP32 = "timm, channels last, TF32 (as it comes)", "timm, channels last, true fp32"
 ROUNDS, LEAST, ENOUGH_S = 20, 3, 4.0
-"""At most and at least so many; none begins later than that."""
+"""Maximum and minimum number of rounds; after LEAST rounds, none starts later than ENOUGH_S."""
 INPUTS = 4
-"""Batches of 32 and fewer are taken from so many in turn."""
+"""Number of different batches to cycle through, for batch sizes up to 32."""
 THREADS = 2
-"""Of a process that compiles."""
+"""CPU threads of a process that compiles."""
 FEW = 4
-"""Images whose logits are compared."""
+"""Number of images whose logits are compared."""
 SIDES = {"ours": "ours, compile", "timm": "timm, compiled (reduce-overhead)", "tuned": "timm, compiled (max-autotune)"}
 MODES = {"timm": "reduce-overhead", "tuned": "max-autotune"}
 
 
 class Pair:
-    """A network of this package, and timm's with the same weights where timm is installed; on the CPU."""
+    """A network of this package and, if timm is installed, timm's with the same weights; on the CPU."""
 
     def __init__(self, name: str, tiny: bool) -> None:
         torch.manual_seed(0)
@@ -77,7 +77,7 @@ class Pair:
             self.expected = self.ours(images(FEW, self.size))
 
     def difference(self, run: AnyRun, batch: int, device: str) -> float:
-        """Largest one to the CPU's logits in fp32, as a share of the largest logit."""
+        """Largest difference from the CPU's logits in fp32, relative to the largest absolute logit."""
         x = images(FEW, self.size)
         x = torch.cat([x] * -(-batch // FEW))[:batch].to(device)
         got = run(x)[:FEW].float().cpu()
@@ -85,7 +85,7 @@ class Pair:
 
 
 def randomise(model: nn.Module) -> None:
-    """Random weights whose logits tell images apart, which those of a fresh network hardly do; then for inference."""
+    """Random weights for inference whose logits differ between images; those of the initial weights hardly do."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
@@ -98,19 +98,21 @@ def randomise(model: nn.Module) -> None:
 
 
 def images(count: int, size: int) -> Tensor:
-    """Coarse patches of colour with noise, always the same. Shapes: → (count, 3, size, size) in [-1, 1]."""
+    """Coarse colour patches with noise, always the same. Shapes: → (count, 3, size, size) in [-1, 1]."""
     patches = nn.functional.interpolate(noise(count, 3, 5), size=(size, size), mode="bilinear")
     return 0.8 * patches + 0.2 * noise(count, 3, size)
 
 
 def of_timm(module: nn.Module, precision: str, device: str, mode: str | None = None) -> AnyRun:
-    """timm's network with channels last, compiled where there is a mode."""
+    """timm's network with channels last, compiled if `mode` is given."""
     dtype = DTYPES[precision]
     module = copy.deepcopy(module).to(device, dtype).to(memory_format=torch.channels_last)
     if mode:
         frozen: dict[str, Any] = {"options": {"freezing": True}} if device == "cpu" else {"mode": mode}
         module = torch.compile(module, dynamic=False, **frozen)
-    context = torch.no_grad if mode else torch.inference_mode  # a tensor of inference mode would compile anew
+    context = (
+        torch.no_grad if mode else torch.inference_mode
+    )  # a tensor created in inference mode would trigger another compilation
 
     def run(x: Tensor) -> Tensor:
         with context():
@@ -126,7 +128,7 @@ def of_ours(name: str, pair: Pair, batch: int, precision: str, device: str) -> A
 
 
 def exact(run: AnyRun, device: str) -> AnyRun:
-    """A run under the setting that this package's engines have in fp32."""
+    """`run` without TF32, as this package's engines run in fp32."""
 
     def truly(x: Tensor) -> Tensor:
         with _exact(torch.device(device)):
@@ -137,7 +139,7 @@ def exact(run: AnyRun, device: str) -> AnyRun:
 
 
 def plain_runs(pair: Pair, precision: str, device: str) -> dict[str, Callable[[], AnyRun]]:
-    """How each side is made."""
+    """Builders of the sides that are not compiled, by name."""
     made: dict[str, Callable[[], AnyRun]] = {
         f"ours, {engine}": lambda engine=engine: of_ours(engine, pair, 1, precision, device) for engine in PLAIN
     }
@@ -151,7 +153,7 @@ def plain_runs(pair: Pair, precision: str, device: str) -> dict[str, Callable[[]
 
 
 def batches(pair: Pair, batch: int, precision: str, device: str) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-    """What each turn is given, one batch after the other: ours, and timm's, which is laid out as it likes it."""
+    """The input of each turn, for this package and for timm (in its precision and memory format), cycled."""
     generator = torch.Generator().manual_seed(batch)
     count = INPUTS if batch <= 32 else 1
     some = [(torch.rand(batch, 3, pair.size, pair.size, generator=generator) * 2 - 1).to(device) for _ in range(count)]
@@ -160,7 +162,7 @@ def batches(pair: Pair, batch: int, precision: str, device: str) -> tuple[Iterat
 
 
 def in_turns(runs: dict[str, AnyRun], pair: Pair, batch: int, precision: str, given: argparse.Namespace) -> Row:
-    """Times in ms of each side, by rounds."""
+    """Times in ms of each side, per round."""
     ours, theirs = batches(pair, batch, precision, given.device)
     given_to = {by: ours if by.startswith("ours") else theirs for by in runs}
     turns = [lambda _, run=run, some=given_to[by]: run(next(some)) for by, run in runs.items()]
@@ -174,7 +176,7 @@ def in_turns(runs: dict[str, AnyRun], pair: Pair, batch: int, precision: str, gi
 
 
 def ceilings(device: str, tiny: bool) -> Row:
-    """What the GPU can do: products of large random matrices, and copies from its memory to its memory."""
+    """Peak rates of the device: products of large random matrices, and copies within its memory."""
     at = torch.device(device)
     peaks = {precision: arithmetic_peak(at, precision, torch.get_num_threads()) for precision in ("bf16", "fp32")}
     source = torch.randint(127, (2**24 if tiny else 2**30,), dtype=torch.uint8, device=at)
@@ -219,17 +221,19 @@ def plain(given: argparse.Namespace, answering: Answering) -> None:
 
 
 def figures(about: Row, times: list[float], batch: int, peak: float) -> Row:
-    """Columns of one side, of what it said and its times."""
+    """Table columns of one side, from its description and its times."""
     found = speed(times, batch)
     share = about["work"] * batch / (found["ms"] / 1000) / peak
     return found | {"of the bf16 peak": f"{share:.1%}", "difference": f"{about['difference']:.1e}"}
 
 
 def checked(row: Row, precision: str, by: str) -> Row:
-    """The row, as an error where its logits are too far off; TF32's are only told."""
+    """The row, with an error if the logits differ by more than the tolerance; TF32 has that of bf16."""
     limit = TOLERANCE["bf16" if by == TF32 else precision]
     off = row["difference"]
-    return row if float(off) <= limit else row | {"error": f"logits are off by {off} of the largest, limit {limit:g}"}
+    return (
+        row if float(off) <= limit else row | {"error": f"logits differ by {off} of the largest, tolerance {limit:g}"}
+    )
 
 
 def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
@@ -257,12 +261,12 @@ def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
 
 
 def of(tiny: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Networks and batch sizes, the most telling ones first."""
+    """Networks and batch sizes, the most informative first."""
     return (tuple(TIMMS)[:1], (2, 1)) if tiny else (tuple(TIMMS), (32, 256, 1))
 
 
 def planned(tiny: bool, timm: bool) -> list[str]:
-    """Names of the rows that `plain` will print."""
+    """Names of the rows that `plain` prints."""
     networks, sizes = of(tiny)
     theirs = {"bf16": ["timm, channels last"], "fp32": [TF32, FP32]}
     return [
@@ -275,7 +279,7 @@ def planned(tiny: bool, timm: bool) -> list[str]:
 
 
 def cells(tiny: bool, timm: bool, options: Sequence[str]) -> list[Cell]:
-    """What is compiled, the most telling first: bf16, then fp32, and at the end what takes timm's network longest."""
+    """What is compiled, the most informative first: bf16, then fp32, then timm's slowest mode of compilation."""
     networks, sizes = of(tiny)
     every = [("bf16", name, batch) for batch in sizes for name in networks]
     every += [] if tiny else [("fp32", name, batch) for batch in sizes for name in networks]
@@ -305,7 +309,7 @@ def named(network: str, precision: str, batch: int, by: str) -> str:
 def main() -> None:
     given = asked_for(__doc__, "NETWORK PRECISION BATCH SIDE")
     if given.device == "cuda":
-        timing.REST_S = 0.005  # the rest is for threads of a CPU's runtimes
+        timing.REST_S = 0.005  # the pause is for the threads of CPU runtimes
     work(given, plain, compiled)
 
 

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/gpu.py by name: each an iterator over rows, notes and the names of the rows it plans."""
+"""The parts of benchmarks/gpu.py: each yields rows, notes and the names of planned rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUTCOME = re.compile(r"^\S*?(test_\S+) (PASSED|FAILED|ERROR|SKIPPED)")
 
 
 class Parts:
-    """The parts. What `inference` compiles is begun during the tests before it, whose speed does not matter."""
+    """The parts by name. Compilation for `inference` starts during the tests, which are not timed."""
 
     def __init__(self, given: argparse.Namespace, folder: Path, log: IO[str]) -> None:
         self.given, self.folder, self.log = given, folder, log
@@ -44,13 +44,13 @@ class Parts:
         return Sides(cells, self.log, 2 if self.given.tiny else ROUNDS, script.THREADS)
 
     def close(self) -> None:
-        """End what is still compiling."""
+        """Stop the processes that still compile."""
         if self.compiling:
             self.compiling.close()
             self.compiling = None
 
     def run(self, name: str, until: float) -> Generator[Row]:
-        """The rows of a part, which ends by then. Raises: anything, where it fails."""
+        """The rows of part `name`, which ends at `until`. Raises: any exception, if the part fails."""
         given = self.given
         match name:
             case "tests":
@@ -65,7 +65,7 @@ class Parts:
         return cifar(given.device, given.tiny, given.cifar, until, self.folder, self.log, compiling=compiling)
 
     def compared(self, script: ModuleType, until: float) -> Generator[Row]:
-        """Rows of this package's networks and timm's: first what needs no compiling, then what does."""
+        """Rows of this package's networks and of timm's: first those that are not compiled, then the compiled ones."""
         cells = [] if self.given.no_compile else script.cells(self.given.tiny, self.timm, self.options)
         names = [side.name for cell in cells for side in cell.sides]
         yield {"planned": [*script.planned(self.given.tiny, self.timm), *names]}
@@ -78,14 +78,14 @@ class Parts:
             for row in Worker([f"{script.__name__}.py", "plain", *self.options], self.log).answers(until):
                 peak = row.get("peak", peak)
                 yield row
-        if script is gpu_step:  # not before: training takes so much memory that nothing else had better be there
+        if script is gpu_step:  # only now, since the training steps above need the memory of the GPU
             self.compiling = self._compiling(script)
         if self.compiling:
             yield from self.compiling.measured(until, lambda *said: script.figures(*said, peak))
             self.close()
 
     def tests(self, until: float) -> Generator[Row]:
-        """Each test that did not pass, and how many there were of each outcome."""
+        """The number of tests by outcome, and every test that did not pass."""
         command = [
             *(sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-p", "no:cacheprovider"),
             *("-o", "addopts=--import-mode=importlib -v", "-rfEs", "-W", "default"),
@@ -115,6 +115,6 @@ class Parts:
         yield {"name": "pytest -m cuda tests", **{what: counts[key] for key, what in OUTCOMES.items()}}
         yield from ({"name": test, "error": why} for test, why in reasons.items())
         if cut:
-            yield {"name": "the tests after these", "left_out": "not run: no time left"}
+            yield {"name": "remaining tests", "left_out": "not run: no time left"}
         elif code not in (0, 1):
             raise RuntimeError(f"pytest ended with code {code}; see the log")

@@ -1,7 +1,7 @@
-"""What benchmarks/gpu.py has measured so far: one JSON file and one Markdown table, written anew after every row.
+"""Results of benchmarks/gpu.py: a JSON file and Markdown tables, written again after every row.
 
-A row is a dictionary: `name` says what it is among all rows of its part, `error` that it failed and `left_out` why it
-was not measured; whatever else it holds becomes a column of the table.
+A row is a dictionary. `name` is unique within its part, `error` is the error if it failed, and `left_out` is the reason
+if it was not measured. Every other key is a column of the table.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from inceptionnet.files import replacing
 
 Row = dict[str, Any]
 SPECIAL = ("name", "error", "left_out", "traceback")
-"""Keys of a row that are no columns."""
+"""Keys of a row that are not columns."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range of some measurements, as a row holds them."""
+    """Median and range of measurements, as the value of a column."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def speed(times_ms: Sequence[float], images: int) -> Row:
-    """Columns for the times that some images took."""
+    """Throughput and latency columns, from the times in ms of batches of `images` images."""
     return {"images/s": spread([1000 * images / ms for ms in times_ms]), "ms": statistics.median(times_ms)}
 
 
 def ratios(row: Row, times_ms: Sequence[float], theirs_ms: Sequence[float]) -> Row:
-    """The row with a column that says how many times as fast it is as timm, round by round."""
+    """The row with a column for its speed relative to timm, computed per round."""
     return row | {"× timm": spread([b / a for a, b in zip(times_ms, theirs_ms, strict=True)])}
 
 
 def shown(value: Any) -> str:
-    """A value as a table shows it."""
+    """A value as text for a table."""
     match value:
         case {"median": middle, "least": least, "most": most}:
             return f"{shown(middle)} ({shown(least)}–{shown(most)})"
@@ -45,12 +45,12 @@ def shown(value: Any) -> str:
 
 
 class Results:
-    """Everything that is measured, in files that are whole at any moment."""
+    """All results; the files are replaced atomically."""
 
     def __init__(self, folder: Path, about: Row, parts: Sequence[str]) -> None:
         self.folder = folder
         self.about = about
-        self.parts: dict[str, Row] = {name: {"state": "not begun", "rows": [], "notes": []} for name in parts}
+        self.parts: dict[str, Row] = {name: {"state": "not started", "rows": [], "notes": []} for name in parts}
         self.write()
 
     def begin(self, part: str) -> None:
@@ -77,7 +77,7 @@ class Results:
 
     @property
     def failed(self) -> bool:
-        """Whether anything that was tried did not work."""
+        """Whether a part or a row failed."""
         return any(
             part["state"].startswith("failed") or any("error" in row for row in part["rows"])
             for part in self.parts.values()
@@ -90,7 +90,7 @@ class Results:
                 file.write_text(text, encoding="utf-8")
 
     def _markdown(self) -> str:
-        lines = ["# On a GPU", "", *(f"- {key}: {shown(value)}" for key, value in self.about.items())]
+        lines = ["# GPU benchmarks", "", *(f"- {key}: {shown(value)}" for key, value in self.about.items())]
         for name, part in self.parts.items():
             lines += ["", f"## {name}", "", f"{part['state']}{self._seconds(part)}"]
             rows = [row for row in part["rows"] if "error" not in row and "left_out" not in row]

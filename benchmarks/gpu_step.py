@@ -1,7 +1,7 @@
-"""Workers of benchmarks/gpu.py for its part `step`: a training step in bf16 beside timm's network in a bare loop.
+"""Workers of the part `step` of benchmarks/gpu.py: a training step in bf16, and timm's network in a bare loop.
 
-`plain` measures what needs no compiling, in turns, and prints a row for each. `compiled NETWORK BATCH SIDE` prepares
-one compiled side and takes a turn whenever it reads a line. What the steps are is in step_speed.py.
+`plain` measures the sides that are not compiled, interleaved, and prints one row per side. `compiled NETWORK BATCH
+SIDE` prepares one compiled side and measures one step for each line that it reads. step_speed.py defines the steps.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v2.slim")
 BATCHES = (256, 64)
 ROUNDS, STEPS = 5, 3
 THREADS = 6
-"""Of a process that compiles: there is memory for few of them."""
+"""CPU threads of a process that compiles; the GPU has memory for few of these processes."""
 MEMORY = {"inception_v3": 0.3, "inception_v4": 0.45, "inception_resnet_v2.slim": 0.55}
-"""Share of an 80 GB GPU that a step with batch 256 takes, guessed on the safe side."""
+"""Share of an 80 GB GPU that a step with batch size 256 needs, a conservative estimate."""
 SIDES = {"ours": "ours, compiled", "timm": "timm, compiled", "tuned": "timm, compiled (max-autotune)"}
 MODES = {"timm": "default", "tuned": "max-autotune"}
 
 
 def asked(batch: int, given: argparse.Namespace, rounds: int) -> argparse.Namespace:
-    """What the functions of step_speed.py go by."""
+    """Arguments for the functions of step_speed.py."""
     steps, size = (1, 75) if given.tiny else (STEPS, 299)
     return argparse.Namespace(batch=batch, size=size, device=given.device, precision="bf16", rounds=rounds, steps=steps)
 
 
 def of(tiny: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Networks and batch sizes, the most telling ones first."""
+    """Networks and batch sizes, the most informative first."""
     return (NETWORKS[:1], (2,)) if tiny else (NETWORKS, BATCHES)
 
 
 def planned(tiny: bool, timm: bool) -> list[str]:
-    """Names of the rows that `plain` will print."""
+    """Names of the rows that `plain` prints."""
     networks, batches = of(tiny)
     sides = ["ours", "timm, channels last"][: 1 + timm]
     return [named(name, batch, by) for batch in batches for name in networks for by in sides]
 
 
 def cells(tiny: bool, timm: bool, options: Sequence[str]) -> list[Cell]:
-    """What is compiled, the most telling first."""
+    """What is compiled, the most informative first."""
     networks, batches = of(tiny)
     both = ["ours", "timm"][: 1 + timm]
     plans = [(networks[0], batches[0], both)]
@@ -104,17 +104,17 @@ def plain(given: argparse.Namespace, answering: Answering) -> None:
 
 
 def figures(about: Row, times: list[float], batch: int, peak: float) -> Row:
-    """Columns of one compiled side."""
+    """Table columns of one compiled side."""
     return speed(times, batch)
 
 
 def in_ms(speeds: list[float], batch: int) -> list[float]:
-    """Milliseconds a step of images a second."""
+    """Convert images/s to ms per step."""
     return [1000 * batch / speed for speed in speeds]
 
 
 def tidy(device: str) -> None:
-    """Give memory back, which other processes need."""
+    """Free GPU memory for other processes."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()

@@ -1,7 +1,8 @@
-"""Parts `train` and `cifar` of benchmarks/gpu.py: `inceptionnet train` itself, in a process of its own.
+"""Parts `train` and `cifar` of benchmarks/gpu.py: `inceptionnet train`, in a process of its own.
 
-`train` is about a minute on made photographs, so that decoding counts. `cifar` is a whole training: its speed is
-measured first, and the epochs are as many as the cosine needs to end in time; should it not, Ctrl-C stops it.
+`train` runs for about a minute on synthetic photographs, so that decoding is included. `cifar` is a complete training.
+Its throughput is measured first, and the number of epochs is chosen so that the cosine schedule ends within the time
+limit. If it does not, the run is interrupted with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from inceptionnet.train.run import Run
 
 PHOTOGRAPH_PX = (500, 375)
 DISTINCT, LINKED = 1600, 12
-"""Photographs made, and names for each of them: an epoch is so long that its start does not count."""
+"""Number of photographs, and of file names for each, so that the start-up of an epoch does not count."""
 STOP_S = 8.0
-"""Before the end of its time a training is asked to stop; it then finishes a step and writes a checkpoint."""
+"""Seconds before the time limit at which a run is interrupted; it finishes a step and writes a checkpoint."""
 COMPILES_S = 360.0
-"""With so much time left, a compiled step is tried as well."""
+"""A compiled step is tried too if more seconds than this are left."""
 CIFAR = {"train": 50_000, "test": 10_000}
 
 
 @dataclass
 class Training:
-    """A command line of `inceptionnet train`."""
+    """A run of `inceptionnet train`."""
 
     data: Path
     out: Path
@@ -76,7 +77,7 @@ class Training:
         return Run(self.out).read_metrics() if (self.out / "metrics.csv").is_file() else []
 
     def run(self, until: float) -> Iterator[dict[str, float]]:
-        """Lines of metrics.csv as they come; until the end, or until it has to stop. Raises: RuntimeError."""
+        """Rows of metrics.csv as they are written, to the end of the run or the time limit. Raises: RuntimeError."""
         told, asked = 0, False
         with self.started() as process:
             while True:
@@ -96,7 +97,7 @@ class Training:
 
 
 def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, int], classes: int = 10) -> None:
-    """JPEGs of clouds of colour with grain, `linked` names for each; a tenth of the names for evaluation."""
+    """Write JPEGs of coarse colours with noise, `linked` names each in train; a tenth of them are the val split."""
 
     def make(number: int) -> None:
         rng = np.random.default_rng(number)
@@ -116,7 +117,7 @@ def photographs(folder: Path, distinct: int, linked: int, size_px: tuple[int, in
 
 
 def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> Generator[Row]:
-    """Training throughput and the share of time spent waiting for data, by epoch; the first epoch warms up."""
+    """Training throughput and the share of time spent waiting for data, per epoch; the first is a warm-up."""
     data, began = folder / "photographs", time.monotonic()
     photographs(data, *((20, 2, (100, 75)) if tiny else (DISTINCT, LINKED, PHOTOGRAPH_PX)))
     files = sorted(data.rglob("*.jpg"))
@@ -131,13 +132,13 @@ def train(device: str, tiny: bool, until: float, folder: Path, log: IO[str]) -> 
         rows.append(row)
         yield {"name": f"epoch {row['epoch']:.0f}", "what": f"{shape}, epoch {row['epoch']:.0f}", **pace([row])}
     if not rows:
-        yield {"name": shape, "left_out": "no epoch ended in its time"}
+        yield {"name": shape, "left_out": "no epoch finished within the time limit"}
     elif warm := rows[1:]:
-        yield {"name": "all but the first", "what": f"{shape}, all but the first", **pace(warm)}
+        yield {"name": "all epochs except the first", "what": f"{shape}, all epochs except the first", **pace(warm)}
 
 
 def pace(rows: Sequence[dict[str, float]]) -> Row:
-    """Table columns for some epochs."""
+    """Table columns of one or more epochs."""
     one = len(rows) == 1
     images, waits = ([row[key] for row in rows] for key in ("images_per_s", "data_wait"))
     return {
@@ -148,23 +149,23 @@ def pace(rows: Sequence[dict[str, float]]) -> Row:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a short run of a training says of a long one."""
+    """Start-up time and throughput, measured in a short run."""
 
     start_s: float
-    """From the command to its first steady step."""
+    """From the start of the command to the first steady step."""
     images_per_s: float
 
     def epoch_s(self, counts: dict[str, int]) -> float:
-        """An epoch, its evaluation at twice the speed and a second or two for files."""
+        """Estimated time of an epoch: training, evaluation at twice the throughput, and 1.5 s for files."""
         return counts["train"] / self.images_per_s + counts["test"] / (2 * self.images_per_s) + 1.5
 
     def epochs(self, seconds: float, counts: dict[str, int]) -> int:
-        """How many there are in that time, with a twentieth to spare."""
+        """Number of epochs that fit into `seconds`, with a margin of 5 %."""
         return int(0.95 * (seconds - self.start_s) / self.epoch_s(counts))
 
 
 def speed_of(training: Training, first: int, last: int, until: float) -> Speed:
-    """By watching its steps, from `first` to `last`; the run is then killed and removed."""
+    """Measure the throughput from step `first` to `last`; the run is then killed and deleted."""
     batch, began = int(str(training.options["batch-size"])), time.monotonic()
     marks: list[tuple[float, int]] = []
     with training.started() as process:
@@ -173,19 +174,19 @@ def speed_of(training: Training, first: int, last: int, until: float) -> Speed:
             if steps >= first and (not marks or steps > marks[-1][1]):
                 marks.append((time.monotonic(), steps))
             if process.poll() is not None and len(marks) < 2:
-                raise RuntimeError(f"inceptionnet {' '.join(training.arguments)} ended too soon; see the log")
+                raise RuntimeError(f"inceptionnet {' '.join(training.arguments)} ended too early; see the log")
             if process.poll() is not None or time.monotonic() > until:
                 break
             time.sleep(0.02)
     shutil.rmtree(training.out, ignore_errors=True)
     if len(marks) < 2:
-        raise TimeoutError(f"{len(marks)} of the first {last} steps in {time.monotonic() - began:.0f} s")
+        raise TimeoutError(f"too few steps to measure in {time.monotonic() - began:.0f} s; expected {last}")
     (start, one), (end, other) = marks[0], marks[-1]
     return Speed(start - began, batch * (other - one) / (end - start))
 
 
 def made_cifar(folder: Path) -> Path:
-    """A few images in the layout of the real ones, to try the same way on."""
+    """Write a few images in the layout of the real data set, for --tiny."""
     import io
 
     import pyarrow as pa
@@ -207,15 +208,15 @@ def made_cifar(folder: Path) -> Path:
 def cifar(
     device: str, tiny: bool, data: Path, until: float, folder: Path, log: IO[str], *, compiling: bool
 ) -> Generator[Row]:
-    """Accuracy against time of a training that ends in time.
+    """Accuracy by elapsed time, of a training that ends within the time limit.
 
     Args:
-        compiling: a compiled step is tried as well, where there is time for it.
+        compiling: also try a compiled step, if there is enough time.
     """
     counts = CIFAR
     if tiny and not data.exists():
         data, counts = made_cifar(folder / "cifar10"), {"train": 40, "test": 10}
-    # 500 divides 50 000, so that a compiled step has one shape.
+    # 500 divides 50 000, so a compiled step has one input shape.
     options: dict[str, object] = {"model": "inception_resnet_v1", "size": 79, "batch-size": 500}
     if tiny:
         options |= {"width": 0.125, "batch-size": 10, "size": 75}

@@ -1,7 +1,7 @@
-"""Processes of benchmarks/gpu.py: whatever touches the GPU runs in one of its own, which can fail or be killed alone.
+"""Worker processes of benchmarks/gpu.py: all work on the GPU runs in subprocesses, which can fail or be killed alone.
 
-A worker prints JSON, a line each. What is compiled comes from a worker for each side, since compiling takes minutes:
-many compile beside each other, are stopped while others are measured, and take turns once they are ready.
+A worker prints one JSON object per line. Each compiled side has its own worker, since compilation takes minutes. The
+workers compile in parallel, are paused while others are measured, and are measured interleaved once they are ready.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from input_speed import import_torchvision
 
 HERE = Path(__file__).resolve().parent
 ALIVE = 18
-"""Workers at once, ready ones among them: each holds a context and a network on the GPU."""
+"""Maximum number of workers, including those that are ready; each has a context and a network on the GPU."""
 MEMORY = 0.6
-"""Share of the GPU's memory that those may take together which are not ready; the rest is for the one measured."""
+"""Share of the GPU's memory for all workers that are not ready; the rest is for the one being measured."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For subprocesses: this checkout's package, and output that is not held back."""
+    """Environment of subprocesses: this checkout's package, and unbuffered output."""
     path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """A process and all that it started."""
+    """Kill a process and all its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 class Worker:
-    """A script of this folder that answers in JSON."""
+    """A script of this folder that answers in JSON lines."""
 
     def __init__(self, arguments: Sequence[str], log: IO[str], threads: int = 1) -> None:
         self.process = subprocess.Popen(
@@ -61,16 +61,16 @@ class Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with suppress(ValueError):  # printed by a library while it was imported
+            with suppress(ValueError):  # printed by a library during its import
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def answer(self, until: float) -> Row | None:
-        """The next one; None at its end. Raises: queue.Empty: there was none until then."""
+        """The next answer; None after the last. Raises: queue.Empty: no answer before `until`."""
         return self._answers.get(timeout=max(0.0, until - time.monotonic()))
 
     def answers(self, until: float) -> Iterator[Row]:
-        """All of them, until it ends or the time is over. Raises: RuntimeError: it died."""
+        """All answers, until the worker ends or `until`. Raises: RuntimeError: the worker died."""
         try:
             while (answer := self.answer(until)) is not None:
                 yield answer
@@ -92,27 +92,27 @@ class Worker:
 
 
 Columns = Callable[[Row, list[float], int], Row]
-"""Those of a side, of what it said, its times in ms and its number of images."""
+"""Table columns of a side, from its description, its times in ms and its batch size."""
 
 
 @dataclass
 class Side:
-    """Something compiled, in a process of its own."""
+    """A compiled network or step, in a process of its own."""
 
     name: str
     by: str
-    """Whose it is and how, for the table."""
+    """Package and mode, for the table."""
     arguments: list[str]
     memory: float = 0.0
-    """Share of the GPU's that it may take until it is ready; a little does not count."""
+    """Share of the GPU's memory that it needs until it is ready; 0: little."""
     worker: Worker | None = None
     ready: Row | None = None
-    """What the worker says of it, or its error."""
+    """The worker's description of it, or its error."""
 
 
 @dataclass
 class Cell:
-    """Sides that are compared with one another."""
+    """Sides that are compared with each other."""
 
     columns: Row
     images: int
@@ -120,10 +120,10 @@ class Cell:
 
 
 class Sides:
-    """Workers that get ready beside each other, and are then measured cell by cell.
+    """Workers that compile in parallel and are then measured, cell by cell.
 
     Args:
-        threads: of each worker, to compile with; as many workers compile at once as there are cores for.
+        threads: threads of each worker's compilation; as many workers compile at once as the cores allow.
     """
 
     def __init__(self, cells: Sequence[Cell], log: IO[str], rounds: int, threads: int) -> None:
@@ -148,7 +148,7 @@ class Sides:
                     self._lock.release()
 
     def _advance(self) -> None:
-        """Hear what the workers say, and start those there is room for, in the order of the cells."""
+        """Read the workers' answers, and start as many workers as fit, in the order of the cells."""
         for side in self._busy():
             assert side.worker
             with suppress(queue.Empty):
@@ -162,7 +162,7 @@ class Sides:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nobody compiles, and nobody begins to."""
+        """Pause all compilation."""
         with self._lock:
             busy = self._busy()
             self._signal(busy, signal.SIGSTOP)
@@ -179,7 +179,7 @@ class Sides:
                 os.killpg(side.worker.process.pid, number)
 
     def measured(self, until: float, columns: Columns) -> Iterator[Row]:
-        """Rows of all cells that are ready in time."""
+        """Rows of all cells that are ready before `until`."""
         while self.cells and time.monotonic() < until:
             cell = next((cell for cell in self.cells if all(side.ready for side in cell.sides)), None)
             if cell is None:
@@ -216,14 +216,14 @@ class Sides:
                 kill(side.worker.process)
 
     def close(self) -> None:
-        """End all that are left."""
+        """Stop all remaining workers."""
         self._closed.set()
         self._thread.join()
         self._end(self._sides())
 
 
 class Answering:
-    """The other end of a worker: what the script says as JSON; whatever else is printed goes to the log."""
+    """The script's side of a worker: answers are JSON on stdout, all other output goes to the log."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
@@ -233,18 +233,18 @@ class Answering:
         print(json.dumps(row), file=self._out, flush=True)
 
     def serve(self, prepare: Callable[[], tuple[Row, Callable[[], float]]]) -> None:
-        """Prepare a side, say what there is to say of it, and take a turn in ms whenever asked to."""
+        """Prepare a side, send its description, and send the time of a turn in ms for each line of stdin."""
         try:
             about, turn = prepare()
             self.say({"ready": True, **about})
             for _ in sys.stdin:
                 self.say({"ms": turn()})
-        except (Exception, SystemExit) as error:  # what comes here is anything that torch and compilers raise
+        except (Exception, SystemExit) as error:  # torch and compilers raise all kinds
             self.say(failure(error))
 
 
 def asked_for(script: str, compiled: str) -> argparse.Namespace:
-    """The command line of a worker: what it is, and the words that name something compiled."""
+    """Parse the command line of a worker; `compiled` are the arguments of a compiled side."""
     parser = argparse.ArgumentParser(description=script.splitlines()[0])
     parser.add_argument("what", nargs="+", help=f"plain, or: compiled {compiled}")
     parser.add_argument("--device", default="cuda")
@@ -257,7 +257,7 @@ def work(
     plain: Callable[[argparse.Namespace, Answering], None],
     compiled: Callable[[argparse.Namespace], tuple[Row, Callable[[], float]]],
 ) -> None:
-    """Do what a worker was asked for."""
+    """Run a worker as its command line says."""
     answering = Answering()
     if importlib.util.find_spec("timm") is not None:
         import_torchvision()  # timm imports it too, and would fail
@@ -268,6 +268,6 @@ def work(
 
 
 def failure(error: BaseException) -> Row:
-    """An error as a row holds it."""
+    """An error as the keys of a row."""
     said = " ".join(str(error).split())
     return {"error": f"{type(error).__name__}: {said[:300]}", "traceback": "".join(traceback.format_exception(error))}

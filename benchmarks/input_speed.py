@@ -1,9 +1,10 @@
-"""Training crops a second and core, from JPEG bytes to uint8 pixels, beside torchvision's usual pipeline on Pillow.
+"""Throughput of training crops per core, from JPEG bytes to uint8 pixels, compared with torchvision on Pillow.
 
 python benchmarks/input_speed.py FOLDER [--size 224 299] [--area 0.08] [--rounds 9]
 
-torchvision is installed into a temporary folder and goes with it. Both sides run in this process on one thread, in
-turns, over all JPEGs of FOLDER held in memory; processor time counts, since others may use the cores.
+torchvision is installed into a temporary folder, which is deleted at the end. Both pipelines run in this process on one
+thread, interleaved, over all JPEGs of FOLDER, which are held in memory. CPU time is the main result, since other
+processes may use the cores.
 """
 
 import argparse
@@ -33,7 +34,7 @@ Crop = Callable[[bytes, int], np.ndarray]  # image, its number → pixels
 
 
 def torchvision_transforms(folder: str):
-    """torchvision's transforms, from a folder it is installed into."""
+    """Install torchvision into `folder`; returns its transforms."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, TORCHVISION]
     subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
     sys.path.append(folder)
@@ -43,7 +44,7 @@ def torchvision_transforms(folder: str):
 
 
 def import_torchvision():
-    """torchvision, though its compiled operators, for detection, are not there on another build of torch."""
+    """torchvision, also with a build of torch that lacks its compiled operators (for detection)."""
     register_fake = torch.library.register_fake
 
     def tolerant(*args, **options):
@@ -76,7 +77,7 @@ def ours(size: int, area: float) -> Crop:
 
 
 def one_round(sides: dict[str, Crop], images: list[bytes]) -> dict[str, tuple[float, float]]:
-    """Images a second of each side by processor and by wall time, the sides in turns of ten images."""
+    """Images/s of each pipeline by CPU time and by wall time, interleaved every ten images."""
     spent = {name: np.zeros(2) for name in sides}
     for start in range(0, len(images), 10):
         for name, crop in sides.items():
@@ -92,7 +93,7 @@ def shown(values: list[float], digits: int = 0) -> str:
 
 
 def fidelity(images: list[bytes], size: int, area: float) -> None:
-    """Grey values between our crop and Pillow's decoding of the whole image and resize of the same box."""
+    """Print the mean difference between our crop and the same box decoded at full size and resized by Pillow."""
     crop, boxes, full, reduced = ours(size, area), [], [], []
 
     def choose(width: int, height: int) -> Box:
@@ -102,15 +103,15 @@ def fidelity(images: list[bytes], size: int, area: float) -> None:
     for number, data in enumerate(images):
         decoded = decode_box(data, choose, at_least_px=size)
         shrink = round((boxes[-1][2] - boxes[-1][0]) / decoded.shape[1])
-        box = [(edge + shrink // 2) // shrink * shrink for edge in boxes[-1]]  # that of the pixels decoded
+        box = [(edge + shrink // 2) // shrink * shrink for edge in boxes[-1]]  # the box of the decoded pixels
         gap = np.abs(crop(data, number) - resize(decode(data).crop(box), size, "bilinear").astype(int)).mean()
         (full if shrink == 1 else reduced).append(gap)
     shares = ", ".join(
-        f"{len(gaps)} decoded at {what} {np.mean(gaps):.2f} (at most {max(gaps):.2f})"
-        for what, gaps in (("full size", full), ("a fraction", reduced))
+        f"{len(gaps)} images decoded at {what}: {np.mean(gaps):.2f} (max. {max(gaps):.2f})"
+        for what, gaps in (("full size", full), ("a fraction of the size", reduced))
         if gaps
     )
-    print(f"  mean difference to Pillow's whole decoding and resize, in grey values of 255: {shares}")
+    print(f"  mean difference from full decoding and Pillow's resize, in grey values of 255: {shares}")
 
 
 def main() -> None:
@@ -129,11 +130,11 @@ def main() -> None:
         for size in given.size:
             sides = {"torchvision": theirs(transforms, size, given.area), "inceptionnet": ours(size, given.area)}
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-            for turn in range(-1, given.rounds):  # one to warm up
+            for turn in range(-1, given.rounds):  # the first warms up
                 for name, speed in one_round(sides, images).items():
                     found[name] += [speed] if turn >= 0 else []
-            print(f"{size} px, boxes from {given.area} of the area, images/s/core")
-            for kind, what in enumerate(("processor time", "wall time")):
+            print(f"{size} px, crops of at least {given.area} of the area, images/s per core")
+            for kind, what in enumerate(("CPU time", "wall time")):
                 speeds = {name: [speed[kind] for speed in each] for name, each in found.items()}
                 ratios = [b / a for a, b in zip(*speeds.values(), strict=True)]
                 named = ", ".join(f"{name} {shown(each)}" for name, each in speeds.items())

@@ -1,8 +1,8 @@
-"""What 8 bits keep of a trained network: python benchmarks/int8_agreement.py RUN DATA [IMAGES]
+"""Agreement of int8 networks with the trained fp32 network: python benchmarks/int8_agreement.py RUN DATA [IMAGES]
 
-Calibrated on images of the train split (128, or as many as said), compared on all of the held-out one, in this
-package's way and in others: share of equal first classes, with its 95 % interval, explained variance of the logits, and
-top-1 beside the network's own.
+The networks are calibrated on IMAGES images of the training split (default: 128) and compared on the whole held-out
+split, as quantised by this package and with other settings. The output is top-1 accuracy, top-1 agreement with its 95 %
+interval, and the explained variance of the logits.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
 
     with torch.inference_mode():
         want = torch.cat([model(part) for part in images.split(AT_ONCE)])
-    print(f"{run}: {read.record.configuration.name}, {len(calibration)} images to calibrate, {len(labels)} to compare")
+    print(
+        f"{run}: {read.record.configuration.name}, calibrated on {len(calibration)} images, compared on {len(labels)}"
+    )
     print(f"  {'fp32':30} top-1 {accuracy(want, labels):.1%}")
     written = to_onnx(plain, images[:2])
     ways = {
@@ -78,16 +80,15 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
         "ONNX Runtime, 7-bit weights": lambda: in_7_bits(quantised_onnx, written, by_onnxruntime),
         "OpenVINO": lambda: by_openvino(quantised_openvino(made, calibration)),
         "OpenVINO, 7-bit weights": lambda: in_7_bits(quantised_openvino, made, by_openvino),
-        "OpenVINO, NNCF's defaults": by_default,
+        "OpenVINO, NNCF defaults": by_default,
     }
     for name, way in ways.items():
         got = way()
         found = agreement(want, got, classes=True, batch_sizes=())
         low, high = binomtest(round(found.top1_agreement * len(labels)), len(labels)).proportion_ci(method="wilson")
         print(
-            f"  {name:30} top-1 {accuracy(got, labels):.1%}, "
-            f"same class {found.top1_agreement:.1%} ({low:.1%} to {high:.1%}), "
-            f"explained {found.explained_variance:.4f}",
+            f"  {name:30} top-1 {accuracy(got, labels):.1%}, top-1 agreement {found.top1_agreement:.1%} "
+            f"({low:.1%}–{high:.1%}), explained variance {found.explained_variance:.4f}",
             flush=True,
         )
 

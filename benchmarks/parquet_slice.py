@@ -1,4 +1,4 @@
-"""Every n-th row of each .parquet file of a folder into another folder: a small data set from a large one.
+"""Make a small data set from a large one: every N-th row of each .parquet file in a folder.
 
 python benchmarks/parquet_slice.py SOURCE TARGET N
 """

@@ -1,13 +1,14 @@
-"""Other packages' networks beside this one's, with the same weights:
+"""Throughput of the networks of other packages and of this package, with the same weights:
 
     PYTHONPATH=.venv/peers python benchmarks/peers.py [--networks timm:inception_v3 …] [--batch 1 16] [--rounds 10]
         [--device cpu|cuda] [--precision fp32|bf16] [--no-compile]
 
-`make peers` installs timm, torchvision, Keras and TensorFlow. Each peer's network gets random weights, is saved as that
-package saves it, and is loaded here from the file; logits are compared first. Then, in turn in each round, the second
-of two calls counts: the peer as it comes, with channels last, under torch.compile (frozen on a CPU, max-autotune on a
-GPU), or for Keras on TensorFlow as a tf.function with and without XLA; and `optimize(…, engine="auto")`. Images per
-second, median (range), and the ratio to the peer's fastest, round by round.
+`make peers` installs timm, torchvision, Keras and TensorFlow. Each peer's network is randomly initialised, saved in
+that package's own format, and loaded here from the file. The logits are compared first. In each round all variants are
+measured one after another, and the second of two calls counts. Variants of a peer are its default, channels last, and
+torch.compile (with frozen weights on a CPU, max-autotune on a GPU); for Keras on TensorFlow, tf.function with and
+without XLA. This package runs `optimize(…, engine="auto")`. The output is images/s, median (range), and the ratio to
+the peer's fastest variant, computed per round.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class OfKeras:
 
         images = tf.constant(x.permute(0, 2, 3, 1).cpu().numpy())
         plain, xla = (tf.function(lambda x: self.model(x, training=False), jit_compile=jit) for jit in (False, True))
-        return {"tf.function": lambda _: plain(images).numpy(), "and XLA": lambda _: xla(images).numpy()}
+        return {"tf.function": lambda _: plain(images).numpy(), "tf.function, XLA": lambda _: xla(images).numpy()}
 
 
 def of_timm(network: str, folder: Path) -> OfTorch:
@@ -115,7 +116,7 @@ def of_timm(network: str, folder: Path) -> OfTorch:
 def of_torchvision(network: str, folder: Path) -> OfTorch:
     from torchvision import models
 
-    # The auxiliary heads are in the file; in evaluation mode they do nothing.
+    # The file contains the auxiliary heads, which do nothing in evaluation mode.
     return OfTorch(
         network, folder, lambda name: getattr(models, name)(weights=None, aux_logits=True, init_weights=False)
     )
@@ -128,22 +129,23 @@ def compare(name: str, peer: Any, batch: int, given: argparse.Namespace) -> None
     ours = load_model(peer.file).eval()
     x = noise(batch, 3, ours.network.input_size).to(given.device)
     engine = optimize(ours, batch_size=batch, precision=given.precision, device=given.device)
-    label = f"ours, {engine.name}"
+    label = f"inceptionnet, {engine.name}"
     with torch.inference_mode():
         runs = peer.runs(x, given) | {label: engine}
         logits = {kind: torch.as_tensor(run(x)).float().cpu() for kind, run in runs.items()}
         expected = next(iter(logits.values()))
         for kind, got in logits.items():
             off = float((got - expected).abs().max() / expected.abs().max())
-            assert off <= TOLERANCE[given.precision], f"{kind}: {off:.1e}"
+            limit = TOLERANCE[given.precision]
+            assert off <= limit, f"{kind}: logits differ by {off:.1e} of the largest, the tolerance is {limit:g}"
         taken = take_turns(list(runs.values()), x, given.rounds if batch < 16 else max(3, given.rounds // 3))
     times = dict(zip(runs, taken, strict=True))
     print(f"{name} as {ours.configuration.name}, {given.precision}, batch {batch}")
     for kind, found in times.items():
-        print(f"  {kind:20}", shown([1000 * batch / ms for ms in found], 2))
+        print(f"  {kind:28}", shown([1000 * batch / ms for ms in found], 2))
     fastest = min((kind for kind in times if kind != label), key=lambda kind: statistics.median(times[kind]))
     ratios = [theirs / own for theirs, own in zip(times[fastest], times[label], strict=True)]
-    print(f"  ours is {shown(ratios, 2)} times as fast as {fastest}", flush=True)
+    print(f"  inceptionnet is {shown(ratios, 2)} times as fast as {fastest}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How large a report is and how long a browser takes to open it: python benchmarks/report_opens.py REPORT.html
+"""Size of a report and time to open it in a browser: python benchmarks/report_opens.py REPORT.html
 
-Chromium, a fresh profile each time, until the page's load event and until the first paint; then the same on a phone's
-screen with a processor slowed four times. Needs chromium and playwright.
+Chromium opens the page with a new profile in each round; the times are until the load event and until the first paint.
+The same is measured with the screen of a phone and the CPU slowed 4 times. Needs chromium and playwright.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(file: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        for name, size, slower in (("desk", (1280, 900), 1), ("phone, processor 4 times slower", (390, 844), 4)):
+        for name, size, slower in (("desktop", (1280, 900), 1), ("phone, CPU slowed 4 times", (390, 844), 4)):
             found = []
             for _ in range(ROUNDS):
                 context = browser.new_context(viewport={"width": size[0], "height": size[1]})

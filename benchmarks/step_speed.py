@@ -1,15 +1,15 @@
-"""Images a second of one training step, beside timm's same network in a bare loop; or under this package's settings.
+"""Throughput of a training step, compared with timm's network in a bare loop or between settings of this package.
 
 python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_resnet_v2.slim] [--batch 16]
     [--size 299] [--rounds 5] [--steps 3] [--device cpu|cuda] [--precision fp32|bf16]
     [--variants] [--compile no|yes|both]
 
-SGD with Nesterov's momentum, 1000 classes, dropout 0.2, random images; in every round each side has its turn, after a
-step to warm up. timm's loop begins with float images on the device. Ours is the step of `train`: it begins with uint8
-images in memory, mirrors and normalises them, watches for dead features, and takes back a step without a finite loss
-and gradient norm. Where timm is not installed, it and torchvision go into a temporary folder. `--compile yes` is for
-both, on a GPU timm's with max-autotune; compiling takes minutes for each. `--variants` times our step alone, with every
-choice of precision and memory order.
+SGD with Nesterov momentum, 1000 classes, dropout 0.2, random images. In every round all sides are measured one after
+another, each after a warm-up step. timm's loop is given float images on the device. Our step is that of `train`: it is
+given uint8 images in memory, flips and normalises them, looks for dead features, and undoes a step whose loss or
+gradient norm is not finite. If timm is not installed, timm and torchvision are installed into a temporary folder.
+`--compile yes` compiles both sides, on a GPU timm's with max-autotune; each compilation takes minutes. `--variants`
+measures our step alone, with every combination of precision and memory format.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from inceptionnet.train.watch import Features
 
 PEERS = ("timm==1.0.31", "huggingface_hub", "pyyaml")
 CLASSES, DROPOUT, RATE = 1000, 0.2, 0.01
-PLAIN = {  # what the bare loop has
+PLAIN = {  # the settings of the bare loop
     "optimizer.name": "sgd",
     "optimizer.lr": RATE,
     "optimizer.lr_scaling": "none",
@@ -67,20 +67,20 @@ def ours(
     Features(model)
     images = torch.randint(256, (given.batch, given.size, given.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     labels, rows = torch.randint(CLASSES, (given.batch,)), torch.arange(given.batch)
-    if given.device == "cuda":  # as the loader hands them over
+    if given.device == "cuda":  # as the loader returns them
         images, labels = images.pin_memory(), labels.pin_memory()
     batch = Batch(images, labels, rows, rows, torch.rand(given.batch, len(CHANGES)), given.batch)
     number = itertools.count()
 
     def step() -> None:
         if stepper.step(batch, next(number)).skipped:
-            raise SystemExit(f"{name}: a step was skipped, so the times mean nothing; use a larger --batch or --size")
+            raise SystemExit(f"{name}: a step was skipped, so the times are not valid; use a larger --batch or --size")
 
     return step
 
 
 def provide_timm(folder: str) -> None:
-    """Make timm importable: the one installed, else one that is installed into the folder."""
+    """Make timm importable; installs it into `folder` if it is not installed."""
     if importlib.util.find_spec("timm") is None:
         torchvision_transforms(folder)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PEERS]
@@ -90,13 +90,15 @@ def provide_timm(folder: str) -> None:
 
 
 def theirs(name: str, given: argparse.Namespace, memory: torch.memory_format, mode: str | None = None) -> Step:
-    """timm's bare loop; `mode` is torch.compile's, None: not compiled."""
+    """A step of the bare loop over timm's network; `mode` is that of torch.compile, None: not compiled."""
     import timm
 
     model = timm.create_model(name.split(".")[0], num_classes=CLASSES, drop_rate=DROPOUT)
     counts = [sum(p.numel() for p in each.parameters()) for each in (model, create_model(name, num_classes=CLASSES))]
     if counts[0] != counts[1]:
-        raise SystemExit(f"{name}: {counts[1]:,} parameters, timm's of this name {counts[0]:,}; leave it out")
+        raise SystemExit(
+            f"{name}: expected {counts[0]:,} parameters as in timm, got {counts[1]:,}; remove it from --networks"
+        )
     model = model.train().to(given.device, memory_format=memory)
     if mode:
         model.compile(mode=mode)
@@ -125,7 +127,7 @@ def seconds(step: Step, steps: int, device: str) -> float:
 
 
 def in_turns(sides: dict[str, Step], given: argparse.Namespace) -> dict[str, list[float]]:
-    """Images a second of each side, round by round."""
+    """Images/s of each side, per round."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _, (name, step) in itertools.product(range(given.rounds), sides.items()):
         step()
@@ -134,13 +136,13 @@ def in_turns(sides: dict[str, Step], given: argparse.Namespace) -> dict[str, lis
 
 
 def compare(name: str, given: argparse.Namespace) -> None:
-    torch.compiler.reset()  # else the networks before count against the limit of compilations
+    torch.compiler.reset()  # else earlier networks count against the recompilation limit
     sides = {}
     for compiled in COMPILE[given.compile]:
         how = ", compiled" * compiled
         mode = ("max-autotune" if given.device == "cuda" else "default") if compiled else None
         sides[f"inceptionnet{how}"] = ours(name, given, given.precision, compiled=compiled)
-        for order, memory in (("default order", torch.contiguous_format), ("channels last", torch.channels_last)):
+        for order, memory in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
             sides[f"timm, {order}{how}"] = theirs(name, given, memory, mode)
     found = in_turns(sides, given)
     for side, speeds in found.items():
@@ -154,7 +156,7 @@ def compare(name: str, given: argparse.Namespace) -> None:
 
 
 def variants(name: str, given: argparse.Namespace) -> None:
-    torch.compiler.reset()  # else the networks before count against the limit of compilations
+    torch.compiler.reset()  # else earlier networks count against the recompilation limit
     sides, first = {}, {}
     for precision, last, compiled in itertools.product(("fp32", "bf16"), (True, False), COMPILE[given.compile]):
         row = f"{precision:<9} | {'yes' if last else 'no':<13} | {'yes' if compiled else 'no':<7}"
