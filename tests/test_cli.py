@@ -9,19 +9,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 from pyarrow import parquet
 
 import inceptionnet
+from inceptionnet.cli import app, options
 from inceptionnet.data import open_source
+from inceptionnet.engines.runtimes import BUILDERS, DTYPES
+from inceptionnet.explain import METHODS
 from inceptionnet.nets import NETWORKS
-from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.recipe import Recipe, choices_of
 from inceptionnet.train.reporting import next_commands
 from inceptionnet.train.run import Run
 
 from .conftest import write_images
+
+# `inceptionnet.cli.train` is the command, not its module.
+cli_train, cli_explain = (sys.modules[f"inceptionnet.cli.{name}"] for name in ("train", "explain"))
 
 
 def test_version_and_help(command) -> None:
@@ -31,6 +38,26 @@ def test_version_and_help(command) -> None:
         name in out
         for name in ("models", "weights", "show", "recipes", "check", "train", "evaluate", "predict", "convert")
     )
+
+
+def test_without_a_command_it_prints_its_help(command) -> None:
+    code, out, err = command()
+    assert (code, err) == (0, "") and out.strip() == command("--help")[1].strip()
+
+
+@pytest.mark.parametrize("name", [one.name or one.callback.__name__ for one in app.registered_commands])
+def test_flags_have_no_type_in_the_help(command, name: str) -> None:
+    code, out, _ = command(name, "--help")
+    assert code == 0 and "<bool>" not in out and "--help" in out
+
+
+def test_choices_are_those_of_the_package() -> None:
+    """They are written out in the options, so that help imports nothing heavy."""
+    recipe = {key: choices_of(key) for key, _ in Recipe().items()}
+    assert get_args(options.EngineName) == (*BUILDERS, "auto") and get_args(options.PrecisionName) == tuple(DTYPES)
+    assert get_args(cli_train.BatchNormMode) == tuple(recipe["batch_norm.mode"])
+    assert get_args(cli_train.RecipeName) == ("default", "finetune", "paper")
+    assert set(get_args(cli_explain.Method)) == set(METHODS)
 
 
 @pytest.mark.parametrize(
