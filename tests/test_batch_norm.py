@@ -213,6 +213,7 @@ def tuned(data: Path, weights: Path, out: Path, mode: str, **settings: object) -
     return train(plan, out)
 
 
+@pytest.mark.slow
 def test_recalibration_mends_what_a_long_memory_spoils(colours: Path, spoilt: Path, tmp_path: Path) -> None:
     found = {mode: tuned(colours, spoilt, tmp_path / mode, mode) for mode in ("update", "recalibrate")}
     assert found["recalibrate"].top1 >= found["update"].top1 + 0.4

@@ -97,6 +97,7 @@ def test_the_peak_of_a_slow_processor_takes_no_minutes(monkeypatch: pytest.Monke
     assert sorted(set(sides)) == [256, 512]
 
 
+@pytest.mark.slow
 def test_a_table_a_plot_and_json(command, run: Path, tmp_path: Path) -> None:
     plot = tmp_path / "speed.png"
     given = ("--engines", "eager,fused", "--batch", "1,2", "--rounds", 2)

@@ -207,10 +207,10 @@ def test_explain(classifier: Classifier, red: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "options"),
     [
-        (".onnx", {}),
+        pytest.param(".onnx", {}, marks=pytest.mark.slow),
         (".onnx", {"with_preprocessing": True}),
-        (".xml", {"batch_size": 2}),
-        (".pt2", {"with_preprocessing": True}),
+        pytest.param(".xml", {"batch_size": 2}, marks=pytest.mark.slow),
+        pytest.param(".pt2", {"with_preprocessing": True}, marks=pytest.mark.slow),
         (".safetensors", {}),
     ],
 )

@@ -97,7 +97,10 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("page", [page.name for page in PAGES])
+@pytest.mark.parametrize(
+    "page",
+    [page.name if page.name == "README.md" else pytest.param(page.name, marks=pytest.mark.slow) for page in PAGES],
+)
 def test_every_command_runs(page: str, command, somewhere: Path) -> None:
     """One after another, as a reader would; with options that make them quick."""
     for line in (line for where, line in COMMANDS.items() if where.startswith(page)):

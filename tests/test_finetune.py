@@ -210,7 +210,7 @@ def test_a_skipped_step_changes_nothing(parts: int, colours: Path, run: Path, mo
     assert changed(state(one), state(other)) == [] and changed(before, state(one))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("rmsprop", marks=pytest.mark.slow)])
 def test_resumed_and_repeated_bit_for_bit(
     optimizer: str, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

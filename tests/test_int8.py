@@ -216,7 +216,8 @@ def spoiling(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ending", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
 def test_a_spoilt_network_is_refused(
     ending: str, run: Path, colours: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

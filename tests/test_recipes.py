@@ -241,7 +241,9 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "v3" else name for name in TRAININGS]
+)
 def test_each_recipe_trains(name: str, colours: Path, tmp_path: Path) -> None:
     changes = TRAININGS[name]
     settings = {"augment.color": "none"} | changes.get("settings", {})

@@ -203,6 +203,7 @@ def test_checkpointing_with_auxiliary_heads() -> None:
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_checkpointing_compiled_whole() -> None:
     model = create_model("inception_v1.slim", **NARROW).train()
     model.prune_intermediate_layers([2])
@@ -334,7 +335,7 @@ def test_scripted_branches_keep_their_order() -> None:
             assert torch.jit.script(model)(images()).equal(model(images())), name
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ALL)
 def test_torch_export(name: str, strict: bool) -> None:
     model = create_model(name, **NARROW).eval()
