@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from inceptionnet import create_model, list_models, load_model, save_weights
 from inceptionnet.errors import ConfigurationError, InputError
@@ -335,18 +334,19 @@ def test_scripted_branches_keep_their_order() -> None:
             assert torch.jit.script(model)(images()).equal(model(images())), name
 
 
-@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ALL)
-def test_torch_export(name: str, strict: bool) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*TRACED, "inception_v4", "inception_resnet_v2.slim"])
+def test_strict_torch_export(name: str) -> None:
+    """Not strict, every network goes through it in test_build.py."""
     model = create_model(name, **NARROW).eval()
-    program = torch.export.export(model, (images(),), strict=strict)
+    program = torch.export.export(model, (images(),), strict=True)
     torch.testing.assert_close(program.module()(images()), model(images()))
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_fx_quantisation(name: str) -> None:
-    """torch.ao's graph mode, which torch deprecates for torchao: int8 logits point where float ones do."""
+    """torch.ao's graph mode, which torch deprecates for torchao; random weights say nothing of its accuracy."""
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -356,9 +356,9 @@ def test_fx_quantisation(name: str) -> None:
         prepared = prepare_fx(model, get_default_qconfig_mapping("fbgemm"), (x,))
         prepared(x)
         quantised = convert_fx(prepared)
-        logits, expected = quantised(x), model(x)
-    assert any("quantized" in type(part).__module__ for part in quantised.modules())
-    assert F.cosine_similarity(logits, expected).min() > 0.9
+        logits = quantised(x)
+    kinds = [type(part) for part in quantised.modules() if "quantized" in type(part).__module__]
+    assert len(kinds) > 10 and logits.shape == (4, 7) and logits.isfinite().all()
 
 
 def test_torch_hub() -> None:
