@@ -92,7 +92,7 @@ def test_tensorflow_checkpoints(tensorflow: Any, trained: Path, name: str) -> No
     wanted |= {"half", "brain"} if name.startswith("v2") else set()
     stored = open_weights(trained / name)
     assert_same(stored.tensors, {key: everything[key + average * (key in averaged)] for key in wanted})
-    assert stored.notes == ("moving averages (ExponentialMovingAverage) of 2 variables taken",)
+    assert stored.notes == ("moving averages (ExponentialMovingAverage) of 2 variables used",)
     assert stored.dropped.keys() == everything.keys() - (wanted - averaged) - {key + average for key in averaged}
     slots = {key for key, why in stored.dropped.items() if why == "optimiser state"}
     suffixes = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1", "Adagrad", "Ftrl", "Ftrl_1")
@@ -108,7 +108,7 @@ def test_partitioned_and_object_checkpoints_are_refused(tensorflow: Any, tmp_pat
         for version in (1, 2):
             tf1.train.Saver(write_version=version).save(session, str(tmp_path / f"v{version}"), write_meta_graph=False)
     for version in (1, 2):
-        with pytest.raises(WeightsError, match=r": got the partitioned variable w; save variable\); save it whole"):
+        with pytest.raises(WeightsError, match=r"expected whole variables, got the partitioned variable w; save it unpartitioned"):
             open_weights(tmp_path / f"v{version}")
     tensorflow.train.Checkpoint(v=tensorflow.Variable(1.0)).write(str(tmp_path / "objects"))
     with pytest.raises(WeightsError, match="a checkpoint of Keras objects"):
