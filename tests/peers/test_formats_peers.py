@@ -108,7 +108,9 @@ def test_partitioned_and_object_checkpoints_are_refused(tensorflow: Any, tmp_pat
         for version in (1, 2):
             tf1.train.Saver(write_version=version).save(session, str(tmp_path / f"v{version}"), write_meta_graph=False)
     for version in (1, 2):
-        with pytest.raises(WeightsError, match=r"expected whole variables, got the partitioned variable w; save it unpartitioned"):
+        with pytest.raises(
+            WeightsError, match=r"expected whole variables, got the partitioned variable w; save it unpartitioned"
+        ):
             open_weights(tmp_path / f"v{version}")
     tensorflow.train.Checkpoint(v=tensorflow.Variable(1.0)).write(str(tmp_path / "objects"))
     with pytest.raises(WeightsError, match="a checkpoint of Keras objects"):
