@@ -208,9 +208,9 @@ def test_explain(classifier: Classifier, red: Path) -> None:
     ("ending", "options"),
     [
         pytest.param(".onnx", {}, marks=pytest.mark.slow),
-        (".onnx", {"with_preprocessing": True}),
+        pytest.param(".onnx", {"with_preprocessing": True}, marks=pytest.mark.slow),
         pytest.param(".xml", {"batch_size": 2}, marks=pytest.mark.slow),
-        pytest.param(".pt2", {"with_preprocessing": True}, marks=pytest.mark.slow),
+        (".pt2", {"with_preprocessing": True}),
         (".safetensors", {}),
     ],
 )

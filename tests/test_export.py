@@ -187,7 +187,11 @@ def in_production(file: Path, images: list[Path]) -> list[tuple[str, float]]:
 
 @pytest.mark.parametrize(
     ("ending", "options"),
-    [(".onnx", ["--with-preprocessing"]), (".xml", ["--with-preprocessing"]), (".pt2", ["--dynamic-batch"])],
+    [
+        (".onnx", ["--with-preprocessing"]),
+        pytest.param(".xml", ["--with-preprocessing"], marks=pytest.mark.slow),
+        (".pt2", ["--dynamic-batch"]),
+    ],
 )
 def test_the_file_alone_predicts_what_the_network_predicts(
     ending: str, options: list[str], run: Path, colours: Path, tmp_path: Path, command: Command
