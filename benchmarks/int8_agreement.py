@@ -15,8 +15,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode
-from inceptionnet.data.preprocess import centre_crop
+from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.sources import open_source
 from inceptionnet.engines import int8
 from inceptionnet.engines.agreement import agreement, evenly_spaced
@@ -38,7 +37,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
     def loaded(name: str, most: int) -> tuple[Tensor, Tensor]:
         _, split = source.pick(name, own=True)
         split = split.take(evenly_spaced(len(split), most))
-        pixels = [centre_crop(decode(split.read(i), channels=prep.channels, name=""), prep) for i in range(len(split))]
+        pixels = [pixels_of(split.read(i), prep, "") for i in range(len(split))]
         return as_input(pixels, prep).contiguous(), torch.from_numpy(np.asarray(split.labels))
 
     calibration, _ = loaded("train", count)

@@ -365,6 +365,13 @@ class TestFindImages:
             shutil.copy(red, tmp_path / name)
         (only,) = find_images([tmp_path], besides=tmp_path / "out")
         assert only.name == str(tmp_path / "a.png")
+        named = tmp_path / "out" / "a-map.png"
+        assert [one.name for one in find_images([named], besides=tmp_path / "out")] == [str(named)], "if it is named"
+        assert [one.name for one in find_images([named.parent], besides=named.parent)] == [str(named)]
+        only_results = tmp_path / "more"
+        shutil.copytree(named.parent, only_results / "out")
+        with pytest.raises(DataError, match="expected images, got none but those in"):
+            find_images([only_results], besides=only_results / "out")
 
 
 def test_as_input_is_what_preprocess_gives(classifier: Classifier, red: Path) -> None:

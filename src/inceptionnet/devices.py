@@ -1,7 +1,8 @@
-"""Selection of the torch device."""
+"""Selection of the torch device, and of the number of worker processes."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -25,6 +26,11 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"--device {name}: not available ({reason}); use auto or cpu") from None
     return device
+
+
+def default_workers(asked: int | None) -> int:
+    """As many worker processes as asked for; default: half of the cores, at most 4."""
+    return min(4, max(1, (os.cpu_count() or 2) // 2)) if asked is None else asked
 
 
 def cpu_says(key: str) -> str:

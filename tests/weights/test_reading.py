@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inceptionnet import create_model, load_model, read_record, save_weights
+from inceptionnet import Classifier, create_model, load_model, read_record, save_weights
+from inceptionnet.classifier.backends import Options, network_backend
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError
@@ -183,7 +184,8 @@ def test_a_file_without_classifier_has_none(tmp_path: Path) -> None:
     assert read.model(**NARROW).eval()(x).equal(model.embed(x))
     assert read.model(num_classes=4, **NARROW).eval()(x).shape == (2, 4)
     with pytest.raises(WeightsError, match=r"faces.pt: expected weights with a classifier, got none"):
-        read.classifier()
+        backend = network_backend(read.model(**NARROW), read.record.preprocessing, Options())
+        Classifier(backend, read.record, Options(), str(read.path), "").check_classes()
 
 
 def test_1008_classes_are_the_fid_graph_and_have_numbers_for_names(tmp_path: Path) -> None:

@@ -62,7 +62,6 @@ class Backend:
 
 def network_backend(model: InceptionNet, prep: Preprocessing, options: Options) -> Backend:
     """The network by the engine that is asked for. Raises: as `optimize` and `pick_device`."""
-    options.check()
     device = pick_device(options.device)
     model = model.to(device).eval()
     if options.engine == "eager" and options.precision == "fp32":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Workers, default_workers
+from inceptionnet.cli.options import Json, Workers
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -31,6 +31,7 @@ def check(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
     from inceptionnet.data.sources import open_source
+    from inceptionnet.devices import default_workers
     from inceptionnet.progress import Bar
 
     source = open_source(data, seed=seed)

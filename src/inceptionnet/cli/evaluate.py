@@ -17,7 +17,6 @@ from inceptionnet.cli.options import (
     Precision,
     SplitName,
     Workers,
-    default_workers,
     opened,
 )
 from inceptionnet.errors import ConfigurationError
@@ -25,7 +24,8 @@ from inceptionnet.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inceptionnet.classifier import Classifier, Evaluated
+    from inceptionnet.classifier import Classifier
+    from inceptionnet.classifier.evaluating import Evaluated
     from inceptionnet.data.crops import Crops
     from inceptionnet.evaluate.metrics import Interval, Metrics
 
@@ -64,9 +64,10 @@ def evaluate(
     Softmax is averaged over the crops, then over the networks, each with its own preprocessing. Under torchrun every
     process takes its share, and every image counts once.
     """
-    from inceptionnet.classifier import evaluate_together
+    from inceptionnet.classifier.evaluating import evaluate_together
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.crops import Crops
+    from inceptionnet.devices import default_workers
     from inceptionnet.distributed import joined_world
     from inceptionnet.evaluate.table import check_kind
 

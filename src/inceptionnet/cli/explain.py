@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inceptionnet.cli.options import AllowUrls, BatchSize, Device, Images, Json, Weights, opened
-from inceptionnet.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,7 @@ def explain(
 
     A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
     """
-    from inceptionnet.cli.tables import print_json
+    from inceptionnet.cli.tables import end_with_errors, print_json
     from inceptionnet.data.inputs import find_images
     from inceptionnet.explain.files import class_number, explain
     from inceptionnet.progress import Bar
@@ -56,10 +55,7 @@ def explain(
         print_json([row.to_dict() for row in rows])
     else:
         _print(rows)
-    if all(row.error for row in rows):
-        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
-    if any(row.error for row in rows):
-        raise typer.Exit(1)
+    end_with_errors(rows)
 
 
 def _print(rows: Sequence[Explanation]) -> None:

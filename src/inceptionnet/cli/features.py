@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, default_workers, opened
+from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, opened
 
 
 def features(
@@ -33,6 +33,7 @@ def features(
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.splits import Split
     from inceptionnet.data.unlabelled import open_images
+    from inceptionnet.devices import default_workers
     from inceptionnet.evaluate import features as extraction
     from inceptionnet.progress import Bar
 

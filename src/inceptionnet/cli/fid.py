@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, default_workers, opened
+from inceptionnet.cli.options import BatchSize, Device, Json, opened
 from inceptionnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def fid(
     Whole images are resized as the publisher of the weights does: as in pytorch-fid or torch-fidelity.
     """
     from inceptionnet.cli.tables import print_json
+    from inceptionnet.devices import default_workers
     from inceptionnet.evaluate.fid import FidFeatures, new_distance
     from inceptionnet.evaluate.fid import save_statistics as save
 

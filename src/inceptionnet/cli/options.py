@@ -62,15 +62,6 @@ Labels = Annotated[
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 
-def default_workers(asked: int | None) -> int:
-    """As many processes as asked for, or half of the cores, at most 4."""
-    import os
-
-    if asked is None:
-        return min(4, max(1, (os.cpu_count() or 2) // 2))
-    return asked
-
-
 def opened(
     source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
     device: str = "auto", batch_size: int = 16,

@@ -19,7 +19,7 @@ from inceptionnet.cli.options import (
     Precision,
     opened,
 )
-from inceptionnet.errors import ConfigurationError, DataError
+from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def predict(
 
     A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
     """
-    from inceptionnet.cli.tables import print_json
+    from inceptionnet.cli.tables import end_with_errors, print_json
     from inceptionnet.data.images import Item
     from inceptionnet.data.inputs import find_images
     from inceptionnet.evaluate.prediction import write_csv
@@ -76,11 +76,7 @@ def predict(
         _print(rows)
         if classifier.assumed:
             print(f"assumed: {classifier.assumed}")
-    errors = [row for row in rows if row.error]
-    if len(errors) == len(rows):
-        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
-    if errors:
-        raise typer.Exit(1)
+    end_with_errors(rows)
 
 
 def _print(rows: Sequence[Prediction]) -> None:

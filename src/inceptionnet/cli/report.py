@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Labels, SplitName, Workers, default_workers, opened
+from inceptionnet.cli.options import BatchSize, Device, Labels, SplitName, Workers, opened
 from inceptionnet.errors import ConfigurationError
 
 
@@ -29,7 +29,8 @@ def report(
     It needs no network and no other file. Training leaves one in its run folder; this makes it again, or for other
     data.
     """
-    from inceptionnet.classifier import evaluate_together
+    from inceptionnet.classifier.evaluating import evaluate_together
+    from inceptionnet.devices import default_workers
     from inceptionnet.report.page import check_extras, write_report
     from inceptionnet.train.reporting import subject
     from inceptionnet.train.run import REPORT, Run

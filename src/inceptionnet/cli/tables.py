@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from inceptionnet.errors import DataError
+
+if TYPE_CHECKING:
+    from inceptionnet.evaluate.prediction import Prediction
+    from inceptionnet.explain.files import Explanation
 
 PIPED_COLUMNS = 1000
 """Width where standard output is no terminal: one line for each row."""
@@ -18,6 +26,19 @@ READABLE = 30
 def print_json(values: Any) -> None:
     """One JSON document."""
     print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def end_with_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
+    """How a command ends whose rows are images: well, or with 1 if some could not be read, or with an error if none.
+
+    Raises:
+        DataError: none of them could be read.
+    """
+    errors = [row for row in rows if row.error]
+    if len(errors) == len(rows):
+        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
+    if errors:
+        raise typer.Exit(1)
 
 
 def print_table(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import Device, Workers, default_workers
+from inceptionnet.cli.options import Device, Workers
 from inceptionnet.errors import ConfigurationError, RunError
 
 RecipeName = Literal["default", "finetune", "paper"]
@@ -74,22 +74,18 @@ def train(
             "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
         )
 
+    from inceptionnet.devices import default_workers
     from inceptionnet.distributed import joined_world
     from inceptionnet.train import loop
     from inceptionnet.train.plan import Plan
-    from inceptionnet.train.recipe import parse_settings
+    from inceptionnet.train.recipe import parse_settings, with_shortcuts
     from inceptionnet.train.reporting import next_commands
     from inceptionnet.train.run import Run
-    from inceptionnet.weights.folder import weights_of
 
     machine = {"workers": default_workers(workers), "device": device}
     if not resume or _given(context, "corrupt_images"):
         machine["corrupt_images"] = corrupt_images
-    asked = parse_settings(settings or [])
-    if bn is not None:
-        asked = {"batch_norm.mode": bn, **asked}
-    if train_from is not None:
-        asked = {"network.train_from": train_from, **asked}
+    asked = with_shortcuts(parse_settings(settings or []), bn=bn, train_from=train_from)
     with joined_world() as world:
         if resume:
             evaluation = loop.resume(out, world, **machine)
@@ -105,7 +101,7 @@ def train(
                 accumulate=accumulate,
                 size=size,
                 width=width,
-                weights=weights_of(weights) if weights else None,
+                weights=weights,
                 seed=seed,
                 settings=asked,
                 **machine,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inceptionnet.data.decode import MAX_BYTES, read_image
+from inceptionnet.data.names import is_image
 from inceptionnet.errors import DataError, DecodeError
 
 # Guards against zip bombs: deflate reaches 1030:1 at most, photographs never come close; small flat drawings may.
@@ -27,6 +28,11 @@ class Tree:
     files: list[str]
     folders: set[str]
     reader: Callable[[str], Callable[[str], bytes]]
+
+    @property
+    def images(self) -> list[str]:
+        """The files that end like an image, at any depth, sorted."""
+        return sorted(filter(is_image, self.files))
 
 
 @dataclass(frozen=True)

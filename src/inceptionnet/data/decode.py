@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from inceptionnet.data.preprocess import Box, Pixels
+from inceptionnet.data.preprocess import Box, Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError, DecodeError
 
 MAX_BYTES = 2**28  # 256 MiB in a file …
@@ -63,6 +63,11 @@ def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Imag
     check_channels(channels)
     with _opened(data, name) as image:
         return _whole(image, channels, name)
+
+
+def pixels_of(data: bytes, prep: Preprocessing, name: str) -> Pixels:
+    """An encoded image as a network sees it. Shapes: → (size_px, size_px, C). Raises: DecodeError, the name first."""
+    return centre_crop(decode(data, channels=prep.channels, name=name), prep)
 
 
 def upright(image: Image.Image, *, channels: int = 3, name: str = "image") -> Image.Image:

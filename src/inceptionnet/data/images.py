@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode, upright
+from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import InputError
@@ -62,12 +62,10 @@ class Item:
             if image.dim() != 3 or image.shape[0] != channels:
                 raise InputError(f"{self.name}: {EXPECTED}; got {image.dtype} {tuple(image.shape)}")
             return image
-        if isinstance(image, str | Path):
-            image = NamedImage.at(image)
-        if isinstance(image, NamedImage):
-            image = image.read()
         if isinstance(image, bytes):
-            return centre_crop(decode(image, channels=channels, name=self.name), prep)
+            return pixels_of(image, prep, self.name)
+        if isinstance(image, NamedImage):
+            return image.pixels(prep)
         return centre_crop(upright(_pillow(image, self.name), channels=channels, name=self.name), prep)
 
 

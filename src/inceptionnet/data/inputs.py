@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
-from inceptionnet.data.decode import MAX_BYTES, read_image
-from inceptionnet.data.names import EXTENSIONS
+from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
+from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.web import Download
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError
 
@@ -25,6 +25,10 @@ class NamedImage:
     name: str
     read: Callable[[], bytes] = field(repr=False)
     """Raises: DecodeError."""
+
+    def pixels(self, prep: Preprocessing) -> Pixels:
+        """The image as a network sees it. Shapes: → (size_px, size_px, C). Raises: DecodeError, its name first."""
+        return pixels_of(self.read(), prep, self.name)
 
     @classmethod
     def at(cls, path: str | Path) -> NamedImage:
@@ -41,7 +45,7 @@ def find_images(
     depth), `-` (standard input: one encoded image, or paths, one a line), or an http(s) address.
 
     Args:
-        besides: a folder whose images are not meant, such as the one that results go into.
+        besides: a folder inside one of them whose images are not meant, such as the one that results go into.
         allow_urls: fetch addresses; without it, nothing is fetched.
 
     Raises:
@@ -49,14 +53,10 @@ def find_images(
         DataError: a folder, archive, pattern or standard input without images.
         MissingExtraError: a .parquet file without pyarrow.
     """
-    found = [image for place in places for image in _at(str(place), allow_urls)]
-    if besides is None:
-        return found
-    out = besides.resolve()
-    return [image for image in found if out not in Path(image.name).resolve().parents] or found
+    return [image for place in places for image in _at(str(place), allow_urls, besides)]
 
 
-def _at(place: str, allow_urls: bool) -> Iterator[NamedImage]:
+def _at(place: str, allow_urls: bool, besides: Path | None = None) -> Iterator[NamedImage]:
     path = Path(place)
     if place == STDIN:
         yield from _from_stdin(allow_urls)
@@ -65,7 +65,7 @@ def _at(place: str, allow_urls: bool) -> Iterator[NamedImage]:
             raise ConfigurationError(f"{place}: is an address, and nothing is fetched unless --allow-urls is given")
         yield NamedImage(place, partial(_fetch, place))
     elif path.is_dir():
-        yield from _from_tree(place, list_folder(path))
+        yield from _from_tree(place, list_folder(path), besides)
     elif path.suffix.lower() == ".zip" and path.is_file():
         yield from _from_tree(place, list_zip(path))
     elif path.suffix.lower() == ".parquet" and path.is_file():
@@ -78,18 +78,24 @@ def _at(place: str, allow_urls: bool) -> Iterator[NamedImage]:
         if not matches:
             raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
         for match in matches:
-            yield from _at(match, allow_urls)
+            yield from _at(match, allow_urls, besides)
     else:
         yield NamedImage.at(place)
 
 
-def _from_tree(place: str, tree: Tree) -> Iterator[NamedImage]:
-    names = sorted(file for file in tree.files if PurePosixPath(file).suffix.lower() in EXTENSIONS)
+def _from_tree(place: str, tree: Tree, besides: Path | None = None) -> Iterator[NamedImage]:
+    names = tree.images
     if not names:
         raise DataError(f"{place}: expected images, got {len(tree.files)} other files and none ending like an image")
+    out, folder = besides and besides.resolve(), Path(place).resolve()
+    if out and folder in out.parents:
+        names = [name for name in names if out not in (folder / name).resolve().parents]
+        if not names:
+            raise DataError(f"{place}: expected images, got none but those in {besides}, where the results go")
     read = tree.reader("")
     for name in names:
-        yield NamedImage(str(Path(place) / name), partial(_renamed, read, name, str(Path(place) / name)))
+        full = str(Path(place) / name)
+        yield NamedImage(full, partial(_renamed, read, name, full))
 
 
 def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inceptionnet.data.splits import SPLIT_NAMES
 from inceptionnet.errors import DataError, listed
@@ -15,6 +15,11 @@ from inceptionnet.errors import DataError, listed
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 CLASSES_FILE = "classes.txt"
 MAX_FILES = 100_000
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image."""
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def split_of_file(name: str) -> str:

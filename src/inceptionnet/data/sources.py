@@ -18,7 +18,7 @@ from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, read_labels
-from inceptionnet.data.names import EXTENSIONS, expand
+from inceptionnet.data.names import EXTENSIONS, expand, is_image
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import SPLIT_NAMES, Source, Split, make_source
@@ -79,7 +79,7 @@ def open_source(
             return _made(where, title, read_parquet(files, where), asked)
         tree = list_folder(path)
         # A .tar next to images is the archive that they were unpacked from.
-        if (shards := _files(path, "*.tar")) and not any(map(_is_image, tree.files)):
+        if (shards := _files(path, "*.tar")) and not any(map(is_image, tree.files)):
             return _from_shards(shards, where, title, asked)
         return _from_tree(where, title, tree, asked)
     if path.suffix.lower() == ".zip":
@@ -143,7 +143,7 @@ class _ByName:
 
 def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
-    images = list(filter(_is_image, tree.files))
+    images = list(filter(is_image, tree.files))
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
     inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
@@ -262,10 +262,6 @@ def _ignored(tree: Tree, images: list[str], members: dict[str, list[str]]) -> li
     kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])
     notes = [f"{outside} images outside the class folders ignored"] if outside else []
     return notes + ([f"{len(others)} files that are not images ignored ({kinds})"] if others else [])
-
-
-def _is_image(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in EXTENSIONS
 
 
 def _parent(path: str) -> str:

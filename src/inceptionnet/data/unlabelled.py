@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.decode import read_image
-from inceptionnet.data.names import EXTENSIONS
+from inceptionnet.data.names import is_image
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, listed
@@ -26,7 +26,7 @@ def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
     of its images are opened without labels: no classes, labels of -1, and a single split "all".
     Raises: DataError if there is neither a data set nor an image, and for a stream.
     """
-    if len(paths) > 1 or _is_image(Path(paths[0])):
+    if len(paths) > 1 or (is_image(paths[0]) and Path(paths[0]).is_file()):
         return _unlabelled(listed(paths, ordered=True), *_several(paths), "image files")
     names, read = _inside(paths[0])
     try:
@@ -70,11 +70,7 @@ def _inside(where: str) -> tuple[list[str], Callable[[str], bytes]]:
         tree = list_zip(path)
     else:
         tree = Tree([], set(), lambda below: read_image)
-    return _images(tree), tree.reader("")
-
-
-def _images(tree: Tree) -> list[str]:
-    return sorted(file for file in tree.files if PurePosixPath(file).suffix.lower() in EXTENSIONS)
+    return tree.images, tree.reader("")
 
 
 def _several(paths: Sequence[str]) -> tuple[list[str], Callable[[str], bytes]]:
@@ -83,7 +79,7 @@ def _several(paths: Sequence[str]) -> tuple[list[str], Callable[[str], bytes]]:
     for path in paths:
         if not Path(path).is_dir():
             found.append(path)
-        elif inside := _images(list_folder(Path(path))):
+        elif inside := list_folder(Path(path)).images:
             found += [str(Path(path) / name) for name in inside]
         else:
             raise DataError(f"{path}: expected an image or a folder of images, got a folder without any: give another")
@@ -101,7 +97,3 @@ def _split(names: Sequence[str], read: Callable[[str], bytes]) -> Split:
 
 def _by_position(read: Callable[[str], bytes], names: Sequence[str], position: int) -> bytes:
     return read(names[position])
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.decode import pixels_of
+from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
@@ -86,7 +86,7 @@ def load_images(paths: Sequence[str], prep: Preprocessing, most: int = MAX_IMAGE
     pixels, errors = list[Pixels](), list[tuple[str, str]]()
     for i, name in enumerate(split.names):
         try:
-            pixels.append(centre_crop(decode(split.read(i), channels=prep.channels, name=name), prep))
+            pixels.append(pixels_of(split.read(i), prep, name))
         except DecodeError as error:
             errors.append((name, str(error).removeprefix(f"{name}: ")))
     where = listed(paths, ordered=True)

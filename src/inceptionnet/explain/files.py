@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
-from inceptionnet.data.decode import decode
 from inceptionnet.data.inputs import NamedImage
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest
 from inceptionnet.evaluate.evaluation import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
@@ -88,7 +87,7 @@ def explain(
     at_once = batch_size if method == "gradcam" else 1  # the other methods fill a batch with copies of one image
     for start in range(0, len(files), at_once):
         batch = range(start, min(start + at_once, len(files)))
-        read = [_seen(files[i], prep) for i in batch]
+        read = [_pixels(files[i], prep) for i in batch]
         good = [pixels for pixels in read if not isinstance(pixels, str)]
         found = iter(heat_maps(model, as_input(good, prep, model.device), method, layer, target) if good else [])
         for i, pixels in zip(batch, read, strict=True):
@@ -153,10 +152,10 @@ def heat_maps(
     return list(zip(probabilities, targets.tolist(), maps, strict=True))
 
 
-def _seen(file: NamedImage, prep: Preprocessing) -> Pixels | str:
+def _pixels(file: NamedImage, prep: Preprocessing) -> Pixels | str:
     """An image as a network sees it (size_px, size_px, C), or why it cannot be decoded."""
     try:
-        return centre_crop(decode(file.read(), channels=prep.channels, name=file.name), prep)
+        return file.pixels(prep)
     except DecodeError as error:
         return str(error).removeprefix(f"{file.name}: ")
 

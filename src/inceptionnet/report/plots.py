@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inceptionnet.data.decode import decode
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.decode import pixels_of
+from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import RunError, missing_extra
 from inceptionnet.files import replacing
@@ -154,7 +154,7 @@ def _image(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Prepro
 
 def seen(split: Split, index: int, prep: Preprocessing) -> Pixels:
     """An image after preprocessing (size_px, size_px, C). Raises: DecodeError."""
-    return centre_crop(decode(split.read(index), channels=prep.channels, name=split.names[index]), prep)
+    return pixels_of(split.read(index), prep, split.names[index])
 
 
 def _short(name: str, most: int = 16) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from inceptionnet.classifier import Classifier, load
 from inceptionnet.data.loading import CorruptImages
+from inceptionnet.devices import default_workers
 from inceptionnet.distributed import joined_world
 from inceptionnet.train import loop
 from inceptionnet.train.plan import Plan
-from inceptionnet.weights.folder import weights_of
+from inceptionnet.train.recipe import with_shortcuts
 
 log = logging.getLogger("inceptionnet")
 
@@ -66,20 +66,16 @@ def fit(
     Raises:
         InceptionNetError: what is asked for cannot be done, before anything is written; or the training had to stop.
     """
-    cores = os.cpu_count() or 2
-    machine = {"workers": min(4, max(1, cores // 2)) if workers is None else workers, "device": device}
+    machine = {"workers": default_workers(workers), "device": device}
     folder = Path(out) if out else _new_folder(data)
-    asked = dict(settings or {})
-    for key, value in (("batch_norm.mode", bn), ("network.train_from", train_from)):
-        if value is not None:
-            asked.setdefault(key, value)
+    asked = with_shortcuts(settings or {}, bn=bn, train_from=train_from)
     with joined_world() as world:
         if resume:
             loop.resume(folder, world, **machine)
         else:
             plan = Plan(
                 data=str(data), model=model, recipe=recipe, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
-                size=size, width=width, weights=None if weights is None else weights_of(weights), seed=seed,
+                size=size, width=width, weights=None if weights is None else str(weights), seed=seed,
                 settings=asked, corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
             )  # fmt: skip
             loop.train(plan, folder, world)

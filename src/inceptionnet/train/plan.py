@@ -28,6 +28,7 @@ from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.recipes import recipe_named
 from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record
+from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.hub import is_address
 
 
@@ -132,7 +133,7 @@ def resolve(plan: Plan) -> Job:
         InceptionNetError: the plan is not possible.
     """
     _check(plan)
-    start_from = plan.weights
+    start_from = weights_of(plan.weights) if plan.weights else None
     if start_from and not is_address(start_from):
         start_from = str(Path(start_from).resolve())
     plan = replace(plan, data=_absolute(plan.data), weights=start_from)

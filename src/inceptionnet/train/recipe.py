@@ -241,6 +241,12 @@ def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     return settings
 
 
+def with_shortcuts(settings: Mapping[str, object], *, bn: str | None, train_from: str | None) -> dict[str, object]:
+    """The settings with those that have an option of their own; what is set by its key comes first."""
+    own = {"batch_norm.mode": bn, "network.train_from": train_from}
+    return {key: value for key, value in own.items() if value is not None} | dict(settings)
+
+
 def _from_text(key: str, text: str) -> object:
     """Text as a value: `none` is None unless it is one of the choices, commas separate a list, else as it is."""
     if text.lower() == "none" and "none" not in choices_of(key):

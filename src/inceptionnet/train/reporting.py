@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.data.sources import EXTENSIONS
+from inceptionnet.data.names import is_image
 from inceptionnet.data.splits import AnySplit, Source
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.model import InceptionNet
@@ -83,4 +83,4 @@ def next_commands(run: Run) -> list[str]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(file.suffix.lower() in EXTENSIONS for file in folder.rglob("*"))
+    return any(is_image(file.name) for file in folder.rglob("*"))

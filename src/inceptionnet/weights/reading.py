@@ -109,19 +109,6 @@ class WeightsFile:
             parts.append(f"{len(self.report.dropped)} tensors not used")
         return "; ".join(parts)
 
-    def classifier(self) -> Record:
-        """The record, for predicting classes.
-
-        Raises:
-            WeightsError: the file has no classifier.
-        """
-        if self.record.configuration.num_classes == 0:
-            raise WeightsError(
-                f"{self.path}: expected weights with a classifier, got none; train one with: inceptionnet train "
-                f"DATA --weights {self.path}"
-            )
-        return self.record
-
 
 def _origin(origin: object) -> str:
     """Where something comes from, as it was reported when the file was read."""
