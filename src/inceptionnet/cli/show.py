@@ -121,7 +121,7 @@ def _texts(held: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
     for key, value in held.items():
         if isinstance(value, dict):
-            yield from ((name, str(one)) for name, one in value.items() if not isinstance(one, dict | list) or one)
+            yield from ((name, str(one)) for name, one in value.items() if one != [] and name not in held)
         elif key == "classes":
             yield key, f"{len(value)}: {listed(value, ordered=True)}" if value else "no classifier"
         else:

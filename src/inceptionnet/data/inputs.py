@@ -12,7 +12,7 @@ from pathlib import Path
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
 from inceptionnet.data.preprocess import Pixels, Preprocessing
-from inceptionnet.data.web import Download
+from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError
 
 STDIN = "-"
@@ -127,14 +127,9 @@ def _from_stdin(allow_urls: bool) -> Iterator[NamedImage]:
 
 def _fetch(url: str) -> bytes:
     try:
-        with Download(url) as file:
-            data = b""
-            while len(data) <= MAX_BYTES and (chunk := file.read(2**20)):
-                data += chunk
-    except FileNotFoundError:
-        raise DecodeError(f"{url}: the server has no such file") from None
+        data = fetch(url, most=MAX_BYTES, advice="try again")
     except DataError as error:
         raise DecodeError(str(error)) from None
-    if len(data) > MAX_BYTES:
-        raise DecodeError(f"{url}: file has more than the limit of {MAX_BYTES} bytes")
+    if data is None:
+        raise DecodeError(f"{url}: the server has no such file")
     return data

@@ -15,27 +15,29 @@ TRIES = 5
 WAIT_S = 1.0  # after the first try, then twice as long each time
 TIMEOUT_S = 30.0
 MAX_SMALL_BYTES = 2**24
+RESUME = "try again, a run can be resumed"
+"""What to do about a broken download of training data."""
 
 
-def fetch(url: str) -> bytes | None:
-    """A small file, or None if the server has no such file. Raises: DataError."""
-    with Download(url) as file:
+def fetch(url: str, *, most: int = MAX_SMALL_BYTES, advice: str = RESUME) -> bytes | None:
+    """A whole file of at most `most` bytes, or None if the server has no such file. Raises: DataError."""
+    with Download(url, advice) as file:
         try:
-            data = file.read(MAX_SMALL_BYTES + 1)
-            while chunk := file.read(MAX_SMALL_BYTES + 1 - len(data)):
+            data = file.read(most + 1)
+            while chunk := file.read(most + 1 - len(data)):
                 data += chunk
         except FileNotFoundError:
             return None
-    if len(data) > MAX_SMALL_BYTES:
-        raise DataError(f"{url}: expected a small file, got more than {MAX_SMALL_BYTES} bytes: check the URL")
+    if len(data) > most:
+        raise DataError(f"{url}: expected a file of at most {most} bytes, got more: check the URL")
     return data
 
 
 class Download:
     """A file read sequentially; after a broken connection, the next one resumes at the byte reached."""
 
-    def __init__(self, url: str) -> None:
-        self.url, self.at = url, 0
+    def __init__(self, url: str, advice: str = RESUME) -> None:
+        self.url, self.at, self.advice = url, 0, advice
         self._total: int | None = None
         self._response: Any = None  # http.client.HTTPResponse; None without a connection
 
@@ -80,7 +82,7 @@ class Download:
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", "") or error) or type(error).__name__
             self.close()
-        raise DataError(f"{self.url}: cannot be read: {' '.join(reason.split())}; try again, a run can be resumed")
+        raise DataError(f"{self.url}: cannot be read: {' '.join(reason.split())}; {self.advice}")
 
     def _connect(self) -> None:
         headers = {"User-Agent": "inceptionnet", **({"Range": f"bytes={self.at}-"} if self.at else {})}
