@@ -11,8 +11,8 @@ from pathlib import Path as _Path
 dependencies = ["numpy", "PIL", "safetensors", "torch"]
 
 _sys.path.insert(0, str(_Path(__file__).resolve().parent / "src"))
-_names = _importlib.import_module("inceptionnet.names")
-_create = _importlib.import_module("inceptionnet.create").create_model
+_names = _importlib.import_module("inceptionnet.registry.names")
+_create = _importlib.import_module("inceptionnet.registry.create").create_model
 
 
 def _entry(name):

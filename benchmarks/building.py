@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from inceptionnet import create_model, save_weights
-from inceptionnet.edits import Configuration
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import Configuration
 
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
 

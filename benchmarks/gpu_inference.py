@@ -27,12 +27,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet import create_model, load_model
-from inceptionnet.analysis import analyse, multiply_adds
 from inceptionnet.engines import timing
 from inceptionnet.engines.bench import arithmetic_peak
 from inceptionnet.engines.choice import TOLERANCE
 from inceptionnet.engines.runtimes import DTYPES, Target, _exact, build_engine
 from inceptionnet.engines.timing import AnyRun, finish, noise, take_turns, timed
+from inceptionnet.nets.analysis import analyse, multiply_adds
 
 TIMMS = {"inception_v3.torchvision": "inception_v3", "inception_v4.slim": "inception_v4",
          "inception_resnet_v2.slim": "inception_resnet_v2"}  # fmt: skip

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.analysis import analyse, endpoints
 from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.sources import open_source
 from inceptionnet.explain import attribute, default_layer
+from inceptionnet.nets.analysis import analyse, endpoints
 from inceptionnet.weights import read_weights
 from inceptionnet.weights.folder import weights_of
 

@@ -18,7 +18,7 @@ from inceptionnet.engines.bench import Measurement, Skipped, arithmetic_peak, be
 from inceptionnet.engines.runtimes import Engine, Target
 from inceptionnet.engines.timing import REST_S, take_turns
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 
 def waiting(seconds: float):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from inceptionnet import create_model, list_models
-from inceptionnet.analysis import analyse
-from inceptionnet.build import SameMaxPool, SamePad
+from inceptionnet.model.build import SameMaxPool, SamePad
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.analysis import analyse
 
 NARROW = {"width": 0.125, "num_classes": 10}
 

@@ -32,7 +32,7 @@ from inceptionnet.engines.choice import TOLERANCE
 from inceptionnet.engines.timing import noise
 from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import evaluate
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.plan import resolve
 from inceptionnet.train.run import Run

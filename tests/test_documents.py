@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from inceptionnet import create_model, load_model, read_record, save_weights
-from inceptionnet.analysis import analyse, multiply_adds, parameters
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.draw import svg
-from inceptionnet.edits import Configuration, configure
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
+from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.weights import reading
 from inceptionnet.weights.folder import RUN_WEIGHTS
 from inceptionnet.weights.hub import Fetched

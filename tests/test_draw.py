@@ -13,13 +13,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from inceptionnet.analysis import Row, analyse, endpoints
 from inceptionnet.draw import svg
 from inceptionnet.draw.marks import Box, Label, Line, Mark
 from inceptionnet.draw.page import page
-from inceptionnet.edits import Configuration, configure
 from inceptionnet.nets import NETWORKS
-from inceptionnet.spec import (
+from inceptionnet.nets.analysis import Row, analyse, endpoints
+from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
     Branches,

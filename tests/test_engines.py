@@ -23,7 +23,7 @@ from inceptionnet.engines.choice import optimize
 from inceptionnet.engines.runtimes import Builder, Engine, Target, version_of
 from inceptionnet.engines.timing import measured
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, MissingExtraError, WeightsError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 pytestmark = pytest.mark.usefixtures("converted_once")
 OF_TORCH = ("eager", "channels_last", "fused")

@@ -21,7 +21,7 @@ from inceptionnet.explain import METHODS, attribute, attribution, default_layer,
 from inceptionnet.explain.attribution import AT_ONCE, raw_attribution
 from inceptionnet.explain.files import class_number, names_for
 from inceptionnet.explain.images import GAP_PX, sheet
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
 
 LAST = {

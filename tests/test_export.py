@@ -35,7 +35,7 @@ from inceptionnet.engines.onnx import to_onnx
 from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino
 from inceptionnet.engines.program import to_program
 from inceptionnet.errors import ConfigurationError, MissingExtraError, WeightsError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 openvino = import_openvino()
 Command = Callable[..., tuple[int, str, str]]

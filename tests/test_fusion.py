@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inceptionnet import create_model, list_models
 from inceptionnet.engines.fusion import SiblingBranches, fused
 from inceptionnet.errors import InputError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 SWITCHES = ("batch_norm", "residual_scale", "siblings", "pools", "channels_last")
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 import inceptionnet
 from inceptionnet import create_model, list_models
-from inceptionnet.analysis import analyse as rows_of
-from inceptionnet.analysis import parameters
-from inceptionnet.edits import Configuration, configure
 from inceptionnet.errors import ConfigurationError, InputError
-from inceptionnet.spec import Conv, Residual, SeparableConv
+from inceptionnet.nets.analysis import analyse as rows_of
+from inceptionnet.nets.analysis import parameters
+from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.spec import Conv, Residual, SeparableConv
 
 NARROW = {"width": 0.125, "num_classes": 7}
 

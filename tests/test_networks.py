@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from inceptionnet.analysis import GridTooSmall, analyse, endpoints, minimum_size, multiply_adds, parameters
-from inceptionnet.build import build
-from inceptionnet.edits import Configuration, at_size, configure
+from inceptionnet.model.build import build
 from inceptionnet.nets import NETWORKS
-from inceptionnet.spec import Conv, MaxPool, Network, SeparableConv
+from inceptionnet.nets.analysis import GridTooSmall, analyse, endpoints, minimum_size, multiply_adds, parameters
+from inceptionnet.nets.edits import Configuration, at_size, configure
+from inceptionnet.nets.spec import Conv, MaxPool, Network, SeparableConv
 
 # The published counts at 1000 classes without auxiliary heads, and multiply-adds in G at the network's own size.
 PUBLISHED = {

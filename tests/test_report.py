@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from inceptionnet.create import create_model
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Split, StreamSplit
 from inceptionnet.errors import RunError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.metrics import measure
+from inceptionnet.registry.create import create_model
 from inceptionnet.report import images, page
 from inceptionnet.report.page import Subject, rendered, write_report
 from inceptionnet.train.loop import train

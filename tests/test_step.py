@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inceptionnet import create_model
 from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import Batch
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.train import step as step_module
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.dropout import SeededDropout, seeded

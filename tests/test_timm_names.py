@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from inceptionnet import create_model, list_models, load_model, save_weights
 from inceptionnet.errors import ConfigurationError, InputError
-from inceptionnet.names import KNOWN, NEAR, resolve
 from inceptionnet.nets import NETWORKS
+from inceptionnet.registry.names import KNOWN, NEAR, resolve
 from inceptionnet.weights.known import PUBLISHED, published_for
 
 ROOT = Path(__file__).parents[1]
@@ -371,6 +371,6 @@ def test_torch_hub() -> None:
 
 def test_heavy_packages_stay_out() -> None:
     heavy = {"huggingface_hub", "torchvision", "timm"}
-    code = f"import sys, inceptionnet.model, inceptionnet.create; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, inceptionnet.registry.create; print(sorted({heavy!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

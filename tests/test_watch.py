@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.loop import train

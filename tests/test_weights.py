@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.data import Preprocessing
 from inceptionnet.errors import ConfigurationError, WeightsError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 ARGUMENTS = {"num_classes": 3, "width": 0.125, "input_size": 79, "residual_scale": (0.1, 0.2, 0.3), "dropout": 0.5}
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inceptionnet.classifier import Classifier as Classifier
     from inceptionnet.classifier import load as load
-    from inceptionnet.create import create_model as create_model
     from inceptionnet.engines.choice import optimize as optimize
     from inceptionnet.errors import InceptionNetError as InceptionNetError
-    from inceptionnet.model import InceptionNet as InceptionNet
-    from inceptionnet.names import list_models as list_models
+    from inceptionnet.model.network import InceptionNet as InceptionNet
+    from inceptionnet.registry.create import create_model as create_model
+    from inceptionnet.registry.names import list_models as list_models
     from inceptionnet.train.fit import fit as fit
     from inceptionnet.weights import convert as convert
     from inceptionnet.weights import load_model as load_model
@@ -27,12 +27,12 @@ __version__ = "0.1.0"
 _HOME = {
     "Classifier": "inceptionnet.classifier",
     "load": "inceptionnet.classifier",
-    "InceptionNet": "inceptionnet.model",
+    "InceptionNet": "inceptionnet.model.network",
     "InceptionNetError": "inceptionnet.errors",
     "convert": "inceptionnet.weights",
-    "create_model": "inceptionnet.create",
+    "create_model": "inceptionnet.registry.create",
     "fit": "inceptionnet.train.fit",
-    "list_models": "inceptionnet.names",
+    "list_models": "inceptionnet.registry.names",
     "load_model": "inceptionnet.weights",
     "optimize": "inceptionnet.engines.choice",
     "read_record": "inceptionnet.weights",

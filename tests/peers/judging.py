@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet import create_model, read_record
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 from ..test_reference import CLEARLY_DIFFERENT, images, randomise, relative_difference
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inceptionnet.analysis import analyse
-from inceptionnet.build import tensors_of
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.build import tensors_of
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.analysis import analyse
 from inceptionnet.weights.layouts import Layout
 
 

@@ -14,10 +14,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from inceptionnet import create_model, names, read_record
+from inceptionnet import create_model, read_record
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError
-from inceptionnet.hub import HubInceptionNet
+from inceptionnet.registry import names
+from inceptionnet.registry.hub import HubInceptionNet
 from inceptionnet.weights import download
 from inceptionnet.weights.known import PUBLISHED
 from inceptionnet.weights.layouts.cadene import INCEPTION_V4
@@ -146,10 +147,10 @@ def test_without_huggingface_hub() -> None:
     """The models work, and the module for the hub names the extra."""
     code = (
         "import sys; sys.modules['huggingface_hub'] = None\n"
-        "import inceptionnet.model, inceptionnet.create\n"
+        "import inceptionnet.model.network, inceptionnet.registry.create\n"
         "inceptionnet.create_model('inception_v3', device='meta')\n"
-        "import inceptionnet.hub"
+        "import inceptionnet.registry.hub"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    expected = "inceptionnet.hub needs huggingface_hub; install it with: pip install 'inceptionnet[hub]'"
+    expected = "inceptionnet.registry.hub needs huggingface_hub; install it with: pip install 'inceptionnet[hub]'"
     assert done.stderr.splitlines()[-1] == f"inceptionnet.errors.MissingExtraError: {expected}"

@@ -18,7 +18,7 @@ from inceptionnet.classifier.backends import Options, network_backend
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights import reading
 from inceptionnet.weights.hub import Fetched
 from inceptionnet.weights.known import PUBLISHED

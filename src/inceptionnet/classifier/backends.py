@@ -19,7 +19,7 @@ from inceptionnet.engines.choice import check_engine, check_precision, optimize
 from inceptionnet.engines.kinds import KINDS, Runner, kind_of, read_metadata
 from inceptionnet.engines.runtimes import Run
 from inceptionnet.errors import ConfigurationError, WeightsError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 GRAPHS = tuple(ending for ending, kind in KINDS.items() if kind.write is not None)
 """Endings of exported files."""

@@ -17,7 +17,7 @@ from inceptionnet.data.images import ImageLike, Item, Transform, listed_images, 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
 from inceptionnet.evaluate.prediction import Prediction, most_probable
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights import Record, Report, WeightsFile, save_weights
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 from inceptionnet.classifier.backends import Options, graph_backend, is_graph, network_backend, texts
 from inceptionnet.classifier.classifier import Classifier
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.edits import Configuration
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import Record, read_weights
 from inceptionnet.weights.native import record_for
 

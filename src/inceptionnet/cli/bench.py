@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from inceptionnet.engines.bench import Measurement, Skipped
-    from inceptionnet.model import InceptionNet
+    from inceptionnet.model.network import InceptionNet
 
 
 def bench(

@@ -11,9 +11,9 @@ def models(json: Json = False) -> None:
     """List all networks with paper, image size, parameters and multiply-adds."""
     from dataclasses import replace
 
-    from inceptionnet.analysis import analyse, multiply_adds, parameters
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets import NETWORKS, PAPERS
+    from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 
     rows: list[dict[str, Any]] = []
     for network in NETWORKS.values():

@@ -9,12 +9,12 @@ import typer
 
 from inceptionnet.cli.options import Json
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.spec import Network
+from inceptionnet.nets.spec import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inceptionnet.edits import Configuration
+    from inceptionnet.nets.edits import Configuration
 
 
 def show(
@@ -33,9 +33,9 @@ def show(
     """
     from dataclasses import replace
 
-    from inceptionnet.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
     from inceptionnet.cli.tables import print_json, print_table
-    from inceptionnet.edits import Configuration, configure
+    from inceptionnet.nets.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
+    from inceptionnet.nets.edits import Configuration, configure
 
     changes: dict[str, Any] = {"num_classes": num_classes, "width": None if width == 1 else width, "input_size": size}
     held: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from inceptionnet.draw.page import page
 from inceptionnet.draw.render import rendered
-from inceptionnet.spec import Network
+from inceptionnet.nets.spec import Network
 
 __all__ = ["svg"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from inceptionnet.draw.kinds import Step
 from inceptionnet.draw.marks import PAPER, QUIET, SHADE, Box, Drawing, Label, Line, Mark, badge, colours, text_width
-from inceptionnet.spec import Conv, Linear, SeparableConv
+from inceptionnet.nets.spec import Conv, Linear, SeparableConv
 
 BOX, GAP, SPACE = 26, 18, 8
 """Height of a box and down to the next; between a box and the text beside it."""

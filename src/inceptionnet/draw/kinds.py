@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from inceptionnet.analysis import Row, Shape, endpoints
 from inceptionnet.draw.words import caption, counted, grid_text, listed
-from inceptionnet.spec import Chain, Conv, Leaf, Linear, Network, Node, Residual, SeparableConv
+from inceptionnet.nets.analysis import Row, Shape, endpoints
+from inceptionnet.nets.spec import Chain, Conv, Leaf, Linear, Network, Node, Residual, SeparableConv
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from inceptionnet.draw.marks import (
     moved,
     text_width,
 )
-from inceptionnet.spec import Branches, Chain, Conv, Leaf, Linear, Node, Residual, SeparableConv
+from inceptionnet.nets.spec import Branches, Chain, Conv, Leaf, Linear, Node, Residual, SeparableConv
 
 BOX, BAR, ROUND = 36, 22, 22
 """Heights in pixels of a box with two lines, a bar (input, concat, output) and the circle of a sum."""

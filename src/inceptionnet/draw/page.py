@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from inceptionnet.analysis import analyse
 from inceptionnet.draw.arrange import Frame, arranged, extent, sheet
 from inceptionnet.draw.column import column
 from inceptionnet.draw.kinds import Kind, kinds, steps
 from inceptionnet.draw.marks import QUIET, SHADE, Box, Drawing, Label, Line, Mark, badge, colours, moved, text_width
 from inceptionnet.draw.modules import module
 from inceptionnet.draw.words import grid_text, header, notes
-from inceptionnet.spec import Network
+from inceptionnet.nets.analysis import analyse
+from inceptionnet.nets.spec import Network
 
 MARGIN, PADDING, TITLE, ROW, ASIDE = 24, 14, 28, 17, 36
 """In pixels: page margin, panel padding, heights of panel title and text row, distance from overview to panels."""

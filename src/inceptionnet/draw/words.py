@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from inceptionnet import analysis
-from inceptionnet.analysis import Row, Shape, pair
-from inceptionnet.nets import PAPERS
-from inceptionnet.spec import (
+from inceptionnet.nets import PAPERS, analysis
+from inceptionnet.nets.analysis import Row, Shape, pair
+from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
     Conv,

@@ -19,7 +19,7 @@ from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
 from inceptionnet.errors import DataError, DecodeError, listed
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 MAX_IMAGES = 64
 """Images to compare on, evenly spaced if more are given."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from inceptionnet.analysis import analyse, multiply_adds
 from inceptionnet.engines.runtimes import DTYPES, Engine, Target, build_engine
 from inceptionnet.engines.timing import finish, noise, take_turns, timed
 from inceptionnet.errors import InceptionNetError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.analysis import analyse, multiply_adds
 
 PEAK_SIDES, PEAK_TRIES = (256, 512, 1024, 2048, 4096, 8192), 8
 """Sizes of the square matrices whose product measures the arithmetic peak, and the number of tries each."""

@@ -25,7 +25,7 @@ from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, split
 from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target, build_engine, reason, version_of
 from inceptionnet.engines.timing import measured, noise
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError, nearest
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights import WeightsFile, read_weights
 
 log = logging.getLogger("inceptionnet")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.build import Concatenation, ResidualBlock
-from inceptionnet.model import InceptionNet, check_images
+from inceptionnet.model.build import Concatenation, ResidualBlock
+from inceptionnet.model.network import InceptionNet, check_images
 
 
 class Fused(nn.Module):

@@ -22,7 +22,7 @@ from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 Run = Callable[[Tensor], Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}

@@ -25,7 +25,7 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError, listed
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 
 def top_k(classes: int) -> int:

@@ -17,7 +17,7 @@ from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, missing_extra, nearest
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 EMBED = "embed"
 """The pooled features before the classifier, `InceptionNet.embed`."""

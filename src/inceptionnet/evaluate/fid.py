@@ -27,7 +27,7 @@ from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance

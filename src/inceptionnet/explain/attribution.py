@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inceptionnet.analysis import GridTooSmall, Row, analyse, endpoints, minimum_size
 from inceptionnet.errors import ConfigurationError, InputError, missing_extra, nearest
-from inceptionnet.model import InceptionNet, check_images
-from inceptionnet.spec import Network
+from inceptionnet.model.network import InceptionNet, check_images
+from inceptionnet.nets.analysis import GridTooSmall, Row, analyse, endpoints, minimum_size
+from inceptionnet.nets.spec import Network
 
 METHODS = ("gradcam", "integrated-gradients", "occlusion")
 

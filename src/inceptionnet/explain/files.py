@@ -21,7 +21,7 @@ from inceptionnet.evaluate.evaluation import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 TITLES = {"gradcam": "Grad-CAM", "integrated-gradients": "integrated gradients", "occlusion": "occlusion"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inceptionnet.nets import inception_resnet, inception_v1, inception_v2, inception_v3, inception_v4
-from inceptionnet.spec import Network
+from inceptionnet.nets.spec import Network
 
 PAPERS = {
     "v1": "Szegedy et al., Going deeper with convolutions, arXiv:1409.4842",

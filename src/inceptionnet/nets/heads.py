@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inceptionnet.spec import AdaptiveAvgPool, AvgPool, Conv, Dropout, Linear, Node, V
+from inceptionnet.nets.spec import AdaptiveAvgPool, AvgPool, Conv, Dropout, Linear, Node, V
 
 
 def head(*, dropout: float, classes: int = 1000) -> dict[str, Node]:

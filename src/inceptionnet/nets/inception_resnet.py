@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from inceptionnet.nets.heads import aux_head, head
 from inceptionnet.nets.inception_v4 import CONVENTIONS, LOW_RESOLUTION, pool_last, reduction_a, stem
-from inceptionnet.nets.variants import variant
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
     Branches,
@@ -27,6 +26,7 @@ from inceptionnet.spec import (
     Residual,
     V,
 )
+from inceptionnet.nets.variants import variant
 
 # [v4] section 3.3 asks for 0.1 to 0.3; the released networks' figures for A, B and C blocks.
 SCALE_A, SCALE_B, SCALE_C = 0.17, 0.10, 0.20

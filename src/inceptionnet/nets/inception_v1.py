@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inceptionnet.nets.heads import head
-from inceptionnet.nets.variants import variant
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     CEIL,
     AdaptiveAvgPool,
     AvgPool,
@@ -26,6 +25,7 @@ from inceptionnet.spec import (
     Node,
     V,
 )
+from inceptionnet.nets.variants import variant
 
 LRN = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=1.0)  # [v1] names it only; the figures are its Caffe release's
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inceptionnet.nets.heads import head
-from inceptionnet.nets.variants import variant
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     AFTER,
     CEIL,
     AvgPool,
@@ -26,6 +25,7 @@ from inceptionnet.spec import (
     Padding,
     SeparableConv,
 )
+from inceptionnet.nets.variants import variant
 
 
 def reduce(filters: int) -> Conv:

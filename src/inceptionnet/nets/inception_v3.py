@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inceptionnet.nets.heads import aux_head, head
-from inceptionnet.nets.variants import variant
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     AvgPool,
     Branches,
     Conv,
@@ -24,6 +23,7 @@ from inceptionnet.spec import (
     Network,
     V,
 )
+from inceptionnet.nets.variants import variant
 
 
 def inception_a(pool_to: int) -> Branches:

@@ -11,8 +11,7 @@ its branches come as 1×1, second, third, pool.
 from __future__ import annotations
 
 from inceptionnet.nets.heads import aux_head, head
-from inceptionnet.nets.variants import variant
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     AvgPool,
     Branches,
     Chain,
@@ -23,6 +22,7 @@ from inceptionnet.spec import (
     Node,
     V,
 )
+from inceptionnet.nets.variants import variant
 
 CONVENTIONS = Conventions(
     same="tensorflow",

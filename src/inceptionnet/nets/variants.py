@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inceptionnet.spec import Network, Node
+from inceptionnet.nets.spec import Network, Node
 
 
 def variant(network: Network, *, body: Mapping[str, Node | None] | None = None, **changes: Any) -> Network:

@@ -18,7 +18,7 @@ from inceptionnet.data.splits import Split
 from inceptionnet.errors import DecodeError, MissingExtraError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.explain import attribute, overlay
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.plots import seen
 
 SMALL_PX, LARGE_PX = 96, 224

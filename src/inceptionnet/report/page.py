@@ -20,7 +20,7 @@ from inceptionnet.errors import RunError, missing_extra
 from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.charts import curve_charts, reliability_chart
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 

@@ -17,7 +17,7 @@ from inceptionnet.errors import InceptionNetError, RunError, WeightsError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.metrics import Metrics, measure
 from inceptionnet.files import remove_leftovers
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.progress import Bar
 from inceptionnet.report import plots
 from inceptionnet.report.page import write_report

@@ -13,7 +13,7 @@ from itertools import islice
 from torch import nn
 
 from inceptionnet.errors import ConfigurationError, nearest
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 
 ALL, HEAD = "all", "head"
 

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 
 import inceptionnet
-from inceptionnet.build import initialise
-from inceptionnet.create import create_model
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.edits import Configuration
 from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.build import initialise
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.edits import Configuration
+from inceptionnet.registry.create import create_model
 from inceptionnet.train.layers import ALL
 from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.recipes import recipe_named

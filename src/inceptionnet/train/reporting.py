@@ -10,7 +10,7 @@ from typing import Any
 from inceptionnet.data.names import is_image
 from inceptionnet.data.splits import AnySplit, Source
 from inceptionnet.evaluate.metrics import Metrics
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
 from inceptionnet.train.run import Run
 from inceptionnet.weights import Record

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.distributed import World
-from inceptionnet.spec import Network, Residual
+from inceptionnet.nets.spec import Network, Residual
 from inceptionnet.train.batch_norm import Norm, batch_statistics
 
 if TYPE_CHECKING:
-    from inceptionnet.model import InceptionNet
+    from inceptionnet.model.network import InceptionNet
 
 DEAD_SHARE = 0.5
 """The run warns from this share of dead features on; in [v4] section 3.3 all of them died."""

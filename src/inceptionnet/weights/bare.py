@@ -8,13 +8,13 @@ from math import ceil, inf
 import torch
 from torch import Tensor
 
-from inceptionnet.analysis import Row, analyse, pair
-from inceptionnet.build import tensors_of
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.edits import Configuration, with_width
 from inceptionnet.errors import WeightsError, listed
+from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
-from inceptionnet.spec import Conv, Linear, Network, SeparableConv
+from inceptionnet.nets.analysis import Row, analyse, pair
+from inceptionnet.nets.edits import Configuration, with_width
+from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.layouts.layout import TORCH, Layout
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inceptionnet.build import initialise
-from inceptionnet.edits import Configuration
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.build import initialise
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import Configuration
 
 log = logging.getLogger("inceptionnet")
 

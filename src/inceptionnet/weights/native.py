@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.edits import Configuration
 from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.files import replacing
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import Configuration
 
 FORMAT = 1
 KEY = "inceptionnet"

@@ -20,7 +20,7 @@ from torch import Tensor
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InceptionNetError, WeightsError, listed
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.fitting import fitted
 from inceptionnet.weights.folder import weights_of

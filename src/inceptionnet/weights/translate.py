@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inceptionnet.analysis import Row, analyse
-from inceptionnet.build import tensors_of
-from inceptionnet.edits import Configuration, configure
 from inceptionnet.errors import WeightsError, listed
+from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
-from inceptionnet.spec import Conv, Linear, SeparableConv
+from inceptionnet.nets.analysis import Row, analyse
+from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.spec import Conv, Linear, SeparableConv
 from inceptionnet.weights.bare import bare
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.layouts import LAYOUTS, Layout

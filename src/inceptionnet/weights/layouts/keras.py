@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.nets import NETWORKS
-from inceptionnet.spec import Branches, Conv, Linear, Node, Residual
+from inceptionnet.nets.spec import Branches, Conv, Linear, Node, Residual
 from inceptionnet.weights.layouts.layout import Layout, Names, Style
 
 STYLE = Style(

@@ -93,7 +93,7 @@ def _patterns(text: str | Iterable[str]) -> list[str]:
 
 
 def _read() -> dict[str, Named]:
-    text = files("inceptionnet").joinpath("known_names.toml").read_text(encoding="utf-8")
+    text = files("inceptionnet.registry").joinpath("known_names.toml").read_text(encoding="utf-8")
     by_name = {one.name: one for one in PUBLISHED}
     return {
         name: Named(row["network"], by_name[row["published"]] if "published" in row else published_for(row["network"]))

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
 
-from inceptionnet.analysis import minimum_size
-from inceptionnet.backbone import Backbone, classes_of
-from inceptionnet.build import build, initialise
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.edits import Configuration, configure
 from inceptionnet.errors import InputError
-from inceptionnet.recompute import recomputed
-from inceptionnet.spec import Network
+from inceptionnet.model.backbone import Backbone, classes_of
+from inceptionnet.model.build import build, initialise
+from inceptionnet.model.recompute import recomputed
+from inceptionnet.nets.analysis import minimum_size
+from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.spec import Network
 
 
 class InceptionNet(Backbone):

@@ -8,13 +8,13 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import torch
 
-from inceptionnet.backbone import Indices
-from inceptionnet.build import initialise
-from inceptionnet.edits import Configuration, Scale
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.feature_net import FeatureNet
-from inceptionnet.model import InceptionNet
-from inceptionnet.names import no_published, resolve
+from inceptionnet.model.backbone import Indices
+from inceptionnet.model.build import initialise
+from inceptionnet.model.feature_net import FeatureNet
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import Configuration, Scale
+from inceptionnet.registry.names import no_published, resolve
 from inceptionnet.weights import load_model
 from inceptionnet.weights.download import downloaded
 from inceptionnet.weights.known import Published

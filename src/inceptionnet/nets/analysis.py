@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from inceptionnet.spec import (
+from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
     Branches,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from inceptionnet.analysis import Row, analyse, endpoints
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.edits import Configuration
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.spec import Branches, Linear, Network, Residual, SeparableConv
+from inceptionnet.nets.analysis import Row, analyse, endpoints
+from inceptionnet.nets.edits import Configuration
+from inceptionnet.nets.spec import Branches, Linear, Network, Residual, SeparableConv
 
 Indices = int | Sequence[int] | None
 """Which of the features: the last n, those of a sequence (negative ones count from the end), or None for all."""

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inceptionnet.analysis import Row, analyse, closing, pair
-from inceptionnet.spec import (
+from inceptionnet.nets.analysis import Row, analyse, closing, pair
+from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
     Branches,

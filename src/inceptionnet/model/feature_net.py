@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inceptionnet.backbone import Indices
-from inceptionnet.model import InceptionNet
+from inceptionnet.model.backbone import Indices
+from inceptionnet.model.network import InceptionNet
 
 
 class FeatureInfo:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from inceptionnet.analysis import analyse, minimum_size, pair
 from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.analysis import analyse, minimum_size, pair
+from inceptionnet.nets.spec import Branches, Conv, Dropout, Leaf, Linear, Network, Node, Residual, SeparableConv, V
 from inceptionnet.nets.variants import patched
-from inceptionnet.spec import Branches, Conv, Dropout, Leaf, Linear, Network, Node, Residual, SeparableConv, V
 
 Scale = float | Sequence[float]
 """One residual scale for all blocks, or one per stage (A, B, C)."""

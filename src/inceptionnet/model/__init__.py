@@ -1,0 +1,1 @@
+"""From a tree to a PyTorch model: its modules, their initial weights, and the one class of network."""
