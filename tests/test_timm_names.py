@@ -104,7 +104,7 @@ def test_reset_classifier() -> None:
     assert model(x).shape == (2, 3), "classes need the pool again"
     assert all(torch.equal(value, model.body.state_dict()[name]) for name, value in body.items())
     for arguments, message in (
-        ((0, "max"), "global_pool is 'max'; expected 'avg', or ''"),
+        ((0, "median"), "global_pool is 'median'; expected 'avg', 'max', 'avgmax', 'catavgmax', or ''"),
         ((3, ""), "set num_classes=0"),
     ):
         with pytest.raises(ConfigurationError, match=message):
@@ -246,7 +246,7 @@ def test_timms_arguments() -> None:
             "in_channels is 3 and in_chans is 1, which mean the same; give one of them",
         ),
         ({"drop_rate": 0.1, "dropout": 0.2}, "dropout is 0.2 and drop_rate is 0.1"),
-        ({"global_pool": "catavgmax"}, "global_pool is 'catavgmax'; expected 'avg'"),
+        ({"global_pool": "median"}, "global_pool is 'median'; expected 'avg'"),
         ({"pretrained": True, "weights": "x.pth"}, "both pretrained=True and weights"),
     ):
         with pytest.raises(ConfigurationError, match=message):

@@ -12,10 +12,13 @@ from itertools import groupby
 from inceptionnet.nets import PAPERS, analysis
 from inceptionnet.nets.analysis import Row, Shape, pair
 from inceptionnet.nets.spec import (
+    Activation,
     AdaptiveAvgPool,
     AvgPool,
+    BatchNorm,
     Conv,
     Dropout,
+    GlobalPool,
     Kernel,
     Leaf,
     Linear,
@@ -25,6 +28,8 @@ from inceptionnet.nets.spec import (
     SeparableConv,
     V,
 )
+
+POOLS = {"max": "max pool", "avgmax": "mean of avg and max pool", "catavgmax": "avg pool and max pool"}
 
 
 def caption(node: Leaf, figure: str = "") -> tuple[str, str]:
@@ -49,7 +54,13 @@ def caption(node: Leaf, figure: str = "") -> tuple[str, str]:
             what = f"dropout {100 * p:g} %"
         case Linear():
             what = "fully connected"
-            marks = ["batch norm" if node.norm else "", "ReLU" if node.relu else ""]
+            marks = ["batch norm" if node.norm else "", "ReLU" if node.relu else "", "" if node.bias else "no bias"]
+        case GlobalPool(kind=kind):
+            what = f"global {POOLS[kind]}"
+        case BatchNorm():
+            what = "batch norm"
+        case Activation(function=function):
+            what = function.replace("_", " ")
     return what, ", ".join(part for part in (figure, *marks) if part)
 
 

@@ -143,12 +143,11 @@ def _rewritten(module: nn.Module, rewrites: _Rewrites) -> list[nn.Module]:
 
 
 def _without_norm(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """The modules, with each batch norm folded into the convolution or linear layer before it."""
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
-        if isinstance(following, nn.BatchNorm2d | nn.BatchNorm1d):
-            assert isinstance(part, nn.Conv2d | nn.Linear)
+    """The modules, with each batch norm folded into the convolution or linear layer just before it."""
+    for before, part, following in zip([None, *parts], parts, [*parts[1:], None], strict=False):
+        if isinstance(part, nn.Conv2d | nn.Linear) and isinstance(following, nn.BatchNorm2d | nn.BatchNorm1d):
             _fold(part, following)
-        if not isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
+        if not (isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) and isinstance(before, nn.Conv2d | nn.Linear)):
             yield part
 
 

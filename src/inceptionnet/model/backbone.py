@@ -132,15 +132,15 @@ class Backbone(nn.Module):
         """A new, randomly initialised classifier, in the auxiliary heads too; 0 classes: none.
 
         Args:
-            global_pool: "avg", or "" for the unpooled grid, with 0 classes only; by default as it is, and the average
-                again where classes come after "".
+            global_pool: "avg", "max", "avgmax", "catavgmax", or "" for the unpooled grid, with 0 classes only; by
+                default as it is, and the average again where classes come after "".
 
         Raises:
             ConfigurationError: another pool, or classes without a pool.
         """
         c = self.configuration
         if global_pool is None:
-            global_pool = "avg" if num_classes else c.global_pool
+            global_pool = c.global_pool or ("avg" if num_classes else "")
         aux = c.aux and num_classes > 0
         self._become(replace(c, num_classes=num_classes, global_pool=global_pool, aux=aux))
 

@@ -8,7 +8,8 @@ nothing is initialised twice or in vain.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import sqrt
 
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 
 from inceptionnet.nets.analysis import Row, analyse, closing, pair
 from inceptionnet.nets.spec import (
+    Activation,
     AdaptiveAvgPool,
     AvgPool,
+    BatchNorm,
     Branches,
     Conv,
     Conventions,
     Dropout,
+    GlobalPool,
     Init,
     Leaf,
     Linear,
@@ -99,6 +103,34 @@ class SameMaxPool(SamePad):
         return F.max_pool2d(x, self.kernel, self.stride, (top, left), ceil_mode=True)
 
 
+class MaxAvgPool(nn.Module):
+    """Global maximum and average: their mean, or both concatenated, the average first, as timm's pools give them."""
+
+    def __init__(self, concatenated: bool) -> None:
+        super().__init__()
+        self.concatenated = concatenated
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C), or (N, 2 · C)."""
+        average, maximum = x.mean((2, 3)), x.amax((2, 3))
+        return torch.cat([average, maximum], 1) if self.concatenated else 0.5 * (average + maximum)
+
+
+FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, "tanh"),
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+"""Activation functions without a parameter."""
+
+
 def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's padding before and after, along one side; in arithmetic that traces a symbolic length too."""
     total = kernel - 1 - (length - 1) % stride  # never negative: no kernel of the family is smaller than its stride
@@ -114,6 +146,10 @@ def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
         return body, _module(network.head, "head", rows, network.conventions), nn.ModuleDict(heads)
 
 
+NORM = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
+"""Roles of batch norm's tensors, and torch's names for them."""
+
+
 def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
     """The tensors of a row: role (weight, bias, gamma, …) and name in the state dict."""
     path, node = row.path, row.node
@@ -127,13 +163,16 @@ def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
             alone = not (node.relu or node.norm or row.input.height * row.input.width > 1)
             owner = path if alone else f"{path}.linear"
             names = {"weight": f"{owner}.weight"}
+            if not (node.bias or node.norm):
+                return names
+        case BatchNorm():
+            return {role: f"{path}.{name}" for role, name in NORM.items()}
         case _:
             return {}
     if not node.norm or conventions.batch_norm_eps is None:
         # A linear layer has batch norm only if it says so, a convolution if the network has any.
         return {**names, "bias": f"{owner}.bias"}
-    parts = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
-    return {**names, **{what: f"{path}.bn.{name}" for what, name in parts.items()}}
+    return {**names, **{role: f"{path}.bn.{name}" for role, name in NORM.items()}}
 
 
 def initialise(model: nn.Module, network: Network) -> None:
@@ -206,6 +245,14 @@ def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
             return nn.AvgPool2d(kernel, stride, around, count_include_pad=conventions.average_counts_padding)
         case AdaptiveAvgPool(grid=grid):
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if grid == 1 else nn.AdaptiveAvgPool2d(grid)
+        case GlobalPool(kind=kind):
+            if kind == "max":
+                return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+            return MaxAvgPool(kind == "catavgmax")
+        case BatchNorm(eps=eps):
+            return nn.BatchNorm1d(channels, eps=eps)
+        case Activation(function=function, slope=slope):
+            return nn.LeakyReLU(slope or 0.01) if function == "leaky_relu" else FUNCTIONS[function]()
         case LocalResponseNorm():
             return nn.LocalResponseNorm(node.size, node.alpha, node.beta, node.k)
         case Dropout(p=p):
@@ -213,7 +260,7 @@ def _leaf(node: Leaf, row: Row, conventions: Conventions) -> nn.Module:
         case Linear():
             norm = conventions.batch_norm_eps if node.norm else None
             grid = row.input.height * row.input.width
-            linear = nn.Linear(channels * grid, node.filters, bias=norm is None)
+            linear = nn.Linear(channels * grid, node.filters, bias=norm is None and node.bias)
             flatten = nn.Flatten() if grid > 1 else None
             bn = None if norm is None else nn.BatchNorm1d(node.filters, eps=norm)
             if node.relu or flatten or bn:

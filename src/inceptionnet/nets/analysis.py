@@ -15,8 +15,10 @@ from typing import NamedTuple
 from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
     AvgPool,
+    BatchNorm,
     Branches,
     Conv,
+    GlobalPool,
     Kernel,
     Leaf,
     Linear,
@@ -187,9 +189,15 @@ def _leaf(node: Leaf, path: str, shape: Shape, field: Field, network: Network) -
             output = Shape(c, grid, grid)
             windows = (inf, inf) if grid == 1 else (_adaptive_window(h, grid), _adaptive_window(w, grid))
             seen = _seen(field, windows)
+        case GlobalPool(kind=kind):
+            output, seen = Shape(2 * c if kind == "catavgmax" else c, 1, 1), Field(inf, inf, field.step)
         case Linear(filters=filters, norm=norm):
             output, seen = Shape(filters, 1, 1), Field(inf, inf, field.step)
             weights = per_output = c * h * w * filters
+            if not (node.bias or norm):
+                return Row(path, node, shape, output, seen, weights, per_output)
+        case BatchNorm():
+            return Row(path, node, shape, output, seen, 2 * c, 0)
     if weights:
         weights += output.channels * (2 if norm and network.conventions.batch_norm_eps is not None else 1)
     return Row(path, node, shape, output, seen, weights, per_output * output.height * output.width)

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isfinite
+from typing import Any, get_args
 
 from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import analyse, minimum_size, pair
-from inceptionnet.nets.spec import Branches, Conv, Dropout, Leaf, Linear, Network, Node, Residual, SeparableConv, V
+from inceptionnet.nets.spec import (
+    Activation,
+    Branches,
+    Conv,
+    Dropout,
+    Function,
+    GlobalPool,
+    Hidden,
+    Leaf,
+    Linear,
+    Network,
+    Node,
+    Residual,
+    SeparableConv,
+    V,
+)
 from inceptionnet.nets.variants import patched
 
 Scale = float | Sequence[float]
@@ -32,13 +48,19 @@ class Configuration:
     dropout: float | None = None
     aux: bool = False
     global_pool: str = "avg"
-    """Or "": the head gives the grid as it is."""
+    """Or "max", "avgmax", "catavgmax", as timm names them, or "": the head gives the grid as it is."""
     last: str | None = None
     """The endpoint that the body ends with, where it is cut."""
+    hidden: tuple[Hidden, ...] = ()
+    """Layers of the head between its pool and its logits, in order."""
+    logits_bias: bool = True
+    activation: str = "softmax"
+    """Or "sigmoid", see `Network.activation`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.residual_scale, Sequence):  # a list if it comes from JSON
             object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
+        object.__setattr__(self, "hidden", tuple(_hidden(layer) for layer in self.hidden))
 
 
 def configure(configuration: Configuration) -> Network:
@@ -63,7 +85,8 @@ def configure(configuration: Configuration) -> Network:
     if c.last is not None:
         network = cut_after(network, c.last)
     if c.global_pool != "avg":
-        network = unpooled(network, c.global_pool)
+        network = with_pool(network, c.global_pool)
+    network = with_head(network, c.hidden, c.logits_bias, c.activation)
     return at_size(network, network.input_size if c.input_size is None else c.input_size)
 
 
@@ -164,12 +187,48 @@ def cut_after(network: Network, last: str) -> Network:
     )
 
 
-def unpooled(network: Network, global_pool: str) -> Network:
-    """The network without a head, which gives its last grid: `global_pool` is ""."""
+def with_head(network: Network, hidden: Sequence[Hidden], bias: bool, activation: str) -> Network:
+    """The network with hidden layers before its dropout and logits; they stay where the classifier is taken away."""
+    if activation not in ("softmax", "sigmoid"):
+        raise ConfigurationError(f"activation is {activation!r}; expected 'softmax' or 'sigmoid'")
+    if not network.head:
+        return network  # the grid as it is
+    head = dict(network.head)
+    if isinstance(logits := head.get("logits"), Linear):
+        head["logits"] = replace(logits, bias=bias)
+    if hidden:
+        names = [name for name in head if name != "logits"]
+        last = names[-1:] if names[-1] == "dropout" else []
+        first = names[: len(names) - len(last)]
+        parts = {**head, "hidden": list(hidden)}
+        head = {name: parts[name] for name in (*first, "hidden", *last, "logits") if name in parts}
+    return replace(network, head=head, activation=activation)  # type: ignore[arg-type]
+
+
+def _hidden(layer: Hidden | Mapping[str, Any]) -> Hidden:
+    """A hidden layer; from JSON it comes as its fields, which no two kinds have in common."""
+    if isinstance(layer, Mapping):
+        for kind in get_args(Hidden):
+            if {field.name for field in fields(kind)} == set(layer):
+                layer = kind(**layer)
+                break
+    known = not isinstance(layer, Activation) or layer.function in get_args(Function)
+    if not known or not isinstance(layer, Hidden):
+        raise ConfigurationError(
+            f"hidden has {layer!r}; expected Linear, BatchNorm, Dropout, or Activation with one of "
+            f"{listed(get_args(Function), last='or')}"
+        )
+    return layer
+
+
+def with_pool(network: Network, global_pool: str) -> Network:
+    """The network with another global pool; with "", without a head, so that it gives its last grid."""
+    if global_pool in ("max", "avgmax", "catavgmax"):
+        return replace(network, head=patched(network.head, {"pool": GlobalPool(global_pool)}))  # type: ignore[arg-type]
     if global_pool:
         raise ConfigurationError(
-            f"global_pool is {global_pool!r}; expected 'avg', or '' for the grid without a pool: the networks of the "
-            "family have no other"
+            f"global_pool is {global_pool!r}; expected 'avg', 'max', 'avgmax', 'catavgmax', or '' for the grid "
+            "without a pool"
         )
     if "logits" in network.head:
         raise ConfigurationError("global_pool is '', which gives a grid and no classes; set num_classes=0 with it")

@@ -1,4 +1,5 @@
-"""The building blocks of the Inception family: ten kinds of node, and the network that contains them.
+"""The building blocks of the Inception family: ten kinds of node, three more for heads that people put on it, and the
+network that contains them.
 
 A network is data: a tree of frozen dataclasses that reads like the figure in the paper. Everything else (building
 modules, counting, drawing, width scaling, mapping weights) is a function of that tree. No behaviour and no torch here.
@@ -27,6 +28,11 @@ AFTER: Padding = "after"
 Init = float | Literal["variance scaling", "glorot uniform"]
 """Initialisation of weights: a truncated normal of that std, or of variance 2 / fan-in, or uniform in
 ±sqrt(6 / (fan-in + fan-out)). Biases are initialised to 0."""
+
+Function = Literal[
+    "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus"
+]
+"""Activation functions of hidden layers; `gelu` by the error function, `gelu_tanh` its approximation."""
 
 Kernel = int | tuple[int, int]
 """Height and width in pixels, (1, 7) for the papers' 1×7; a single number is a square."""
@@ -89,6 +95,13 @@ class AdaptiveAvgPool:
 
 
 @dataclass(frozen=True)
+class GlobalPool:
+    """Global pooling other than the average: the maximum, the mean of both, or both concatenated (timm's names)."""
+
+    kind: Literal["max", "avgmax", "catavgmax"]
+
+
+@dataclass(frozen=True)
 class LocalResponseNorm:
     """Division by (k + alpha/size · sum of squares over `size` neighbouring channels) ** beta."""
 
@@ -114,6 +127,22 @@ class Linear:
     norm: bool = False
     """Batch norm in place of the bias."""
     std: float | None = None
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch norm of a vector, where it does not belong to the layer before it."""
+
+    eps: float
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function that stands alone; `slope` is that of leaky_relu, below 0."""
+
+    function: Function
+    slope: float | None = None
 
 
 @dataclass(frozen=True, init=False)
@@ -139,7 +168,13 @@ class Residual:
     relu: bool = True
 
 
-Leaf = Conv | SeparableConv | MaxPool | AvgPool | AdaptiveAvgPool | LocalResponseNorm | Dropout | Linear
+Hidden = Linear | BatchNorm | Activation | Dropout
+"""What a head may have between its pool and its logits."""
+
+Leaf = (
+    Conv | SeparableConv | MaxPool | AvgPool | AdaptiveAvgPool | GlobalPool | LocalResponseNorm | Dropout | Linear
+    | BatchNorm | Activation
+)  # fmt: skip
 Node = Leaf | Branches | Residual | Sequence["Node"] | Mapping[str, "Node"]
 Chain = Sequence[Node] | Mapping[str, Node]
 
@@ -179,3 +214,6 @@ class Network:
     low_resolution: Mapping[int, Mapping[str, Node | None]] = field(default_factory=dict)
     """Changes to the stem by image size, px: replacement by endpoint (None: removed)."""
     in_channels: int = 3
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    """What makes probabilities of the logits: softmax over the classes, or sigmoid of each by itself (Keras's
+    `classifier_activation`). A single logit with sigmoid is the second of two classes against the first."""

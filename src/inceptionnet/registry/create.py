@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -14,6 +15,7 @@ from inceptionnet.model.build import initialise
 from inceptionnet.model.feature_net import FeatureNet
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration, Scale
+from inceptionnet.nets.spec import Hidden
 from inceptionnet.registry.names import no_published, resolve
 from inceptionnet.weights import load_model
 from inceptionnet.weights.download import downloaded
@@ -34,6 +36,8 @@ class Arguments(TypedDict, total=False):
     aux: bool | None
     weights: str | Path | None
     global_pool: str | None
+    hidden: Sequence[Hidden] | None
+    activation: str | None
     out_indices: Indices
     in_chans: int | None
     drop_rate: float | None
@@ -70,6 +74,8 @@ def create_model(
     aux: bool | None = None,
     weights: str | Path | None = None,
     global_pool: str | None = None,
+    hidden: Sequence[Hidden] | None = None,
+    activation: str | None = None,
     features_only: bool = False,
     out_indices: Indices = None,
     in_chans: int | None = None,
@@ -101,7 +107,11 @@ def create_model(
         weights: a weights file of this package (.safetensors), of TF-slim, Keras, torchvision, timm, Cadene,
             facenet-pytorch or of the FID graph, or an address on the hub (`hf:owner/name`). Network and variant are
             recognised from it; where it fits several, `name` chooses.
-        global_pool: "avg", or "" with num_classes=0 for the unpooled grid.
+        global_pool: "avg", "max", "avgmax" (their mean), "catavgmax" (both), or "" with num_classes=0 for the unpooled
+            grid.
+        hidden: layers between pool and logits: `Linear`, `BatchNorm`, `Activation` and `Dropout` of
+            `inceptionnet.nets.spec`.
+        activation: "softmax", or "sigmoid" for labels that do not exclude each other, or a single logit.
         features_only: a backbone instead, see `FeatureNet`: a list of grids, one at each stride.
         out_indices: which of them; the last n, those of a sequence, or all.
         in_chans: timm's name for `in_channels`.
@@ -132,6 +142,8 @@ def create_model(
         "dropout": _same("dropout", dropout, "drop_rate", drop_rate),
         "aux": aux,
         "global_pool": global_pool,
+        "hidden": None if hidden is None else tuple(hidden),
+        "activation": activation,
     }
     given = {argument: value for argument, value in asked.items() if value is not None}
     if out_indices is not None and not features_only:
