@@ -40,7 +40,7 @@ SMALL = (
 )
 """Networks that take images of 64 px."""
 GROUPS = {"all": tuple(list_models()), "small": SMALL}
-VALUES = {"batch_size": 2, "cfg_device": "meta", "stop_early_final": True}
+VALUES: dict[str, Any] = {"batch_size": 2, "cfg_device": "meta", "stop_early_final": True, "model_kwargs": {}}
 """What timm's parametrisation gives beside the name."""
 
 

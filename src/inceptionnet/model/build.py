@@ -178,15 +178,20 @@ def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
 def initialise(model: nn.Module, network: Network) -> None:
     """Initialise every parameter and buffer of `model` that is still on the meta device, as published.
 
+    Nothing happens where meta is the default device: it holds no values.
+
     Paper: truncated normal with the released std, or the released variance scaling (2 / fan-in; a factor of 1.3
     compensates the truncation at two std); biases 0, batch norm 1 and 0.
     """
+    device = torch.get_default_device()
+    if device.type == "meta":
+        return
     inits = {path: init for row in analyse(network) for path, init in _inits(row, network.conventions)}
     for path, module in model.named_modules():
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if not any(tensor.is_meta for tensor in tensors):
             continue
-        module.to_empty(device=torch.get_default_device(), recurse=False)
+        module.to_empty(device=device, recurse=False)
         if isinstance(module, nn.Conv2d | nn.Linear):
             _fill(module.weight, inits[path])
             if module.bias is not None:

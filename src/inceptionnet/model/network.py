@@ -145,10 +145,12 @@ class InceptionNet(Backbone):
             if hasattr(body, name):
                 body.register_module(name, module)
         body.training, aux.training = self.body.training, self.aux.training
-        for new, old in ((head, self.head), *((aux[on], self.aux[on]) for on in aux)):
+        heads = [(head, self.head, network.head, self.network.head)]
+        heads += [(aux[on], self.aux[on], network.aux[on], self.network.aux[on]) for on in aux]
+        for new, old, parts, held in heads:
             new.to(like.dtype).train(self.training)
             for name, module in old.named_children():
-                if name != "logits" and hasattr(new, name):
+                if name != "logits" and parts.get(name) == held[name]:
                     new.register_module(name, module)
         self.body, self.head, self.aux = body, head, aux
         with like.device:
