@@ -121,7 +121,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(
-            f"{path}: expected a {kind.name} file, got one that cannot be read: {reason}; export it again"
+            f"{path}: expected a valid {kind.name} file, got one that cannot be read: {reason}; export it again"
         ) from None
     if "network" not in found or "preprocessing" not in found:
         raise WeightsError(
