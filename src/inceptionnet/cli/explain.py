@@ -41,7 +41,7 @@ def explain(
     from inceptionnet.progress import Bar
 
     classifier = opened(weights, device=device)
-    classifier.check_classes()
+    classifier.check_probabilities()
     target = None if class_name is None else class_number(class_name, classifier.classes)
     files = find_images(images, besides=out, allow_urls=allow_urls)
     with Bar(len(files), "explaining") as bar:
