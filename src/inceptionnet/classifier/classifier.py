@@ -69,8 +69,7 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits, or of the two that one logit tells apart; none without a
-        classifier."""
+        """Names in the order of the logits, or of the two classes of a single logit; none without a classifier."""
         return self.record.classes
 
     @property

@@ -127,8 +127,8 @@ def evaluate_together(
     source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
     if source.multi_label and not outputs.multi_label:
         raise DataError(
-            f"{data}: expected one label an image, for {outputs}, got several; evaluate a network of sigmoid with several "
-            "logits, or state activation sigmoid if this is one"
+            f"{data}: expected one label an image, for {outputs}, got several; evaluate a network with sigmoid of "
+            "several logits, or state --activation sigmoid if this is one"
         )
     name, images = source.pick(split, own=bool(seeds))
     _check_at_hand(images, {"exclude": exclude, "sample": sample, "predictions": predictions})
@@ -154,7 +154,9 @@ def _outputs_together(classifiers: Sequence[Evaluable]) -> Outputs:
     kinds = {one.record.outputs.multi_label: one for one in classifiers}
     if len(kinds) > 1:
         told = " and ".join(f"{one.record.outputs} ({one.source})" for one in kinds.values())
-        raise ConfigurationError(f"the networks of an ensemble need outputs of one kind, got {told}; evaluate them apart")
+        raise ConfigurationError(
+            f"the networks of an ensemble need outputs of one kind, got {told}; evaluate them apart"
+        )
     return classifiers[0].record.outputs
 
 
@@ -169,7 +171,8 @@ def _labels_note(source: Source, found: MultiLabelEvaluation) -> str:
     notes = []
     if not source.multi_label:
         notes.append("the data has one label an image: all others count as absent")
-    if absent := [name for name, has in zip(found.classes, found.labels.any(0), strict=True) if not has]:
+    support = found.labels.sum(0).tolist()
+    if absent := [name for name, images in zip(found.classes, support, strict=True) if not images]:
         notes.append(f"labels that no image has, counted as absent: {listed(absent, ordered=True)}")
     return "; ".join(notes)
 
@@ -189,9 +192,7 @@ def _run(
     orders = [same_classes(known, one.record.classes, one.source or repr(one)) for one in classifiers]
     labels_of = matched_labels(classes, known)
     members = [
-        Member(
-            one.run, view, one.run.device, order, one.source, one.record.configuration.name, one.record.outputs
-        )  # fmt: skip
+        Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name, one.record.outputs)
         for one, view, order in zip(classifiers, views, orders, strict=True)
     ]
     loader = EvalLoader(

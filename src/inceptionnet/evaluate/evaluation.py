@@ -1,7 +1,7 @@
 """Evaluation on one crop or many, by one network or an ensemble; corrupt images are counted and named, never replaced.
 
-Source: [v1] section 7, [v4] section 5: probabilities are averaged over an image's crops, then over networks. Images with
-several labels are in multi_label.py.
+Source: [v1] section 7, [v4] section 5: probabilities are averaged over an image's crops, then over networks. For images
+with several labels see multi_label.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError, listed
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.model.outputs import Outputs, exponential
+from inceptionnet.model.outputs import SOFTMAX, Outputs, exponential
 
 
 def top_k(classes: int) -> int:
@@ -77,6 +77,11 @@ class Evaluation:
         return float(self.correct.mean())
 
     @property
+    def summary(self) -> str:
+        """The accuracy, in words."""
+        return f"accuracy {self.top1:.2%}"
+
+    @property
     def loss(self) -> float:
         """Mean cross-entropy."""
         return float(self.losses.mean(dtype=np.float64))
@@ -112,7 +117,7 @@ class Member:
     """What it was loaded from, for the results of each network."""
     network: str = ""
     """Name of the network, for the results of each network."""
-    outputs: Outputs = Outputs()
+    outputs: Outputs = SOFTMAX
     """What its logits mean."""
 
     def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:

@@ -151,7 +151,8 @@ class Metrics:
 
 
 def ensemble(
-    members: Sequence[tuple[Evaluation | MultiLabelEvaluation, dict[str, Any]]], paired: Mapping[tuple[int, int], Paired]
+    members: Sequence[tuple[Evaluation | MultiLabelEvaluation, dict[str, Any]]],
+    paired: Mapping[tuple[int, int], Paired],
 ) -> dict[str, Any]:
     """`members`, from each one's evaluation and figures, and `paired`, for JSON; nothing for one network."""
     if not members:
@@ -221,7 +222,8 @@ def class_figures(
     return ClassFigures(
         name, support, correct, predicted,
         precision if predicted else None, recall if support else None, f1,
-        share_interval(correct, predicted) if predicted else None, share_interval(correct, support) if support else None,
+        share_interval(correct, predicted) if predicted else None,
+        share_interval(correct, support) if support else None,
     )  # fmt: skip
 
 

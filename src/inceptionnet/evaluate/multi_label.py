@@ -1,7 +1,7 @@
 """Evaluation of images with several labels each: every label has a probability of its own and is predicted by itself.
 
-Source: Tsoumakas and Katakis, International Journal of Data Warehousing and Mining 3 (2007): subset accuracy and Hamming
-loss.
+Source: Tsoumakas and Katakis, International Journal of Data Warehousing and Mining 3 (2007): subset accuracy and
+Hamming loss.
 """
 
 from __future__ import annotations
@@ -55,18 +55,22 @@ class MultiLabelEvaluation:
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether the predicted labels of each image are exactly its labels."""
-        same: npt.NDArray[np.bool_] = np.equal(self.predicted, self.labels).all(1)
-        return same
+        return np.asarray(np.equal(self.predicted, self.labels).all(1))
 
     @property
     def subset_accuracy(self) -> float:
         """Share of the images whose predicted labels are exactly their labels."""
         return float(self.correct.mean())
 
+    @property
+    def summary(self) -> str:
+        """The accuracy, in words."""
+        return f"subset accuracy {self.subset_accuracy:.2%}"
+
     @cached_property
     def hamming_losses(self) -> npt.NDArray[np.float32]:
         """(N,): share of the labels that are predicted incorrectly."""
-        return np.not_equal(self.predicted, self.labels).mean(1, dtype=np.float32)
+        return np.asarray(np.not_equal(self.predicted, self.labels).mean(1), np.float32)
 
     @property
     def loss(self) -> float:

@@ -29,8 +29,8 @@ class InceptionNet(Backbone):
     """
 
     __jit_unused_properties__ = (
-        "num_classes", "outputs", "device", "in_chans", "num_features", "head_hidden_size", "feature_info", "pretrained_cfg",
-        "default_cfg",
+        "num_classes", "outputs", "device", "in_chans", "num_features", "head_hidden_size", "feature_info",
+        "pretrained_cfg", "default_cfg",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration) -> None:

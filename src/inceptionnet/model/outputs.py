@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,7 @@ class Outputs:
         if self.activation == "softmax" and self.logits == 1:
             raise ConfigurationError(
                 f"{where}: expected two logits or more for softmax, got one, whose probability would always be 100 %; "
-                "if the network was trained with sigmoid, state activation sigmoid"
+                "if the network was trained with sigmoid, state it: --activation sigmoid"
             )
 
     def threshold(self, stated: float | None, where: str = "the network") -> float | None:
@@ -104,9 +105,24 @@ class Outputs:
             return probabilities >= (THRESHOLD if threshold is None else threshold)
         return probabilities.argmax(1) if threshold is None else (probabilities[:, 1] >= threshold).long()
 
+    def decision(self, classes: Sequence[str], threshold: float | None) -> str:
+        """How a threshold decides, in one line; empty without one."""
+        if threshold is None:
+            return ""
+        if self.multi_label:
+            return f"threshold {threshold:g}: labels with a probability of {threshold:g} or more are predicted"
+        first, second = classes
+        return (
+            f"threshold {threshold:g}: {second} is predicted if its probability is {threshold:g} or more, else {first}"
+        )
+
     def evidence(self, logits: Tensor) -> Tensor:
         """A number for each class that rises with the evidence for it. Shapes: (N, logits) → (N, classes)."""
         return torch.cat([-logits, logits], 1) if self.binary else logits
+
+
+SOFTMAX = Outputs()
+"""One class an image, of any number."""
 
 
 def exponential(logs: Tensor) -> Tensor:

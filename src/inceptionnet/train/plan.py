@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
+from inceptionnet.errors import ConfigurationError, DataError, InceptionNetError, RunError
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
@@ -30,6 +31,8 @@ from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.hub import is_address
+
+log = logging.getLogger("inceptionnet")
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,10 @@ class Job:
         """The network at the start of training; it depends on the plan only, including its seed."""
         plan, network = self.plan, self.recipe.network
         torch.manual_seed(plan.seed)
-        return create_model(
+        classes = len(self.source.classes)
+        model = create_model(
             plan.model,
-            num_classes=len(self.source.classes),
+            num_classes=classes,
             input_size=plan.size,
             width=plan.width,
             weights=plan.weights,
@@ -89,6 +93,10 @@ class Job:
             residual_scale=network.residual_scale,
             aux=network.aux,
         )
+        if model.outputs.activation != "softmax":
+            log.info("%s: its outputs are sigmoid; training softmax with a new classifier", plan.weights)
+            model.reset_head(classes, "softmax")
+        return model
 
     def empty_model(self) -> InceptionNet:
         """The network of a job read from a run folder, with arbitrary weights, to load a checkpoint into."""
@@ -145,6 +153,11 @@ def resolve(plan: Plan) -> Job:
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
     source = open_source(plan.data, seed=plan.seed)
+    if source.multi_label:
+        raise DataError(
+            f"{plan.data}: expected one label an image, got several, which can be evaluated but not trained with; give "
+            "each image one label"
+        )
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
