@@ -83,7 +83,8 @@ def _print(done: Exported) -> None:
     size, channels = about["preprocessing"]["size_px"], about["preprocessing"]["channels"]
     sides = {"N": about["input"]["batch"] or "N", "C": channels, "H": size, "W": size}
     shape = ", ".join(str(sides[axis]) for axis in about["input"]["layout"])
-    output = f"{len(about['classes'])} logits" if about["output"] == "logits" else "features (no classifier)"
+    count, sigmoid = about["configuration"]["num_classes"], about["activation"] == "sigmoid"
+    output = f"{count} logit{'s' * (count != 1)}{', sigmoid' * sigmoid}" if count else "features (no classifier)"
     rows = [
         ["file", f"{done.path}: {done.kind}, {done.size_bytes / 1e6:.1f} MB" if done.written else "not written"],
         ["network", about["network"]],
@@ -97,7 +98,7 @@ def _print(done: Exported) -> None:
     if found.probabilities is not None and found.top1_agreement is not None:
         rows += [
             ["", f"{found.probabilities:.2g} in the probabilities"],
-            ["top-1 agreement", f"{found.top1_agreement:.1%}"],
+            ["agreement of labels" if sigmoid and count > 1 else "top-1 agreement", f"{found.top1_agreement:.1%}"],
         ]
     else:
         rows += [["explained variance", f"{found.explained_variance:.1%} of the features"]]
