@@ -40,8 +40,8 @@ def export(
     """Export a network to ONNX, OpenVINO, torch.export or safetensors, and verify the outputs of the file.
 
     Beyond the tolerance, or for int8 below the minimum agreement, no file is written and the exit code is 1. The
-    metadata of the file contains network, classes, preprocessing and provenance. Auxiliary heads and dropout are
-    removed; a network without classifier gives its features.
+    metadata of the file contains network, classes, activation, preprocessing and provenance. Auxiliary heads and
+    dropout are removed; a network without classifier gives its features.
     """
     from dataclasses import asdict
     from math import isfinite
