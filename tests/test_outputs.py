@@ -330,7 +330,6 @@ def several_labels(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """Data that has several labels an image, under any name."""
     source = several(TRUTH, "ca", colours)
     monkeypatch.setattr(evaluating, "open_source", lambda *_, **__: source)
-    monkeypatch.setattr(plans, "open_source", lambda *_, **__: source)
     return source
 
 
@@ -402,12 +401,6 @@ def test_what_cannot_be_evaluated_or_predicted(colours: Path, images: list[str])
         evaluate_together([load(network(1)), load(network(3))], colours)
     with pytest.raises(ConfigurationError, match="activation is 'tanh'; expected"):
         load(network(1), activation="tanh")
-
-
-@pytest.mark.usefixtures("several_labels")
-def test_several_labels_are_not_trained_with() -> None:
-    with pytest.raises(DataError, match="expected one label an image, got several, which can be evaluated but not"):
-        plans.resolve(tiny_plan("data"))
 
 
 @pytest.mark.parametrize("logits", [1, 3])

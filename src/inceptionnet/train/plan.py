@@ -18,7 +18,7 @@ from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import ConfigurationError, DataError, InceptionNetError, RunError
+from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
@@ -153,11 +153,6 @@ def resolve(plan: Plan) -> Job:
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
     source = open_source(plan.data, seed=plan.seed)
-    if source.multi_label:
-        raise DataError(
-            f"{plan.data}: expected one label an image, got several, which can be evaluated but not trained with; give "
-            "each image one label"
-        )
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
