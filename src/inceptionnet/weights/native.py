@@ -86,7 +86,7 @@ def record_for(
 ) -> Record:
     """What a weights file would say of a model; the arguments and errors are those of `save_weights`."""
     c = model.configuration
-    names = checked_names(classes, model.outputs)
+    names = checked_names(classes or numbers(model.outputs), model.outputs)
     return Record(c, names, preprocessing or model.preprocessing, dict(provenance or {}))
 
 
@@ -95,17 +95,17 @@ def outputs_of(configuration: Configuration) -> Outputs:
     return Outputs(configuration.activation, configuration.num_classes or 0)
 
 
-def checked_names(classes: Sequence[str], outputs: Outputs) -> tuple[str, ...]:
-    """Class names for these outputs: those that are given, else numbers from 0.
+def numbers(outputs: Outputs) -> tuple[str, ...]:
+    """Class names where there are none: numbers from 0."""
+    return tuple(map(str, range(outputs.classes)))
 
-    Raises:
-        ConfigurationError: another number of names.
-    """
-    names = tuple(classes) or tuple(map(str, range(outputs.classes)))
+
+def checked_names(names: Sequence[str], outputs: Outputs) -> tuple[str, ...]:
+    """Class names for these outputs. Raises: ConfigurationError: another number of names."""
     if len(names) != outputs.classes:
         two = " (the logit is the second against the first)" if outputs.binary else ""
         raise ConfigurationError(f"expected {outputs.classes} class names, one per class{two}, got {len(names)}")
-    return names
+    return tuple(names)
 
 
 def with_activation(record: Record, activation: str) -> Record:
@@ -117,8 +117,8 @@ def with_activation(record: Record, activation: str) -> Record:
     configuration = replace(record.configuration, activation=activation)
     configure(configuration)  # raises
     outputs = outputs_of(configuration)
-    names = record.classes if len(record.classes) == outputs.classes else ()
-    return replace(record, configuration=configuration, classes=checked_names(names, outputs))
+    names = record.classes if len(record.classes) == outputs.classes else numbers(outputs)
+    return replace(record, configuration=configuration, classes=names)
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:
