@@ -23,6 +23,7 @@ from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import import_nncf, openvino_core, to_openvino
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.weights import read_weights
 from inceptionnet.weights.folder import weights_of
 
@@ -83,7 +84,7 @@ def main(run: str, data: str, count: int = CALIBRATED) -> None:
     }
     for name, way in ways.items():
         got = way()
-        found = agreement(want, got, classes=True, batch_sizes=())
+        found = agreement(want, got, outputs=Outputs(logits=want.shape[1]), batch_sizes=())
         low, high = binomtest(round(found.top1_agreement * len(labels)), len(labels)).proportion_ci(method="wilson")
         print(
             f"  {name:30} top-1 {accuracy(got, labels):.1%}, top-1 agreement {found.top1_agreement:.1%} "

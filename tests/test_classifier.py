@@ -239,7 +239,7 @@ def test_an_export_of_somebody_else_is_refused(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     graph = onnx.helper.make_graph([], "empty", [], [])
     (tmp_path / "foreign.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    with pytest.raises(WeightsError, match="expected metadata with network and preprocessing"):
+    with pytest.raises(WeightsError, match="expected metadata with network, configuration and preprocessing"):
         load(tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="cannot be read"):
         load(tmp_path / "missing.onnx")

@@ -403,7 +403,8 @@ def test_a_program_that_somebody_else_exported_says_nothing_of_itself(tmp_path: 
     file = tmp_path / "a.pt2"
     torch.export.save(to_program(Tiny(), torch.zeros(2, 3, 32, 32)), file, extra_files={"author": "me"})
     with pytest.raises(
-        WeightsError, match=r"a.pt2: expected metadata with network and preprocessing, got none; write it with"
+        WeightsError,
+        match=r"a.pt2: expected metadata with network, configuration and preprocessing, got none; write it with",
     ):
         read_metadata(file)
 

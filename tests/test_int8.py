@@ -27,6 +27,7 @@ from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.engines.onnx import to_onnx
 from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino
 from inceptionnet.errors import ConfigurationError, MissingExtraError
+from inceptionnet.model.outputs import Outputs
 
 from .test_export import in_production, there
 
@@ -127,12 +128,12 @@ def test_images_are_dealt(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_is_kept_by_hand() -> None:
     want = torch.tensor([[1.0, 0.0], [0.0, 3.0]])  # about the mean (0.5, 1.5): 0.25 + 2.25 twice, 5 in all
     got = want + torch.tensor([[0.0, 2.0], [0.0, 0.0]])
-    found = agreement(want, got, classes=True, batch_sizes=())
+    found = agreement(want, got, outputs=Outputs(logits=want.shape[1]), batch_sizes=())
     assert found.explained_variance == pytest.approx(1 - 4 / 5) and found.top1_agreement == found.share == 0.5
-    features = agreement(want, got, classes=False, batch_sizes=())
+    features = agreement(want, got, outputs=Outputs(), batch_sizes=())
     assert features.top1_agreement is None and features.share == pytest.approx(0.2)
-    assert agreement(want, want * torch.nan, classes=False, batch_sizes=()).share == 0
-    assert agreement(want, -want, classes=False, batch_sizes=()).share == 0, "never less than nothing"
+    assert agreement(want, want * torch.nan, outputs=Outputs(), batch_sizes=()).share == 0
+    assert agreement(want, -want, outputs=Outputs(), batch_sizes=()).share == 0, "never less than nothing"
 
 
 @pytest.mark.slow
@@ -204,7 +205,7 @@ def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
     x = torch.rand(9, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     by_tensor = optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=size, min_agreement=0)
     with torch.no_grad():
-        assert agreement(model(x), by_tensor(x), classes=True, batch_sizes=()).explained_variance > 0.9
+        assert agreement(model(x), by_tensor(x), outputs=model.outputs, batch_sizes=()).explained_variance > 0.9
     assert by_tensor.about["calibrated_on"] == 3
 
 

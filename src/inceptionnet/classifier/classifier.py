@@ -16,13 +16,15 @@ from inceptionnet.classifier.backends import Backend, Options, graph_backend, ne
 from inceptionnet.data.images import ImageLike, Item, Transform, listed_images, together
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
-from inceptionnet.evaluate.prediction import Prediction, most_probable
+from inceptionnet.evaluate.prediction import Prediction, predictions_of
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.weights import Record, Report, WeightsFile, save_weights
 
 if TYPE_CHECKING:
     from inceptionnet.engines.export import Exported
     from inceptionnet.evaluate.metrics import Metrics
+    from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 
 MEMORY = "memory"
 
@@ -33,7 +35,7 @@ class HeatMap:
 
     label: str
     probability: float
-    """Of that class, by softmax."""
+    """Of that class."""
     values: Tensor
     """(size_px, size_px) in [0, 1], of the crop that the network sees; 0 everywhere if nothing raises the logit."""
     image: Image.Image
@@ -67,8 +69,13 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits; none without a classifier."""
+        """Names in the order of the logits, or of the two classes of a single logit; none without a classifier."""
         return self.record.classes
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the logits mean."""
+        return self.record.outputs
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -93,33 +100,47 @@ class Classifier:
         return self.run.model
 
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], top: int = 5, *, batch_size: int = 16, skip_errors: bool = False
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        top: int = 5,
+        *,
+        threshold: float | None = None,
+        batch_size: int = 16,
+        skip_errors: bool = False,
     ) -> Prediction | list[Prediction]:
-        """The `top` most probable classes of each image, with their softmax probabilities.
+        """The `top` most probable classes of each image, or its labels, with their probabilities.
 
         Args:
+            threshold: probability from which a label is predicted, or of two classes the second. Default: 0.5 for
+                sigmoid; for softmax the most probable class is predicted.
             skip_errors: an image that cannot be decoded gets a `Prediction` with its `error`, and the others go on.
 
         Raises:
             DecodeError: an image cannot be decoded.
             InputError: what is no image.
+            ConfigurationError: a threshold that cannot be used, or softmax of a single logit.
             WeightsError: the network has no classifier.
         """
         items, single = listed_images(images)
-        found = list(self.stream(items, top, batch_size=batch_size))
+        found = list(self.stream(items, top, threshold=threshold, batch_size=batch_size))
         if not skip_errors and (bad := [one for one in found if one.error]):
             raise DecodeError(f"{bad[0].file}: {bad[0].error}")
         return found[0] if single else found
 
-    def stream(self, items: Sequence[Item], top: int = 5, *, batch_size: int = 16) -> Iterator[Prediction]:
+    def stream(
+        self, items: Sequence[Item], top: int = 5, *, threshold: float | None = None, batch_size: int = 16
+    ) -> Iterator[Prediction]:
         """Predictions as they come; an image that cannot be decoded gets one with its `error`."""
-        self.check_classes()
+        self.check_probabilities()
+        least = self.threshold(threshold)
         for batch in _batches(items, batch_size):
             seen, errors = self._seen(batch)
-            answers = iter(most_probable(self.run(self._together(seen)), self.classes, top) if seen else [])
+            logits = self.run(self._together(seen)) if seen else torch.empty(0, self.outputs.logits)
+            files = [item.name for item in batch if id(item) not in errors]
+            answers = iter(predictions_of(files, logits, self.classes, self.outputs, top, least))
             for item in batch:
                 error = errors.get(id(item), "")
-                yield Prediction(item.name, (), error) if error else Prediction(item.name, next(answers))
+                yield Prediction(item.name, error=error) if error else next(answers)
 
     def logits(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Tensor:
         """The logits, on the CPU. Shapes: → (classes,) of a single image, else (N, classes). Raises: as `predict`."""
@@ -140,7 +161,7 @@ class Classifier:
             found = self.model.features(self._together([item.seen(self.preprocessing) for item in items]))
         return {name: (grid[0] if single else grid).float().cpu() for name, grid in found.items()}
 
-    def evaluate(self, data: str | Path, **options: Any) -> Metrics:
+    def evaluate(self, data: str | Path, **options: Any) -> Metrics | MultiLabelMetrics:
         """Accuracy and more on labelled images; the options are those of `classifier.evaluate_together`.
 
         Under torchrun every process takes its share, and every process gets the whole.
@@ -166,7 +187,7 @@ class Classifier:
         from inceptionnet.explain.files import class_number, heat_maps
         from inceptionnet.explain.images import sheet
 
-        self.check_classes()
+        self.check_probabilities()
         items, _ = listed_images(image)
         if len(items) != 1:
             raise ConfigurationError(f"expected one image to explain, got {len(items)}; call explain for each")
@@ -199,6 +220,15 @@ class Classifier:
         if not self.classes:
             where = self.source or "the network"
             raise WeightsError(f"{where}: expected weights with a classifier, got none; embed and features need none")
+
+    def check_probabilities(self) -> None:
+        """Raises: WeightsError as `check_classes`; ConfigurationError: softmax of a single logit."""
+        self.check_classes()
+        self.outputs.check(self.source or "the network")
+
+    def threshold(self, stated: float | None = None) -> float | None:
+        """The threshold of a prediction for which this one is stated. Raises: ConfigurationError: it cannot be used."""
+        return self.outputs.threshold(stated, self.source or "the network")
 
     def _each(
         self, images: ImageLike | Sequence[ImageLike], run: Callable[[Tensor], Tensor], batch_size: int

@@ -1,6 +1,6 @@
 """Classifiers on labelled images: one by itself, or several together, each with its own preprocessing.
 
-Source: [v1] section 7, [v4] section 5: softmax is averaged over an image's crops, then over the networks.
+Source: [v1] section 7, [v4] section 5: probabilities are averaged over an image's crops, then over the networks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import AnySplit, Source, Split
 from inceptionnet.distributed import World, joined_world
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, DataError, listed
 from inceptionnet.evaluate.evaluation import Evaluation, Member, matched_labels, same_classes
 from inceptionnet.evaluate.evaluation import evaluate_together as run_together
 from inceptionnet.evaluate.metrics import Metrics, measure
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation, evaluate_labels
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics, measure_labels
 from inceptionnet.evaluate.table import check_kind, write_predictions
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.progress import Bar
 from inceptionnet.weights import Record
 
@@ -36,15 +39,15 @@ class Evaluable(Protocol):
     record: Record
     source: str
 
-    def check_classes(self) -> None:
-        """Raises: WeightsError: the network has no classifier."""
+    def check_probabilities(self) -> None:
+        """Raises: WeightsError: the network has no classifier; ConfigurationError: softmax of a single logit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
     """What an evaluation gives, and what it was on."""
 
-    metrics: Metrics
+    metrics: Metrics | MultiLabelMetrics
     data: str
     source: Source
     split_name: str
@@ -55,6 +58,8 @@ class Evaluated:
     """Images that the list `exclude` names."""
     unmatched: int = 0
     """Lines of that list that name no image."""
+    labels_note: str = ""
+    """How the labels of the data became those of a network with several labels an image, where that is not plain."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: what was evaluated on, then the figures of `Metrics.to_dict`."""
@@ -66,6 +71,7 @@ class Evaluated:
             "engines": list(self.metrics.evaluation.engines),
             "excluded": self.excluded,
             "unmatched_lines": self.unmatched,
+            "labels_note": self.labels_note,
             **self.metrics.to_dict(),
         }
 
@@ -80,6 +86,7 @@ def evaluate_together(
     sample: int | None = None,
     labels: str | Path | None = None,
     exclude: str | Path | None = None,
+    threshold: float | None = None,
     predictions: str | Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -97,6 +104,8 @@ def evaluate_together(
         sample: evaluate a random sample of so many images, always the same one.
         labels: the file with the labels of images side by side. Default: one with a well-known name.
         exclude: a text file with names of images to leave out, or the numbers that ImageNet's end in, one a line.
+        threshold: probability from which a label is predicted, or of two classes the second. Default: 0.5 for sigmoid;
+            for softmax the most probable class is predicted.
         predictions: a .csv or .parquet file to write every image's prediction into.
         batch_size: crops in one pass.
         workers: processes that decode images.
@@ -110,10 +119,17 @@ def evaluate_together(
     if predictions:
         check_kind(Path(predictions))
     for one in classifiers:
-        one.check_classes()
+        one.check_probabilities()
+    outputs = _outputs_together(classifiers)
+    least = _threshold(classifiers, threshold)
     views = tuple(Crops(one.record.preprocessing, crops, tuple(scales)) for one in classifiers)
     seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
     source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
+    if source.multi_label and not outputs.multi_label:
+        raise DataError(
+            f"{data}: expected one label an image, for {outputs}, got several; evaluate a network with sigmoid of "
+            "several logits, or state --activation sigmoid if this is one"
+        )
     name, images = source.pick(split, own=bool(seeds))
     _check_at_hand(images, {"exclude": exclude, "sample": sample, "predictions": predictions})
     out = unmatched = 0
@@ -121,11 +137,44 @@ def evaluate_together(
         images, out, unmatched = _chosen(images, exclude, sample)
     with nullcontext(world) if world else joined_world() as joined:
         evaluation = _run(
-            classifiers, views, images, source.classes, f"evaluating on {name}", batch_size, workers, joined
+            classifiers, views, images, source.classes, least, f"evaluating on {name}", batch_size, workers, joined
         )
     if predictions and joined.is_main and isinstance(images, Split):
         write_predictions(Path(predictions), evaluation, images.names)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return Evaluated(
+            measure_labels(evaluation), str(data), source, name, images, views, out, unmatched,
+            _labels_note(source, evaluation),
+        )  # fmt: skip
     return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched)
+
+
+def _outputs_together(classifiers: Sequence[Evaluable]) -> Outputs:
+    """What the logits of an ensemble mean. Raises: ConfigurationError: some are for one label an image, some not."""
+    kinds = {one.record.outputs.multi_label: one for one in classifiers}
+    if len(kinds) > 1:
+        told = " and ".join(f"{one.record.outputs} ({one.source})" for one in kinds.values())
+        raise ConfigurationError(
+            f"the networks of an ensemble need outputs of one kind, got {told}; evaluate them apart"
+        )
+    return classifiers[0].record.outputs
+
+
+def _threshold(classifiers: Sequence[Evaluable], stated: float | None) -> float | None:
+    """The threshold of an ensemble: as stated, else that of sigmoid if a network has it. Raises: ConfigurationError."""
+    each = [one.record.outputs.threshold(stated, one.source or "the network") for one in classifiers]
+    return next((one for one in each if one is not None), None)
+
+
+def _labels_note(source: Source, found: MultiLabelEvaluation) -> str:
+    """How the labels of the data became those of the network, where that is not plain."""
+    notes = []
+    if not source.multi_label:
+        notes.append("the data has one label an image: all others count as absent")
+    support = found.labels.sum(0).tolist()
+    if absent := [name for name, images in zip(found.classes, support, strict=True) if not images]:
+        notes.append(f"labels that no image has, counted as absent: {listed(absent, ordered=True)}")
+    return "; ".join(notes)
 
 
 def _run(
@@ -133,27 +182,30 @@ def _run(
     views: Sequence[Crops],
     images: AnySplit,
     classes: Sequence[str],
+    threshold: float | None,
     title: str,
     batch_size: int,
     workers: int,
     world: World,
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     known = classifiers[0].record.classes
     orders = [same_classes(known, one.record.classes, one.source or repr(one)) for one in classifiers]
     labels_of = matched_labels(classes, known)
     members = [
-        Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name)
+        Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name, one.record.outputs)
         for one, view, order in zip(classifiers, views, orders, strict=True)
     ]
     loader = EvalLoader(
         images, views[0].prep, batch_size=max(1, batch_size // max(len(view.names) for view in views)),
         workers=workers, corrupt_images="skip", crops=views, world=world,
     )  # fmt: skip
+    engines = tuple(one.run.about for one in classifiers)
     with Bar(len(images), title, shown=world.is_main) as bar:
-        found = run_together(
-            members, loader, known, labels_of=labels_of, at_once=batch_size, advance=bar.advance, world=world
-        )
-    return replace(found, engines=tuple(one.run.about for one in classifiers))
+        how: dict[str, Any] = {"labels_of": labels_of, "at_once": batch_size, "advance": bar.advance, "world": world}
+        if members[0].outputs.multi_label:
+            assert threshold is not None
+            return replace(evaluate_labels(members, loader, known, threshold=threshold, **how), engines=engines)
+        return replace(run_together(members, loader, known, threshold=threshold, **how), engines=engines)
 
 
 def _check_at_hand(images: AnySplit, asked: dict[str, object]) -> None:

@@ -13,11 +13,11 @@ from inceptionnet.classifier.backends import Options, graph_backend, is_graph, n
 from inceptionnet.classifier.classifier import Classifier
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.kinds import read_metadata
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import Record, read_weights
-from inceptionnet.weights.native import record_for
+from inceptionnet.weights.native import checked_names, record_for, with_activation
 
 log = logging.getLogger("inceptionnet")
 
@@ -28,6 +28,7 @@ def load(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    activation: str | None = None,
     engine: str = "eager",
     precision: str = "fp32",
     calibrate: str | Path | Sequence[str | Path] | None = None,
@@ -47,6 +48,8 @@ def load(
         classes: names in the order of the logits. Default: the file's, else ImageNet's where there are 1000.
         preprocessing: how images become input, or some of its settings, such as `{"size_px": 331}`. Default: the
             file's, else as its layout was published.
+        activation: what the logits mean: softmax; or sigmoid, of labels that do not exclude each other, or of one logit
+            for two classes. Default: as the file says, else softmax.
         engine, precision, threads: as for `optimize`; exported files have their own.
         calibrate: for int8, images like those it will see: paths, folders or a data set.
         device: as for `pick_device`.
@@ -65,17 +68,20 @@ def load(
     """
     options = Options(engine, precision, texts(calibrate), device, batch_size, threads)
     if is_graph(source):
-        return _exported(Path(str(source)), options, classes, preprocessing)
+        return _exported(Path(str(source)), options, classes, preprocessing, activation)
     options.check()
     if isinstance(source, InceptionNet):
         model, record, assumed, where = copy.deepcopy(source), record_for(source), "", ""
+        if activation is not None:
+            model.set_activation(activation)
+            record = with_activation(record, activation)
     else:
         read = read_weights(source, name=name)
+        if activation is not None:
+            read = replace(read, record=with_activation(read.record, activation))
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
     if classes is not None:
-        if len(classes) != len(record.classes):
-            raise ConfigurationError(f"expected {len(record.classes)} class names, one per class, got {len(classes)}")
-        record = replace(record, classes=tuple(classes))
+        record = replace(record, classes=checked_names(classes, record.outputs))
     record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
     if assumed:
         log.info("%s: %s", where, assumed)
@@ -90,24 +96,32 @@ def described(source: str | Path) -> tuple[Record, str]:
         MissingExtraError: the file needs an extra that is not installed.
     """
     if is_graph(source):
-        return _record(read_metadata(source)), ""
+        return _record(read_metadata(source), source), ""
     read = read_weights(source)
     return read.record, read.assumed
 
 
 def _exported(
-    path: Path, options: Options, classes: Sequence[str] | None, preprocessing: Preprocessing | Mapping[str, Any] | None
+    path: Path,
+    options: Options,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None,
+    activation: str | None,
 ) -> Classifier:
-    if classes is not None or preprocessing is not None:
-        raise ConfigurationError(f"{path}: an exported file holds its classes and preprocessing; leave them out")
+    if classes is not None or preprocessing is not None or activation is not None:
+        raise ConfigurationError(f"{path}: an exported file holds its classes, preprocessing and activation; omit them")
     backend, about = graph_backend(path, options)
-    return Classifier(backend, _record(about), options, str(path), "")
+    return Classifier(backend, _record(about, path), options, str(path), "")
 
 
-def _record(about: Mapping[str, Any]) -> Record:
-    """What an exported file says of itself."""
+def _record(about: Mapping[str, Any], path: str | Path) -> Record:
+    """What an exported file says of itself. Raises: WeightsError: its metadata is damaged, or of a newer version."""
+    try:
+        configuration = Configuration(**about["configuration"])
+    except (TypeError, ConfigurationError) as error:
+        raise WeightsError(f"{path}: its metadata cannot be used ({error}); export it again") from None
     return Record(
-        Configuration(about["network"], num_classes=len(about["classes"])),
+        configuration,
         tuple(about["classes"]),
         Preprocessing.from_dict(about["preprocessing"]),
         about.get("provenance", {}),

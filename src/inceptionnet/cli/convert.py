@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import Json
+from inceptionnet.cli.options import Activation, Json
 from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def convert(
     preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A preprocessing setting that "
                           "differs from the published one: size_px, crop, resize, interpolation, mean or std; can be "
                           "repeated.")] = None,
+    activation: Activation = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Convert weights of TF-slim, Keras, torchvision, timm, Cadene, facenet-pytorch or FID, with a report.
@@ -44,14 +45,18 @@ def convert(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.weights import convert, read_record
 
-    asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux}
+    asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux, "activation": activation}
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else _lines(classes)
     prep = _settings(preprocess) if preprocess else None
     report = convert(source, destination, name=model, classes=names, preprocessing=prep, **changes)
     record = read_record(destination)
     if json:
-        about = {"preprocessing": record.preprocessing.to_dict(), "preprocessing_from": report.preprocessing}
+        about = {
+            "activation": record.outputs.activation,
+            "preprocessing": record.preprocessing.to_dict(),
+            "preprocessing_from": report.preprocessing,
+        }
         print_json({**asdict(report), **about, "written": str(destination)})
     else:
         _print(report, record, destination)
@@ -112,6 +117,7 @@ def _print(report: Report, record: Record, destination: Path) -> None:
         *(["dropped", _counted(names, reason)] for reason, names in _by_reason(report.dropped).items()),
         *(["changed", line] for line in report.changed),
         ["classes", f"{len(record.classes)}: {report.classes}"],
+        ["outputs", str(record.outputs) if record.classes else ""],
         ["preprocessing", f"{settings}: {report.preprocessing}"],
         ["written", str(destination)],
     ]

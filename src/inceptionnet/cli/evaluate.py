@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import (
+    Activation,
     BatchSize,
     Calibrate,
     Device,
@@ -16,6 +17,7 @@ from inceptionnet.cli.options import (
     Labels,
     Precision,
     SplitName,
+    Threshold,
     Workers,
     opened,
 )
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from inceptionnet.classifier import Classifier
     from inceptionnet.classifier.evaluating import Evaluated
     from inceptionnet.data.crops import Crops
-    from inceptionnet.evaluate.metrics import Interval, Metrics
+    from inceptionnet.evaluate.evaluation import Evaluation
+    from inceptionnet.evaluate.metrics import ClassFigures, Interval, Metrics
+    from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
+    from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 
 MATRIX = 12
 """Up to so many classes the confusion matrix is printed whole."""
@@ -51,6 +56,8 @@ def evaluate(
                                                       "that ImageNet's end in, one a line.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
                                                           "file.")] = None,
+    threshold: Threshold = None,
+    activation: Activation = None,
     json: Json = False,
     batch_size: BatchSize = 32,
     workers: Workers = None,
@@ -61,8 +68,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Evaluate networks: accuracy, cross-entropy, calibration and per-class metrics, on one crop or many.
 
-    Softmax is averaged over the crops, then over the networks, each with its own preprocessing. Under torchrun every
-    process takes its share, and every image counts once.
+    Probabilities are averaged over the crops, then over the networks, each with its own preprocessing. Under torchrun
+    every process takes its share, and every image counts once.
     """
     from inceptionnet.classifier.evaluating import evaluate_together
     from inceptionnet.cli.tables import print_json
@@ -76,7 +83,15 @@ def evaluate(
         check_kind(predictions)
     with joined_world() as world:
         classifiers = [
-            opened(one, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size)
+            opened(
+                one,
+                engine=engine,
+                precision=precision,
+                calibrate=calibrate,
+                device=device,
+                batch_size=batch_size,
+                activation=activation,
+            )
             for one in weights
         ]
         if show_crops:
@@ -84,14 +99,17 @@ def evaluate(
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, exclude=exclude,
-            predictions=predictions, batch_size=batch_size, workers=default_workers(workers), world=world,
+            threshold=threshold, predictions=predictions, batch_size=batch_size, workers=default_workers(workers),
+            world=world,
         )  # fmt: skip
     if not world.is_main:
         return
     if json:
         networks = [one.record.configuration.name for one in classifiers]
         assumed = [one.assumed for one in classifiers]
-        print_json({"weights": weights, "networks": networks, "assumed": assumed, **found.to_dict()})
+        activations = [one.outputs.activation for one in classifiers]
+        about = {"weights": weights, "networks": networks, "activations": activations, "assumed": assumed}
+        print_json({**about, **found.to_dict()})
     else:
         _print(classifiers, found)
 
@@ -120,23 +138,15 @@ def _draw(path: Path, file: Path, view: Crops) -> None:
 
 
 def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
-    from inceptionnet.cli.tables import print_table
+    from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 
     metrics = found.metrics
-    result = metrics.evaluation
     together = " + ".join(f"{one.source}: {one.record.configuration.name}" for one in classifiers)
-    print_table(
-        ["class", "support", "correct", "recall", "precision", "F1"],
-        [
-            [one.name, str(one.support), str(one.correct), f"{one.recall:.1%}",
-             "" if one.precision is None else f"{one.precision:.1%}", f"{one.f1:.3f}"]
-            for one in metrics.classes if one.support
-        ],
-        right={1, 2, 3, 4, 5},
-        title=f"{together} on {found.data}, {found.split_name}",
-        note=found.source.note,
-    )  # fmt: skip
-    _print_confusion(metrics)
+    title = f"{together} on {found.data}, {found.split_name}"
+    if isinstance(metrics, MultiLabelMetrics):
+        _print_labels(metrics, title, found.source.note)
+    else:
+        _print_classes(metrics, title, found.source.note)
     views = {f"{view.shown} crops (shorter side {', '.join(map(str, view.scales))} px)" for view in found.crops
              if view.shown > 1}  # fmt: skip
     if classifiers[1:]:
@@ -145,12 +155,16 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
         print("each image as " + ", ".join(sorted(views)))
     if found.excluded or found.unmatched:
         print(f"{found.excluded} images excluded; {found.unmatched} lines of the list match no image")
-    print(f"top-1 accuracy {result.top1:.2%}{_within(metrics.top1_interval, '.2%')}", end="")
-    print(f"  top-{result.k} {result.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if result.k > 1 else "")
-    print(f"cross-entropy {result.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
-    print(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
-    print(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
-    for name, reason in result.decode_errors:
+    if found.labels_note:
+        print(found.labels_note)
+    evaluation = metrics.evaluation
+    if decision := classifiers[0].outputs.decision(evaluation.classes, evaluation.threshold):
+        print(decision)
+    if isinstance(metrics, MultiLabelMetrics):
+        _print_label_figures(metrics)
+    else:
+        _print_figures(metrics)
+    for name, reason in evaluation.decode_errors:
         print(f"not counted: {name}: {reason}")
     _print_members(metrics)
     for one in classifiers:
@@ -158,25 +172,95 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
             print(f"assumed of {one.source}: {one.assumed}")
 
 
-def _print_members(metrics: Metrics) -> None:
+def _print_classes(metrics: Metrics, title: str, note: str) -> None:
+    from inceptionnet.cli.tables import print_table
+
+    print_table(
+        ["class", "support", "correct", "recall", "precision", "F1"],
+        [_figures(one) for one in metrics.classes if one.support],
+        right={1, 2, 3, 4, 5},
+        title=title,
+        note=note,
+    )
+    _print_confusion(metrics)
+
+
+def _print_labels(metrics: MultiLabelMetrics, title: str, note: str) -> None:
+    from inceptionnet.cli.tables import print_table
+
+    print_table(
+        ["label", "support", "correct", "recall", "precision", "F1", "AP"],
+        [
+            [*_figures(one), "" if area is None else f"{area:.3f}"]
+            for one, area in zip(metrics.classes, metrics.average_precision, strict=True)
+        ],
+        right={1, 2, 3, 4, 5, 6},
+        title=title,
+        note=note,
+    )
+
+
+def _figures(one: ClassFigures) -> list[str]:
+    shares = ["" if share is None else f"{share:.1%}" for share in (one.recall, one.precision)]
+    return [one.name, str(one.support), str(one.correct), *shares, f"{one.f1:.3f}"]
+
+
+def _print_figures(metrics: Metrics) -> None:
+    result = metrics.evaluation
+    print(f"top-1 accuracy {result.top1:.2%}{_within(metrics.top1_interval, '.2%')}", end="")
+    print(f"  top-{result.k} {result.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if result.k > 1 else "")
+    print(f"cross-entropy {result.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
+    print(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
+    print(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
+
+
+def _print_label_figures(metrics: MultiLabelMetrics) -> None:
+    within, area = metrics.intervals, metrics.mean_average_precision
+    print(f"subset accuracy {metrics.subset_accuracy:.2%}{_within(within['subset_accuracy'], '.2%')}", end="  ")
+    print(f"Hamming loss {metrics.hamming_loss:.4f}{_within(within['hamming_loss'], '.4f')}")
+    for name, one in (("macro", metrics.macro), ("micro", metrics.micro)):
+        print(f"{name} precision {one.precision:.3f}  recall {one.recall:.3f}  ", end="")
+        print(f"F1 {one.f1:.3f}{_within(within[f'{name}_f1'], '.3f')}")
+    if area is not None:
+        print(f"mean average precision {area:.3f}{_within(within['mean_average_precision'], '.3f')}")
+    loss = metrics.evaluation.loss
+    print(
+        f"binary cross-entropy {loss:.4f}{_within(within['loss'], '.4f')}  on {len(metrics.evaluation.labels)} images"
+    )
+
+
+def _print_members(metrics: Metrics | MultiLabelMetrics) -> None:
     """Each network of an ensemble by itself, and every two of them compared on the same images."""
     from inceptionnet.cli.tables import print_table
+    from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
     from inceptionnet.evaluate.paired import paired_rows
 
     if not metrics.members:
         return
-    k = metrics.evaluation.k
+    if isinstance(metrics, MultiLabelMetrics):
+        compared, columns = "subset accuracy", ["subset accuracy", "mAP", "cross-entropy"]
+        figures = [
+            [f"{one.subset_accuracy:.2%}", f"{one.mean_average_precision or 0:.3f}", f"{one.evaluation.loss:.4f}"]
+            for one in metrics.members
+        ]
+    else:
+        compared, columns = "top-1", ["top-1", f"top-{metrics.evaluation.k}", "cross-entropy"]
+        results = [one.evaluation for one in metrics.members]
+        figures = [[f"{one.top1:.2%}", f"{one.topk:.2%}", f"{one.loss:.4f}"] for one in results]
+    evaluations: Sequence[Evaluation | MultiLabelEvaluation] = metrics.evaluation.members
     rows = [
-        [f"{i}: {one.evaluation.file}", one.evaluation.network, f"{one.evaluation.top1:.2%}",
-         f"{one.evaluation.topk:.2%}", f"{one.evaluation.loss:.4f}"]
-        for i, one in enumerate(metrics.members, 1)
-    ]  # fmt: skip
-    print_table(["by itself", "network", "top-1", f"top-{k}", "cross-entropy"], rows, right={2, 3, 4})
+        [f"{i}: {one.file}", one.network, *own]
+        for i, (one, own) in enumerate(zip(evaluations, figures, strict=True), 1)
+    ]
+    print_table(["by itself", "network", *columns], rows, right={2, 3, 4})
     print_table(
-        ["networks", "only first correct", "only second correct", "top-1 difference (95 % interval)", "p (McNemar)"],
+        [
+            "networks", "only first correct", "only second correct", f"{compared} difference (95 % interval)",
+            "p (McNemar)",
+        ],
         paired_rows(metrics.paired),
         right={1, 2, 4},
-    )
+    )  # fmt: skip
 
 
 def _print_confusion(metrics: Metrics) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import AllowUrls, BatchSize, Device, Images, Json, Weights, opened
+from inceptionnet.cli.options import Activation, AllowUrls, BatchSize, Device, Images, Json, Weights, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ def explain(
     method: Annotated[Method, typer.Option(help="How the evidence is computed.")] = "gradcam",
     layer: Annotated[str | None, typer.Option(help="The endpoint for gradcam, as show lists them. Default: the last "
                                               "with a grid of 4×4 or more.")] = None,
+    activation: Activation = None,
     allow_urls: AllowUrls = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
@@ -40,8 +41,8 @@ def explain(
     from inceptionnet.explain.files import class_number, explain
     from inceptionnet.progress import Bar
 
-    classifier = opened(weights, device=device)
-    classifier.check_classes()
+    classifier = opened(weights, device=device, activation=activation)
+    classifier.check_probabilities()
     target = None if class_name is None else class_number(class_name, classifier.classes)
     files = find_images(images, besides=out, allow_urls=allow_urls)
     with Bar(len(files), "explaining") as bar:

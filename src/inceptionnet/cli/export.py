@@ -40,8 +40,8 @@ def export(
     """Export a network to ONNX, OpenVINO, torch.export or safetensors, and verify the outputs of the file.
 
     Beyond the tolerance, or for int8 below the minimum agreement, no file is written and the exit code is 1. The
-    metadata of the file contains network, classes, preprocessing and provenance. Auxiliary heads and dropout are
-    removed; a network without classifier gives its features.
+    metadata of the file contains network, classes, activation, preprocessing and provenance. Auxiliary heads and
+    dropout are removed; a network without classifier gives its features.
     """
     from dataclasses import asdict
     from math import isfinite
@@ -83,7 +83,8 @@ def _print(done: Exported) -> None:
     size, channels = about["preprocessing"]["size_px"], about["preprocessing"]["channels"]
     sides = {"N": about["input"]["batch"] or "N", "C": channels, "H": size, "W": size}
     shape = ", ".join(str(sides[axis]) for axis in about["input"]["layout"])
-    output = f"{len(about['classes'])} logits" if about["output"] == "logits" else "features (no classifier)"
+    count, sigmoid = about["configuration"]["num_classes"], about["activation"] == "sigmoid"
+    output = f"{count} logit{'s' * (count != 1)}{', sigmoid' * sigmoid}" if count else "features (no classifier)"
     rows = [
         ["file", f"{done.path}: {done.kind}, {done.size_bytes / 1e6:.1f} MB" if done.written else "not written"],
         ["network", about["network"]],
@@ -97,7 +98,7 @@ def _print(done: Exported) -> None:
     if found.probabilities is not None and found.top1_agreement is not None:
         rows += [
             ["", f"{found.probabilities:.2g} in the probabilities"],
-            ["top-1 agreement", f"{found.top1_agreement:.1%}"],
+            ["agreement of labels" if sigmoid and count > 1 else "top-1 agreement", f"{found.top1_agreement:.1%}"],
         ]
     else:
         rows += [["explained variance", f"{found.explained_variance:.1%} of the features"]]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["eager", "channels_last", "fused", "compile", "onnxruntime", "openvino", "auto"]
 PrecisionName = Literal["fp32", "bf16", "int8"]
+ActivationName = Literal["softmax", "sigmoid"]
 SplitName = Literal["auto", "train", "val", "test", "all"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -33,6 +34,16 @@ MinAgreement = Annotated[
     float,
     typer.Option(help="For int8: minimum share of other images with an unchanged predicted class; without a "
                  "classifier, minimum explained variance of the features.", min=0, max=1),
+]  # fmt: skip
+Threshold = Annotated[
+    float | None,
+    typer.Option(metavar="P", help="Probability from which a label is predicted, or of two classes the second. "
+                 "Default: 0.5 for sigmoid."),
+]  # fmt: skip
+Activation = Annotated[
+    ActivationName | None,
+    typer.Option(metavar="NAME", help="What the logits mean: softmax; or sigmoid, for several labels an image, or for "
+                 "two classes by one logit. Default: as the weights say, else softmax."),
 ]  # fmt: skip
 Workers = Annotated[
     int | None,
@@ -64,9 +75,12 @@ BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 def opened(
     source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
-    device: str = "auto", batch_size: int = 16,
+    device: str = "auto", batch_size: int = 16, activation: str | None = None,
 ) -> Classifier:  # fmt: skip
     """The classifier that the options of a command ask for."""
     from inceptionnet.classifier import load
 
-    return load(source, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size)
+    return load(
+        source, activation=activation, engine=engine, precision=precision, calibrate=calibrate, device=device,
+        batch_size=batch_size,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import (
+    Activation,
     AllowUrls,
     AnyModel,
     BatchSize,
@@ -17,6 +18,7 @@ from inceptionnet.cli.options import (
     Images,
     Json,
     Precision,
+    Threshold,
     opened,
 )
 from inceptionnet.errors import ConfigurationError
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 def predict(
     weights: AnyModel,
     images: Images,
-    top: Annotated[int, typer.Option(help="Number of classes to give.", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes to give, where one is predicted.", min=1)] = 5,
+    threshold: Threshold = None,
+    activation: Activation = None,
     allow_urls: AllowUrls = False,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
     json: Json = False,
@@ -40,7 +44,7 @@ def predict(
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
 ) -> None:
-    """Predict the classes of images, with their probabilities.
+    """Predict the classes or labels of images, with their probabilities.
 
     A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
     """
@@ -53,27 +57,33 @@ def predict(
     found = find_images(images, allow_urls=allow_urls)
     classifier = opened(
         weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        batch_size=min(batch_size, len(found)),
+        batch_size=min(batch_size, len(found)), activation=activation,
     )  # fmt: skip
+    least = classifier.threshold(threshold)
     rows = []
     with Bar(len(found), "predicting") as bar:
-        for row in classifier.stream([Item(one.name, one) for one in found], top, batch_size=batch_size):
+        for row in classifier.stream(
+            [Item(one.name, one) for one in found], top, threshold=threshold, batch_size=batch_size
+        ):
             rows.append(row)
             bar.advance(1)
     if csv:
         try:
-            write_csv(csv, rows)
+            write_csv(csv, rows, classifier.classes if classifier.outputs.multi_label else ())
         except OSError as error:
             raise ConfigurationError(f"--csv {csv}: cannot be written: {error.strerror}; name another file") from None
     if json:
         about = {key: classifier.about[key] for key in ("engine", "precision")}
         network = classifier.record.configuration.name
+        about |= {"activation": classifier.outputs.activation, "threshold": least}
         predictions = [row.to_dict() for row in rows]
         print_json(
             {"weights": weights, "network": network, "assumed": classifier.assumed, **about, "predictions": predictions}
         )
     else:
         _print(rows)
+        if decision := classifier.outputs.decision(classifier.classes, least):
+            print(decision)
         if classifier.assumed:
             print(f"assumed: {classifier.assumed}")
     end_with_errors(rows)
@@ -84,10 +94,16 @@ def _print(rows: Sequence[Prediction]) -> None:
 
     print_table(
         ["file", "prediction"],
-        [
-            [row.file, f"error: {row.error}" if row.error else "  ".join(f"{name} {p:.1%}" for name, p in row.top)]
-            for row in rows
-        ],
+        [[row.file, f"error: {row.error}" if row.error else _text(row)] for row in rows],
     )
     if errors := sum(bool(row.error) for row in rows):
         print(f"{errors} of {len(rows)} images could not be read")
+
+
+def _text(row: Prediction) -> str:
+    """The most probable classes; or the predicted labels, and if there are none, the most probable one."""
+    if row.labels == ():
+        name, p = row.top[0]
+        return f"no label (most probable: {name} {p:.1%})"
+    shown = row.top if row.labels is None else row.top[: len(row.labels)]
+    return "  ".join(f"{name} {p:.1%}" for name, p in shown)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Labels, SplitName, Workers, opened
+from inceptionnet.cli.options import Activation, BatchSize, Device, Labels, SplitName, Workers, opened
 from inceptionnet.errors import ConfigurationError
 
 
@@ -20,6 +20,7 @@ def report(
                                                   "val.")] = "auto",
     labels: Labels = None,
     out: Annotated[Path | None, typer.Option(help="The file. Default: report.html in the run folder.")] = None,
+    activation: Activation = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
     device: Device = "auto",
@@ -39,7 +40,7 @@ def report(
     if run is None and (data is None or out is None):
         raise ConfigurationError(f"{weights}: expected a run folder, or --data and --out with weights; give both")
     check_extras()
-    classifier = opened(weights, device=device, batch_size=batch_size)
+    classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
     place: str = split
     if data is None and run is not None:
         data, held_out = run.evaluated_on()
@@ -53,4 +54,4 @@ def report(
         subject(run, classifier.record, classifier.model, found.metrics, found.source, found.split_name, found.split),
     )
     evaluation = found.metrics.evaluation
-    print(f"{path}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} images")
+    print(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images")

@@ -106,9 +106,11 @@ def _held(source: str) -> tuple[Configuration, dict[str, Any]]:
     from inceptionnet.classifier import described
 
     record, assumed = described(source)
+    outputs = record.outputs
     return record.configuration, {
         "source": source,
         "classes": list(record.classes),
+        "outputs": {"activation": outputs.activation, "logits": outputs.logits} if record.classes else {},
         "preprocessing": record.preprocessing.to_dict(),
         "provenance": dict(record.provenance),
         "assumed": assumed,

@@ -36,8 +36,8 @@ CorruptImages = Literal["fail", "skip"]
 class Batch:
     """This process's share of the images of one step.
 
-    Shapes: images (N, C, H, W) uint8 in channels-last memory, labels (N,) int64, draws (N, D) float32 for
-    `augment.to_input`. N may be 0.
+    Shapes: images (N, C, H, W) uint8 in channels-last memory, labels (N,) int64 or, with several an image,
+    (N, classes) bool, draws (N, D) float32 for `augment.to_input`. N may be 0.
     """
 
     images: torch.Tensor
@@ -62,7 +62,7 @@ class Batch:
 class _Sample(NamedTuple):
     key: Key
     name: str
-    label: int
+    label: int | npt.NDArray[np.int64 | np.bool_]
     pixels: tuple[Pixels, ...] | None  # (K, H, W, C) for each view
     draws: npt.NDArray[np.float32]
     why: str  # the reason, if there are no pixels
@@ -156,7 +156,7 @@ class _Images(Dataset[_Sample]):
         draws, pixels, why = np.zeros(len(CHANGES), np.float32), None, ""
         if key.item is None:
             assert self.split is not None
-            name, label, data = self.split.names[key.position], int(self.split.labels[key.position]), None
+            name, label, data = self.split.names[key.position], self.split.labels[key.position], None
         else:
             name, label, data = key.item
         try:
@@ -191,10 +191,10 @@ class _Images(Dataset[_Sample]):
             assert sample.pixels is not None
             for stack, pixels in zip(stacks, sample.pixels, strict=True):
                 stack[i] = pixels
-        labels, indices, rows = (
+        labels = torch.from_numpy(np.array([sample.label for sample in good])) if good else torch.zeros(0).long()
+        indices, rows = (
             torch.tensor(values, dtype=torch.int64)
             for values in (
-                [sample.label for sample in good],
                 [sample.key.position for sample in good],
                 [sample.key.row for sample in good],
             )

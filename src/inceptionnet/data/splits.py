@@ -27,13 +27,14 @@ Encoded: TypeAlias = tuple[str, int, bytes]  # name, label, encoded file
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images in a fixed order: names, labels (N,) int64 and `read(index)`, which returns the encoded file.
+    """Images in a fixed order: names, labels and `read(index)`, which returns the encoded file.
 
+    Labels are (N,) int64; of several labels an image (N, classes) bool, true for each of its classes.
     `read` can be pickled and called in any process. Raises: DecodeError from `read`.
     """
 
     names: Sequence[str]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64 | np.bool_]
     read: Callable[[int], bytes]
 
     def __len__(self) -> int:
@@ -125,6 +126,11 @@ class Source:
     note: str
     suggestions: Mapping[str, object] = field(default_factory=dict)
     held_out: bool = False
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none: labels are then (N, classes) bool, not (N,) int64."""
+        return any(isinstance(split, Split) and split.labels.ndim == 2 for split in self.splits.values())
 
     def pick(self, split: str, *, own: bool = True) -> tuple[str, AnySplit]:
         """The name and the images of a split: `auto` is test, else val, else all; `all` is every image.

@@ -20,6 +20,7 @@ from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 
 MAX_IMAGES = 64
 """Images to compare on, evenly spaced if more are given."""
@@ -58,9 +59,9 @@ class Agreement:
     logits: float
     """Largest difference, relative to the largest absolute logit or feature."""
     probabilities: float | None
-    """Largest difference of the softmax; None without a classifier, like `top1_agreement`."""
+    """Largest difference of the probabilities; None without a classifier, like `top1_agreement`."""
     top1_agreement: float | None
-    """Share of images with the same predicted class."""
+    """Share of images with the same predicted class, or with exactly the same predicted labels."""
     explained_variance: float
     """R² of the logits or features over the images: 1 - squared differences / variance, at least 0."""
 
@@ -146,20 +147,27 @@ def compare(
             return Agreement(number, tuple(sorted(sizes)), inf, None, None, 0.0)
         wanted.append(want[:count])
         found.append(got[:count])
-    return agreement(torch.cat(wanted), torch.cat(found), classes=model.num_classes > 0, batch_sizes=sizes)
+    return agreement(torch.cat(wanted), torch.cat(found), outputs=model.outputs, batch_sizes=sizes)
 
 
-def agreement(want: torch.Tensor, got: torch.Tensor, *, classes: bool, batch_sizes: Iterable[int]) -> Agreement:
-    """Compare outputs `got` with `want`. Shapes: both (N, classes), or (N, features) without a classifier."""
+def agreement(want: torch.Tensor, got: torch.Tensor, *, outputs: Outputs, batch_sizes: Iterable[int]) -> Agreement:
+    """Compare outputs `got` with `want`. Shapes: both (N, logits), or (N, features) without a classifier."""
     smallest = torch.finfo(torch.float32).tiny
     logits = (got - want).abs().max().item() / max(want.abs().max().item(), smallest)
     variance = (want - want.mean(0)).square().sum().item()
     explained = max(0.0, 1 - (got - want).square().sum().item() / max(variance, smallest))
     probabilities = top1 = None
-    if classes:
-        probabilities = (got.softmax(1) - want.softmax(1)).abs().max().item()
-        top1 = (got.argmax(1) == want.argmax(1)).float().mean().item()
+    if outputs.logits:
+        of_got, of_want = outputs.probabilities(got), outputs.probabilities(want)
+        probabilities = (of_got - of_want).abs().max().item()
+        same = predicted(of_got, outputs) == predicted(of_want, outputs)
+        top1 = same.reshape(len(want), -1).all(1).float().mean().item()
     return Agreement(len(want), tuple(sorted(batch_sizes)), logits, probabilities, top1, explained)
+
+
+def predicted(probabilities: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """The predicted class or labels, at the default threshold. Shapes: as `Outputs.predicted`."""
+    return outputs.predicted(probabilities, outputs.threshold(None))
 
 
 def low_agreement(what: str, found: Agreement, minimum: float) -> str:

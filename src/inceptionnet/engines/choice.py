@@ -26,6 +26,7 @@ from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target, buil
 from inceptionnet.engines.timing import measured, noise
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError, nearest
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.weights import WeightsFile, read_weights
 
 log = logging.getLogger("inceptionnet")
@@ -171,7 +172,9 @@ class _Candidates:
         if self.target.precision == "int8":
             made.about |= self._agreement(name, got)
         else:
-            made.about["difference"] = _difference(name, got, self.expected, TOLERANCE[self.target.precision])
+            made.about["difference"] = _difference(
+                name, got, self.expected, TOLERANCE[self.target.precision], self.plain.outputs
+            )
         return made
 
     def _outputs(self, engine: Engine) -> Tensor:
@@ -180,7 +183,7 @@ class _Candidates:
     def _agreement(self, name: str, got: Tensor) -> dict[str, Any]:
         """The entries of `about` for int8. Raises: ConfigurationError: the agreement is too low."""
         _same_shape(name, got, self.expected)
-        found = agreement(self.expected, got, classes=self.plain.num_classes > 0, batch_sizes=())
+        found = agreement(self.expected, got, outputs=self.plain.outputs, batch_sizes=())
         if not (got.isfinite().all() and found.share >= self.min_agreement):
             raise ConfigurationError(low_agreement(f"engine {name}", found, self.min_agreement))
         return {"difference": found.logits, "agreement": found.share, "compared_on": found.images}
@@ -240,14 +243,17 @@ def _chosen(engine: Engine, choice: Choice, *, cached: bool) -> Engine:
     return engine
 
 
-def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float) -> float:
+def _difference(name: str, got: Tensor, expected: Tensor, tolerance: float, outputs: Outputs) -> float:
     """Largest difference of the logits, relative to the largest. Raises: ConfigurationError: it is too large."""
     _same_shape(name, got, expected)
     largest = float(expected.abs().max())
     off = float((got - expected).abs().max()) / (largest or 1.0)
-    # If the two largest logits are nearly equal, either may come first.
-    clear = expected.amax(1) - expected.topk(min(2, expected.shape[1]), 1).values[:, -1] > tolerance * largest
-    same = torch.equal(got.argmax(1)[clear], expected.argmax(1)[clear])
+    if outputs.activation == "sigmoid":  # a label whose logit is nearly 0 may be predicted or not
+        clear = expected.abs() > tolerance * largest
+        same = torch.equal((got >= 0)[clear], (expected >= 0)[clear])
+    else:  # if the two largest logits are nearly equal, either may come first
+        clear = expected.amax(1) - expected.topk(min(2, expected.shape[1]), 1).values[:, -1] > tolerance * largest
+        same = torch.equal(got.argmax(1)[clear], expected.argmax(1)[clear])
     if not (off <= tolerance and same):  # also raises for NaN
         raise ConfigurationError(
             f"engine {name}: expected logits within {tolerance:g} of the network's, relative to the largest, got a "

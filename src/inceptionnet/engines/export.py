@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from errno import EISDIR
 from math import isfinite
 from os import strerror
@@ -220,7 +220,9 @@ def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | 
     record = read.record
     about = {
         "network": record.configuration.name,
+        "configuration": asdict(replace(record.configuration, aux=False)),
         "classes": record.classes,
+        "activation": record.configuration.activation,
         "preprocessing": record.preprocessing.to_dict(),
         "input": takes,
         "output": "logits" if record.classes else "features",

@@ -3,7 +3,10 @@
 Every file has these metadata keys, with JSON values:
 
 network        name of the network
-classes        class names in the order of the logits; empty without a classifier
+configuration  arguments of `create_model`
+classes        class names in the order of the logits; two for one logit with sigmoid, which is the second class against
+               the first; empty without a classifier
+activation     softmax (one class an image) or sigmoid (of each logit by itself)
 preprocessing  `Preprocessing.to_dict`
 input          layout (NCHW or NHWC), type (float32 or uint8), color, and batch (null: dynamic batch size)
 output         logits or features
@@ -25,7 +28,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -38,12 +41,12 @@ from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, OUTPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import RT_INFO, import_openvino, openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.errors import ConfigurationError, WeightsError, missing_extra, nearest
+from inceptionnet.errors import ConfigurationError, WeightsError, listed, missing_extra, nearest
 from inceptionnet.weights import load_model, read_record
 
 KEYS = (
-    "network", "classes", "preprocessing", "input", "output", "precision", "quantisation", "provenance", "source",
-    "version",
+    "network", "configuration", "classes", "activation", "preprocessing", "input", "output", "precision",
+    "quantisation", "provenance", "source", "version",
 )  # fmt: skip
 
 Runner: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -123,9 +126,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path}: expected a valid {kind.name} file, got one that cannot be read: {reason}; export it again"
         ) from None
-    if "network" not in found or "preprocessing" not in found:
+    if missing := [key for key in ("network", "configuration", "preprocessing") if key not in found]:
         raise WeightsError(
-            f"{path}: expected metadata with network and preprocessing, got none; write it with inceptionnet export"
+            f"{path}: expected metadata with {listed(missing, ordered=True, last='and')}, got none; write it with "
+            "inceptionnet export"
         )
     return {key: found[key] for key in KEYS if key in found}
 
@@ -218,7 +222,9 @@ def _weights_metadata(path: Path) -> dict[str, Any]:
     record = read_record(path)
     return {
         "network": record.configuration.name,
+        "configuration": asdict(record.configuration),
         "classes": list(record.classes),
+        "activation": record.configuration.activation,
         "preprocessing": record.preprocessing.to_dict(),
         "input": input_of(raw=False, batch=None),
         "output": "logits" if record.classes else "features",

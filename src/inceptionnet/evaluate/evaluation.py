@@ -1,6 +1,7 @@
 """Evaluation on one crop or many, by one network or an ensemble; corrupt images are counted and named, never replaced.
 
-Source: [v1] section 7, [v4] section 5: softmax probabilities are averaged over an image's crops, then over networks.
+Source: [v1] section 7, [v4] section 5: probabilities are averaged over an image's crops, then over networks. For images
+with several labels see multi_label.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError, listed
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import SOFTMAX, Outputs, exponential
 
 
 def top_k(classes: int) -> int:
@@ -46,7 +48,7 @@ class Evaluation:
     labels: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float32]
-    """Softmax probability of the predicted class."""
+    """Probability of the predicted class."""
     in_top: npt.NDArray[np.bool_]
     """Whether the true class is among the `k` most probable classes."""
     losses: npt.NDArray[np.float32]
@@ -61,6 +63,8 @@ class Evaluation:
     """Weights file of a member."""
     network: str = ""
     """Network name of a member."""
+    threshold: float | None = None
+    """Of two classes, the probability from which the second one is predicted; None: the most probable class is."""
 
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -71,6 +75,11 @@ class Evaluation:
     def top1(self) -> float:
         """Top-1 accuracy."""
         return float(self.correct.mean())
+
+    @property
+    def summary(self) -> str:
+        """The accuracy, in words."""
+        return f"accuracy {self.top1:.2%}"
 
     @property
     def loss(self) -> float:
@@ -108,23 +117,25 @@ class Member:
     """What it was loaded from, for the results of each network."""
     network: str = ""
     """Name of the network, for the results of each network."""
+    outputs: Outputs = SOFTMAX
+    """What its logits mean."""
 
     def log_probabilities(self, view: Tensor, at_once: int | None) -> Tensor:
-        """The logarithm of the softmax averaged over the crops.
+        """The logarithms of the probabilities averaged over the crops.
 
         Args:
             view: (N, K, C, H, W) uint8, K crops of each image.
             at_once: number of crops per forward pass; None: all.
 
-        Shapes: → (N, classes).
+        Shapes: → (N, classes), or with several labels an image (N, labels, 2), as `Outputs.log_probabilities`.
         """
         passes: list[Tensor] = []
         crops = view.flatten(0, 1)
         for some in torch.split(crops, at_once or max(len(crops), 1)):
             x = normalise(some.to(self.device, non_blocking=True), self.crops.prep)
             both = (x, x.flip(3)) if self.crops.mirrored else (x,)
-            passes.append(torch.stack([self.run(seen).float().log_softmax(1) for seen in both], 1).cpu())
-        averaged = _log_mean(torch.cat(passes).reshape(len(view), -1, passes[0].shape[-1]), 1)
+            passes.append(torch.stack([self.outputs.log_probabilities(self.run(seen)) for seen in both], 1).cpu())
+        averaged = _log_mean(torch.cat(passes).reshape(len(view), -1, *passes[0].shape[2:]), 1)
         return averaged if self.columns is None else averaged[:, torch.from_numpy(self.columns)]
 
 
@@ -143,7 +154,8 @@ def evaluate(
     """Evaluate one network on one crop of each image; the options are those of `evaluate_together`."""
     was_training = model.training
     model.eval()
-    evaluation = evaluate_together([Member(model, Crops(prep), model.device)], loader, classes, **options)
+    member = Member(model, Crops(prep), model.device, outputs=model.outputs)
+    evaluation = evaluate_together([member], loader, classes, **options)
     model.train(was_training)
     return evaluation
 
@@ -154,11 +166,10 @@ def evaluate_together(
     classes: Sequence[str],
     *,
     labels_of: npt.NDArray[np.int64] | None = None,
-    at_once: int | None = None,
-    advance: Callable[[int, str], None] = lambda images, figures: None,
-    world: World = ALONE,
+    threshold: float | None = None,
+    **options: Any,
 ) -> Evaluation:
-    """Evaluate an ensemble: softmax probabilities are averaged over crops, then over networks.
+    """Evaluate an ensemble: probabilities are averaged over crops, then over networks.
 
     Each process evaluates its share of the images, and every process gets the whole result. Of several networks each
     one's own results are in `Evaluation.members`.
@@ -167,6 +178,48 @@ def evaluate_together(
         members: the networks, in the order of the loader's `crops` if it has any.
         classes: names in the order of the first network's logits.
         labels_of: index in `classes` for each class of the data, if their numbering differs.
+        threshold: see `Evaluation`.
+        options: at_once, advance and world of `collected`.
+
+    Raises:
+        DataError: none of the images can be decoded.
+    """
+    outputs = members[0].outputs
+
+    def numbered(labels: Tensor) -> Tensor:
+        return labels if labels_of is None else torch.from_numpy(labels_of)[labels]
+
+    def results(logs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return _results(logs, labels, outputs, threshold)
+
+    whole, own, errors = collected(members, loader, numbered, results, **options)
+    shared: dict[str, Any] = {"classes": tuple(classes), "decode_errors": errors, "threshold": threshold}
+    of_members = [
+        Evaluation(file=one.file, network=one.network, **shared, **arrays)
+        for one, arrays in zip(members, own, strict=False)
+    ]
+    return Evaluation(members=tuple(of_members), **shared, **whole)
+
+
+Arrays = dict[str, Any]
+"""Arrays of an evaluation by name, one value for each decoded image."""
+
+
+def collected(
+    members: Sequence[Member],
+    loader: EvalLoader,
+    numbered: Callable[[Tensor], Tensor],
+    results: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    *,
+    at_once: int | None = None,
+    advance: Callable[[int, str], None] = lambda images, figures: None,
+    world: World = ALONE,
+) -> tuple[Arrays, list[Arrays], tuple[tuple[str, str], ...]]:
+    """The results of an ensemble and of each of its networks (none for one network), and the corrupt images.
+
+    Args:
+        numbered: from the labels of the data to those of the networks.
+        results: from log-probabilities and labels to arrays by name, among them `predicted`.
         at_once: number of crops per forward pass; None: all of a batch.
         advance: called after each batch with its number of images and the accuracy so far.
 
@@ -180,17 +233,18 @@ def evaluate_together(
         for batch in loader:
             errors += batch.decode_errors
             if len(batch):
-                labels = batch.labels if labels_of is None else torch.from_numpy(labels_of)[batch.labels]
+                labels = numbered(batch.labels)
                 views = batch.views or (batch.images[:, None],)
                 shown = zip(members, views, strict=True)
                 each = torch.stack([m.log_probabilities(view, at_once) for m, view in shown])
-                found = _results(_log_mean(each, 0), labels)
+                found = results(_log_mean(each, 0), labels)
                 if len(members) > 1:  # a member's own results, by its number
-                    own = [_results(logs, labels) for logs in each]
-                    found |= {f"{i}.{name}": values for i, one in enumerate(own) for name, values in one.items()}
+                    of_each = [results(logs, labels) for logs in each]
+                    found |= {f"{i}.{name}": values for i, one in enumerate(of_each) for name, values in one.items()}
                 for name, values in ({"indices": batch.indices, "labels": labels} | found).items():
                     parts[name].append(values)
-                correct, seen = correct + int((found["predicted"] == labels).sum()), seen + len(labels)
+                same = (found["predicted"] == labels).reshape(len(labels), -1).all(1)  # every label of an image
+                correct, seen = correct + int(same.sum()), seen + len(labels)
             counted = batch.planned if world.size > 1 else len(batch) + len(batch.decode_errors)
             advance(counted, f"accuracy {correct / max(seen, 1):.1%}")
     mine = {name: torch.cat(values).numpy() for name, values in parts.items()}
@@ -201,24 +255,25 @@ def evaluate_together(
         raise DataError(f"expected images, got {len(all_errors)} of which none can be decoded; check the data")
     joined = {name: np.concatenate([arrays[name] for arrays in full]) for name in full[0]}
     order = np.argsort(joined["indices"], kind="stable")
-    ordered: dict[str, Any] = {name: array[order] for name, array in joined.items()}
-    shared: dict[str, Any] = {"classes": tuple(classes), "decode_errors": all_errors}
-    shared |= {name: ordered.pop(name) for name in ("indices", "labels")}
+    ordered: Arrays = {name: array[order] for name, array in joined.items()}
     whole = {name: array for name, array in ordered.items() if "." not in name}
-    of_members = [
-        Evaluation(file=one.file, network=one.network, **shared, **{name: ordered[f"{i}.{name}"] for name in whole})
-        for i, one in enumerate(members if len(members) > 1 else ())
+    shared = {name: whole[name] for name in ("indices", "labels")}
+    own = [
+        shared | {name: ordered[f"{i}.{name}"] for name in whole if name not in shared}
+        for i in range(len(members) if len(members) > 1 else 0)
     ]
-    return Evaluation(members=tuple(of_members), **shared, **whole)
+    return whole, own, all_errors
 
 
-def _results(logs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _results(logs: Tensor, labels: Tensor, outputs: Outputs, threshold: float | None) -> dict[str, Tensor]:
     """The arrays of an `Evaluation` from log-probabilities. Shapes: logs (N, classes), labels (N,)."""
-    confidence, predicted = logs.exp().max(1)
+    probabilities, k = exponential(logs), top_k(logs.shape[1])
+    predicted = outputs.predicted(probabilities, threshold)
+    right = predicted == labels
     return {
         "predicted": predicted,
-        "confidence": confidence,
-        "in_top": (logs.topk(top_k(logs.shape[1])).indices == labels[:, None]).any(1),
+        "confidence": probabilities.gather(1, predicted[:, None])[:, 0],
+        "in_top": (logs.topk(k).indices == labels[:, None]).any(1) if k > 1 else right,
         "losses": F.nll_loss(logs, labels, reduction="none"),
     }
 

@@ -6,7 +6,7 @@ Wilson's for accuracy, precision and recall, Student's t for the mean loss, a bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
 
 BINS = 15
@@ -120,6 +121,8 @@ class Metrics:
             figures[f"top{said.k}"] = said.topk
             intervals[f"top{said.k}"] = self.topk_interval
         names = said.classes
+        if said.threshold is not None:
+            figures["threshold"] = said.threshold
         return figures | {
             "loss": said.loss,
             "macro_precision": self.macro_precision,
@@ -143,23 +146,27 @@ class Metrics:
                 for one in self.bins
             ],
             "decode_errors": [{"name": name, "reason": reason} for name, reason in said.decode_errors],
-            **self._ensemble(),
+            **ensemble([(one.evaluation, one.to_dict()) for one in self.members], self.paired),
         }
 
-    def _ensemble(self) -> dict[str, Any]:
-        """`members` and `paired`; nothing for one network."""
-        if not self.members:
-            return {}
-        own = [(one.evaluation.file, one.evaluation.network, one.to_dict()) for one in self.members]
-        for _, _, figures in own:
-            del figures["decode_errors"]  # those of the whole: the images are the same
-        return {
-            "members": [{"file": file, "network": network, **figures} for file, network, figures in own],
-            "paired": [
-                {"first": own[i][0], "second": own[j][0], "members": [i, j], **one.to_dict()}
-                for (i, j), one in self.paired.items()
-            ],
-        }
+
+def ensemble(
+    members: Sequence[tuple[Evaluation | MultiLabelEvaluation, dict[str, Any]]],
+    paired: Mapping[tuple[int, int], Paired],
+) -> dict[str, Any]:
+    """`members`, from each one's evaluation and figures, and `paired`, for JSON; nothing for one network."""
+    if not members:
+        return {}
+    for _, figures in members:
+        del figures["decode_errors"]  # those of the whole: the images are the same
+    files = [evaluation.file for evaluation, _ in members]
+    return {
+        "members": [{"file": one.file, "network": one.network, **figures} for one, figures in members],
+        "paired": [
+            {"first": files[i], "second": files[j], "members": [i, j], **one.to_dict()}
+            for (i, j), one in paired.items()
+        ],
+    }
 
 
 def measure(evaluation: Evaluation) -> Metrics:
@@ -195,34 +202,28 @@ def measure(evaluation: Evaluation) -> Metrics:
         ece=binary_calibration_error(confidence.clamp(max=1 - 2**-24), correct.long(), n_bins=BINS, norm="l1").item(),
         confusion_matrix=confusion,
         classes=tuple(
-            _class(name, confusion[:, i], confusion[i], i, *three)
+            class_figures(name, int(confusion[i].sum()), int(confusion[i, i]), int(confusion[:, i].sum()), *three)
             for i, (name, three) in enumerate(zip(evaluation.classes, by_class, strict=False))
         ),
         bins=_bins(evaluation),
-        top1_interval=_share(int(evaluation.correct.sum()), len(labels)),
-        topk_interval=_share(int(evaluation.in_top.sum()), len(labels)),
-        loss_interval=_mean(evaluation.losses),
+        top1_interval=share_interval(int(evaluation.correct.sum()), len(labels)),
+        topk_interval=share_interval(int(evaluation.in_top.sum()), len(labels)),
+        loss_interval=mean_interval(evaluation.losses),
         macro_f1_interval=_macro_f1_interval(evaluation),
         members=tuple(map(measure, evaluation.members)),
         paired=pairs(evaluation),
     )
 
 
-def _class(
-    name: str,
-    column: npt.NDArray[np.int64],
-    row: npt.NDArray[np.int64],
-    i: int,
-    precision: float,
-    recall: float,
-    f1: float,
+def class_figures(
+    name: str, support: int, correct: int, predicted: int, precision: float, recall: float, f1: float
 ) -> ClassFigures:
-    """The metrics of class i from its column and row of the confusion matrix, and from torchmetrics."""
-    support, predicted, correct = int(row.sum()), int(column.sum()), int(row[i])
+    """The metrics of one class from its numbers of images, and from torchmetrics."""
     return ClassFigures(
         name, support, correct, predicted,
         precision if predicted else None, recall if support else None, f1,
-        _share(correct, predicted) if predicted else None, _share(correct, support) if support else None,
+        share_interval(correct, predicted) if predicted else None,
+        share_interval(correct, support) if support else None,
     )  # fmt: skip
 
 
@@ -239,13 +240,13 @@ def _bins(evaluation: Evaluation) -> tuple[Bin, ...]:
             int(counts[i]),
             float(sums[i] / counts[i]),
             float(correct[i] / counts[i]),
-            _share(int(correct[i]), int(counts[i])),
+            share_interval(int(correct[i]), int(counts[i])),
         )
         for i in np.flatnonzero(counts)
     )
 
 
-def _share(part: int, whole: int) -> Interval:
+def share_interval(part: int, whole: int) -> Interval:
     """Wilson's interval of a proportion, which holds for few images and for proportions near 0 and 1."""
     from scipy.stats import binomtest
 
@@ -253,7 +254,7 @@ def _share(part: int, whole: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def _mean(values: npt.NDArray[np.float32]) -> Interval | None:
+def mean_interval(values: npt.NDArray[np.float32]) -> Interval | None:
     """Student's t interval of a mean; None for a single value, or if all are equal."""
     from scipy.stats import sem, t
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 
 LEVEL = 0.95
 """Confidence level of the interval."""
@@ -23,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Paired:
-    """The top-1 accuracies of two networks, compared image by image."""
+    """The accuracies of two networks, compared image by image: top-1, or of several labels an image subset accuracy."""
 
     images: int
     only_first_correct: int
@@ -50,7 +51,7 @@ class Paired:
         }
 
 
-def paired(first: Evaluation, second: Evaluation) -> Paired:
+def paired(first: Evaluation | MultiLabelEvaluation, second: Evaluation | MultiLabelEvaluation) -> Paired:
     """Compare two evaluations on the same images.
 
     Raises:
@@ -81,7 +82,7 @@ def paired(first: Evaluation, second: Evaluation) -> Paired:
     )
 
 
-def pairs(evaluation: Evaluation) -> dict[tuple[int, int], Paired]:
+def pairs(evaluation: Evaluation | MultiLabelEvaluation) -> dict[tuple[int, int], Paired]:
     """Every two networks of an ensemble by their position in `members`; empty for one network."""
     return {
         (i, j): paired(evaluation.members[i], evaluation.members[j])

@@ -11,54 +11,92 @@ from typing import Any
 from torch import Tensor
 
 from inceptionnet.files import replacing
+from inceptionnet.model.outputs import Outputs
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image with their softmax probabilities, or why it cannot be decoded."""
+    """The predicted class or labels of one image with their probabilities, or why it cannot be decoded."""
 
     file: str
     """The image's path or name; `image 3` for the fourth of several that have none."""
     top: tuple[tuple[str, float], ...] = ()
-    """(class, probability), the most probable first."""
+    """(class, probability), the predicted class first, then the most probable; with several labels an image all labels,
+    the most probable first."""
     error: str = ""
     """Why the image could not be decoded; empty where it could."""
+    labels: tuple[str, ...] | None = None
+    """With several labels an image those at or above the threshold, the most probable first; else None."""
 
     @property
     def label(self) -> str:
-        """The predicted class; empty where the image could not be decoded."""
+        """The predicted class; empty where the image could not be decoded. With several labels an image, all, with `;`
+        between them."""
+        if self.labels is not None:
+            return ";".join(self.labels)
         return self.top[0][0] if self.top else ""
 
     @property
     def probability(self) -> float:
-        """Of the predicted class; 0 where the image could not be decoded."""
+        """Of the predicted class, or of the most probable label; 0 where the image could not be decoded."""
         return self.top[0][1] if self.top else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: `file`, and either `top` or `error`."""
+        """Plain JSON values: `file`, and either `error` or `top`; with several labels an image `labels` and the
+        `probabilities` of all."""
         if self.error:
             return {"file": self.file, "error": self.error}
+        if self.labels is not None:
+            return {"file": self.file, "labels": list(self.labels), "probabilities": dict(self.top)}
         return {"file": self.file, "top": [{"class": name, "probability": p} for name, p in self.top]}
 
 
-def most_probable(logits: Tensor, classes: Sequence[str], top: int) -> list[tuple[tuple[str, float], ...]]:
-    """For each image its `top` classes with their softmax probabilities. Shapes: logits (N, classes)."""
-    best = logits.float().softmax(1).topk(min(top, len(classes)))
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [tuple((classes[i], p) for i, p in zip(indices, values, strict=True)) for indices, values in rows]
+def predictions_of(
+    files: Sequence[str], logits: Tensor, classes: Sequence[str], outputs: Outputs, top: int, threshold: float | None
+) -> list[Prediction]:
+    """The prediction of each image from its logits.
+
+    Args:
+        top: number of classes to give; of several labels an image, all are given.
+        threshold: see `Outputs.threshold`.
+
+    Shapes: logits (N, logits).
+    """
+    probabilities = outputs.probabilities(logits)
+    predicted = outputs.predicted(probabilities, threshold).tolist()
+    count = len(classes) if outputs.multi_label else min(top, len(classes))
+    best = probabilities.topk(count)
+    found = []
+    for file, order, row, said in zip(files, best.indices.tolist(), probabilities.tolist(), predicted, strict=True):
+        if outputs.multi_label:
+            labels = tuple(classes[i] for i in order if said[i])
+        else:
+            order, labels = [said, *(i for i in order if i != said)][:count], None
+        found.append(Prediction(file, tuple((classes[i], row[i]) for i in order), labels=labels))
+    return found
 
 
-def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
+def write_csv(path: Path, predictions: Sequence[Prediction], labels: Sequence[str] = ()) -> None:
     """Write one line per image: file, error, class_1, probability_1, class_2, …
+
+    With several labels an image: file, error, labels (with `;` between them), and probability_NAME for each label.
+
+    Args:
+        labels: all labels in the order of their columns; empty: one class an image.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
     most = max((len(prediction.top) for prediction in predictions), default=0)
     ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]
+    columns = ["labels", *(f"probability_{name}" for name in labels)] if labels else ranks
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "error", *ranks])
+        writer.writerow(["file", "error", *columns])
         for prediction in predictions:
-            cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
+            if labels and prediction.top:
+                of = dict(prediction.top)
+                cells = [prediction.label, *(f"{of[name]:.6f}" for name in labels)]
+            else:
+                cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
             writer.writerow([prediction.file, prediction.error, *cells])

@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from inceptionnet.errors import ConfigurationError, missing_extra
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.files import replacing
 
 KINDS = (".csv", ".parquet")
@@ -24,8 +29,11 @@ def check_kind(path: Path) -> None:
             raise missing_extra("pyarrow", "parquet", f"writing {path}") from None
 
 
-def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
+def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation, names: Sequence[str]) -> None:
     """Write one row per decoded image: image, label, predicted, confidence, in_top5 (in_top2 for few classes), loss.
+
+    With several labels an image: image, labels, predicted (both with `;` between them), correct, loss, and
+    probability_NAME for each label.
 
     Args:
         names: of all images of the split, by position.
@@ -33,15 +41,7 @@ def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) 
     Raises:
         ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
-    classes = evaluation.classes
-    columns = {
-        "image": [names[i] for i in evaluation.indices],
-        "label": [classes[i] for i in evaluation.labels],
-        "predicted": [classes[i] for i in evaluation.predicted],
-        "confidence": evaluation.confidence.tolist(),
-        f"in_top{evaluation.k}": evaluation.in_top.tolist(),
-        "loss": evaluation.losses.tolist(),
-    }
+    columns = {"image": [names[i] for i in evaluation.indices], **_columns(evaluation)}
     try:
         with replacing(path) as temporary:
             if path.suffix == ".parquet":
@@ -58,3 +58,26 @@ def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) 
         raise ConfigurationError(
             f"--predictions {path}: cannot be written: {error.strerror}; choose another file"
         ) from None
+
+
+def _columns(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, list[Any]]:
+    classes = evaluation.classes
+    if isinstance(evaluation, MultiLabelEvaluation):
+
+        def joined(rows: npt.NDArray[np.bool_]) -> list[str]:
+            return [";".join(name for name, has in zip(classes, row, strict=True) if has) for row in rows.tolist()]
+
+        return {
+            "labels": joined(evaluation.labels),
+            "predicted": joined(evaluation.predicted),
+            "correct": evaluation.correct.tolist(),
+            "loss": evaluation.losses.tolist(),
+            **{f"probability_{name}": evaluation.probabilities[:, i].tolist() for i, name in enumerate(classes)},
+        }
+    return {
+        "label": [classes[i] for i in evaluation.labels],
+        "predicted": [classes[i] for i in evaluation.predicted],
+        "confidence": evaluation.confidence.tolist(),
+        f"in_top{evaluation.k}": evaluation.in_top.tolist(),
+        "loss": evaluation.losses.tolist(),
+    }

@@ -1,6 +1,7 @@
 """Attribution: saliency maps with the evidence for a class, computed by captum.
 
-All three methods explain the logit of the class and keep the positive part:
+All three methods explain the logit of the class and keep the positive part; if one logit tells two classes apart, the
+first has the negative logit:
 
 - gradcam (Selvaraju et al., ICCV 2017): the activations of a layer, weighted per channel by the mean gradient. One
   forward and backward pass; the resolution is that of the layer.
@@ -77,20 +78,24 @@ def attribute(
 def raw_attribution(model: InceptionNet, x: Tensor, targets: Tensor, method: str, layer: str | None) -> Tensor:
     """The attribution, positive and negative; for gradcam (N, 1, H, W), without negative values as in the paper."""
     captum = captum_attr()
+
+    def forward(images: Tensor) -> Tensor:
+        return model.outputs.evidence(model(images))
+
     at_once = max(1, AT_ONCE // len(x))
     found: Tensor
     if method == "gradcam":
-        cam = captum.LayerGradCam(model, model.body.get_submodule(str(layer)))
+        cam = captum.LayerGradCam(forward, model.body.get_submodule(str(layer)))
         coarse = cam.attribute(x, target=targets, relu_attributions=True)
         found = captum.LayerAttribution.interpolate(coarse, x.shape[2:], "bilinear")
     elif method == "integrated-gradients":
-        found = captum.IntegratedGradients(model).attribute(
+        found = captum.IntegratedGradients(forward).attribute(
             x, target=targets, n_steps=STEPS, internal_batch_size=at_once * len(x)
         )
     else:
         side = max(1, round(min(x.shape[2:]) * WINDOW))
         step = max(1, side // 2)
-        found = captum.Occlusion(model).attribute(
+        found = captum.Occlusion(forward).attribute(
             x,
             target=targets,
             sliding_window_shapes=(x.shape[1], side, side),
@@ -161,7 +166,7 @@ def _body(network: Network, size_px: int) -> list[Row]:
 
 
 def _check(model: InceptionNet, x: Tensor, targets: Tensor) -> None:
-    classes = model.num_classes
+    classes = model.outputs.classes
     if not classes:
         raise ConfigurationError("expected a network with a classifier, got one without; set num_classes")
     check_images(x, model.network, model.minimum_size)  # before any method modifies it

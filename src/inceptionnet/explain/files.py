@@ -34,7 +34,7 @@ class Explanation:
     name: str = ""
     """The class."""
     probability: float = 0.0
-    """Of that class, by softmax."""
+    """Of that class."""
     method: str = ""
     layer: str | None = None
     output: str = ""
@@ -72,7 +72,7 @@ def explain(
     Args:
         classes: class names in the order of the logits.
         layer: as for `attribute`.
-        target: the class number to explain; default: the predicted class of each image.
+        target: the class number to explain; default: the predicted class of each image, or the most probable label.
         advance: called after each batch with its number of images.
 
     Raises:
@@ -84,6 +84,7 @@ def explain(
     outputs = list(names_for([Path(file.name) for file in files], method, out))
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    several = model.outputs.multi_label
     at_once = batch_size if method == "gradcam" else 1  # the other methods fill a batch with copies of one image
     for start in range(0, len(files), at_once):
         batch = range(start, min(start + at_once, len(files)))
@@ -95,7 +96,7 @@ def explain(
                 yield Explanation(files[i].name, error=pixels)
                 continue
             probabilities, number, heat = next(found)
-            caption = _caption(probabilities, number, classes)
+            caption = _caption(probabilities, number, classes, "most probable" if several else "predicted")
             with _writing(out), replacing(outputs[i]) as temporary:
                 sheet(pixels, heat, caption, _note(method, layer, heat)).save(temporary, "PNG")
             probability = float(probabilities[number])
@@ -146,7 +147,7 @@ def heat_maps(
     layer = chosen_layer(model.network, method, layer, min(x.shape[2:]))
     model.eval()
     with torch.inference_mode():
-        probabilities = model(x).float().softmax(1).cpu()
+        probabilities = model.outputs.probabilities(model(x))
     targets = probabilities.argmax(1) if target is None else torch.full((len(x),), target)
     maps = attribute(model, x, targets, method, layer=layer)
     return list(zip(probabilities, targets.tolist(), maps, strict=True))
@@ -160,10 +161,10 @@ def _pixels(file: NamedImage, prep: Preprocessing) -> Pixels | str:
         return str(error).removeprefix(f"{file.name}: ")
 
 
-def _caption(probabilities: Tensor, number: int, classes: Sequence[str]) -> str:
-    """The class with its probability, and the predicted class if that is another."""
+def _caption(probabilities: Tensor, number: int, classes: Sequence[str], what: str) -> str:
+    """The class with its probability, and the predicted class, named `what`, if that is another."""
     best = int(probabilities.argmax())
-    more = "" if best == number else f" (predicted: {classes[best]} {probabilities[best]:.1%})"
+    more = "" if best == number else f" ({what}: {classes[best]} {probabilities[best]:.1%})"
     return f"{classes[number]} {probabilities[number]:.1%}{more}"
 
 

@@ -14,6 +14,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InputError
 from inceptionnet.model.backbone import Backbone, classes_of
 from inceptionnet.model.build import build, initialise
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.model.recompute import recomputed
 from inceptionnet.nets.analysis import minimum_size
 from inceptionnet.nets.edits import Configuration, configure
@@ -28,8 +29,8 @@ class InceptionNet(Backbone):
     """
 
     __jit_unused_properties__ = (
-        "num_classes", "device", "in_chans", "num_features", "head_hidden_size", "feature_info", "pretrained_cfg",
-        "default_cfg",
+        "num_classes", "outputs", "device", "in_chans", "num_features", "head_hidden_size", "feature_info",
+        "pretrained_cfg", "default_cfg",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration) -> None:
@@ -48,6 +49,11 @@ class InceptionNet(Backbone):
     def num_classes(self) -> int:
         """Length of the logits; 0 without a classifier."""
         return classes_of(self.network)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the logits mean."""
+        return Outputs(self.network.activation, self.num_classes)
 
     @property
     def device(self) -> torch.device:
@@ -118,15 +124,29 @@ class InceptionNet(Backbone):
                 outputs[name] = self.aux[name](x)
         return {"logits": self.head(x), **outputs}
 
-    def reset_head(self, num_classes: int) -> None:
+    def reset_head(self, num_classes: int, activation: str | None = None) -> None:
         """New, randomly initialised logits for `num_classes` classes, in the auxiliary heads too; all else stays.
 
         0 takes the classifier away, auxiliary heads and all, and any other number brings one back.
 
+        Args:
+            activation: "softmax" or "sigmoid". Default: as it is.
+
         Raises:
-            ConfigurationError: `num_classes` is not a whole number of at least 0.
+            ConfigurationError: `num_classes` is not a whole number of at least 0, or an unknown activation.
         """
+        if activation is not None:
+            self.set_activation(activation)
         self.reset_classifier(num_classes)
+
+    def set_activation(self, activation: str) -> None:
+        """State what the logits mean, "softmax" or "sigmoid"; the weights stay as they are.
+
+        Raises:
+            ConfigurationError: an unknown activation.
+        """
+        configuration = replace(self.configuration, activation=activation)
+        self.network, self.configuration = configure(configuration), configuration
 
     def _endpoint(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing:

@@ -48,7 +48,7 @@ class HubInceptionNet(
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         self.classes: tuple[str, ...] = ()
-        """Names in the order of the logits; empty: they are numbered."""
+        """Names in the order of the logits, or of the two that one logit tells apart; empty: they are numbered."""
 
     @classmethod
     def of(
@@ -102,4 +102,4 @@ class HubInceptionNet(
         stored = read_weights(path)
         model = stored.model(**model_kwargs)
         names = stored.record.classes
-        return cls.of(model, classes=names if len(names) == model.num_classes else ()).eval()
+        return cls.of(model, classes=names if len(names) == model.outputs.classes else ()).eval()

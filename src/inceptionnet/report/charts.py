@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inceptionnet.evaluate.metrics import Metrics
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, draw_curve, new_figure, over_epochs
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ INK = "#123456"
 """Placeholder for the text colour until the SVG is written."""
 COLOURS = {INK: "currentColor", TRAIN: "var(--train)", HELD_OUT: "var(--accent)", RAW: "var(--raw)"}
 WIDTH_IN, HEIGHT_IN = 5.2, 3.6
+CURVES_SHOWN = 8
+"""Labels in the precision-recall chart: those with the largest support."""
 
 
 def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -62,6 +65,31 @@ def reliability_chart(metrics: Metrics) -> str:
         bare(upper)
         bare(lower)
         return _svg(figure, f"reliability diagram: expected calibration error {metrics.ece:.1%}")
+
+
+def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
+    """Precision by recall over all thresholds, a curve for each label, as an SVG element; empty without any label."""
+    import torch
+    from torchmetrics.functional.classification import binary_precision_recall_curve
+
+    evaluation = metrics.evaluation
+    known = [i for i, area in enumerate(metrics.average_precision) if area is not None]
+    shown = sorted(sorted(known, key=lambda i: -metrics.classes[i].support)[:CURVES_SHOWN])
+    if not shown:
+        return ""
+    with _themed():
+        figure = new_figure(WIDTH_IN, WIDTH_IN)
+        axes = figure.subplots()
+        for i in shown:
+            probabilities = torch.from_numpy(evaluation.probabilities[:, i])
+            truth = torch.from_numpy(evaluation.labels[:, i]).long()
+            precision, recall, _ = binary_precision_recall_curve(probabilities, truth)
+            label = f"{metrics.classes[i].name}: AP {metrics.average_precision[i]:.3f}"
+            axes.step(recall.tolist(), precision.tolist(), where="post", label=label)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
+        bare(axes)
+        return _svg(figure, "precision-recall curves by label")
 
 
 @contextmanager

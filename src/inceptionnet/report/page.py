@@ -18,10 +18,11 @@ from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
 from inceptionnet.errors import RunError, missing_extra
 from inceptionnet.evaluate.metrics import Interval, Metrics
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.report.charts import curve_charts, reliability_chart
+from inceptionnet.report.charts import curve_charts, precision_recall_chart, reliability_chart
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 
 MATRIX = 40
@@ -37,7 +38,7 @@ class Subject:
     """The content of a report."""
 
     title: str
-    metrics: Metrics
+    metrics: Metrics | MultiLabelMetrics
     split: AnySplit
     split_name: str
     split_note: str
@@ -93,8 +94,39 @@ def check_extras() -> None:
 
 def _content(subject: Subject) -> dict[str, Any]:
     """The variables of the template."""
-    metrics, model, confusion = subject.metrics, subject.model, subject.metrics.confusion_matrix
-    evaluation = metrics.evaluation
+    metrics, streamed = subject.metrics, not isinstance(subject.split, Split)
+    several = isinstance(metrics, MultiLabelMetrics)
+    return {
+        "version": inceptionnet.__version__,
+        "subject": subject,
+        "metrics": metrics,
+        "evaluation": metrics.evaluation,
+        "decision": subject.model.outputs.decision(metrics.evaluation.classes, metrics.evaluation.threshold),
+        "level": _percent(LEVEL, 0),
+        "curves": curve_charts(subject.epochs) if subject.epochs else [],
+        "drawing": svg(subject.model.network),
+        "several": several,
+        "streamed": streamed,
+        "examined": not (several or streamed),
+        "timing": _timing(subject.epochs),
+        "groups": _groups(subject.settings),
+        **(_of_labels(metrics) if isinstance(metrics, MultiLabelMetrics) else _of_classes(subject, metrics)),
+    }
+
+
+def _of_labels(metrics: MultiLabelMetrics) -> dict[str, Any]:
+    """The variables of images with several labels, which have no confusion matrix."""
+    areas = zip(metrics.classes, metrics.average_precision, metrics.average_precision_intervals, strict=True)
+    return {
+        "rows": list(areas),
+        "precision_recall": precision_recall_chart(metrics),
+        "data": {"classes": [], "shown": [], "clustered": [], "recall": [], "cells": [], "images": {}},
+    }
+
+
+def _of_classes(subject: Subject, metrics: Metrics) -> dict[str, Any]:
+    """The variables of images with one label."""
+    model, confusion, evaluation = subject.model, metrics.confusion_matrix, metrics.evaluation
     found: dict[str, Any] = {"confident_correct": [], "confident_errors": [], "no_overlays": ""}
     images: dict[str, list[tuple[str, float, str]]] = {}
     if isinstance(subject.split, Split):
@@ -105,21 +137,11 @@ def _content(subject: Subject) -> dict[str, Any]:
             found["no_overlays"] = found["no_overlays"] or why
     shown = _shown(metrics)
     return found | {
-        "version": inceptionnet.__version__,
-        "subject": subject,
-        "metrics": metrics,
-        "evaluation": evaluation,
-        "level": _percent(LEVEL, 0),
-        "curves": curve_charts(subject.epochs) if subject.epochs else [],
         "reliability": reliability_chart(metrics),
-        "drawing": svg(model.network),
-        "streamed": not isinstance(subject.split, Split),
         "small": sum(map(len, images.values())),
         "rows": [(i, one) for i, one in enumerate(metrics.classes) if one.support],
         "pairs": metrics.confused_pairs[:PAIRS],
         "shown": shown,
-        "timing": _timing(subject.epochs),
-        "groups": _groups(subject.settings),
         "data": {
             "classes": evaluation.classes,
             "shown": shown,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.hub import is_address
+
+log = logging.getLogger("inceptionnet")
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,10 @@ class Job:
         """The network at the start of training; it depends on the plan only, including its seed."""
         plan, network = self.plan, self.recipe.network
         torch.manual_seed(plan.seed)
-        return create_model(
+        classes = len(self.source.classes)
+        model = create_model(
             plan.model,
-            num_classes=len(self.source.classes),
+            num_classes=classes,
             input_size=plan.size,
             width=plan.width,
             weights=plan.weights,
@@ -89,6 +93,10 @@ class Job:
             residual_scale=network.residual_scale,
             aux=network.aux,
         )
+        if model.outputs.activation != "softmax":
+            log.info("%s: its outputs are sigmoid; training softmax with a new classifier", plan.weights)
+            model.reset_head(classes, "softmax")
+        return model
 
     def empty_model(self) -> InceptionNet:
         """The network of a job read from a run folder, with arbitrary weights, to load a checkpoint into."""

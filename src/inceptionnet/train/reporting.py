@@ -10,6 +10,7 @@ from typing import Any
 from inceptionnet.data.names import is_image
 from inceptionnet.data.splits import AnySplit, Source
 from inceptionnet.evaluate.metrics import Metrics
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
 from inceptionnet.train.run import Run
@@ -20,7 +21,7 @@ def subject(
     run: Run | None,
     record: Record,
     model: InceptionNet,
-    metrics: Metrics,
+    metrics: Metrics | MultiLabelMetrics,
     source: Source,
     split_name: str,
     split: AnySplit,

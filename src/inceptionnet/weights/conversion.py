@@ -9,7 +9,7 @@ from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
-from inceptionnet.weights.native import save_weights
+from inceptionnet.weights.native import save_weights, with_activation
 from inceptionnet.weights.reading import Report, read_weights, with_channels
 
 
@@ -31,13 +31,15 @@ def convert(
         classes: class names in the order of the logits; default: the file's, or ImageNet's if there are 1000.
         preprocessing: the preprocessing, or only the settings that differ from the published one; default: as
             published.
-        changes: arguments of `create_model`, such as num_classes, in_channels or aux.
+        changes: arguments of `create_model`, such as num_classes, in_channels, aux or activation.
 
     Raises:
         WeightsError: the source cannot be read, or the destination cannot be written.
         ConfigurationError: an argument that cannot be used, or a wrong number of class names.
     """
     read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001)
+    if (activation := changes.get("activation")) is not None:
+        read = replace(read, record=with_activation(read.record, activation))
     held, report = read.record, read.report
     model, fresh = read.fit(**changes)
     if isinstance(preprocessing, Mapping):
@@ -51,7 +53,7 @@ def convert(
         done.append(f"first layer {describe_channels(held.configuration.in_channels, model.network.in_channels)}")
     if preprocessing is None and changes.get("input_size"):
         prep = replace(prep, size_px=changes["input_size"])
-    same = model.num_classes == len(held.classes)
+    same = model.outputs.classes == len(held.classes)
     names = tuple(classes) if classes is not None else held.classes if same else ()
     if not same:
         done.append(f"new classifier for {model.num_classes} classes" if model.num_classes else "classifier removed")

@@ -7,8 +7,8 @@ preprocessing and provenance of the weights. Tensors have the names of the modul
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.nets.edits import Configuration
+from inceptionnet.model.outputs import Outputs
+from inceptionnet.nets.edits import Configuration, configure
 
 FORMAT = 1
 KEY = "inceptionnet"
@@ -35,6 +36,11 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What is known about the training: package version, data, epochs, accuracy."""
 
+    @property
+    def outputs(self) -> Outputs:
+        """What the logits mean."""
+        return outputs_of(self.configuration)
+
 
 def save_weights(
     model: InceptionNet,
@@ -47,7 +53,8 @@ def save_weights(
     """Save the model's weights with everything needed to predict; an existing file is replaced.
 
     Args:
-        classes: class names in the order of the logits; default: numbers from 0.
+        classes: class names in the order of the logits, or of the two that one logit with sigmoid tells apart;
+            default: numbers from 0.
         preprocessing: the preprocessing of the training images; default: the model's, of its weights or as published.
 
     Raises:
@@ -79,10 +86,39 @@ def record_for(
 ) -> Record:
     """What a weights file would say of a model; the arguments and errors are those of `save_weights`."""
     c = model.configuration
-    names = classes or tuple(str(i) for i in range(model.num_classes))
-    if len(names) != model.num_classes:
-        raise ConfigurationError(f"expected {model.num_classes} class names, one per class, got {len(names)}")
-    return Record(c, tuple(names), preprocessing or model.preprocessing, dict(provenance or {}))
+    names = checked_names(classes or numbers(model.outputs), model.outputs)
+    return Record(c, names, preprocessing or model.preprocessing, dict(provenance or {}))
+
+
+def outputs_of(configuration: Configuration) -> Outputs:
+    """What the logits of a network of that configuration mean."""
+    return Outputs(configuration.activation, configuration.num_classes or 0)
+
+
+def numbers(outputs: Outputs) -> tuple[str, ...]:
+    """Class names where there are none: numbers from 0."""
+    return tuple(map(str, range(outputs.classes)))
+
+
+def checked_names(names: Sequence[str], outputs: Outputs) -> tuple[str, ...]:
+    """Class names for these outputs. Raises: ConfigurationError: another number of names."""
+    if len(names) != outputs.classes:
+        two = " (the logit is the second against the first)" if outputs.binary else ""
+        raise ConfigurationError(f"expected {outputs.classes} class names, one per class{two}, got {len(names)}")
+    return tuple(names)
+
+
+def with_activation(record: Record, activation: str) -> Record:
+    """The record of the same weights whose logits mean something else; names stay if their number still fits.
+
+    Raises:
+        ConfigurationError: an unknown activation.
+    """
+    configuration = replace(record.configuration, activation=activation)
+    configure(configuration)  # raises
+    outputs = outputs_of(configuration)
+    names = record.classes if len(record.classes) == outputs.classes else numbers(outputs)
+    return replace(record, configuration=configuration, classes=names)
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:

@@ -27,7 +27,7 @@ from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
 from inceptionnet.weights.hub import fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
-from inceptionnet.weights.native import Record, is_native, record_of
+from inceptionnet.weights.native import Record, is_native, outputs_of, record_of
 from inceptionnet.weights.translate import BACKGROUND, translate
 
 log = logging.getLogger("inceptionnet")
@@ -193,7 +193,7 @@ def _published(
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
-    classes, classes_from = _class_names(configuration.num_classes or 0, layout.by_classes, keep)
+    classes, classes_from = _class_names(outputs_of(configuration).classes, layout.by_classes, keep)
     prep, prep_from = _preprocessing(layout.preprocessing, config, known)
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)

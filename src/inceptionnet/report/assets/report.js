@@ -133,6 +133,9 @@
     else if (button.dataset.class) showClass(Number(button.dataset.class));
     else if (button.closest("#table thead")) sortTable(button.closest("th"));
   });
-  document.getElementById("order").addEventListener("change", ({ target }) => drawMatrix(orders[target.value]()));
-  drawMatrix(orders.given());
+  const order = document.getElementById("order");
+  if (order) {
+    order.addEventListener("change", ({ target }) => drawMatrix(orders[target.value]()));
+    drawMatrix(orders.given());
+  }
 })();
