@@ -79,6 +79,7 @@ def evaluate_together(
     scales: Sequence[int] = (),
     sample: int | None = None,
     labels: str | Path | None = None,
+    splits: str | None = None,
     exclude: str | Path | None = None,
     predictions: str | Path | None = None,
     batch_size: int = 32,
@@ -96,6 +97,7 @@ def evaluate_together(
         scales: their shorter sides in px. Default: the papers'.
         sample: evaluate a random sample of so many images, always the same one.
         labels: the file with the labels of images side by side. Default: one with a well-known name.
+        splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
         exclude: a text file with names of images to leave out, or the numbers that ImageNet's end in, one a line.
         predictions: a .csv or .parquet file to write every image's prediction into.
         batch_size: crops in one pass.
@@ -113,7 +115,7 @@ def evaluate_together(
         one.check_classes()
     views = tuple(Crops(one.record.preprocessing, crops, tuple(scales)) for one in classifiers)
     seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
-    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
+    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True, splits=splits)
     name, images = source.pick(split, own=bool(seeds))
     _check_at_hand(images, {"exclude": exclude, "sample": sample, "predictions": predictions})
     out = unmatched = 0

@@ -59,6 +59,11 @@ Labels = Annotated[
     typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. Default: one with a "
                  "well-known name."),
 ]  # fmt: skip
+Splits = Annotated[
+    str | None,
+    typer.Option(metavar="train=A,val=B", help="Which folders of DATA are its splits, or none if they are classes. "
+                 "Default: by their names."),
+]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 

@@ -70,10 +70,19 @@ def predict(
         network = classifier.record.configuration.name
         predictions = [row.to_dict() for row in rows]
         print_json(
-            {"weights": weights, "network": network, "assumed": classifier.assumed, **about, "predictions": predictions}
+            {
+                "weights": weights,
+                "network": network,
+                "assumed": classifier.assumed,
+                **about,
+                "notes": found.notes,
+                "predictions": predictions,
+            }
         )
     else:
         _print(rows)
+        for note in found.notes:
+            print(note)
         if classifier.assumed:
             print(f"assumed: {classifier.assumed}")
     end_with_errors(rows)

@@ -199,7 +199,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         images_of = layout.images[split]
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
         found[split] = Split(images_of, labels, _ByName(read, images_of))
-    used = sum(map(len, found.values()))
+    used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
     return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
 
 

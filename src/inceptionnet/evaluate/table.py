@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inceptionnet.errors import ConfigurationError, missing_extra
 from inceptionnet.evaluate.evaluation import Evaluation
-from inceptionnet.files import replacing
+from inceptionnet.files import as_text, replacing
 
 KINDS = (".csv", ".parquet")
 
@@ -35,9 +35,9 @@ def write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) 
     """
     classes = evaluation.classes
     columns = {
-        "image": [names[i] for i in evaluation.indices],
-        "label": [classes[i] for i in evaluation.labels],
-        "predicted": [classes[i] for i in evaluation.predicted],
+        "image": [as_text(names[i]) for i in evaluation.indices],
+        "label": [as_text(classes[i]) for i in evaluation.labels],
+        "predicted": [as_text(classes[i]) for i in evaluation.predicted],
         "confidence": evaluation.confidence.tolist(),
         f"in_top{evaluation.k}": evaluation.in_top.tolist(),
         "loss": evaluation.losses.tolist(),
