@@ -86,7 +86,8 @@ def evaluate(
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, splits=splits,
-            exclude=exclude, predictions=predictions, batch_size=batch_size, workers=default_workers(workers), world=world,
+            exclude=exclude, predictions=predictions, batch_size=batch_size, workers=default_workers(workers),
+            world=world,
         )  # fmt: skip
     if not world.is_main:
         return

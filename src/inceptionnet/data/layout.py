@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from inceptionnet.data.containers import Tree
 from inceptionnet.data.names import is_split_word, split_named
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
+from inceptionnet.files import as_text
 
 SPLITS = ("train", "val", "test")
 NO_SPLITS = "none"
@@ -46,7 +47,7 @@ class Layout:
     splits: dict[str, str]
     """Split → its top folder; "" → "" if the data set is not split."""
     classes: dict[str, dict[str, str]]
-    """Split → path of a class folder → class name (NFC, so that the same name is the same class in every split)."""
+    """Split → path of a class folder → class name: in NFC, so that a name is one class in every split, and text (see `as_text`)."""
     images: dict[str, list[str]]
     """Split → its images, sorted."""
     bare: dict[str, int]
@@ -79,7 +80,7 @@ def find_layout(where: str, tree: Tree, asked: Mapping[str, str] | None = None) 
     for split, base in bases.items():
         folders = {f"{base}/{name}".lstrip("/"): name for name in sorted(found.inside[base])}
         classes[split] = {
-            path.removeprefix(below): unicodedata.normalize("NFC", name) for path, name in folders.items()
+            path.removeprefix(below): as_text(unicodedata.normalize("NFC", name)) for path, name in folders.items()
         }
         inside = f"{base}/" if base else ""
         images[split] = [
