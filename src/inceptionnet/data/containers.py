@@ -167,11 +167,18 @@ class _Walk:
                 name = prefix + entry.name
                 if is_hidden(entry.name):
                     self.hidden.append(name)
-                elif entry.is_dir():
+                elif _leads_to_folder(entry):
                     self.enter(entry.path, f"{name}/", above | {here})
                 # A broken link is reported later, as an image that cannot be read; pipes and devices are not read.
-                elif entry.is_file() or not os.path.exists(entry.path):
+                elif not os.path.exists(entry.path) or entry.is_file():
                     self.files.append(name)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def list_zip(path: Path) -> Tree:

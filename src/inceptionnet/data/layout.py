@@ -47,7 +47,7 @@ class Layout:
     splits: dict[str, str]
     """Split → its top folder; "" → "" if the data set is not split."""
     classes: dict[str, dict[str, str]]
-    """Split → path of a class folder → class name: in NFC, so that a name is one class in every split, and text (see `as_text`)."""
+    """Split → path of a class folder → class: its name as text, in NFC, so that a name is one class in every split."""
     images: dict[str, list[str]]
     """Split → its images, sorted."""
     bare: dict[str, int]
