@@ -128,7 +128,7 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
         raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
     text = data.decode("utf-8", "surrogateescape")  # names are bytes
     lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
-    if "\0" in text or (not text.isascii() and not os.path.exists(lines[0]) and not _is_utf8(data)):
+    if "\0" in text or (lines and not _is_utf8(data) and not os.path.exists(lines[0])):
         lines = []
     if data and (not lines or data[:2] in (b"P1", b"P2", b"P3")):  # the last: an image written as text
         yield NamedImage(STDIN, partial(bytes, data))

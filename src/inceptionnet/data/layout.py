@@ -20,6 +20,8 @@ from inceptionnet.files import as_text
 
 SPLITS = ("train", "val", "test")
 NO_SPLITS = "none"
+MOST_SPLITS = 20
+"""More folders than this are classes, even if they hold the same folders, such as images and masks."""
 
 
 def parse_splits(text: str | None) -> dict[str, str] | None:
@@ -163,7 +165,7 @@ def _named(where: str, found: _Folders, below: str, tops: list[str]) -> dict[str
     names = {top: split for top in tops if (split := split_named(top))}
     held = {top: classes for top in tops if (classes := found.held(below + top))}
     alike: dict[str, set[str]] = {}  # folders with the same class folders as another, and these
-    for a, b in combinations(held, 2):
+    for a, b in combinations(held if len(held) <= MOST_SPLITS else (), 2):
         shared = held[a] & held[b]
         if len(shared) >= 2 and 2 * len(shared) >= min(len(held[a]), len(held[b])):
             alike |= {a: shared, b: shared}
