@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inceptionnet.evaluate.fid import FidFeatures, Measured
 
 NETWORK = "inception_v3.fid"
-IMAGES = "all images of a folder or .zip; a data set as for train; or an .npz with mu and sigma."
+IMAGES = "all images of a folder, .zip or .tar; a data set as for train; or an .npz with mu and sigma."
 
 
 def fid(

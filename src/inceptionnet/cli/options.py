@@ -50,8 +50,8 @@ AnyModel = Annotated[
 ]  # fmt: skip
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip or .parquet files, quoted glob patterns, "
-                   "or - for standard input (an image, or paths one a line)."),
+    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip, .tar or .parquet files, quoted glob "
+                   "patterns, or - for standard input (an image, or paths one a line)."),
 ]  # fmt: skip
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
