@@ -84,7 +84,8 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     assert report.bytes == sum(map(len, GOOD.values())) and report.formats == {"JPEG": 8, "PNG": 2, "GIF": 1}
     assert report.modes == {"RGB": 7, "CMYK": 1, "P": 1, "I;16": 1, "RGBA": 1}
     assert report.unusual == {
-        "CMYK": 1, "palette": 1, "16-bit": 1, "transparency": 1, "EXIF rotation": 1
+        "CMYK": 1, "palette": 1, "16-bit": 1, "16-bit without values above 4095 (nearly black)": 1, "transparency": 1,
+        "EXIF rotation": 1
     }  # fmt: skip
     counted = {(found.from_px, found.below_px): found.images for found in report.short_sides if found.images}
     assert counted == {(1, 32): 2, (32, 64): 2, (160, 224): 6, (1024, 2048): 1}

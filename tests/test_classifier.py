@@ -353,7 +353,7 @@ class TestFindImages:
 
     def test_places_without_images(self, tmp_path: Path) -> None:
         for place, message in (
-            (tmp_path, "expected images, got 0 other files"),
+            (tmp_path, "expected images, got none: it is empty"),
             (str(tmp_path / "*.png"), "a pattern that images match"),
         ):
             with pytest.raises(DataError, match=message):

@@ -147,7 +147,9 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
     shutil.copy(photos / "a.png", one / "stray.png")
     source = open_images([str(one)])
     assert source.classes == ("red",) and "1 images outside the class folders ignored" in source.note
-    assert open_images([str(photos)]).note == "5 images without labels (only 2 of them are in class folders)"
+    assert open_images([str(photos)]).note == (
+        "5 images without labels (only 2 of them are in class folders); 1 files that are not images ignored (.txt)"
+    )
     flat = open_images([str(colours / "red")])
     assert flat.classes == () and "12 images without labels (" in flat.note and "12 images in one folder" in flat.note
 
@@ -178,7 +180,7 @@ def test_no_images_and_no_such_place(command: Command, body: Path, tmp_path: Pat
     for data, said in (
         (["empty"], "expected images"),
         (["nothing"], "got no such file or folder"),
-        (["empty", "empty"], "got a folder without any"),
+        (["empty", "empty"], "expected images, got none: it is empty"),
     ):
         out = tmp_path / "f.parquet"
         code, _, err = command("features", body, *(tmp_path / name for name in data), "--out", out)

@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and names of files as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PART}")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 60)}{PART}")
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -36,6 +36,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def as_text(name: str) -> str:
+    r"""A name that can be written as UTF-8: bytes that are none, which Linux allows, become escapes such as \udce9."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def shortened(name: str, most_bytes: int) -> str:
+    """The start of a file name in at most so many bytes, without half a character; the limit of Linux is 255."""
+    data = os.fsencode(name)
+    while len(data) > most_bytes:
+        name = name[:-1]
+        data = os.fsencode(name)
+    return name
 
 
 def _sync_folder(folder: Path) -> None:

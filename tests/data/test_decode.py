@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import sys
 import zlib
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from inceptionnet.data import decode, read_image
-from inceptionnet.data.decode import MAX_PIXELS, decode_box
+from inceptionnet.data.decode import MAX_PIXELS, decode_box, decode_stored
 from inceptionnet.errors import DecodeError
 
 from .made import encoded, png
@@ -320,3 +321,115 @@ def test_read_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "MAX_BYTES", 10)
     with pytest.raises(DecodeError, match="more than the limit of 10"):
         read_image(path)
+
+
+def tiff(array: np.ndarray, photometric: int) -> bytes:
+    """A plain TIFF of one strip (TIFF 6.0), little-endian, without compression."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    kind, bits = {"u": 1, "f": 3}[array.dtype.kind], array.dtype.itemsize * 8
+    tags = [
+        (256, 4, [array.shape[1]]), (257, 4, [array.shape[0]]), (258, 3, [bits] * channels), (259, 3, [1]),
+        (262, 3, [photometric]), (273, 4, [0]), (277, 3, [channels]), (278, 4, [array.shape[0]]),
+        (279, 4, [array.nbytes]), (284, 3, [1]), (338, 3, [0] * max(0, channels - 3)), (339, 3, [kind] * channels),
+    ]  # fmt: skip
+    tags = [tag for tag in tags if tag[2]]
+    entries, after = [], b""
+    end = 8 + 2 + 12 * len(tags) + 4
+    for number, type_, values in tags:
+        raw = b"".join(struct.pack({3: "<H", 4: "<I"}[type_], value) for value in values)
+        if len(raw) > 4:
+            after, raw = after + raw, struct.pack("<I", end + len(after))
+        entries.append([number, type_, len(values), raw])
+    for entry in entries:
+        if entry[0] == 273:
+            entry[3] = struct.pack("<I", end + len(after))
+    packed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + bytes(4) + after + array.tobytes()
+
+
+def test_tiffs_of_science() -> None:
+    colours = np.asarray(quarters())
+    grey = colours[..., 0]
+    assert (pixels(tiff(colours, 2)) == colours).all()
+    assert (pixels(tiff(colours.astype("<u2") * 257, 2)) == colours).all()
+    assert (pixels(tiff(np.concatenate([colours, colours[..., :2] // 2], 2), 2)) == colours).all(), "five channels"
+    assert (pixels(tiff(grey.astype("<u2") * 257, 1), 1) == grey).all()
+    assert (pixels(tiff(grey.astype("<u2") * 257, 0), 1) == 255 - grey).all(), "0 is white"
+    with pytest.raises(DecodeError, match="floating-point pixels of unknown range"):
+        decode(tiff((grey / 255).astype("<f4"), 1))
+    with pytest.raises(DecodeError, match="TIFF with channels or bits that Pillow does not read"):
+        decode(tiff((grey / 255).astype("<f8"), 1))
+
+
+def test_sixteen_bits_that_use_twelve_are_scaled_as_they_are_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said_dark", False)
+    values = np.array([[0, 2000, 4080]], np.uint16)
+    for name in ("a.png", "b.png"):
+        found = np.asarray(decode(encoded(Image.fromarray(values)), channels=1, name=name))
+        assert found.tolist() == np.rint(values / 257).astype(int).tolist()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("a.png: has 16-bit values up to 4080 only, nearly black of 65535")
+    decode(encoded(Image.fromarray(values * 16)))
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("format", "how"), [("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {})])
+def test_newer_formats_under_any_name(format: str, how: dict[str, Any]) -> None:
+    image = quarters()
+    found = pixels(encoded(image, format, **how))
+    assert np.abs(found.astype(int) - np.asarray(image)).max() <= 4
+
+
+# 64×64 px: above (200, 60, 30), below (20, 60, 200); written by libheif.
+HEIC = (
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAA"
+    "AAAERAAAEAAQAAAAABegABAAAAAAAAAHIAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlwcnAA"
+    "AAC3aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkA"
+    "AAAwAAAwAeoCCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAA"
+    "QAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAHptZGF0AAAAbigBrwng4wucuq///bdP//55S5D9PS06gm3/+ugeO/"
+    "w2JP/9wiwmgXLMvUEMe2BN1AoBKm5EdCXDRcOhYwrkUM6zTuG6LfpcRoRKfgVUy7dmIGjmAgYBd1ryxYcwWxjsqRW313Cvxvh/hvk0Cu/g"
+)
+
+
+def test_heic_by_the_extra() -> None:
+    pytest.importorskip("pi_heif")
+    found = pixels(base64.b64decode(HEIC)).astype(int)
+    assert found.shape == (64, 64, 3)
+    assert np.abs(found[:30] - (200, 60, 30)).max() <= 4 and np.abs(found[34:] - (20, 60, 200)).max() <= 4
+
+
+def test_heic_without_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inceptionnet.data.formats._heic_is_read", lambda: False)
+    with pytest.raises(DecodeError, match=r"^IMG_1.jpg: is HEIC, .*pip install 'inceptionnet\[heic\]'$"):
+        decode(base64.b64decode(HEIC), name="IMG_1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "a companion file of macOS"),
+        (b"\n<!DOCTYPE HTML><title>404", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS: run git lfs pull"),
+        (b"8BPS\0\1", "a Photoshop file"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, what: str) -> None:
+    with pytest.raises(DecodeError, match=rf"is not an image in a known format \(.*\), but {what}$"):
+        decode(data)
+
+
+def test_as_stored_is_pillows_conversion() -> None:
+    """What pytorch-fid and torch-fidelity read: no EXIF rotation, alpha dropped."""
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = encoded(photograph(), "PNG", exif=exif)
+    assert (np.asarray(decode_stored(turned)) == np.asarray(photograph())).all()
+    clear = photograph().convert("RGBA")
+    clear.putalpha(7)
+    assert (np.asarray(decode_stored(encoded(clear))) == np.asarray(photograph())).all()
+    assert decode_stored(encoded(clear), channels=1).mode == "L"
+    grey = encoded(Image.fromarray(np.array([[257 * 200]], np.uint16)))
+    assert np.asarray(decode_stored(grey)).tolist() == [[[200] * 3]]

@@ -132,7 +132,9 @@ def test_a_zip_of_images(tmp_path: Path, top: str) -> None:
     (split,) = source.splits.values()
     assert isinstance(split, Split) and split.read(3) == png(3)
     assert wnids(source) == dict(zip(IMAGES, SLIM, strict=True))
-    assert source.note.endswith("; 1 files that are not images ignored (.md)")
+    assert source.note.endswith(
+        "; 1 files that are not images ignored (.md); 1 hidden files and folders ignored (__MACOSX)"
+    )
 
 
 LISTS = {

@@ -50,15 +50,15 @@ def test_splits_shards_and_class_names(tmp_path: Path, folder: str, val: str) ->
     names = ["zebra", "ant"]
     write(root / "train-00000-of-00002.parquet", [0, 1, 1], names=names, paths=["z/0.png", None, "z/0.png"])
     write(root / "train-00001-of-00002.parquet", [0], names=names, first=3)
-    write(root / f"{val}-00000-of-00001.parquet", [1], names=names, first=4)
-    write(root / "test.parquet", [0, 1], names=names, first=5)
+    write(root / f"{val}-00000-of-00001.parquet", [1, 0], names=names, first=4)
+    write(root / "test.parquet", [0, 1], names=names, first=6)
     source = open_source(tmp_path)
-    assert source.classes == ("zebra", "ant") and source.note == "split as found (4 train, 1 val, 2 test)"
+    assert source.classes == ("zebra", "ant") and source.note == "split as found (4 train, 2 val, 2 test)"
     train = source.splits["train"]
     first, second = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
     assert train.names == ["z/0.png", f"{first}:1", f"{first}:2", f"{second}:0"]
     assert train.labels.tolist() == [0, 1, 1, 0] and [train.read(i) for i in range(4)] == [png(i) for i in range(4)]
-    assert source.splits["val"].read(0) == png(4) and source.splits["test"].read(1) == png(6)
+    assert source.splits["val"].read(0) == png(4) and source.splits["test"].read(1) == png(7)
     assert pickle.loads(pickle.dumps(train)).read(2) == png(2)
 
 
@@ -82,7 +82,7 @@ def test_without_class_names_labels_are_sorted(tmp_path: Path, labels: Any, clas
 
 def test_string_labels_follow_the_schemas_class_order(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", ["a", "b", "a"], names=["b", "a"])
-    write(tmp_path / "test.parquet", ["b"], names=["b", "a"])
+    write(tmp_path / "test.parquet", ["b", "a"], names=["b", "a"])
     source = open_source(tmp_path)
     assert source.classes == ("b", "a") and source.splits["train"].labels.tolist() == [1, 0, 1]
 

@@ -85,6 +85,7 @@ def evaluate_together(
     scales: Sequence[int] = (),
     sample: int | None = None,
     labels: str | Path | None = None,
+    splits: str | None = None,
     exclude: str | Path | None = None,
     threshold: float | None = None,
     predictions: str | Path | None = None,
@@ -103,6 +104,7 @@ def evaluate_together(
         scales: their shorter sides in px. Default: the papers'.
         sample: evaluate a random sample of so many images, always the same one.
         labels: the file with the labels of images side by side. Default: one with a well-known name.
+        splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
         exclude: a text file with names of images to leave out, or the numbers that ImageNet's end in, one a line.
         threshold: probability from which a label is predicted, or of two classes the second. Default: 0.5 for sigmoid;
             for softmax the most probable class is predicted.
@@ -124,7 +126,7 @@ def evaluate_together(
     least = _threshold(classifiers, threshold)
     views = tuple(Crops(one.record.preprocessing, crops, tuple(scales)) for one in classifiers)
     seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
-    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True)
+    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True, splits=splits)
     if source.multi_label and not outputs.multi_label:
         raise DataError(
             f"{data}: expected one label an image, for {outputs}, got several; evaluate a network with sigmoid of "

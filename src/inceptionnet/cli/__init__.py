@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that help comes at once.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -101,6 +102,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that the package raises on purpose is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):  # names of files are bytes, and terminals know few or many characters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except Interrupted as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Workers
+from inceptionnet.cli.options import Json, Splits, Workers
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -18,6 +18,7 @@ BAR = 40  # characters
 def check(
     data: Annotated[str, typer.Argument(help="Labelled images, as for train.")],
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, as for train.")] = 0,
+    splits: Splits = None,
     limit_listed: Annotated[
         int, typer.Option(help="Number of duplicates of each kind to name; corrupt images are all named.", min=0)
     ] = 10,
@@ -34,7 +35,7 @@ def check(
     from inceptionnet.devices import default_workers
     from inceptionnet.progress import Bar
 
-    source = open_source(data, seed=seed)
+    source = open_source(data, seed=seed, splits=splits)
     corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 

@@ -17,6 +17,7 @@ from inceptionnet.cli.options import (
     Labels,
     Precision,
     SplitName,
+    Splits,
     Threshold,
     Workers,
     opened,
@@ -52,6 +53,7 @@ def evaluate(
     sample: Annotated[int | None, typer.Option(metavar="N", help="Evaluate a random sample of N images.",
                                                min=1)] = None,
     labels: Labels = None,
+    splits: Splits = None,
     exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to leave out, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
@@ -98,8 +100,9 @@ def evaluate(
             _draw(*show_crops, Crops(classifiers[0].preprocessing, crops, sides))
             return
         found = evaluate_together(
-            classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, exclude=exclude,
-            threshold=threshold, predictions=predictions, batch_size=batch_size, workers=default_workers(workers),
+            classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, splits=splits,
+            exclude=exclude, threshold=threshold, predictions=predictions, batch_size=batch_size,
+            workers=default_workers(workers),
             world=world,
         )  # fmt: skip
     if not world.is_main:

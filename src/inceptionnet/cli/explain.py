@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,8 +55,11 @@ def explain(
         )  # fmt: skip
     if json:
         print_json([row.to_dict() for row in rows])
+        print(*files.notes, sep="\n", end="\n" if files.notes else "", file=sys.stderr)
     else:
         _print(rows)
+        for note in files.notes:
+            print(note)
     end_with_errors(rows)
 
 

@@ -12,8 +12,8 @@ from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights
 
 def features(
     weights: Weights,
-    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="Labelled images as for train, a folder or "
-                                              ".zip of unlabelled images, or image files.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA…", help="Labelled images as for train, a folder, .zip "
+                                              "or .tar of unlabelled images, or image files.")],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.")],
     endpoint: Annotated[str, typer.Option(help="embed (the pooled features before the classifier), or an endpoint, see "
                                                "inceptionnet show.")] = "embed",

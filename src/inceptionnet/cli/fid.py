@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from inceptionnet.evaluate.fid import FidFeatures, Measured
 
 NETWORK = "inception_v3.fid"
-IMAGES = "all images of a folder or .zip; a data set as for train; or an .npz with mu and sigma."
+IMAGES = "all images of a folder, .zip or .tar; a data set as for train; or an .npz with mu and sigma."
 
 
 def fid(
@@ -85,12 +86,13 @@ def _measured(
 
     if where.endswith(".npz"):
         return load_statistics(Path(where), distance, real=real)
-    split = every_image(where)
+    split, notes = every_image(where)
     with Bar(len(split), where) as bar:
         try:
-            return measure(
+            found = measure(
                 features, split, distance, real=real, batch_size=batch_size, workers=workers, advance=bar.advance
             )
+            return replace(found, notes=tuple(notes))
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
 
@@ -99,6 +101,7 @@ def _figures(one: Measured) -> dict[str, Any]:
     score = one.inception_score
     return {
         "images": one.images,
+        "notes": one.notes,
         "inception_score": None if score is None else {"mean": score[0], "std": score[1]},
         "decode_errors": [{"name": name, "reason": reason} for name, reason in one.decode_errors],
     }
@@ -132,5 +135,7 @@ def _print(figures: dict[str, Any]) -> None:
     for remark in figures["remarks"]:
         print(remark)
     for side in ("real", "generated"):
+        for note in figures[side]["notes"]:
+            print(f"{figures[side]['images_of']}: {note}")
         for one in figures[side]["decode_errors"]:
             print(f"corrupt image, not counted: {one['name']}: {one['reason']}")

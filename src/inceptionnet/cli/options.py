@@ -61,14 +61,19 @@ AnyModel = Annotated[
 ]  # fmt: skip
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip or .parquet files, quoted glob patterns, "
-                   "or - for standard input (an image, or paths one a line)."),
+    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip, .tar or .parquet files, quoted glob "
+                   "patterns, or - for standard input (an image, or paths one a line)."),
 ]  # fmt: skip
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
     Path | None,
     typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. Default: one with a "
                  "well-known name."),
+]  # fmt: skip
+Splits = Annotated[
+    str | None,
+    typer.Option(metavar="train=A,val=B", help="Which folders of DATA are its splits, or none if they are classes. "
+                 "Default: by their names."),
 ]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 

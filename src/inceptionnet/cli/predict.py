@@ -78,10 +78,19 @@ def predict(
         about |= {"activation": classifier.outputs.activation, "threshold": least}
         predictions = [row.to_dict() for row in rows]
         print_json(
-            {"weights": weights, "network": network, "assumed": classifier.assumed, **about, "predictions": predictions}
+            {
+                "weights": weights,
+                "network": network,
+                "assumed": classifier.assumed,
+                **about,
+                "notes": found.notes,
+                "predictions": predictions,
+            }
         )
     else:
         _print(rows)
+        for note in found.notes:
+            print(note)
         if decision := classifier.outputs.decision(classifier.classes, least):
             print(decision)
         if classifier.assumed:

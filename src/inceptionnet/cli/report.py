@@ -41,12 +41,18 @@ def report(
         raise ConfigurationError(f"{weights}: expected a run folder, or --data and --out with weights; give both")
     check_extras()
     classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
-    place: str = split
+    place, splits = str(split), None
     if data is None and run is not None:
-        data, held_out = run.evaluated_on()
+        data, held_out, splits = run.evaluated_on()
         place = held_out if split == "auto" else split
     found = evaluate_together(
-        [classifier], str(data), split=place, labels=labels, batch_size=batch_size, workers=default_workers(workers)
+        [classifier],
+        str(data),
+        split=place,
+        labels=labels,
+        splits=splits,
+        batch_size=batch_size,
+        workers=default_workers(workers),
     )
     path = out or Path(weights) / REPORT
     write_report(

@@ -63,6 +63,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_COLUMNS
@@ -86,6 +87,11 @@ def print_table(
     console.print(table)
     if note:
         console.print(Text(note))
+
+
+def _one_line(cell: str) -> str:
+    r"""A cell without line breaks and other control characters, which names of files may have: as \n, \t …"""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell)
 
 
 def _least(heading: str, cells: Sequence[str], whole: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import Device, Workers
+from inceptionnet.cli.options import Device, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
 
 RecipeName = Literal["default", "finetune", "paper"]
@@ -46,6 +46,7 @@ def train(
                                                      "evaluation). Default: as in the recipe.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, initialisation and "
                                            "training.")] = 0,
+    splits: Splits = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
                                                        "recipe, see --settings. Repeatable.")] = None,
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
@@ -103,6 +104,7 @@ def train(
                 width=width,
                 weights=weights,
                 seed=seed,
+                splits=splits,
                 settings=asked,
                 **machine,  # type: ignore[arg-type]
             )

@@ -1,6 +1,7 @@
-"""Folders and zip files behind one interface: a list of relative paths and a function that reads one of them.
+"""Folders, zip and tar files behind one interface: a list of relative paths and a function that reads one of them.
 
-Hidden files and macOS's `__MACOSX` are skipped. Zip members are read in place, nothing is unpacked to disk.
+Every command finds images in this way. Hidden files are listed apart, linked folders are followed, and nothing is
+unpacked to disk.
 """
 
 from __future__ import annotations
@@ -9,30 +10,71 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inceptionnet.data.decode import MAX_BYTES, read_image
-from inceptionnet.data.names import is_image
-from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.data.names import is_hidden, is_image, member_path
+from inceptionnet.data.tar import read_member, tar_members
+from inceptionnet.errors import DataError, DecodeError, listed
 
 # Guards against zip bombs: deflate reaches 1030:1 at most, photographs never come close; small flat drawings may.
 MAX_RATIO, RATIO_FROM_BYTES = 500, 2**24
+UNICODE_PATH = 0x7075  # the extra field of a zip member with its name in UTF-8
+UTF8_FLAG = 0x800
+ARCHIVES = (".zip", ".tar")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`."""
+    """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`.
+
+    `hidden` and `loops` are paths that were not entered: hidden files and folders, and links to a folder above them.
+    """
 
     files: list[str]
     folders: set[str]
     reader: Callable[[str], Callable[[str], bytes]]
+    hidden: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
 
     @property
     def images(self) -> list[str]:
         """The files that end like an image, at any depth, sorted."""
         return sorted(filter(is_image, self.files))
+
+    def ignored(self, images_used: int, where: str = "outside the class folders") -> list[str]:
+        """Notes on everything in it that is not used, such as hidden files and videos.
+
+        Args:
+            images_used: number of images that are used; the others are `where`.
+        """
+        others = [file for file in self.files if not is_image(file)]
+        kinds = sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})
+        counts = (
+            (len(self.files) - len(others) - images_used, f"images {where} ignored"),
+            (len(others), f"files that are not images ignored ({', '.join(kinds[:5])})"),
+            (len(self.hidden), f"hidden files and folders ignored ({_names(self.hidden)})"),
+            (len(self.loops), f"links to a folder above them ignored ({_names(self.loops)})"),
+        )
+        return [f"{count} {what}" for count, what in counts if count]
+
+
+def _names(paths: Iterable[str]) -> str:
+    return listed({PurePosixPath(path).name for path in paths}, 3)
+
+
+def list_tree(path: Path) -> Tree:
+    """The tree of a folder, a .zip or a .tar. Raises: DataError if it cannot be read."""
+    if path.is_dir():
+        return list_folder(path)
+    return list_zip(path) if path.suffix.lower() == ".zip" else list_tar(path)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `list_tree` reads the file at a path."""
+    return path.suffix.lower() in ARCHIVES and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -53,7 +95,7 @@ class _ZipReader:
 
     def __init__(self, path: Path, prefix: str) -> None:
         self.path, self.prefix = path, prefix
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._opened: tuple[int, zipfile.ZipFile, dict[str, zipfile.ZipInfo]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "prefix": self.prefix, "_opened": None}
@@ -61,9 +103,10 @@ class _ZipReader:
     def __call__(self, name: str) -> bytes:
         try:
             if self._opened is None or self._opened[0] != os.getpid():
-                self._opened = os.getpid(), zipfile.ZipFile(self.path)
-            archive = self._opened[1]
-            info = archive.getinfo(self.prefix + name)
+                archive = zipfile.ZipFile(self.path)
+                self._opened = os.getpid(), archive, _by_path(archive.infolist())
+            _, archive, members = self._opened
+            info = members[self.prefix + name]
             if info.file_size > max(RATIO_FROM_BYTES, info.compress_size * MAX_RATIO) or info.file_size > MAX_BYTES:
                 raise DecodeError(
                     f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, more than allowed"
@@ -73,37 +116,69 @@ class _ZipReader:
             raise DecodeError(f"{name}: cannot be read from {self.path.name} ({error})") from None
 
 
+@dataclass(frozen=True)
+class _TarReader:
+    """Reads members of a tar file, by path relative to `prefix`."""
+
+    path: Path
+    prefix: str
+    places: Mapping[str, tuple[int, int]]
+
+    def __call__(self, name: str) -> bytes:
+        return read_member(self.path, self.places[self.prefix + name], name)
+
+
 def list_folder(root: Path) -> Tree:
     """The tree of a folder, following links. Raises: DataError if a folder in it cannot be read."""
-    files: list[str] = []
-    folders: set[str] = set()
+    found = _Walk()
     try:
-        for entry, name, is_folder in _walk(str(root), "", frozenset()):
-            if is_folder:
-                folders.add(name)
-            elif (
-                entry.is_file() or entry.is_symlink()
-            ):  # a broken link is reported later, as an image that cannot be read
-                files.append(name)
+        found.enter(str(root), "", frozenset())
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: expected a readable folder, got {error.strerror}: check its permissions"
         ) from None
-    return Tree(files, folders, lambda below: _FolderReader(root / below))
+    return Tree(
+        found.files,
+        found.folders,
+        lambda below: _FolderReader(root / below),
+        tuple(sorted(found.hidden)),
+        tuple(sorted(found.loops)),
+    )
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[os.DirEntry[str], str, bool]]:
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in above:  # a link back to a parent folder
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not _hidden(entry.name):
-                is_folder = entry.is_dir()
-                yield entry, prefix + entry.name, is_folder
-                if is_folder:
-                    inside = above | {(status.st_dev, status.st_ino)}
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", inside)
+class _Walk:
+    """What is in a folder, at any depth."""
+
+    def __init__(self) -> None:
+        self.files, self.hidden, self.loops = list[str](), list[str](), list[str]()
+        self.folders = set[str]()
+
+    def enter(self, folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        """Add the contents of a folder; `above` identifies those that it is in. Raises: OSError."""
+        status = os.stat(folder)
+        here = status.st_dev, status.st_ino
+        if here in above:
+            self.loops.append(prefix.rstrip("/"))
+            return
+        if prefix:
+            self.folders.add(prefix.rstrip("/"))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if is_hidden(entry.name):
+                    self.hidden.append(name)
+                elif _leads_to_folder(entry):
+                    self.enter(entry.path, f"{name}/", above | {here})
+                # A broken link is reported later, as an image that cannot be read; pipes and devices are not read.
+                elif not os.path.exists(entry.path) or entry.is_file():
+                    self.files.append(name)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def list_zip(path: Path) -> Tree:
@@ -115,24 +190,63 @@ def list_zip(path: Path) -> Tree:
         raise DataError(
             f"{path}: expected a zip file, got one that cannot be opened ({error}): create it again"
         ) from None
-    members = [member for member in members if not any(map(_hidden, member.filename.strip("/").split("/")))]
-    if any(member.flag_bits & 1 for member in members):
+    named = _by_path(members)
+    files, folders, hidden = _sorted_out({name: _is_folder(member) for name, member in named.items()})
+    if any(named[file].flag_bits & 1 for file in files):
         raise DataError(
             f"{path}: expected a zip file without a password, got an encrypted one: unpack it and give the folder"
         )
-    files = sorted({member.filename for member in members if not member.is_dir()})
-    listed = (member.filename.rstrip("/") + "/x" for member in members if member.is_dir())
-    return Tree(
-        files, set(_parents([*files, *listed])), lambda below: _ZipReader(path.resolve(), below + "/" if below else "")
-    )
+    return Tree(files, folders, lambda below: _ZipReader(path.resolve(), below + "/" if below else ""), hidden)
 
 
-def _parents(paths: Iterable[str]) -> Iterator[str]:
-    for path in paths:
-        while "/" in path:
-            path = path.rpartition("/")[0]
-            yield path
+def _by_path(members: Iterable[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    return {path: member for member in members if (path := member_path(_name(member)))}
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return member.filename.endswith(("/", "\\"))
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """A member's name: many writers store UTF-8 without saying so, which zipfile reads as code page 437."""
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
+        if kind == UNICODE_PATH and (name := _utf8(extra[9 : 4 + size])):
+            return name
+        extra = extra[4 + size :]
+    if member.flag_bits & UTF8_FLAG:
+        return member.filename
+    return _utf8(member.orig_filename.encode("cp437").partition(b"\0")[0]) or member.filename
+
+
+def _utf8(name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def list_tar(path: Path) -> Tree:
+    """The tree of an uncompressed tar file. Raises: DataError if it is compressed or damaged."""
+    try:
+        places = dict(tar_members(path))
+    except OSError as error:
+        raise DataError(f"{path}: expected a tar file, got {error.strerror}: check its permissions") from None
+    files, folders, hidden = _sorted_out(dict.fromkeys(places, False))
+    return Tree(files, folders, lambda below: _TarReader(path, below + "/" if below else "", places), hidden)
+
+
+def _sorted_out(members: Mapping[str, bool]) -> tuple[list[str], set[str], tuple[str, ...]]:
+    """(files, folders, hidden files and folders) of an archive's members; values: whether it is a folder."""
+    files, folders, hidden = [], set[str](), set[str]()
+    for path, is_folder in members.items():
+        parts = path.split("/")
+        first = next((i for i, part in enumerate(parts) if is_hidden(part)), None)
+        if first is not None:
+            hidden.add("/".join(parts[: first + 1]))
+        elif not is_folder:
+            files.append(path)
+        above = parts if is_folder and first is None else parts[: -1 if first is None else first]
+        folders.update("/".join(above[: i + 1]) for i in range(len(above)))
+    return sorted(files), folders, tuple(sorted(hidden))

@@ -2,7 +2,7 @@
 
 The format is detected from the content, not from the file extension. A truncated image is an error, never padded with
 grey. Colour profiles are ignored, as in every published preprocessing. Handled here and nowhere else: EXIF rotation,
-CMYK, palettes, transparency (over white), 16-bit greyscale (scaled, not clipped) and animation (first frame).
+CMYK, palettes, transparency (over white), 16-bit greyscale (scaled, not clipped) and several frames (the first).
 Pillow decides what is a valid image. Crops of ordinary JPEGs are decoded by simplejpeg (the same libjpeg-turbo with
 less overhead); whatever it rejects is decoded by Pillow.
 """
@@ -10,6 +10,7 @@ less overhead); whatever it rejects is decoded by Pillow.
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,16 +20,20 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from inceptionnet.data.formats import formats_for, unknown_format
 from inceptionnet.data.preprocess import Box, Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError, DecodeError
 
 MAX_BYTES = 2**28  # 256 MiB in a file …
 MAX_PIXELS = MAX_BYTES // 3  # … and as RGB in memory; Pillow's own limit for decompression bombs is the same
-# Only these: Pillow would run an interpreter on a PostScript file, even if it is named .jpg.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
+log = logging.getLogger("inceptionnet")
+
+DARK = 4095
+"""A 16-bit image without larger values is nearly black; it may be one of 12 bits."""
+_said_dark = False
 _UNTOUCHED = 0xA5  # a last row of this value only was probably not decoded: it is decoded again by Pillow
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _PHOTOMETRIC_TAG = 0x0112, 262
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,6 +68,20 @@ def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Imag
     check_channels(channels)
     with _opened(data, name) as image:
         return _whole(image, channels, name)
+
+
+def decode_stored(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Image:
+    """Decode `data` as Pillow's `convert("RGB")` (or "L") does: not turned by EXIF, transparency dropped.
+
+    Source: pytorch-fid and torch-fidelity read images in this way. They clip 16-bit greyscale to white; here it is
+    scaled as by `decode`.
+    Raises: as `decode`.
+    """
+    check_channels(channels)
+    with _opened(data, name) as image:
+        image.load()
+        plain = _plain(image, name) if image.mode.startswith(("F", "I")) else image
+        return plain.convert("L" if channels == 1 else "RGB")
 
 
 def pixels_of(data: bytes, prep: Preprocessing, name: str) -> Pixels:
@@ -115,11 +134,16 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """The image in `data` before its pixels are read; every failure inside the block becomes a DecodeError."""
     if not data:
         raise DecodeError(f"{name}: is empty (0 bytes)")
-    with _whole_or_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
-        yield image
+    with _whole_or_error(name):
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats_for(data))
+        except UnidentifiedImageError:
+            raise DecodeError(f"{name}: {unknown_format(data)}") from None
+        with image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
+            yield image
 
 
 @contextmanager
@@ -129,8 +153,6 @@ def _whole_or_error(name: str) -> Iterator[None]:
         yield
     except DecodeError:
         raise
-    except UnidentifiedImageError:
-        raise DecodeError(f"{name}: is not an image in a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DecodeError(f"{name}: has more than the limit of {MAX_PIXELS} pixels") from None
     except Exception as error:  # Pillow raises many types for damaged files: OSError, SyntaxError, struct.error …
@@ -210,12 +232,27 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise DecodeError(f"{name}: has 32-bit pixels of unknown range: save it with 8 or 16 bits")
+        if values.max() <= DARK:
+            _say_dark(name, int(values.max()))
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:  # of a TIFF: 0 is white, which Pillow overlooks
+            values = 65535 - values
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _say_dark(name: str, highest: int) -> None:
+    """Once in a process, since every image of such a data set is so."""
+    global _said_dark
+    if not _said_dark:
+        _said_dark = True
+        log.warning(
+            f"{name}: has 16-bit values up to {highest} only, nearly black of 65535; if its full range is {DARK}, as "
+            "of 12-bit cameras, scale the images"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

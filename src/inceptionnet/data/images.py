@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import InputError
+
+log = logging.getLogger("inceptionnet")
 
 ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, npt.NDArray[np.uint8], Tensor, NamedImage]  # noqa: UP007
 """One image; see `listed_images`."""
@@ -72,9 +76,9 @@ class Item:
 def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], bool]:
     """The images one after another, and whether it was a single one, not a list, a batch or a folder.
 
-    A path may be a folder, a glob pattern, a .zip or .parquet file, as for `find_images`. Arrays are uint8 (H, W),
-    (H, W, C) or (N, H, W, C), channels RGB; tensors are (C, H, W) or (N, C, H, W), uint8 for images as they are and
-    float for what `Preprocessing` gives.
+    A path may be a folder, a glob pattern, a .zip, .tar or .parquet file, as for `find_images`. Arrays are uint8
+    (H, W), (H, W, C) or (N, H, W, C), channels RGB; tensors are (C, H, W) or (N, C, H, W), uint8 for images as they are
+    and float for what `Preprocessing` gives.
 
     Raises:
         InputError: what is no image.
@@ -82,9 +86,11 @@ def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], 
     """
     if isinstance(images, str | Path):
         place = str(images)
-        several = Path(place).is_dir() or Path(place).suffix.lower() in (".zip", ".parquet") or glob.has_magic(place)
-        found = [Item(image.name, image) for image in find_images([images])]
-        return found, not several
+        several = Path(place).is_dir() or Path(place).suffix.lower() in (*ARCHIVES, ".parquet") or glob.has_magic(place)
+        inside = find_images([images])
+        for note in inside.notes:
+            log.info(note)
+        return [Item(image.name, image) for image in inside], not several
     if isinstance(images, np.ndarray | Tensor):
         single = images.ndim != 4
         return [Item(_name(images, i), image) for i, image in enumerate([images] if single else images)], single

@@ -1,16 +1,18 @@
-"""Images by name, from wherever people have them: files, folders, globs, zip and parquet files, a pipe, the web."""
+"""Images by name, from wherever people have them: files, folders, globs, archives, parquet files, a pipe, the web."""
 
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from inceptionnet.data.containers import Tree, list_folder, list_zip
+from inceptionnet.data.containers import Tree, is_archive, list_tree
 from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
+from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError
@@ -36,13 +38,19 @@ class NamedImage:
         return cls(str(path), partial(read_image, path))
 
 
-def find_images(
-    places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False
-) -> list[NamedImage]:
+class FoundImages(list[NamedImage]):
+    """Images in order, and one-line notes on what was found beside them and ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+
+def find_images(places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False) -> FoundImages:
     """The images at `places`, in their order; those of a folder or an archive sorted by path.
 
-    A place is an image file, a folder or a .zip (images at any depth), a .parquet file, a glob pattern (`**` for any
-    depth), `-` (standard input: one encoded image, or paths, one a line), or an http(s) address.
+    A place is an image file, a folder, a .zip or a .tar (images at any depth), a .parquet file, a glob pattern (`**`
+    for any depth), `-` (standard input: one encoded image, or paths, one a line), or an http(s) address.
 
     Args:
         besides: a folder inside one of them whose images are not meant, such as the one that results go into.
@@ -53,45 +61,53 @@ def find_images(
         DataError: a folder, archive, pattern or standard input without images.
         MissingExtraError: a .parquet file without pyarrow.
     """
-    return [image for place in places for image in _at(str(place), allow_urls, besides)]
+    found = FoundImages()
+    for place in places:
+        found += _at(str(place), allow_urls, besides, found.notes)
+    return found
 
 
-def _at(place: str, allow_urls: bool, besides: Path | None = None) -> Iterator[NamedImage]:
+def _at(place: str, allow_urls: bool, besides: Path | None, notes: list[str]) -> Iterator[NamedImage]:
     path = Path(place)
     if place == STDIN:
-        yield from _from_stdin(allow_urls)
+        yield from _from_stdin(allow_urls, notes)
     elif place.startswith(("https://", "http://")):
         if not allow_urls:
             raise ConfigurationError(f"{place}: is an address, and nothing is fetched unless --allow-urls is given")
         yield NamedImage(place, partial(_fetch, place))
-    elif path.is_dir():
-        yield from _from_tree(place, list_folder(path), besides)
-    elif path.suffix.lower() == ".zip" and path.is_file():
-        yield from _from_tree(place, list_zip(path))
+    elif path.is_dir() or is_archive(path):
+        yield from _from_tree(place, list_tree(path), besides, notes)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         from inceptionnet.data.parquet import read_images
 
         names, read = read_images(path)
         yield from (NamedImage(name, partial(read, row)) for row, name in enumerate(names))
     elif glob.has_magic(place) and not path.exists():
-        matches = sorted(glob.glob(place, recursive=True))
+        matches = [match for match in sorted(glob.glob(place, recursive=True)) if not _is_hidden(match, place)]
         if not matches:
             raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
         for match in matches:
-            yield from _at(match, allow_urls, besides)
+            yield from _at(match, allow_urls, besides, notes)
     else:
         yield NamedImage.at(place)
 
 
-def _from_tree(place: str, tree: Tree, besides: Path | None = None) -> Iterator[NamedImage]:
+def _is_hidden(match: str, pattern: str) -> bool:
+    """Whether a file is in a hidden folder, or hidden, that the pattern does not name."""
+    named = Path(pattern).parts
+    return any(is_hidden(part) and part not in named for part in Path(match).parts)
+
+
+def _from_tree(place: str, tree: Tree, besides: Path | None, notes: list[str]) -> Iterator[NamedImage]:
     names = tree.images
     if not names:
-        raise DataError(f"{place}: expected images, got {len(tree.files)} other files and none ending like an image")
+        raise DataError(f"{place}: expected images, got none: {'; '.join(tree.ignored(0)) or 'it is empty'}")
     out, folder = besides and besides.resolve(), Path(place).resolve()
     if out and folder in out.parents:
         names = [name for name in names if out not in (folder / name).resolve().parents]
         if not names:
             raise DataError(f"{place}: expected images, got none but those in {besides}, where the results go")
+    notes += [f"{place}: {note}" for note in tree.ignored(len(tree.images))]
     read = tree.reader("")
     for name in names:
         full = str(Path(place) / name)
@@ -106,23 +122,30 @@ def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
         raise DecodeError(f"{full}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
-def _from_stdin(allow_urls: bool) -> Iterator[NamedImage]:
+def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
     data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
-    try:
-        lines = [line for line in data.decode("utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
+    text = data.decode("utf-8", "surrogateescape")  # names are bytes
+    lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+    if "\0" in text or (lines and not _is_utf8(data) and not os.path.exists(lines[0])):
         lines = []
     if data and (not lines or data[:2] in (b"P1", b"P2", b"P3")):  # the last: an image written as text
-        yield NamedImage(STDIN, lambda: data)
+        yield NamedImage(STDIN, partial(bytes, data))
         return
     if not data:
         raise DataError("standard input: expected an image, or paths of images one a line, got nothing")
     for line in lines:
         if line.strip() == STDIN:
             raise DataError("standard input: expected paths of images one a line, got '-'")
-        yield from _at(line, allow_urls)
+        yield from _at(line, allow_urls, None, notes)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        return data.decode("utf-8") is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _fetch(url: str) -> bytes:

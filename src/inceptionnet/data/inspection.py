@@ -18,14 +18,16 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 from PIL import Image
 
-from inceptionnet.data.decode import FORMATS, decode
+from inceptionnet.data.decode import DARK, decode
+from inceptionnet.data.formats import formats_for
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, DecodeError
 
 CHUNK = 16  # images
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SAMPLES_TAG = 0x0112, 277
 
 
 class Inspection(NamedTuple):
@@ -128,7 +130,7 @@ def _inspect(read: Callable[[], bytes], name: str) -> Inspection:
         size = decode(data, name=name).size
     except DecodeError as error:
         return Inspection(str(error).removeprefix(f"{name}: "))
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=formats_for(data)) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
         return Inspection("", digest, len(data), size, str(image.format), image.mode, tuple(_unusual(image)))
 
@@ -139,6 +141,10 @@ def _unusual(image: Image.Image) -> Iterator[str]:
         yield modes[image.mode]
     if image.mode.startswith("I"):
         yield "16-bit"
+        if np.asarray(image).max() <= DARK:
+            yield f"16-bit without values above {DARK} (nearly black)"
+    if getattr(image, "tag_v2", {}).get(_SAMPLES_TAG, 0) > len(image.getbands()):
+        yield "extra channels, which are dropped"
     if image.has_transparency_data:
         yield "transparency"
     try:

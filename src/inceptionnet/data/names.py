@@ -1,4 +1,4 @@
-"""Naming rules: image extensions, splits by file prefix, class lists, brace patterns of file names."""
+"""Naming rules: image extensions, hidden files, splits, members of archives, class lists, brace patterns."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from inceptionnet.data.splits import SPLIT_NAMES
 from inceptionnet.errors import DataError, listed
 
 # Which files count as images; the format is detected from the content.
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+EXTENSIONS = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp",
+        ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs",
+        ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
+    )
+)  # fmt: skip
 CLASSES_FILE = "classes.txt"
 MAX_FILES = 100_000
+
+# What systems and file managers keep in folders, besides names that start with a dot.
+_SYSTEM = frozenset(
+    ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found")
+) | {"system volume information"}  # fmt: skip
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "eval": "val", "test": "test", "testing": "test", "tests": "test", "holdout": "test",
+}  # fmt: skip
 
 
 def is_image(name: str) -> bool:
@@ -22,21 +36,44 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
-def split_of_file(name: str) -> str:
-    """The split named by a file's prefix (train-00000-of-00002.parquet), or ""."""
-    match = re.match(f"({'|'.join(SPLIT_NAMES)})(?![a-z])", name.lower())
-    return SPLIT_NAMES[match[1]] if match else ""
+def is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder starts with a dot or is one that systems keep for themselves."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def member_path(name: str) -> str:
+    """The relative posix path of an archive's member, whichever separators its writer used."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def split_named(name: str) -> str:
+    """The split that a folder or file is named after, or "" for none or several.
+
+    One of the words in any case, alone or with a prefix or suffix: Training, test_set, seg_train, train2017, valSet.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = re.findall("[a-z]+", re.sub(r"(?<![a-z])hold[ _-]out", "holdout", spaced))
+    found = {_SPLIT_WORDS.get(word.removesuffix("set"), "") for word in words} - {""}
+    return found.pop() if len(found) == 1 else ""
+
+
+def is_split_word(name: str) -> bool:
+    """Whether a name is the word for a split and nothing else: train, Test, but not test_tube."""
+    return name.lower() in _SPLIT_WORDS
 
 
 def by_split(files: Iterable[Path]) -> tuple[dict[str, list[Path]], list[str]]:
-    """(files by split, or all under "" if there are no splits; notes on ignored files)."""
+    """(files by split, or all under "" if there are no splits; notes on ignored files and on unusual names)."""
     groups: dict[str, list[Path]] = {}
     for file in files:
-        groups.setdefault(split_of_file(file.name), []).append(file)
-    ignored = []
+        groups.setdefault(split_named(file.name), []).append(file)
+    notes = []
     if len(groups) > 1 and "" in groups:
-        ignored.append(f"{listed(file.name for file in groups.pop(''))} ignored: not named after a split")
-    return groups, ignored
+        notes.append(f"{listed(file.name for file in groups.pop(''))} ignored: not named after a split")
+    for split, found in groups.items():
+        if odd := [file.name for file in found if not file.name.lower().startswith(split)]:
+            notes.append(f"split files: {split} = {listed(odd, 3)}")
+    return groups, notes
 
 
 def expand(pattern: str) -> list[str]:

@@ -3,34 +3,29 @@
 A key is a member's path up to the first dot of its base name; the members of a key are consecutive. KEY.cls contains
 an integer or a class name; without it, the label is "label" or "cls" in KEY.json. Other members are ignored.
 
-Limit: opening reads the header of every member once, some 20,000 to 50,000 per second, and keeps a name and three
-numbers per image in memory.
+Limit: a name and three numbers per image are kept in memory.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.data.decode import MAX_BYTES
-from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, by_split, is_number
+from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, by_split, is_hidden, is_number
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.data.tar import Place, read_member, tar_members
+from inceptionnet.errors import DataError
 
 LABEL_FIELDS = ("cls", "json")
 MAX_LABEL_BYTES = 2**20
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstandard
 
 Member = TypeVar("Member")
-_Place: TypeAlias = tuple[int, int]  # offset and size in bytes
 
 
 def labelled(
@@ -42,10 +37,10 @@ def labelled(
     """
     key, fields = "", dict[str, tuple[str, Member]]()
     for name, member in members:
+        if any(map(is_hidden, name.split("/"))):
+            continue
         folder, slash, base = name.rpartition("/")
         stem, _, field = base.partition(".")
-        if not stem:  # hidden
-            continue
         if folder + slash + stem != key:
             yield from _labelled(key, fields, read, shard)
             key, fields = folder + slash + stem, {}
@@ -124,25 +119,15 @@ def read_shards(files: Sequence[Path], where: str) -> tuple[list[str], dict[str,
 
 @dataclass(frozen=True)
 class _ShardReader:
-    """Reads images from tar files, by position; opens the file each time, so that processes share no file offset."""
+    """Reads images from tar files, by position."""
 
     files: Sequence[Path]
     names: Sequence[str]
     places: npt.NDArray[np.int64]  # (N, 3): file, offset, size
 
     def __call__(self, index: int) -> bytes:
-        name, (file, offset, size) = self.names[index], self.places[index].tolist()
-        if size > MAX_BYTES:
-            raise DecodeError(f"{name}: has {size} bytes, more than the limit of {MAX_BYTES}")
-        try:
-            with open(self.files[file], "rb") as shard:
-                shard.seek(offset)
-                data = shard.read(size)
-        except OSError as error:
-            raise DecodeError(f"{name}: cannot be read ({error.strerror})") from None
-        if len(data) < size:
-            raise DecodeError(f"{name}: cannot be read (the shard was truncated since it was opened)")
-        return data
+        file, offset, size = self.places[index].tolist()
+        return read_member(self.files[file], (offset, size), self.names[index])
 
 
 def _known_classes(folder: Path) -> ClassNames | None:
@@ -156,42 +141,14 @@ def _known_classes(folder: Path) -> ClassNames | None:
     return None
 
 
-def _images(path: Path) -> Iterator[tuple[str, str, _Place]]:
+def _images(path: Path) -> Iterator[tuple[str, str, Place]]:
     try:
         with path.open("rb") as file:
 
-            def read(place: _Place) -> bytes:
+            def read(place: Place) -> bytes:
                 file.seek(place[0])
                 return file.read(min(place[1], MAX_LABEL_BYTES))
 
-            yield from labelled(_members(path), read, str(path))
+            yield from labelled(tar_members(path), read, str(path))
     except OSError as error:
         raise DataError(f"{path}: expected a tar file, got {error.strerror}: check the path") from None
-
-
-def _members(path: Path) -> Iterator[tuple[str, _Place]]:
-    """Name and position of every regular file in a tar. Raises: DataError if it is compressed, truncated or damaged."""
-    with path.open("rb") as file:
-        if file.read(6).startswith(_COMPRESSED):
-            raise DataError(f"{path}: expected an uncompressed tar file, got a compressed one: unpack it (gunzip)")
-        end = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                    # Checked first: a negative size would make the next step go backwards in an endless loop.
-                    if not 0 <= member.size <= end - member.offset_data:
-                        reason = (
-                            f"{member.name} with {member.size} bytes, of which {end - member.offset_data} are present"
-                        )
-                        raise DataError(f"{path}: expected a complete tar file, got {reason}: download it again")
-                    if member.isreg() and not member.issparse():
-                        yield member.name.removeprefix("./"), (member.offset_data, member.size)
-                last = file.seek(tar.offset)
-        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-            raise DataError(f"{path}: expected a tar file, got a damaged one ({error}): download it again") from None
-        # tarfile treats anything unreadable as the end; a real end is a block of zeros.
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            reason = f"one that ends at byte {last} of {end}"
-            raise DataError(f"{path}: expected a complete tar file, got {reason}: download it again")

@@ -1,14 +1,14 @@
 """Opening data sets: the built-in digits, a folder, a zip file, parquet files, tar shards, streams.
 
 All of them give encoded image files, read one at a time, so that there is one decoding path (decode.py).
-The folder layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg with train, val (valid, validation), test.
+The folder layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg (see layout.py).
 For evaluation, a flat folder of images with a label file works too (see flat.py).
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,10 +18,11 @@ from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, read_labels
-from inceptionnet.data.names import EXTENSIONS, expand, is_image
+from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
+from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, is_image
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
-from inceptionnet.data.splits import SPLIT_NAMES, Source, Split, make_source
+from inceptionnet.data.splits import Source, Split, make_source
 from inceptionnet.errors import DataError, listed, missing_extra, nearest
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
@@ -37,10 +38,16 @@ class _Asked:
     seed: int
     labels: Path | None
     evaluating: bool
+    splits: Mapping[str, str] | None = None
 
 
 def open_source(
-    data: str | Path, *, seed: int = 0, labels: str | Path | None = None, evaluating: bool = False
+    data: str | Path,
+    *,
+    seed: int = 0,
+    labels: str | Path | None = None,
+    evaluating: bool = False,
+    splits: str | None = None,
 ) -> Source:
     """Open the data set at `data`: `digits`, a folder, a .zip, .parquet files or .tar shards (./digits is a folder).
 
@@ -50,17 +57,21 @@ def open_source(
     `evaluating`: for evaluation only. The train split may be missing, one class is enough, and the images of a folder
     or .zip may lie flat. Their labels are then read from the file `labels`, or from one with a well-known name in or
     next to the folder (see flat.find_labels). `labels` implies `evaluating`.
+    `splits`: which folders of a folder or .zip are its splits, as train=A,val=B; or none, if they are classes.
+    Default: by their names (see layout.py).
     Raises: DataError for data that cannot be trained (or evaluated) on; MissingExtraError for a missing reader.
     """
     where, path = str(data), Path(data)
-    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating or labels is not None)
+    asked = _Asked(
+        seed, Path(labels) if labels is not None else None, evaluating or labels is not None, parse_splits(splits)
+    )
     if where == "digits":
-        _refuse_labels(where, asked, "digits")
+        _refuse_options(where, asked, "digits")
         return _digits(seed)
     if where.startswith(STREAMS):
         from inceptionnet.data.streams import open_stream
 
-        _refuse_labels(where, asked, "a stream")
+        _refuse_options(where, asked, "a stream")
         return open_stream(where)
     try:
         is_folder = path.stat() and path.is_dir()
@@ -75,7 +86,7 @@ def open_source(
     title = path.resolve().name
     if is_folder:
         if files := _files(path, "*.parquet"):
-            _refuse_labels(where, asked, ".parquet files")
+            _refuse_options(where, asked, ".parquet files")
             return _made(where, title, read_parquet(files, where), asked)
         tree = list_folder(path)
         # A .tar next to images is the archive that they were unpacked from.
@@ -89,6 +100,12 @@ def open_source(
     raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it and give the folder")
 
 
+def _refuse_options(where: str, asked: _Asked, what: str) -> None:
+    if asked.splits is not None:
+        raise DataError(f"{where}: expected a folder or .zip for --splits, got {what}: rename the files instead")
+    _refuse_labels(where, asked, what)
+
+
 def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
     if asked.labels is not None:
         raise DataError(
@@ -98,11 +115,12 @@ def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.glob(pattern)) or sorted(folder.glob(f"data/{pattern}"))
+    found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"data/{pattern}"))
+    return [file for file in found if not is_hidden(file.name)]
 
 
 def _from_shards(shards: list[Path], where: str, title: str, asked: _Asked) -> Source:
-    _refuse_labels(where, asked, ".tar shards, which contain their labels (unpack one that has images only)")
+    _refuse_options(where, asked, ".tar shards, which contain their labels (unpack one that has images only)")
     return _made(where, title, read_shards(shards, where), asked)
 
 
@@ -146,64 +164,43 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     images = list(filter(is_image, tree.files))
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
-    inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
-    for folder in tree.folders:
-        inside[_parent(folder)].add(PurePosixPath(folder).name)
     loose = Counter(map(_parent, images))  # folder → images directly in it
     if file := _labels_file(where, loose, asked):
         return _flat(where, title, tree, images, asked, file)
-    root = _start(inside, loose)
-    below = f"{root}/" if root else ""
-    names = sorted(image.removeprefix(below) for image in images if image.startswith(below))
-    tops = inside[root]
-    if not tops:
+    layout = find_layout(where, tree, asked.splits)
+    named = "" not in layout.splits
+    if not named and not layout.classes[""]:
         raise DataError(
-            f"{where}: expected one folder per class, got {loose[root]} images in one folder: {_sort_them(asked)}"
+            f"{where}: expected one folder per class, got {layout.bare['']} images in one folder: {_sort_them(asked)}"
         )
+    folders, notes = _labelled_splits(where, layout, asked)
+    as_trained = "train" in folders and not asked.evaluating
+    classes = sorted(
+        set(folders["train"].values() if as_trained else (c for cs in folders.values() for c in cs.values()))
+    )
 
-    # A folder `train` with images directly in it, next to car and bus, is a class of trains.
-    named = {top: SPLIT_NAMES[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_NAMES}
-    train = next((top for top, split in named.items() if split == "train"), None)
-    if not (len(named) == len(tops) or (train is not None and not loose[below + train])):
-        named = {}
-    if len(set(named.values())) < len(named):
-        raise DataError(f"{where}: expected one folder per split, got {listed(named)}: merge those of one split")
-    folders = {top: sorted(inside[below + top]) for top in named} if named else {"": sorted(tops)}
-    if named and train is not None and not folders[train]:
-        raise DataError(
-            f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them into classes"
-        )
-    if named and asked.evaluating:
-        bare = {top: loose[below + top] for top, inner in folders.items() if not inner}
-        folders = _labelled_splits(where, folders, bare)
-    as_trained = train is not None and train in folders and not asked.evaluating
-    classes = folders[train or ""] if as_trained else sorted({c for cs in folders.values() for c in cs})
-
-    members: dict[str, list[str]] = {top: [] for top in folders}
-    filled = set()
-    for name in names:
-        top, _, rest = name.partition("/") if named else ("", "", name)
-        if top in members and "/" in rest:
-            members[top].append(name)
-            filled.add((top, rest.partition("/")[0]))
-    empty = [f"{top}/{c}".lstrip("/") for top, cs in folders.items() for c in cs if (top, c) not in filled]
+    filled = {class_folder(image, folders[split]) for split in folders for image in layout.images[split]}
+    empty = [path for paths in folders.values() for path in paths if path not in filled]
     if empty:
         raise DataError(
             f"{where}: expected images in every class folder, got none in {listed(empty)}: add images or remove them"
         )
-    for top, cs in folders.items():
-        extra = sorted(set(cs) - set(classes))
+    for split, paths in folders.items():
+        extra = set(paths.values()).difference(classes)
         if extra:
+            top = layout.splits[split]
             raise DataError(
                 f"{where}: expected the classes of train, got also {listed(extra)} in {top}: add them to train"
             )
 
     label = {c: i for i, c in enumerate(classes)}
-    read, found = tree.reader(root), {}
-    for top, paths in members.items():
-        labels = np.array([label[path.split("/")[1 if named else 0]] for path in paths], np.int64)
-        found[named.get(top, "")] = Split(paths, labels, _ByName(read, paths))
-    return _made(where, title, (classes, found, _ignored(tree, images, members)), asked)
+    read, found = tree.reader(layout.root), {}
+    for split, paths in folders.items():
+        images_of = layout.images[split]
+        labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
+        found[split] = Split(images_of, labels, _ByName(read, images_of))
+    used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
+    return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
 
 
 def _sort_them(asked: _Asked) -> str:
@@ -225,43 +222,33 @@ def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, 
     names = sorted(PurePosixPath(image).name for image in images)
     classes, labels = read_labels(file, names)
     found = {"val": Split(names, labels, _ByName(tree.reader(folder), names))}
-    notes = [f"labels from {file}", *_ignored(tree, images, {folder: names})]
+    notes = [f"labels from {file}", *tree.ignored(len(names))]
     return _made(where, title, (classes, found, notes), asked)
 
 
-def _labelled_splits(where: str, folders: dict[str, list[str]], bare: Mapping[str, int]) -> dict[str, list[str]]:
-    """The splits of `folders` that have class folders; `bare`: number of images in each of the others.
+def _labelled_splits(where: str, layout: Layout, asked: _Asked) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """(class folders of the splits that have some, notes on the others).
 
-    ImageNet's test images have no labels; val can be evaluated without them. But train does not replace an unlabelled
-    val.
+    ImageNet's and competitions' test images have no labels; val can be evaluated without them. But train does not
+    replace an unlabelled or empty val.
     """
-    labelled = {top: inner for top, inner in folders.items() if top not in bare}
-    if bare and all(SPLIT_NAMES[top.lower()] == "train" for top in labelled):
-        (top, count), *_ = bare.items()
-        raise DataError(f"{where}: expected class folders in {top}, got {count} images in one folder: sort "
-                        f"them, or evaluate the folder {top} itself with a label file (--labels)")  # fmt: skip
-    return labelled
-
-
-def _start(inside: dict[str, set[str]], loose: Counter[str]) -> str:
-    """The folder that contains the classes or splits, below any chain of single folders."""
-    root = ""
-    while len(inside[root]) == 1 and not loose[root]:
-        (only,) = inside[root]
-        deeper = f"{root}/{only}".lstrip("/")
-        if only.lower() in SPLIT_NAMES or loose[deeper] or not inside[deeper]:
-            break
-        root = deeper
-    return root
-
-
-def _ignored(tree: Tree, images: list[str], members: dict[str, list[str]]) -> list[str]:
-    """Notes on files that are not used, such as 500 .heic photographs."""
-    outside = len(images) - sum(map(len, members.values()))
-    others = set(tree.files).difference(images)
-    kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])
-    notes = [f"{outside} images outside the class folders ignored"] if outside else []
-    return notes + ([f"{len(others)} files that are not images ignored ({kinds})"] if others else [])
+    folders = {split: paths for split, paths in layout.classes.items() if split not in layout.bare}
+    notes = []
+    for split, count in layout.bare.items():
+        top = layout.splits[split]
+        got = f"{count} images in one folder" if count else "an empty folder"
+        if split == "train" and not asked.evaluating:
+            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort the images into classes")
+        if split == "val" and not asked.evaluating:
+            raise DataError(
+                f"{where}: expected class folders in {top}, got {got}: sort the images into classes, or remove {top} "
+                "to hold out a fifth of train"
+            )
+        if not folders or (split == "val" and "test" not in folders):
+            advice = f"evaluate the folder {top} itself with a label file (--labels)"
+            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort them, or {advice}")
+        notes.append(f"{top} ignored: {f'{count} images without labels' if count else 'no images'}")
+    return folders, notes
 
 
 def _parent(path: str) -> str:

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from inceptionnet.errors import DataError, listed
 
 VAL_SHARE = 0.2
-# Names of splits in folders and files → names in this package.
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # The shuffle buffer of a stream; images move no further than about its size.
 BUFFER_IMAGES, BUFFER_BYTES = 1000, 2**29
 
@@ -241,7 +239,19 @@ def make_source(
             raise DataError(f"{where}: expected a class with 2 images or more to hold some out, got 1 each: add images")
     if not evaluating:
         _check_trained(where, classes, splits)
+        for name, split in found.items():
+            _check_evaluated(where, classes, name, split)
     return _source(title, classes, splits, [note, *ignored], suggestions or {}, held_out)
+
+
+def _check_evaluated(where: str, classes: Sequence[str], name: str, split: Split) -> None:
+    there = np.unique(split.labels)
+    if name in ("val", "test") and len(there) < 2:
+        got = f"{len(split)} of {classes[there[0]]}" if len(there) else "none"
+        raise DataError(
+            f"{where}: expected images of at least 2 classes in {name}, got {got}: add images of the others, or remove "
+            f"{name}"
+        )
 
 
 def _check_trained(where: str, classes: Sequence[str], splits: Mapping[str, Split]) -> None:

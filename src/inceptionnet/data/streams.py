@@ -24,10 +24,18 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from inceptionnet.data.decode import MAX_BYTES
-from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, expand, split_of_file
+from inceptionnet.data.names import (
+    CLASSES_FILE,
+    EXTENSIONS,
+    ClassNames,
+    expand,
+    is_split_word,
+    member_path,
+    split_named,
+)
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
-from inceptionnet.data.splits import SPLIT_NAMES, Encoded, Source, StreamSplit, make_stream_source
+from inceptionnet.data.splits import Encoded, Source, StreamSplit, make_stream_source
 from inceptionnet.data.web import Download, fetch
 from inceptionnet.errors import DataError, InceptionNetError, listed, missing_extra
 
@@ -66,10 +74,11 @@ def _open_hub(where: str) -> Source:
         raise DataError(f"{where}: cannot be opened: {_one_line(error)}; check the name and the connection") from None
     splits: dict[str, StreamSplit] = {}
     ignored, lists = [], []
-    for own_name, data in found.items():
-        split = SPLIT_NAMES.get(own_name.lower())
-        if split is None or split in splits:
-            ignored.append(f"{own_name} ignored: not the name of a split")
+    for own_name, data in sorted(found.items(), key=lambda one: not is_split_word(one[0])):
+        split = split_named(own_name)
+        if not split or split in splits:
+            why = f"there is another {split} split" if split else "not the name of a split"
+            ignored.append(f"{own_name} ignored: {why}")
             continue
         classes, opened = _hub_split(where, own_name, data)
         if split == "test" and all(label == -1 for _, label, _ in _first(opened)):
@@ -160,7 +169,7 @@ def _open_shards(where: str) -> Source:
             raise DataError(
                 f"{url}: expected a shard that is in {file}, got another: add its number of images to that file"
             )
-        groups.setdefault(split_of_file(name), []).append((url, sizes[name]))
+        groups.setdefault(split_named(name), []).append((url, sizes[name]))
     ignored = [f"{len(groups.pop(''))} shards ignored: not named after a split"] if "" in groups else []
     class_list = _beside(folder, CLASSES_FILE)
     text = fetch(class_list)
@@ -227,7 +236,7 @@ def _members(url: str) -> Iterator[tuple[str, bytes]]:
                     if member.size < 0 or (wanted and member.size > limit):
                         raise DataError(f"{url}: expected {member.name} of at most {limit} bytes, got {member.size}")
                     if member.isreg() and not member.issparse():
-                        yield member.name.removeprefix("./"), tar.extractfile(member).read() if wanted else b""
+                        yield member_path(member.name), tar.extractfile(member).read() if wanted else b""
         except FileNotFoundError:
             raise DataError(f"{url}: expected a shard, got no such file: check the URL") from None
         except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, EOFError) as error:

@@ -1,20 +1,24 @@
-"""Images without labels: from any folder, zip file or data set, or single files."""
+"""Images without labels: from any folder, archive or data set, or single files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from inceptionnet.data.containers import Tree, list_folder, list_zip
+from inceptionnet.data.containers import Tree, is_archive, list_tree
 from inceptionnet.data.decode import read_image
+from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.names import is_image
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, listed
 
+T = TypeVar("T")
 SPLIT = "all"
 """The single split of unlabelled images."""
 
@@ -22,13 +26,17 @@ SPLIT = "all"
 def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
     """Open `paths` as a data set (see `open_source`) or as unlabelled images; the note says which, and why.
 
-    Several paths, image files, and a folder or zip file that is not a data set or whose classes cover less than half
+    Several paths, image files, and a folder or archive that is not a data set or whose classes cover less than half
     of its images are opened without labels: no classes, labels of -1, and a single split "all".
     Raises: DataError if there is neither a data set nor an image, and for a stream.
     """
     if len(paths) > 1 or (is_image(paths[0]) and Path(paths[0]).is_file()):
-        return _unlabelled(listed(paths, ordered=True), *_several(paths), "image files")
-    names, read = _inside(paths[0])
+        found = find_images(paths)
+        read = partial(_by_position, _read_named, found)
+        split = Split([image.name for image in found], _no_labels(len(found)), read)
+        return _unlabelled(listed(paths, ordered=True), split, "image files", found.notes)
+    tree = _inside(paths[0])
+    names = tree.images
     try:
         source = _at_hand(open_source(paths[0], seed=seed, evaluating=True))
         held = sum(map(len, source.splits.values()))
@@ -39,20 +47,21 @@ def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
         if not names:
             raise
         why = str(error)
-    return _unlabelled(paths[0], names, read, why)
+    return _unlabelled(paths[0], _split(tree), why, tree.ignored(len(names)))
 
 
-def every_image(where: str) -> Split:
-    """All images of a folder or zip file, at any depth, or of all splits of a data set.
+def every_image(where: str) -> tuple[Split, list[str]]:
+    """All images of a folder or archive, at any depth, or of all splits of a data set; and notes on what is ignored.
 
     Raises: DataError if there are none, and for a stream.
     """
-    names, read = _inside(where)
-    if names:
-        return _split(names, read)
-    _, split = _at_hand(open_source(where, evaluating=True)).pick(SPLIT)
+    tree = _inside(where)
+    if names := tree.images:
+        return _split(tree), tree.ignored(len(names))
+    source = _at_hand(open_source(where, evaluating=True))
+    _, split = source.pick(SPLIT)
     assert isinstance(split, Split)
-    return split
+    return split, source.note.split("; ")[1:]  # the first is on the splits
 
 
 def _at_hand(source: Source) -> Source:
@@ -61,39 +70,30 @@ def _at_hand(source: Source) -> Source:
     return source
 
 
-def _inside(where: str) -> tuple[list[str], Callable[[str], bytes]]:
-    """The images of a folder or zip file, and a function that reads one; a folder called digits is ./digits."""
+def _inside(where: str) -> Tree:
+    """The files of a folder or archive, else none; a folder called digits is ./digits."""
     path = Path(where)
-    if where != "digits" and path.is_dir():
-        tree = list_folder(path)
-    elif path.suffix.lower() == ".zip" and path.is_file():
-        tree = list_zip(path)
-    else:
-        tree = Tree([], set(), lambda below: read_image)
-    return tree.images, tree.reader("")
+    if (where != "digits" and path.is_dir()) or is_archive(path):
+        return list_tree(path)
+    return Tree([], set(), lambda below: read_image)
 
 
-def _several(paths: Sequence[str]) -> tuple[list[str], Callable[[str], bytes]]:
-    """The given files and the images in the given folders, in the order of `paths`, and a function that reads one."""
-    found: list[str] = []
-    for path in paths:
-        if not Path(path).is_dir():
-            found.append(path)
-        elif inside := list_folder(Path(path)).images:
-            found += [str(Path(path) / name) for name in inside]
-        else:
-            raise DataError(f"{path}: expected an image or a folder of images, got a folder without any: give another")
-    return found, read_image
+def _unlabelled(where: str, split: Split, why: str, notes: Sequence[str]) -> Source:
+    note = "; ".join([f"{len(split)} images without labels ({why})", *notes])
+    return Source(Path(where).name, (), {SPLIT: split}, note)
 
 
-def _unlabelled(where: str, names: Sequence[str], read: Callable[[str], bytes], why: str) -> Source:
-    note = f"{len(names)} images without labels ({why})"
-    return Source(Path(where).name, (), {SPLIT: _split(names, read)}, note)
+def _split(tree: Tree) -> Split:
+    return Split(tree.images, _no_labels(len(tree.images)), partial(_by_position, tree.reader(""), tree.images))
 
 
-def _split(names: Sequence[str], read: Callable[[str], bytes]) -> Split:
-    return Split(names, np.full(len(names), -1, np.int64), partial(_by_position, read, names))
+def _no_labels(count: int) -> npt.NDArray[np.int64]:
+    return np.full(count, -1, np.int64)
 
 
-def _by_position(read: Callable[[str], bytes], names: Sequence[str], position: int) -> bytes:
-    return read(names[position])
+def _by_position(read: Callable[[T], bytes], images: Sequence[T], position: int) -> bytes:
+    return read(images[position])
+
+
+def _read_named(image: NamedImage) -> bytes:
+    return image.read()

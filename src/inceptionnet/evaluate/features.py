@@ -16,7 +16,7 @@ from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, missing_extra, nearest
-from inceptionnet.files import replacing
+from inceptionnet.files import as_text, replacing
 from inceptionnet.model.network import InceptionNet
 
 EMBED = "embed"
@@ -140,9 +140,9 @@ def write_features(
                 at, labels = batch.indices.tolist(), batch.labels.tolist()
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), length)
                 columns = [
-                    pa.array([names[i] for i in at], pa.string()),
+                    pa.array([as_text(names[i]) for i in at], pa.string()),
                     pa.array([splits[i] for i in at], pa.string()),
-                    pa.array([classes[label] if label >= 0 else None for label in labels], pa.string()),
+                    pa.array([as_text(classes[label]) if label >= 0 else None for label in labels], pa.string()),
                     flat,
                 ]
                 held.append(pa.Table.from_arrays(columns, schema=schema))

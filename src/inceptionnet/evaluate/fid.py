@@ -3,7 +3,8 @@
 Source: Heusel et al. 2017 (arXiv:1706.08500) and Salimans et al. 2016 (arXiv:1606.03498); published FIDs use the
 network `inception_v3.fid`. FID depends on how images are resized, so images are resized as the weights' publisher does
 and not rounded to integers: as in TensorFlow 1 for torch-fidelity's file, between pixel centres for pytorch-fid's.
-Neither is antialiased, unlike the preprocessing of the other commands.
+Neither is antialiased, unlike the preprocessing of the other commands; and images are taken as they are stored, without
+EXIF rotation and without alpha, as both packages take them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inceptionnet.data.decode import decode
+from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
@@ -130,6 +131,8 @@ class Measured:
     """Mean and std over ten splits of the set; None without images or without classifier."""
     decode_errors: tuple[tuple[str, str], ...] = ()
     """(name, reason) of the images that could not be decoded."""
+    notes: tuple[str, ...] = ()
+    """On files beside them that are ignored."""
 
 
 class _Given(nn.Module):
@@ -190,7 +193,7 @@ def measure(
 def _read(split: Split, features: FidFeatures, position: int) -> _Read:
     name, channels = split.names[position], features.prep.channels
     try:
-        pixels = np.array(decode(split.read(position), channels=channels, name=name))
+        pixels = np.array(decode_stored(split.read(position), channels=channels, name=name))
     except DecodeError as error:
         return name, str(error).removeprefix(f"{name}: ")
     return features.square(torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None])

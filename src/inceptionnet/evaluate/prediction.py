@@ -90,7 +90,10 @@ def write_csv(path: Path, predictions: Sequence[Prediction], labels: Sequence[st
     most = max((len(prediction.top) for prediction in predictions), default=0)
     ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]
     columns = ["labels", *(f"probability_{name}" for name in labels)] if labels else ranks
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["file", "error", *columns])
         for prediction in predictions:

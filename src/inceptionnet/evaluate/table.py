@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inceptionnet.errors import ConfigurationError, missing_extra
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
-from inceptionnet.files import replacing
+from inceptionnet.files import as_text, replacing
 
 KINDS = (".csv", ".parquet")
 
@@ -41,7 +41,7 @@ def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation,
     Raises:
         ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
-    columns = {"image": [names[i] for i in evaluation.indices], **_columns(evaluation)}
+    columns = {"image": [as_text(names[i]) for i in evaluation.indices], **_columns(evaluation)}
     try:
         with replacing(path) as temporary:
             if path.suffix == ".parquet":
@@ -61,7 +61,7 @@ def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation,
 
 
 def _columns(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, list[Any]]:
-    classes = evaluation.classes
+    classes = [as_text(name) for name in evaluation.classes]
     if isinstance(evaluation, MultiLabelEvaluation):
 
         def joined(rows: npt.NDArray[np.bool_]) -> list[str]:

@@ -20,9 +20,11 @@ from inceptionnet.errors import ConfigurationError, DataError, DecodeError, near
 from inceptionnet.evaluate.evaluation import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
-from inceptionnet.files import replacing
+from inceptionnet.files import replacing, shortened
 from inceptionnet.model.network import InceptionNet
 
+MOST_BYTES = 255
+"""In the name of a file, on Linux, macOS and Windows."""
 TITLES = {"gradcam": "Grad-CAM", "integrated-gradients": "integrated gradients", "occlusion": "occlusion"}
 
 
@@ -128,13 +130,17 @@ def names_for(files: Sequence[Path], method: str, out: Path) -> Iterator[Path]:
     for file in files:
         shared = stems[file.stem.casefold()] > 1
         folder = Path(os.path.abspath(file)).parent.name if shared else ""
-        stem = f"{folder}-{file.stem}-{method}" if folder else f"{file.stem}-{method}"
-        path, number = out / f"{stem}.png", 1
+        stem = f"{folder}-{file.stem}" if folder else file.stem
+        path, number = out / _named(stem, f"-{method}.png"), 1
         while os.path.abspath(path).casefold() in taken:
             number += 1
-            path = out / f"{stem}-{number}.png"
+            path = out / _named(stem, f"-{method}-{number}.png")
         taken.add(os.path.abspath(path).casefold())
         yield path
+
+
+def _named(stem: str, end: str) -> str:
+    return shortened(stem, MOST_BYTES - len(end)) + end
 
 
 def heat_maps(

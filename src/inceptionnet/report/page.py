@@ -62,7 +62,7 @@ def write_report(path: Path, subject: Subject) -> None:
     text = rendered(subject)
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file") from None
 

@@ -33,6 +33,7 @@ def fit(
     train_from: str | None = None,
     bn: str | None = None,
     seed: int = 0,
+    splits: str | None = None,
     settings: Mapping[str, object] | None = None,
     corrupt_images: CorruptImages = "fail",
     workers: int | None = None,
@@ -57,6 +58,7 @@ def fit(
         train_from: head for a linear probe, an endpoint for it and all after it, or all. Default: as in the recipe.
         bn: what becomes of batch norm's statistics: update, freeze or recalibrate. Default: as in the recipe.
         seed: random seed.
+        splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
         settings: other settings of the recipe, such as `{"optimizer.lr": 0.01}`.
         corrupt_images: fail, or skip and name them.
         workers: processes that decode images. Default: half of the cores, at most 4.
@@ -76,7 +78,7 @@ def fit(
             plan = Plan(
                 data=str(data), model=model, recipe=recipe, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
                 size=size, width=width, weights=None if weights is None else str(weights), seed=seed,
-                settings=asked, corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
+                splits=splits, settings=asked, corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
             )  # fmt: skip
             loop.train(plan, folder, world)
     return load(folder, device=device)

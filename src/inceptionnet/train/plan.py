@@ -51,6 +51,8 @@ class Plan:
     width: float | None = None
     weights: str | None = None
     seed: int = 0
+    splits: str | None = None
+    """Which folders are the splits, see `open_source`."""
     workers: int = 1
     corrupt_images: CorruptImages = "fail"
     device: str = "auto"
@@ -152,7 +154,7 @@ def resolve(plan: Plan) -> Job:
     network = plan.model or (record.configuration.name if record else None)
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
-    source = open_source(plan.data, seed=plan.seed)
+    source = open_source(plan.data, seed=plan.seed, splits=plan.splits)
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
@@ -191,7 +193,7 @@ def read_job(run: Run) -> Job:
         raise RunError(
             f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
         ) from None
-    source = open_source(plan.data, seed=plan.seed)
+    source = open_source(plan.data, seed=plan.seed, splits=plan.splits)
     if fingerprint(source) != kept:
         raise RunError(
             f"{plan.data}: the images, names or classes have changed since the run in {run.path} began; restore them, "

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.data.names import is_image
+from inceptionnet.data.containers import list_folder
 from inceptionnet.data.splits import AnySplit, Source
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
@@ -72,11 +72,12 @@ def next_commands(run: Run) -> list[str]:
     Raises:
         RunError: run.json or evaluation.json is missing or damaged.
     """
-    data, split = run.evaluated_on()
+    data, split, splits = run.evaluated_on()
     folder = shlex.quote(str(run.path))
     images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
     return [
-        f"inceptionnet evaluate {folder} {shlex.quote(data)} --split {split}",
+        f"inceptionnet evaluate {folder} {shlex.quote(data)} --split {split}"
+        + (f" --splits {shlex.quote(splits)}" if splits else ""),
         f"inceptionnet predict {folder} {images}",
         f"inceptionnet report {folder}",
         repeat_command(run),
@@ -84,4 +85,4 @@ def next_commands(run: Run) -> list[str]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(is_image(file.name) for file in folder.rglob("*"))
+    return bool(list_folder(folder).images)

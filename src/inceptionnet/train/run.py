@@ -90,15 +90,16 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
         return values
 
-    def evaluated_on(self) -> tuple[str, str]:
-        """The data of the run, and the split of its last evaluation.
+    def evaluated_on(self) -> tuple[str, str, str | None]:
+        """The data of the run, the split of its last evaluation, and which folders are the splits (see `Plan`).
 
         Raises:
             RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
         try:
-            return str(self.read_json("run.json")["plan"]["data"]), str(self.read_json("evaluation.json")["split"])
-        except (KeyError, TypeError) as error:
+            plan = self.read_json("run.json")["plan"]
+            return str(plan["data"]), str(self.read_json("evaluation.json")["split"]), plan.get("splits")
+        except (AttributeError, KeyError, TypeError) as error:
             raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -154,6 +155,6 @@ class Run:
     def _write(self, name: str, text: str) -> None:
         try:
             with replacing(self.path / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from None
