@@ -11,13 +11,14 @@ from typing import Any
 
 from inceptionnet.classifier.backends import Options, graph_backend, is_graph, network_backend, texts
 from inceptionnet.classifier.classifier import Classifier
+from inceptionnet.data.class_names import named_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import Record, read_weights
-from inceptionnet.weights.native import record_for
+from inceptionnet.weights.native import GIVEN, record_for
 
 log = logging.getLogger("inceptionnet")
 
@@ -26,7 +27,7 @@ def load(
     source: str | Path | InceptionNet,
     *,
     name: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Path | Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     engine: str = "eager",
     precision: str = "fp32",
@@ -44,7 +45,8 @@ def load(
             `export` wrote; or a network in memory, of which a copy
             is taken.
         name: the network, where a weights file fits several.
-        classes: names in the order of the logits. Default: the file's, else ImageNet's where there are 1000.
+        classes: names in the order of the logits, a file of them (see docs/data.md), or imagenet. Default: the file's,
+            else ImageNet's if there are 1000.
         preprocessing: how images become input, or some of its settings, such as `{"size_px": 331}`. Default: the
             file's, else as its layout was published.
         engine, precision, threads: as for `optimize`; exported files have their own.
@@ -67,15 +69,18 @@ def load(
     if is_graph(source):
         return _exported(Path(str(source)), options, classes, preprocessing)
     options.check()
+    read = None
     if isinstance(source, InceptionNet):
         model, record, assumed, where = copy.deepcopy(source), record_for(source), "", ""
     else:
         read = read_weights(source, name=name)
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
     if classes is not None:
+        classes = named_classes(classes)
         if len(classes) != len(record.classes):
             raise ConfigurationError(f"expected {len(record.classes)} class names, one per class, got {len(classes)}")
-        record = replace(record, classes=tuple(classes))
+        record = replace(record, classes=tuple(classes), provenance={**record.provenance, "classes": GIVEN})
+        assumed = replace(read, record=record).assumed if read else ""
     record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
     if assumed:
         log.info("%s: %s", where, assumed)
@@ -96,7 +101,10 @@ def described(source: str | Path) -> tuple[Record, str]:
 
 
 def _exported(
-    path: Path, options: Options, classes: Sequence[str] | None, preprocessing: Preprocessing | Mapping[str, Any] | None
+    path: Path,
+    options: Options,
+    classes: str | Path | Sequence[str] | None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None,
 ) -> Classifier:
     if classes is not None or preprocessing is not None:
         raise ConfigurationError(f"{path}: an exported file holds its classes and preprocessing; leave them out")

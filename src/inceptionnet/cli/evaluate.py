@@ -37,7 +37,7 @@ def evaluate(
     weights: Annotated[list[str], typer.Argument(metavar="RUN|WEIGHTS…", help="Run folders, weights files of any known "
                                                  "layout, hf:OWNER/NAME or exported files; several are an ensemble.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train; data that is not split is split as it was "
-                                        "for training. Or images side by side, with --labels.")],
+                                        "for training.")],
     split: Annotated[SplitName, typer.Option(help="auto: test, else val; all where the weights are from elsewhere and "
                                                   "the data is not split.")] = "auto",
     crops: Annotated[int, typer.Option(help="Crops of each image: 1, or the papers' 10, 12 or 144.")] = 1,
@@ -47,8 +47,11 @@ def evaluate(
     sample: Annotated[int | None, typer.Option(metavar="N", help="Evaluate a random sample of N images.",
                                                min=1)] = None,
     labels: Labels = None,
-    exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to leave out, or the numbers "
+    exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to exclude, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
+    classes: Annotated[str | None, typer.Option(metavar="text|numeric|imagenet|FILE", help="The classes in the order of "
+                       "the logits: DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. "
+                       "Default: the names in the weights; if they have none, text.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
                                                           "file.")] = None,
     json: Json = False,
@@ -84,7 +87,8 @@ def evaluate(
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, exclude=exclude,
-            predictions=predictions, batch_size=batch_size, workers=default_workers(workers), world=world,
+            classes=classes, predictions=predictions, batch_size=batch_size, workers=default_workers(workers),
+            world=world,
         )  # fmt: skip
     if not world.is_main:
         return
@@ -156,6 +160,8 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     for one in classifiers:
         if one.assumed:
             print(f"assumed of {one.source}: {one.assumed}")
+    if found.assumed:
+        print(f"assumed of the classes: {found.assumed}")
 
 
 def _print_members(metrics: Metrics) -> None:

@@ -56,17 +56,26 @@ Images = Annotated[
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. Default: one with a "
+    typer.Option(metavar="FILE", help="The labels of the images of DATA: a .csv, .jsonl, .json, .parquet or text file "
+                 "with image, label and perhaps split, or ImageNet's lists. Default: class folders, or a file with a "
                  "well-known name."),
+]  # fmt: skip
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|imagenet", help="The class names in the order of the logits: one a line, NUMBER NAME, "
+                 "CSV or JSON; or imagenet. Default: those of the weights."),
 ]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 
 def opened(
     source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
-    device: str = "auto", batch_size: int = 16,
+    device: str = "auto", batch_size: int = 16, classes: str | None = None,
 ) -> Classifier:  # fmt: skip
     """The classifier that the options of a command ask for."""
     from inceptionnet.classifier import load
 
-    return load(source, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size)
+    return load(
+        source, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size,
+        classes=classes,
+    )  # fmt: skip

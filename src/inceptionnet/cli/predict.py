@@ -12,6 +12,7 @@ from inceptionnet.cli.options import (
     AnyModel,
     BatchSize,
     Calibrate,
+    Classes,
     Device,
     Engine,
     Images,
@@ -31,6 +32,7 @@ def predict(
     weights: AnyModel,
     images: Images,
     top: Annotated[int, typer.Option(help="Number of classes to give.", min=1)] = 5,
+    classes: Classes = None,
     allow_urls: AllowUrls = False,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
     json: Json = False,
@@ -53,7 +55,7 @@ def predict(
     found = find_images(images, allow_urls=allow_urls)
     classifier = opened(
         weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        batch_size=min(batch_size, len(found)),
+        batch_size=min(batch_size, len(found)), classes=classes,
     )  # fmt: skip
     rows = []
     with Bar(len(found), "predicting") as bar:

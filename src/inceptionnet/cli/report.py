@@ -42,7 +42,8 @@ def report(
     classifier = opened(weights, device=device, batch_size=batch_size)
     place: str = split
     if data is None and run is not None:
-        data, held_out = run.evaluated_on()
+        data, own_labels, held_out = run.evaluated_on()
+        labels = labels or (Path(own_labels) if own_labels else None)
         place = held_out if split == "auto" else split
     found = evaluate_together(
         [classifier], str(data), split=place, labels=labels, batch_size=batch_size, workers=default_workers(workers)

@@ -2,12 +2,13 @@
 
 All of them give encoded image files, read one at a time, so that there is one decoding path (decode.py).
 The folder layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg with train, val (valid, validation), test.
-For evaluation, a flat folder of images with a label file works too (see flat.py).
+Images in any folders with a label file work too (see flat.py).
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +19,19 @@ from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, read_labels
+from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.names import EXTENSIONS, expand, is_image
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import SPLIT_NAMES, Source, Split, make_source
+from inceptionnet.data.text import nfc
 from inceptionnet.errors import DataError, listed, missing_extra, nearest
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 
 KINDS = "digits, a folder of class folders, a .zip of one, .parquet files, or .tar shards (a folder, a file, a pattern)"
 STREAMS = ("hf:", "http://", "https://")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ def open_source(
     Shards: a folder of them, a single file, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and URLs of
     shards are streamed (see streams.py). `seed` decides which images are held out if the data set has neither val nor
     test (see splits.hold_out).
-    `evaluating`: for evaluation only. The train split may be missing, one class is enough, and the images of a folder
-    or .zip may lie flat. Their labels are then read from the file `labels`, or from one with a well-known name in or
-    next to the folder (see flat.find_labels). `labels` implies `evaluating`.
+    `evaluating`: for evaluation only. The train split may be missing, and one class is enough.
+    `labels`: a file with the labels, and perhaps splits, of the images of a folder or .zip (see flat.py). Of a flat
+    folder, one with a well-known name in or next to it is used without being named (see flat.find_labels).
     Raises: DataError for data that cannot be trained (or evaluated) on; MissingExtraError for a missing reader.
     """
     where, path = str(data), Path(data)
-    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating or labels is not None)
+    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating)
     if where == "digits":
         _refuse_labels(where, asked, "digits")
         return _digits(seed)
@@ -86,14 +90,18 @@ def open_source(
         return _from_tree(where, title, list_zip(path), asked)
     if path.suffix.lower() == ".tar":
         return _from_shards([path], where, title, asked)
-    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it and give the folder")
+    advice = (
+        "give the folder of its images, with --labels"
+        if path.suffix.lower() in TABLES
+        else "unpack it and give the folder"
+    )
+    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: {advice}")
 
 
 def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
     if asked.labels is not None:
         raise DataError(
-            f"{where}: expected a flat folder or .zip of images for the labels in {asked.labels}, got {what}: omit "
-            "--labels"
+            f"{where}: expected a folder or .zip of images for the labels in {asked.labels}, got {what}: omit --labels"
         )
 
 
@@ -151,14 +159,14 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         inside[_parent(folder)].add(PurePosixPath(folder).name)
     loose = Counter(map(_parent, images))  # folder → images directly in it
     if file := _labels_file(where, loose, asked):
-        return _flat(where, title, tree, images, asked, file)
+        return _labelled(where, title, tree, images, asked, file)
     root = _start(inside, loose)
     below = f"{root}/" if root else ""
     names = sorted(image.removeprefix(below) for image in images if image.startswith(below))
     tops = inside[root]
     if not tops:
         raise DataError(
-            f"{where}: expected one folder per class, got {loose[root]} images in one folder: {_sort_them(asked)}"
+            f"{where}: expected one folder per class, got {loose[root]} images in one folder: {_sort_them()}"
         )
 
     # A folder `train` with images directly in it, next to car and bus, is a class of trains.
@@ -168,7 +176,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         named = {}
     if len(set(named.values())) < len(named):
         raise DataError(f"{where}: expected one folder per split, got {listed(named)}: merge those of one split")
-    folders = {top: sorted(inside[below + top]) for top in named} if named else {"": sorted(tops)}
+    folders = {top: _class_folders(where, inside[below + top] if named else tops) for top in named or [""]}
     if named and train is not None and not folders[train]:
         raise DataError(
             f"{where}: expected class folders in {train}, got {loose[below + train]} images: sort them into classes"
@@ -185,7 +193,7 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         top, _, rest = name.partition("/") if named else ("", "", name)
         if top in members and "/" in rest:
             members[top].append(name)
-            filled.add((top, rest.partition("/")[0]))
+            filled.add((top, nfc(rest.partition("/")[0])))
     empty = [f"{top}/{c}".lstrip("/") for top, cs in folders.items() for c in cs if (top, c) not in filled]
     if empty:
         raise DataError(
@@ -201,32 +209,53 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     label = {c: i for i, c in enumerate(classes)}
     read, found = tree.reader(root), {}
     for top, paths in members.items():
-        labels = np.array([label[path.split("/")[1 if named else 0]] for path in paths], np.int64)
+        labels = np.array([label[nfc(path.split("/")[1 if named else 0])] for path in paths], np.int64)
         found[named.get(top, "")] = Split(paths, labels, _ByName(read, paths))
     return _made(where, title, (classes, found, _ignored(tree, images, members)), asked)
 
 
-def _sort_them(asked: _Asked) -> str:
-    return "sort them into class folders" + (", or give a label file (--labels)" if asked.evaluating else "")
+def _sort_them() -> str:
+    return "sort them into class folders, or give a label file (--labels)"
+
+
+def _class_folders(where: str, folders: set[str]) -> list[str]:
+    """The class names of folders, sorted. Raises: DataError if two are the same name in two forms of Unicode."""
+    if len(names := sorted(set(map(nfc, folders)))) < len(folders):
+        twice = [name for name in names if sum(nfc(folder) == name for folder in folders) > 1]
+        raise DataError(
+            f"{where}: expected one folder per class, got {listed(twice)} in two forms of Unicode: merge the folders"
+        )
+    return names
 
 
 def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
-    """The label file if the images lie in a single folder, else None; `loose`: number of images by folder."""
-    if len(loose) == 1:
-        images = Path(where, *loose) if Path(where).is_dir() else Path(where)
-        return asked.labels or (find_labels(images) if asked.evaluating else None)
-    _refuse_labels(where, asked, f"images in {len(loose)} folders")
-    return None
+    """The label file that is asked for, or that a single folder of images has; `loose`: number of images by folder."""
+    if asked.labels or len(loose) != 1:
+        return asked.labels
+    images = Path(where, *loose) if Path(where).is_dir() else Path(where)
+    return find_labels(images, evaluating=asked.evaluating)
 
 
-def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
-    """A flat folder of images, named by file; for evaluation only, so that all of them are one split."""
-    folder = _parent(images[0])
-    names = sorted(PurePosixPath(image).name for image in images)
-    classes, labels = read_labels(file, names)
-    found = {"val": Split(names, labels, _ByName(tree.reader(folder), names))}
-    notes = [f"labels from {file}", *_ignored(tree, images, {folder: names})]
-    return _made(where, title, (classes, found, notes), asked)
+def _labelled(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
+    """Images in any folders, with their labels in a file; splits are the file's, else folders with names of splits."""
+    folder = os.path.commonpath(list(map(_parent, images)))
+    below = f"{folder}/" if folder else ""
+    names = sorted(image.removeprefix(below) for image in images)
+    read = read_labels(file, names)
+    used = [names[i] for i in read.positions]
+    tops = [name.partition("/")[0].lower() if "/" in name else "" for name in used]
+    splits = read.splits or tuple(SPLIT_NAMES.get(top, "") for top in tops)
+    if not all(splits):
+        # ImageNet's validation set is one split, whatever else is evaluated on its images.
+        whole = "val" if asked.evaluating and set(read.classes) <= set(imagenet_wnids()) else ""
+        splits = (whole,) * len(used)
+    found = {}
+    for split in sorted(set(splits)):
+        places = np.flatnonzero(np.array(splits) == split)
+        part = [used[i] for i in places]
+        found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part))
+    others = _ignored(tree, images, {folder: images})
+    return _made(where, title, (list(read.classes), found, [f"labels from {file}", *read.notes, *others]), asked)
 
 
 def _labelled_splits(where: str, folders: dict[str, list[str]], bare: Mapping[str, int]) -> dict[str, list[str]]:

@@ -71,11 +71,12 @@ def next_commands(run: Run) -> list[str]:
     Raises:
         RunError: run.json or evaluation.json is missing or damaged.
     """
-    data, split = run.evaluated_on()
+    data, labels, split = run.evaluated_on()
+    labelled = f" --labels {shlex.quote(labels)}" if labels else ""
     folder = shlex.quote(str(run.path))
     images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
     return [
-        f"inceptionnet evaluate {folder} {shlex.quote(data)} --split {split}",
+        f"inceptionnet evaluate {folder} {shlex.quote(data)}{labelled} --split {split}",
         f"inceptionnet predict {folder} {images}",
         f"inceptionnet report {folder}",
         repeat_command(run),

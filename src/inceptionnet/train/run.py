@@ -90,14 +90,15 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
         return values
 
-    def evaluated_on(self) -> tuple[str, str]:
-        """The data of the run, and the split of its last evaluation.
+    def evaluated_on(self) -> tuple[str, str | None, str]:
+        """The data of the run, the file of their labels, if there is one, and the split of its last evaluation.
 
         Raises:
             RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
         try:
-            return str(self.read_json("run.json")["plan"]["data"]), str(self.read_json("evaluation.json")["split"])
+            plan = self.read_json("run.json")["plan"]
+            return str(plan["data"]), plan.get("labels"), str(self.read_json("evaluation.json")["split"])
         except (KeyError, TypeError) as error:
             raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
 

@@ -23,6 +23,10 @@ from inceptionnet.nets.edits import Configuration
 
 FORMAT = 1
 KEY = "inceptionnet"
+NUMBERED = "numbered"
+"""How the origin of class names begins that nobody gave."""
+GIVEN = "given"
+"""The origin of class names that the user gave."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,13 @@ class Record:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What is known about the training: package version, data, epochs, accuracy."""
+    """What is known about the training: package version, data, epochs, accuracy; of classes, where they come from."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the class names are only numbers that nobody gave."""
+        numbers = tuple(map(str, range(len(self.classes))))
+        return self.classes == numbers and str(self.provenance.get("classes", "")).startswith(NUMBERED)
 
 
 def save_weights(
@@ -47,7 +57,8 @@ def save_weights(
     """Save the model's weights with everything needed to predict; an existing file is replaced.
 
     Args:
-        classes: class names in the order of the logits; default: numbers from 0.
+        classes: class names in the order of the logits; default: numbers from 0, which are no names: data is not
+            matched with them by name.
         preprocessing: the preprocessing of the training images; default: the model's, of its weights or as published.
 
     Raises:
@@ -82,7 +93,10 @@ def record_for(
     names = classes or tuple(str(i) for i in range(model.num_classes))
     if len(names) != model.num_classes:
         raise ConfigurationError(f"expected {model.num_classes} class names, one per class, got {len(names)}")
-    return Record(c, tuple(names), preprocessing or model.preprocessing, dict(provenance or {}))
+    about = dict(provenance or {})
+    if not classes and names and not str(about.get("classes", "")).startswith(NUMBERED):
+        about["classes"] = f"{NUMBERED}: no names were given"
+    return Record(c, tuple(names), preprocessing or model.preprocessing, about)
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:
