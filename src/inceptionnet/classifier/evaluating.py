@@ -56,8 +56,8 @@ class Evaluated:
     """Images that the list `exclude` names."""
     unmatched: int = 0
     """Lines of that list that name no image."""
-    assumed: str = ""
-    """Which class of the data is which of the network's, where their names do not say it."""
+    class_order: str = ""
+    """Where the order of the classes is from, if it is not simply the names in the weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: what was evaluated on, then the figures of `Metrics.to_dict`."""
@@ -65,7 +65,7 @@ class Evaluated:
             "data": self.data,
             "split": self.split_name,
             "split_note": self.source.note,
-            "classes_assumed": self.assumed,
+            "class_order": self.class_order,
             "crops": [{"count": view.shown, "scales_px": view.scales} for view in self.crops],
             "engines": list(self.metrics.evaluation.engines),
             "excluded": self.excluded,
@@ -138,8 +138,8 @@ def evaluate_together(
         evaluation = _run(classifiers, views, images, matched, f"evaluating on {name}", batch_size, workers, joined)
     if predictions and joined.is_main and isinstance(images, Split):
         write_predictions(Path(predictions), evaluation, images.names)
-    assumed = "; ".join(dict.fromkeys(one.assumed for one in matched if one.assumed))
-    return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched, assumed)
+    order = "; ".join(dict.fromkeys(one.order for one in matched if one.order))
+    return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched, order)
 
 
 def _run(

@@ -49,8 +49,8 @@ def evaluate(
     labels: Labels = None,
     exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to exclude, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
-    classes: Annotated[str | None, typer.Option(metavar="text|numeric|imagenet|FILE", help="The classes in the order of "
-                       "the logits: DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. "
+    classes: Annotated[str | None, typer.Option(metavar="text|numeric|imagenet|FILE", help="The classes in the order "
+                       "of the logits: DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. "
                        "Default: the names in the weights; if they have none, text.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
                                                           "file.")] = None,
@@ -160,8 +160,8 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     for one in classifiers:
         if one.assumed:
             print(f"assumed of {one.source}: {one.assumed}")
-    if found.assumed:
-        print(f"assumed of the classes: {found.assumed}")
+    if found.class_order:
+        print(f"class order: {found.class_order}")
 
 
 def _print_members(metrics: Metrics) -> None:

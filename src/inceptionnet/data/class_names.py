@@ -163,7 +163,7 @@ def _checked(rows: Sequence[tuple[int, str]], where: str) -> ClassNames:
         if name in seen or not name:
             place = f"line {line}: " if line else ""
             before = f" (line {seen[name]} has it too)" if seen.get(name) else ""
-            got = f"{name} twice, duplicates{before}" if name else "an empty one"
+            got = f"{name} twice{before}" if name else "an empty one"
             raise DataError(f"{where}: {place}expected unique class names, got {got}: correct the file")
         seen[name] = line
     return ClassNames(tuple(seen))

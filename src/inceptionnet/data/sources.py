@@ -11,7 +11,7 @@ import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -254,7 +254,9 @@ def _labelled(where: str, title: str, tree: Tree, images: list[str], asked: _Ask
         places = np.flatnonzero(np.array(splits) == split)
         part = [used[i] for i in places]
         found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part))
-    others = _ignored(tree, images, {folder: images})
+    own = {name for name in tree.files if _name(name) == file.name and Path(where, name).resolve() == file.resolve()}
+    inside = replace(tree, files=[name for name in tree.files if name not in own])
+    others = _ignored(inside, images, {folder: images})
     return _made(where, title, (list(read.classes), found, [f"labels from {file}", *read.notes, *others]), asked)
 
 
@@ -291,6 +293,10 @@ def _ignored(tree: Tree, images: list[str], members: dict[str, list[str]]) -> li
     kinds = ", ".join(sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})[:5])
     notes = [f"{outside} images outside the class folders ignored"] if outside else []
     return notes + ([f"{len(others)} files that are not images ignored ({kinds})"] if others else [])
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _parent(path: str) -> str:

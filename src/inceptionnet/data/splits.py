@@ -40,6 +40,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def classes_of(self, positions: Sequence[int]) -> list[tuple[int, ...]]:
+        """The numbers of the classes of each of the images at `positions`."""
+        labels = self.labels[list(positions)]
+        return [tuple(np.flatnonzero(row).tolist()) if labels.ndim == 2 else (int(row),) for row in labels]
+
     def take(self, positions: npt.NDArray[np.intp]) -> Split:
         """The subset of the images at `positions`, in that order."""
         return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions))

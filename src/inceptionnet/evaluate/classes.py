@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ class Matched:
     """In the order of the logits."""
     labels_of: npt.NDArray[np.int64]
     """The network's class index for each class of the data."""
-    assumed: str = ""
-    """The order that was assumed, in one line."""
+    order: str = ""
+    """In one line, where the order of the classes is from, if it is not simply the names in the weights."""
 
 
 def matched_classes(
@@ -60,30 +60,40 @@ def matched_classes(
     if given is not None and str(given) in (TEXT, NUMERIC):
         return _ordered(data, network, str(given), numbered=numbered)
     if given is not None:
-        names = named_classes(given, OPTION)
-        above = len(network) - len(names)
-        if str(given) == IMAGENET and above == 1:
-            names = ("background", *names)
-        if len(names) != len(network):
-            raise ConfigurationError(f"{OPTION} {given if isinstance(given, str | Path) else ''}: expected "
-                                     f"{len(network)} class names, one per class, got {len(names)}")  # fmt: skip
-        if str(given) == IMAGENET and set(data) <= {str(i) for i in range(len(imagenet_classes()))}:
-            return Matched(names, np.array([int(name) + above for name in data], np.int64))
-        return Matched(names, matched_labels(data, names))
+        return _given(data, network, given)
     if numbered:
         found = _ordered(data, network, TEXT, numbered=True)
-        return Matched(
-            found.names,
-            found.labels_of,
-            "the weights have no class names: class i is the i-th of the data's, sorted as text "
-            f"({listed(found.names, 4, ordered=True)}); {OPTION} {NUMERIC}, {IMAGENET} or FILE states another order",
-        )
-    if len(data) == len(imagenet_classes()) and set(data) == {str(i) for i in range(len(data))}:
-        at = {name: i for i, name in enumerate(map(nfc, network))}
-        if all(name in at for name in imagenet_classes()):
-            return Matched(tuple(network), np.array([at[imagenet_classes()[int(name)]] for name in data], np.int64),
-                           f"class k of the data (0 to {len(data) - 1}) is the k-th of ImageNet's")  # fmt: skip
+        return replace(found, order=f"the weights have no class names, assumed {found.order.partition(': ')[2]}; "
+                                    f"{OPTION} {NUMERIC}, {IMAGENET} or FILE states another order")  # fmt: skip
+    at = {nfc(name): i for i, name in enumerate(network)}
+    if len(data) == len(imagenet_classes()) and _are_numbers(data) and all(name in at for name in imagenet_classes()):
+        labels_of = [at[imagenet_classes()[int(name)]] for name in data]
+        return Matched(tuple(network), np.array(labels_of, np.int64),
+                       "assumed that class k of the data, 0 to 999, is the k-th of ImageNet's; "
+                       f"{OPTION} {TEXT} or FILE states another order")  # fmt: skip
     return Matched(tuple(network), matched_labels(data, network))
+
+
+def _are_numbers(data: Sequence[str]) -> bool:
+    """Whether the names are numbers of ImageNet's classes."""
+    return set(data) <= {str(i) for i in range(len(imagenet_classes()))}
+
+
+def _given(data: Sequence[str], network: Sequence[str], given: str | Path | Sequence[str]) -> Matched:
+    """Names that the user gives, in the order of the logits."""
+    names = named_classes(given, OPTION)
+    called = f"{OPTION} {given}" if isinstance(given, str | Path) else OPTION
+    above = len(network) - len(names)
+    if str(given) == IMAGENET and above == 1:
+        names = ("background", *names)
+    if len(names) != len(network):
+        raise ConfigurationError(
+            f"{called}: expected {len(network)} class names, one per class of the network, got {len(names)}"
+        )
+    if str(given) == IMAGENET and _are_numbers(data):
+        labels_of = np.array([int(name) + above for name in data], np.int64)
+        return Matched(names, labels_of, f"{called}: class k of the data is the k-th of ImageNet's")
+    return Matched(names, matched_labels(data, names), f"{called}: {len(names)} names in place of those of the weights")
 
 
 def _ordered(data: Sequence[str], network: Sequence[str], order: str, *, numbered: bool) -> Matched:
@@ -98,15 +108,19 @@ def _ordered(data: Sequence[str], network: Sequence[str], order: str, *, numbere
             names = list(network)
             for name, number in zip(data, numbers, strict=True) if numbered else ():
                 names[number] = name
-            return Matched(tuple(names), np.array(numbers, np.int64))
+            return Matched(tuple(names), np.array(numbers, np.int64),
+                           f"{OPTION} {NUMERIC}: class k of the data is output k of the network, from 0")  # fmt: skip
     if len(data) != count:
         raise DataError(
-            f"expected {count} classes in the data, as many as the network has without names, got {len(data)} "
+            f"expected {count} classes in the data, one for each output of the network, got {len(data)} "
             f"({listed(data, 3)}); give the names in the order of the logits, {OPTION} FILE"
+            + (f", or {OPTION} {NUMERIC} if class k is output k" if all(map(is_number, data)) else "")
         )
     ordered = sorted(data, key=int if order == NUMERIC else None)
     at = {name: i for i, name in enumerate(ordered)}
-    return Matched(tuple(ordered), np.array([at[name] for name in data], np.int64))
+    how = f"sorted as {'numbers' if order == NUMERIC else 'text'} ({listed(ordered, 4, ordered=True)})"
+    labels_of = np.array([at[name] for name in data], np.int64)
+    return Matched(tuple(ordered), labels_of, f"{OPTION} {order}: the data's classes {how}")
 
 
 def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[np.int64]:

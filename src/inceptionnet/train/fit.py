@@ -78,7 +78,8 @@ def fit(
             plan = Plan(
                 data=str(data), model=model, recipe=recipe, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
                 size=size, width=width, weights=None if weights is None else str(weights), seed=seed,
-                settings=asked, corrupt_images=corrupt_images, labels=None if labels is None else str(labels), **machine,  # type: ignore[arg-type]
+                settings=asked, corrupt_images=corrupt_images, labels=None if labels is None else str(labels),
+                **machine,  # type: ignore[arg-type]
             )  # fmt: skip
             loop.train(plan, folder, world)
     return load(folder, device=device)

@@ -143,7 +143,7 @@ class Keeper:
             f"{self.job.held_out}_top1": evaluation.top1,
         }
         if self.job.plan.labels:
-            about["labels"] = Path(self.job.plan.labels).name
+            about["labels"] = self.job.plan.labels
 
         def write() -> None:
             classes, prep = self.job.source.classes, self.job.prep
