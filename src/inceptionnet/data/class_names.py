@@ -27,7 +27,7 @@ _NAME_HEADERS = ("name", "class_name", "classname", "label_name", "class", "labe
                  "wnid", "text", "classes", "names", "labels", "categories")  # fmt: skip
 _NUMBER_HEADERS = ("index", "idx", "id", "number", "class_id", "class_index", "class_idx", "label_id", "category_id",
                    "label", "class", "target", "code")  # fmt: skip
-_NUMBER_FIRST = re.compile(r"(\d+)(?:\s*[:,;=\t]\s*|[.)]\s+|\s+)(\S.*)")
+_NUMBER_FIRST = re.compile(r"(\d+)(?:\s*[:,;=\t]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
 _NUMBER_LAST = re.compile(r"(.*?\S)(\s*[:,;=\t]\s*|\s+)(\d+)")
 _ADVICE = "number them 0 to N-1, or give a JSON list of the names if the numbers belong to them"
 
@@ -58,8 +58,7 @@ class ClassNames:
             return _of_json(value, where)
         if suffix in (".csv", ".tsv"):
             return _of_table(text, suffix, where)
-        lines = lines_of(text)
-        return _of_lines([(line.number, line.text) for line in lines], where)
+        return _of_lines(_bare([(line.number, line.text) for line in lines_of(text)]), where)
 
     @classmethod
     def read(cls, file: Path) -> ClassNames:
@@ -100,6 +99,16 @@ def parse_bytes(data: bytes, where: str) -> ClassNames:
 
 def _damage(text: str) -> int:
     return next(i for i, character in enumerate(text) if is_damaged(character))
+
+
+def _bare(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Lines without what a list in a program has around each name: a comma after it, quotes around it."""
+    if len(lines) > 1 and all(text.endswith(",") for _, text in lines[:-1]):
+        lines = [(n, text.removesuffix(",").rstrip()) for n, text in lines]
+    for quote in "\"'":
+        if lines and all(len(text) > 2 and text[0] == text[-1] == quote for _, text in lines):
+            lines = [(n, text[1:-1]) for n, text in lines]
+    return lines
 
 
 def _of_lines(lines: Sequence[tuple[int, str]], where: str) -> ClassNames:
@@ -178,8 +187,7 @@ def _of_table(text: str, suffix: str, where: str) -> ClassNames:
     if not cells:
         return _checked([], where)
     header = [re.sub(r"[\s-]+", "_", cell.lower()) for cell in cells[0][1]]
-    known = all(cell in _NAME_HEADERS or cell in _NUMBER_HEADERS or not cell for cell in header)
-    known = known and any(header) and (len(cells[0][1]) == 1 or not any(map(is_number, header)))
+    known = any(cell in _NAME_HEADERS or cell in _NUMBER_HEADERS for cell in header) and not any(map(is_number, header))
     body = cells[1:] if known else cells
     width = len(cells[0][1])
     for line, row in body:
@@ -190,6 +198,8 @@ def _of_table(text: str, suffix: str, where: str) -> ClassNames:
         return _of_lines([(line, row[0]) for line, row in body], where)
     numbers = [i for i in range(width) if body and all(is_number(row[i]) for _, row in body)]
     names = [i for i in range(width) if i not in numbers]
+    if known and len(numbers) > 1:  # class_id besides, for example, the number of images
+        numbers = [i for i in numbers if header[i] in _NUMBER_HEADERS]
     if known and len(names) > 1:  # class_name besides, for example, wnid: the header that comes first in the list
         names = sorted(names, key=lambda i: _NAME_HEADERS.index(header[i]) if header[i] in _NAME_HEADERS else 99)[:1]
     if len(names) != 1 or len(numbers) > 1:

@@ -110,7 +110,7 @@ def _label_columns(table: Table, columns: Sequence[int]) -> tuple[list[int], Map
     line, _ = table.rows[0]
     named = [i for i in columns if table.header and plain(table.header[i]) in LABEL_HEADERS]
     binary = [i for i in columns if table.header and all(_is_binary(cells[i]) for _, cells in table.rows)]
-    if len(binary) > 1 and not [i for i in named if i not in binary]:
+    if len(binary) > 1 and not named:
         return binary, {}, [i for i in columns if i not in binary]
     if len(named) == 2 and (stated := _named_numbers(table, named)):
         return named[:1], stated, [i for i in columns if i not in named]
@@ -189,10 +189,12 @@ def _rows(
         raise table.error(table.rows[0][0], "a label for every image", "none in any row", "add them")
     notes = []
     if lost:
-        notes.append(f"{len(lost)} rows of {table.file} without image in the data: {listed(lost, 3, ordered=True)}")
+        rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
+        notes.append(f"{rows} of {table.file} without image in the data: {listed(lost, 3, ordered=True)}")
     held = {row.image for row in found}
     if bare := [name for i, name in enumerate(images.names) if i not in held]:
-        notes.append(f"{len(bare)} images without label not used: {listed(bare, 3)}")
+        some = "1 image" if len(bare) == 1 else f"{len(bare)} images"
+        notes.append(f"{some} without label not used: {listed(bare, 3)}")
     return found, notes
 
 

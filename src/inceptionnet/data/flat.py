@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ import numpy as np
 from inceptionnet.data.columns import Labelled, labels_in
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.matching import Images
-from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, plain, read_table
+from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, plain, read_metadata, read_table
 from inceptionnet.data.text import Line, lines_of, read_text
 from inceptionnet.errors import DataError, listed
 
@@ -69,6 +69,20 @@ def read_labels(file: Path, names: Sequence[str]) -> Labelled:
         raise DataError(f"{file}: expected a column label, got {listed(table.header, ordered=True)}: add it")
     found = labels_in(table, images)
     return found if found.labels.ndim > 1 else _of_imagenet(file, found, names)
+
+
+def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
+    """Hugging Face's table of labels in each of several folders of images; empty unless all of them have one."""
+    found = {folder: next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
+             for folder in sorted(folders)}  # fmt: skip
+    files = {folder: file for folder, file in found.items() if file}
+    return files if len(files) == len(found) > 1 else {}
+
+
+def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str]) -> Labelled:
+    """The labels of images in several folders, each with a table of its own. Raises: as `read_labels`."""
+    images = Images(names)
+    return labels_in(read_metadata(files, images), images)
 
 
 def _of_imagenet(file: Path, found: Labelled, names: Sequence[str]) -> Labelled:

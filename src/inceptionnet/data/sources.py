@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
-from inceptionnet.data.flat import find_labels, read_labels
+from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.names import EXTENSIONS, expand, is_image
 from inceptionnet.data.parquet import read_parquet
@@ -158,8 +158,8 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     for folder in tree.folders:
         inside[_parent(folder)].add(PurePosixPath(folder).name)
     loose = Counter(map(_parent, images))  # folder → images directly in it
-    if file := _labels_file(where, loose, asked):
-        return _labelled(where, title, tree, images, asked, file)
+    if files := _labels_files(where, loose, asked):
+        return _labelled(where, title, tree, images, asked, files)
     root = _start(inside, loose)
     below = f"{root}/" if root else ""
     names = sorted(image.removeprefix(below) for image in images if image.startswith(below))
@@ -228,20 +228,26 @@ def _class_folders(where: str, folders: set[str]) -> list[str]:
     return names
 
 
-def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
-    """The label file that is asked for, or that a single folder of images has; `loose`: number of images by folder."""
-    if asked.labels or len(loose) != 1:
-        return asked.labels
+def _labels_files(where: str, loose: Counter[str], asked: _Asked) -> dict[str, Path]:
+    """The label file that is asked for, or that all folders of images have; `loose`: number of images by folder."""
+    if asked.labels:
+        return {"": asked.labels}
+    if len(loose) != 1:
+        return metadata_of(loose, Path(where))
     images = Path(where, *loose) if Path(where).is_dir() else Path(where)
-    return find_labels(images, evaluating=asked.evaluating)
+    file = find_labels(images, evaluating=asked.evaluating)
+    return {"": file} if file else {}
 
 
-def _labelled(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
+def _labelled(
+    where: str, title: str, tree: Tree, images: list[str], asked: _Asked, files: Mapping[str, Path]
+) -> Source:
     """Images in any folders, with their labels in a file; splits are the file's, else folders with names of splits."""
     folder = os.path.commonpath(list(map(_parent, images)))
     below = f"{folder}/" if folder else ""
     names = sorted(image.removeprefix(below) for image in images)
-    read = read_labels(file, names)
+    read = read_labels(*files.values(), names) if len(files) == 1 else read_metadata_labels(
+        {at.removeprefix(below): file for at, file in files.items()}, names)  # fmt: skip
     used = [names[i] for i in read.positions]
     tops = [name.partition("/")[0].lower() if "/" in name else "" for name in used]
     splits = read.splits or tuple(SPLIT_NAMES.get(top, "") for top in tops)
@@ -254,10 +260,17 @@ def _labelled(where: str, title: str, tree: Tree, images: list[str], asked: _Ask
         places = np.flatnonzero(np.array(splits) == split)
         part = [used[i] for i in places]
         found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part))
-    own = {name for name in tree.files if _name(name) == file.name and Path(where, name).resolve() == file.resolve()}
+    paths = {file.resolve() for file in files.values()}
+    called = {file.name for file in files.values()}
+    own = {name for name in tree.files if _name(name) in called and Path(where, name).resolve() in paths}
     inside = replace(tree, files=[name for name in tree.files if name not in own])
     others = _ignored(inside, images, {folder: images})
-    return _made(where, title, (list(read.classes), found, [f"labels from {file}", *read.notes, *others]), asked)
+    return _made(
+        where,
+        title,
+        (list(read.classes), found, [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]),
+        asked,
+    )
 
 
 def _labelled_splits(where: str, folders: dict[str, list[str]], bare: Mapping[str, int]) -> dict[str, list[str]]:

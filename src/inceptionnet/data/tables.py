@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inceptionnet.data.matching import Images
-from inceptionnet.data.text import Row, cells_of, json_lines, json_of, read_text
-from inceptionnet.errors import DataError, missing_extra
+from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, read_text
+from inceptionnet.errors import DataError, listed, missing_extra
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -35,8 +35,9 @@ LABEL_HEADERS = frozenset((
 ))  # fmt: skip
 SPLIT_HEADERS = frozenset(("split", "splits", "set", "subset", "partition", "data_set", "dataset", "phase", "usage",
                            "data_split", "fold"))  # fmt: skip
-MARKS = (",", ";", "\t", "|", None)
-"""Separators of cells; None: the first white space."""
+MARKS = (",", ";", "\t", "|", FIRST_SPACE, LAST_SPACE)
+"""Separators of cells."""
+METADATA_NAME = "file_name"
 SAMPLE = 1000
 """Rows that are enough to see which column names images."""
 EXPECTED = "a file with labels"
@@ -80,6 +81,17 @@ def read_table(file: Path, images: Images) -> Table:
     if value is not None:
         return _of_objects(str(file), list(enumerate(value, start=1)))
     return _of_cells(str(file), text, images)
+
+
+def read_metadata(files: Mapping[str, Path], images: Images) -> Table:
+    """Tables of Hugging Face's layout, one in each folder of images, as one; by folder. Raises: as `read_table`."""
+    objects: list[tuple[int, Any]] = []
+    for folder, file in files.items():
+        table = read_table(file, images)
+        for line, cells in table.rows:
+            row: dict[str, Cell] = dict(zip(table.header, cells, strict=False))
+            objects.append((line, row | {METADATA_NAME: f"{folder}/{row.get(METADATA_NAME, '')}"}))
+    return _of_objects(listed(map(str, files.values())), objects)
 
 
 def _of_cells(file: str, text: str, images: Images) -> Table:

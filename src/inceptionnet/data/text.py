@@ -86,13 +86,17 @@ def lines_of(text: str) -> list[Line]:
     return [Line(i, line) for i, line in numbered if line and line != "#" and not line.startswith("# ")]
 
 
-def cells_of(text: str, mark: str | None, where: str) -> list[Row]:
-    """The rows of a table whose cells are separated by `mark`, or (None) by the first white space of a line.
+FIRST_SPACE, LAST_SPACE = "first space", "last space"
+
+
+def cells_of(text: str, mark: str, where: str) -> list[Row]:
+    """The rows of a table whose cells are separated by `mark`, or two cells by the first or last space of a line.
 
     Cells keep their spaces, which names of files may have. Raises: DataError for unbalanced quotes.
     """
-    if mark is None:
-        return [Row(line.number, tuple(line.text.split(maxsplit=1))) for line in lines_of(text)]
+    if mark in (FIRST_SPACE, LAST_SPACE):
+        split = str.split if mark == FIRST_SPACE else str.rsplit
+        return [Row(line.number, tuple(split(line.text, maxsplit=1))) for line in lines_of(text)]
     rows = []
     spaced = f'{mark} "' in text  # quotes after a space are not part of the cell
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=spaced)
