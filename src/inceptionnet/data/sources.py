@@ -246,8 +246,10 @@ def _labelled(
     folder = os.path.commonpath(list(map(_parent, images)))
     below = f"{folder}/" if folder else ""
     names = sorted(image.removeprefix(below) for image in images)
-    read = read_labels(*files.values(), names) if len(files) == 1 else read_metadata_labels(
-        {at.removeprefix(below): file for at, file in files.items()}, names)  # fmt: skip
+    if len(files) == 1:
+        read = read_labels(next(iter(files.values())), names)
+    else:
+        read = read_metadata_labels({at.removeprefix(below): file for at, file in files.items()}, names)
     used = [names[i] for i in read.positions]
     tops = [name.partition("/")[0].lower() if "/" in name else "" for name in used]
     splits = read.splits or tuple(SPLIT_NAMES.get(top, "") for top in tops)

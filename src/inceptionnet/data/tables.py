@@ -63,8 +63,11 @@ def plain(header: str) -> str:
     return re.sub(r"[\s-]+", "_", header.strip().lower())
 
 
-def read_table(file: Path, images: Images) -> Table:
-    """Read a table of labels; `images` tell which separator is meant. Raises: DataError, MissingExtraError."""
+def read_table(file: Path, images: Images, columns: int = 2) -> Table:
+    """Read a table of labels with so many columns or more; `images` tell which separator is meant.
+
+    Raises: DataError, MissingExtraError.
+    """
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _of_parquet(file)
@@ -80,21 +83,21 @@ def read_table(file: Path, images: Images) -> Table:
         return Table(str(file), (), [(i, tuple(map(_cell, row))) for i, row in enumerate(value, start=1)], {})
     if value is not None:
         return _of_objects(str(file), list(enumerate(value, start=1)))
-    return _of_cells(str(file), text, images)
+    return _of_cells(str(file), text, images, columns)
 
 
 def read_metadata(files: Mapping[str, Path], images: Images) -> Table:
     """Tables of Hugging Face's layout, one in each folder of images, as one; by folder. Raises: as `read_table`."""
     objects: list[tuple[int, Any]] = []
     for folder, file in files.items():
-        table = read_table(file, images)
+        table = read_table(file, images, 1)  # a test split may have names alone
         for line, cells in table.rows:
             row: dict[str, Cell] = dict(zip(table.header, cells, strict=False))
             objects.append((line, row | {METADATA_NAME: f"{folder}/{row.get(METADATA_NAME, '')}"}))
     return _of_objects(listed(map(str, files.values())), objects)
 
 
-def _of_cells(file: str, text: str, images: Images) -> Table:
+def _of_cells(file: str, text: str, images: Images, columns: int) -> Table:
     ways, errors = [], []
     for mark in MARKS:
         try:
@@ -108,7 +111,7 @@ def _of_cells(file: str, text: str, images: Images) -> Table:
     if not rows:
         raise DataError(f"{file}: expected {EXPECTED}, got an empty one: give another")
     header = rows[0].cells if _is_header(rows, images) else ()
-    width = max(len(rows[0].cells), 2)
+    width = max(len(rows[0].cells), columns)
     out: list[tuple[int, tuple[Cell, ...]]] = []
     for row in rows[bool(header) :]:
         cells = row.cells
