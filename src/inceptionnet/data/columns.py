@@ -62,7 +62,7 @@ def labels_in(table: Table, images: Images) -> Labelled:
         notes.append(f"columns not used: {listed(table.header[i] or 'without name' for i in unused)}")
     rows.sort(key=lambda row: row.image)
     named = [table.header[i].strip() for i in label] if len(label) > 1 else None
-    classes, labels = _numbered(rows, stated, named)
+    classes, labels = _numbered(rows, table.file, stated, named)
     positions = np.array([row.image for row in rows], np.int64)
     splits = tuple(row.split for row in rows) if split is not None else ()
     return Labelled(classes, positions, labels, splits, tuple(notes))
@@ -215,7 +215,7 @@ def _labels(table: Table, line: int, cell: Cell, header: str) -> tuple[str, ...]
 
 
 def _numbered(
-    rows: Sequence[_Row], stated: Mapping[str, str], columns: Sequence[str] | None
+    rows: Sequence[_Row], file: str, stated: Mapping[str, str], columns: Sequence[str] | None
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64 | np.bool_]]:
     """Class names, and labels as numbers or as a row of classes for each image.
 
@@ -235,7 +235,7 @@ def _numbered(
         distinct = set(whole.values())
         classes = tuple(sorted(distinct, key=int if all(map(is_number, distinct)) else None))
     if twice := [name for name, times in Counter(classes).items() if times > 1]:
-        raise DataError(f"expected every class once, got several columns {listed(twice)}: rename them")
+        raise DataError(f"{file}: expected every class once, got {listed(twice)} more than once: rename them")
     code = {name: i for i, name in enumerate(classes)}
     if all(len(row.labels) == 1 for row in rows):
         return classes, np.array([code[names[row.labels[0]]] for row in rows], np.int64)
