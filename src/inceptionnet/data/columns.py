@@ -16,7 +16,7 @@ import numpy.typing as npt
 from inceptionnet.data.class_names import is_number
 from inceptionnet.data.matching import Images
 from inceptionnet.data.splits import SPLIT_NAMES
-from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS, Cell, Table, matched, plain
+from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS, Cell, Table, matched, plain, steps
 from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc
 from inceptionnet.errors import DataError, listed
 
@@ -72,8 +72,11 @@ def _image_column(table: Table, images: Images) -> int:
     width = len(table.rows[0][1])
     known = [bool(table.header) and plain(table.header[i]) in IMAGE_HEADERS for i in range(width)]
     cells = [cells for _, cells in table.rows]
-    counts = [matched([row[i : i + 1] for row in cells], images) for i in range(width)]
-    best = max(range(width), key=lambda i: (counts[i], known[i]))
+    for step in steps(len(cells)):
+        counts = matched(cells[::step], images)
+        best = max(range(width), key=lambda i: (counts[i], known[i]))
+        if counts[best]:
+            break
     if not counts[best]:
         shown = next((i for i in range(width) if known[i]), 0)
         line, first = table.rows[0]
@@ -144,7 +147,11 @@ def _named_numbers(table: Table, columns: Sequence[int]) -> Mapping[str, str]:
 
 
 def _is_binary(cell: Cell) -> bool:
-    return isinstance(cell, str) and cell.strip().lower() in _ZERO_ONE
+    return cell in _ZERO_ONE or (isinstance(cell, str) and cell.strip().lower() in _ZERO_ONE)
+
+
+def _is_one(cell: Cell) -> bool:
+    return cell in _ONE or (isinstance(cell, str) and cell.strip().lower() in _ONE)
 
 
 def _rows(
@@ -173,7 +180,7 @@ def _rows(
                               f"{seen[places[0]]})", "remove a line; several labels are written a;b")  # fmt: skip
         seen[places[0]] = line
         if len(label) > 1:
-            labels = tuple(str(i) for i, column in enumerate(label) if str(cells[column]).strip().lower() in _ONE)
+            labels = tuple(str(i) for i, column in enumerate(label) if _is_one(cells[column]))
         else:
             labels = _labels(table, line, cells[label[0]], header)
             if not labels:

@@ -90,7 +90,7 @@ def _of_imagenet(file: Path, found: Labelled, names: Sequence[str]) -> Labelled:
     boxes = [match[1] for match in map(_BOXES.fullmatch, found.classes) if match]
     if len(boxes) == len(found.classes):
         return _renamed(found, _known(file, boxes))
-    held = [PurePosixPath(names[i]).stem for i in found.positions]
+    held = (PurePosixPath(names[i]).stem for i in found.positions)
     if all(map(str.isdecimal, found.classes)) and all(map(_VALIDATION.fullmatch, held)):
         return _renamed(found, _numbered(file, found.classes, imagenet_wnids(), first=0))
     return found

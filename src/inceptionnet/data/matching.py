@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.data.names import is_image
+from inceptionnet.data.names import EXTENSIONS
 from inceptionnet.data.text import NOT_UTF8, Line, is_damaged, json_of, lines_of, nfc, read_text
 from inceptionnet.errors import DataError, listed
 
@@ -39,14 +39,17 @@ class Images:
 
     def find(self, entry: str) -> list[int]:
         """The positions of the images that an entry means: several if it is ambiguous, none if there is no such."""
-        for text in dict.fromkeys((entry, entry.strip(), entry.strip().replace("\\", "/"))):
+        texts = {entry: None, entry.strip(): None}
+        if "\\" in entry:
+            texts[entry.strip().replace("\\", "/")] = None
+        for text in texts:
             parts = _parts(text)
             if not parts:
                 continue
             if parts in self._full:
                 return [self._full[parts]]
-            for places in (self._by_file.get(parts[-1], ()), self._by_stem.get(_stem(parts[-1]), ())):
-                if found := [i for i in places if self._agree(self._paths[i], parts)]:
+            for table, key in ((self._by_file, parts[-1]), (self._by_stem, _stem(parts[-1]))):
+                if found := [i for i in table.get(key, ()) if self._agree(self._paths[i], parts)]:
                     return found
         return []
 
@@ -65,6 +68,8 @@ def _common(paths: Sequence[tuple[str, ...]]) -> int:
 
 
 def _parts(entry: str) -> tuple[str, ...]:
+    if "/" not in entry and entry not in ("", ".", ".."):
+        return (nfc(entry),)
     parts: list[str] = []
     for part in nfc(entry).split("/"):
         if part == "..":
@@ -75,7 +80,8 @@ def _parts(entry: str) -> tuple[str, ...]:
 
 
 def _stem(file: str) -> str:
-    return PurePosixPath(file).stem if is_image(file) else file
+    stem, _, extension = file.rpartition(".")
+    return stem if stem and f".{extension.lower()}" in EXTENSIONS else file
 
 
 def _firsts(line: str) -> Iterator[str]:

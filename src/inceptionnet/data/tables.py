@@ -38,7 +38,7 @@ SPLIT_HEADERS = frozenset(("split", "splits", "set", "subset", "partition", "dat
 MARKS = (",", ";", "\t", "|", FIRST_SPACE, LAST_SPACE)
 """Separators of cells."""
 METADATA_NAME = "file_name"
-SAMPLE = 1000
+SAMPLE = 300
 """Rows that are enough to see which column names images."""
 EXPECTED = "a file with labels"
 
@@ -101,11 +101,14 @@ def _of_cells(file: str, text: str, images: Images, columns: int) -> Table:
     ways, errors = [], []
     for mark in MARKS:
         try:
-            rows = cells_of(text, mark, file)
-            ways.append((_score(rows, images), rows))
+            ways.append(cells_of(text, mark, file))
         except DataError as error:
             errors.append(error)
-    (most, _), rows = max(ways, key=lambda way: way[0])
+    for step in steps(max(map(len, ways))):
+        scores = [_score(rows, images, step) for rows in ways]
+        (most, _), rows = max(zip(scores, ways, strict=True), key=lambda way: way[0])
+        if most:
+            break
     if errors and not most:
         raise errors[0]
     if not rows:
@@ -129,24 +132,26 @@ def _of_cells(file: str, text: str, images: Images, columns: int) -> Table:
     return Table(file, header, out, {})
 
 
-def _score(rows: Sequence[Row], images: Images) -> tuple[int, bool]:
+def _score(rows: Sequence[Row], images: Images, step: int) -> tuple[int, bool]:
     """How well a separator fits: images that a column names, and whether there are headers that people use."""
     wide = [row.cells for row in rows if len(row.cells) > 1]
     known = bool(wide) and any(plain(cell) in IMAGE_HEADERS | LABEL_HEADERS for cell in wide[0])
-    return max((matched([cells[i : i + 1] for cells in wide], images) for i in range(_width(wide))), default=0), known
+    return max(matched(wide[::step], images), default=0), known
 
 
-def _width(rows: Sequence[tuple[str, ...]]) -> int:
-    return max(map(len, rows), default=0)
+def matched(rows: Sequence[tuple[Cell, ...]], images: Images) -> list[int]:
+    """How many different images each column names."""
+    found: list[set[int]] = [set() for _ in range(max(map(len, rows), default=0))]
+    for cells in rows:
+        for column, cell in enumerate(cells):
+            if isinstance(cell, str):
+                found[column].update(images.find(cell)[:1])
+    return list(map(len, found))
 
 
-def matched(cells: Sequence[tuple[Cell, ...]], images: Images) -> int:
-    """How many different images a column names, given as tuples of one cell or none; of a long one, of a sample."""
-    step = len(cells) // SAMPLE + 1
-    for some in (cells[::step], cells) if step > 1 else (cells,):
-        if found := len({i for one in some for cell in one if isinstance(cell, str) for i in images.find(cell)[:1]}):
-            return found
-    return 0
+def steps(rows: int) -> tuple[int, ...]:
+    """The steps through rows that show which column names images: a sample, then all, if the sample has none."""
+    return (rows // SAMPLE + 1, 1) if rows > SAMPLE else (1,)
 
 
 def _is_header(rows: Sequence[Row], images: Images) -> bool:
@@ -236,7 +241,7 @@ def _cell(value: Any) -> Cell:
         return ""
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+    if isinstance(value, str) and "[" in value and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
         try:
             read = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -49,7 +49,7 @@ class Row:
 
 def nfc(name: str) -> str:
     """A name in Unicode's composed form: macOS writes é as two characters, others as one."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_damaged(text: str) -> bool:
@@ -103,7 +103,7 @@ def cells_of(text: str, mark: str, where: str) -> list[Row]:
     start = 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells) and not (cells[0] == "#" or cells[0].startswith("# ")):
+            if cells and any(map(str.strip, cells)) and not (cells[0] == "#" or cells[0].startswith("# ")):
                 rows.append(Row(start, tuple(cells)))
             start = reader.line_num + 1
     except csv.Error as error:
