@@ -237,6 +237,19 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
     assert source.classes == tuple(map(str, range(12)))
 
 
+def test_which_column_names_the_images(tmp_path: Path) -> None:
+    """Numbers may be names of images too; an image may be called like a header."""
+    folder = write_tree(tmp_path / "d", [f"{i}.png" for i in range(6)] + ["image.png"])
+    file = tmp_path / "x.csv"
+    for text in ("id,label\n4,0\n5,1\n90,2\n91,3\n", "id,label,file_name\n0,0,4.png\n1,1,5.png\n",
+                 "label,image\n0,4\n1,5\n"):  # fmt: skip
+        file.write_text(text)
+        _, split = open_source(folder, labels=file, evaluating=True).pick("all")
+        assert isinstance(split, Split) and sorted(zip(split.names, split.labels, strict=True)) == [
+            ("4.png", 0), ("5.png", 1),
+        ]  # fmt: skip
+
+
 def test_a_zip_with_labels(tmp_path: Path) -> None:
     file = write_zip(tmp_path / "d.zip", {f"in/{one}": png(i) for i, one in enumerate(FILES)})
     (tmp_path / "x.csv").write_text(table(lambda i: f"{i}.png,{name(i)}"))

@@ -20,6 +20,7 @@ from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS
 from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc
 from inceptionnet.errors import DataError, listed
 
+_VAGUE = frozenset(("id", "name", "key"))
 _PLURAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 _ZERO_ONE = frozenset(("0", "1", "0.0", "1.0", "false", "true"))
 _ONE = frozenset(("1", "1.0", "true"))
@@ -70,11 +71,12 @@ def labels_in(table: Table, images: Images) -> Labelled:
 
 def _image_column(table: Table, images: Images) -> int:
     width = len(table.rows[0][1])
-    known = [bool(table.header) and plain(table.header[i]) in IMAGE_HEADERS for i in range(width)]
+    headers = [plain(table.header[i]) if table.header else "" for i in range(width)]
+    known = [(header in IMAGE_HEADERS) + (header in IMAGE_HEADERS - _VAGUE) for header in headers]
     cells = [cells for _, cells in table.rows]
     for step in steps(len(cells)):
         counts = matched(cells[::step], images)
-        best = max(range(width), key=lambda i: (counts[i], known[i]))
+        best = max(range(width), key=lambda i: (bool(counts[i] and known[i]), counts[i], known[i]))
         if counts[best]:
             break
     if not counts[best]:

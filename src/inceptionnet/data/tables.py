@@ -155,14 +155,17 @@ def steps(rows: int) -> tuple[int, ...]:
 
 
 def _is_header(rows: Sequence[Row], images: Images) -> bool:
-    """Whether the first row names the columns: none of its cells is an image, and it has a header that people use.
+    """Whether the first row names the columns: all of its cells are headers that people use, or one and none an image.
 
     Of more than two columns, any texts above an image are headers.
     """
     first = rows[0].cells
+    headers = [plain(cell) in IMAGE_HEADERS | LABEL_HEADERS | SPLIT_HEADERS for cell in first]
+    if len(first) > 1 and all(headers):
+        return True
     if any(images.find(cell) for cell in first):
         return False
-    if any(plain(cell) in IMAGE_HEADERS | LABEL_HEADERS | SPLIT_HEADERS for cell in first):
+    if any(headers):
         return True
     texts = [cell.strip() for cell in first]
     named = len(first) > 2 and len(set(texts)) == len(texts) and not any(re.fullmatch(r"[\d.]*", one) for one in texts)
