@@ -119,5 +119,7 @@ def test_names_are_composed() -> None:
 def test_classes_of_an_option(tmp_path: Path) -> None:
     assert named_classes("imagenet") == imagenet_classes()
     assert named_classes(["b", "a"]) == ("b", "a")
-    with pytest.raises(DataError, match=r"^--classes .*gone: expected class names, got No such file or directory"):
+    with pytest.raises(
+        DataError, match=r"^--classes .*gone: expected a file with class names or imagenet, got no such file"
+    ):
         named_classes(tmp_path / "gone", "--classes")

@@ -5,6 +5,7 @@ Source: [v1] section 7, [v4] section 5: softmax is averaged over an image's crop
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from inceptionnet.evaluate.metrics import Metrics, measure
 from inceptionnet.evaluate.table import check_kind, write_predictions
 from inceptionnet.progress import Bar
 from inceptionnet.weights import Record
+
+log = logging.getLogger("inceptionnet")
 
 
 class Evaluable(Protocol):
@@ -139,6 +142,8 @@ def evaluate_together(
     if predictions and joined.is_main and isinstance(images, Split):
         write_predictions(Path(predictions), evaluation, images.names)
     order = "; ".join(dict.fromkeys(one.order for one in matched if one.order))
+    if order and joined.is_main:
+        log.info("class order: %s", order)
     return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched, order)
 
 

@@ -10,6 +10,7 @@ import typer
 from inceptionnet.cli.options import (
     BatchSize,
     Calibrate,
+    ClassOrder,
     Device,
     Engine,
     Json,
@@ -49,9 +50,7 @@ def evaluate(
     labels: Labels = None,
     exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to exclude, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
-    classes: Annotated[str | None, typer.Option(metavar="text|numeric|imagenet|FILE", help="The classes in the order "
-                       "of the logits: DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. "
-                       "Default: the names in the weights; if they have none, text.")] = None,
+    classes: ClassOrder = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
                                                           "file.")] = None,
     json: Json = False,

@@ -65,6 +65,12 @@ Classes = Annotated[
     typer.Option(metavar="FILE|imagenet", help="The class names in the order of the logits: one a line, NUMBER NAME, "
                  "CSV or JSON; or imagenet. Default: those of the weights."),
 ]  # fmt: skip
+ClassOrder = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="text|numeric|imagenet|FILE", help="The classes in the order of the logits: "
+                 "DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. Default: the names in "
+                 "the weights; if they have none, text."),
+]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 

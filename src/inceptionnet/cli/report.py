@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Labels, SplitName, Workers, opened
+from inceptionnet.cli.options import BatchSize, ClassOrder, Device, Labels, SplitName, Workers, opened
 from inceptionnet.errors import ConfigurationError
 
 
@@ -19,6 +19,7 @@ def report(
     split: Annotated[SplitName, typer.Option(help="auto: what the run held out; of other data test, else "
                                                   "val.")] = "auto",
     labels: Labels = None,
+    classes: ClassOrder = None,
     out: Annotated[Path | None, typer.Option(help="The file. Default: report.html in the run folder.")] = None,
     batch_size: BatchSize = 32,
     workers: Workers = None,
@@ -46,7 +47,13 @@ def report(
         labels = labels or (Path(own_labels) if own_labels else None)
         place = held_out if split == "auto" else split
     found = evaluate_together(
-        [classifier], str(data), split=place, labels=labels, batch_size=batch_size, workers=default_workers(workers)
+        [classifier],
+        str(data),
+        split=place,
+        labels=labels,
+        classes=classes,
+        batch_size=batch_size,
+        workers=default_workers(workers),
     )
     path = out or Path(weights) / REPORT
     write_report(
@@ -55,3 +62,5 @@ def report(
     )
     evaluation = found.metrics.evaluation
     print(f"{path}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} images")
+    if found.class_order:
+        print(f"class order: {found.class_order}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.text import NOT_UTF8, cells_of, decoded, is_damaged, json_of, lines_of, nfc, read_text
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, listed
 
 CLASSES_FILE = "classes.txt"
 IMAGENET = "imagenet"
@@ -80,12 +80,20 @@ class ClassNames:
         return number
 
 
-def named_classes(given: str | Path | Sequence[str], option: str = "classes") -> tuple[str, ...]:
-    """The class names that an option gives: a list of names, the name of a file, or `imagenet`. Raises: DataError."""
+def named_classes(
+    given: str | Path | Sequence[str], option: str = "classes", words: Sequence[str] = (IMAGENET,)
+) -> tuple[str, ...]:
+    """The class names that an option gives: a list of names, the name of a file, or `imagenet`.
+
+    `words` are all that the option takes besides files. Raises: DataError.
+    """
     if not isinstance(given, str | Path):
         return tuple(given)
     if str(given) == IMAGENET:
         return imagenet_classes()
+    if not Path(given).exists():
+        known = listed(words, last="or")
+        raise DataError(f"{option} {given}: expected a file with class names or {known}, got no such file: correct it")
     try:
         return ClassNames.read(Path(given)).names
     except DataError as error:

@@ -81,7 +81,7 @@ def _are_numbers(data: Sequence[str]) -> bool:
 
 def _given(data: Sequence[str], network: Sequence[str], given: str | Path | Sequence[str]) -> Matched:
     """Names that the user gives, in the order of the logits."""
-    names = named_classes(given, OPTION)
+    names = named_classes(given, OPTION, (IMAGENET, TEXT, NUMERIC))
     called = f"{OPTION} {given}" if isinstance(given, str | Path) else OPTION
     above = len(network) - len(names)
     if str(given) == IMAGENET and above == 1:
