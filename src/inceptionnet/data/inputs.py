@@ -12,6 +12,7 @@ from pathlib import Path
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
 from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError
 
@@ -111,8 +112,11 @@ def _from_stdin(allow_urls: bool) -> Iterator[NamedImage]:
     if len(data) > MAX_BYTES:
         raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
     try:
-        lines = [line for line in data.decode("utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
+        text = decoded(data, "standard input", "paths")
+    except DataError:
+        text = ""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if is_damaged(text) and not (lines and Path(lines[0]).exists()):  # an image, or paths that are not in UTF-8
         lines = []
     if data and (not lines or data[:2] in (b"P1", b"P2", b"P3")):  # the last: an image written as text
         yield NamedImage(STDIN, lambda: data)
