@@ -53,7 +53,7 @@ def correct(command: Command, *arguments: object) -> tuple[str, str]:
 def test_weights_without_names(command: Command, unnamed: Path, folders: Path, tmp_path: Path) -> None:
     name, said = correct(command, unnamed, folders)
     assert name == TEXT_ORDER[ALWAYS] == "10" and "no class names, assumed" in said
-    assert "sorted as text (0, 1, 10, 11 … and 8 more); --classes numeric, imagenet or FILE" in said
+    assert "sorted as text (0, 1, 10, 11 … and 8 more); --classes text, numeric, imagenet or FILE" in said
     assert correct(command, unnamed, folders, "--classes", "text")[0] == "10"
     name, said = correct(command, unnamed, folders, "--classes", "numeric")
     assert name == "2" and said == "--classes numeric: class k of the data is output k of the network, from 0"
@@ -64,6 +64,13 @@ def test_weights_without_names(command: Command, unnamed: Path, folders: Path, t
     assert (
         code == 0 and "\nclass order: the weights have no class names, assumed the data's classes sorted as text" in out
     )
+    flat, rows = tmp_path / "flat", ["image,label"]
+    for k in NUMBERS:
+        write_tree(flat, {f"{k}_{i}.png": png(i, (32, 32)) for i in range(2)})
+        rows += [f"{k}_{i}.png,{k}" for i in range(2)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    name, said = correct(command, unnamed, flat, "--labels", tmp_path / "labels.csv")
+    assert name == "2" and "assumed class k of the data is output k" in said, "a label is a number of a class"
     words = folders.rename(tmp_path / "words")
     for k in NUMBERS:
         (words / k).rename(words / f"class {chr(ord('l') - int(k))}")
@@ -153,6 +160,8 @@ def test_orders() -> None:
     assert (order.labels_of.tolist(), order.names) == ([0, 1, 2], ("1", "10", "2")), "in place of names in the weights"
     order = matched_classes(["c", "a"], network, given=["c", "b", "a"])
     assert (order.labels_of.tolist(), order.names) == ([0, 2], ("c", "b", "a"))
+    order = matched_classes(["b", "a", "c"], network, numbered=True)
+    assert order.names == ("b", "a", "c") and "assumed the data's classes in their order (b, a, c); " in order.order
     for given, data, reason in (
         (
             None,

@@ -107,7 +107,8 @@ def evaluate_together(
             well-known name.
         exclude: a text file with names of images to exclude, or the numbers that ImageNet's end in, one a line.
         classes: the classes in the order of the logits: a file or list of names; imagenet; text or numeric: the data's
-            names sorted as text or as numbers. Default: the names in the weights; if they have none, text.
+            names sorted as text or as numbers. Default: the names in the weights; if they have none,
+            the order of the data, in which folders are sorted as text.
         predictions: a .csv or .parquet file to write every image's prediction into.
         batch_size: crops in one pass.
         workers: processes that decode images.

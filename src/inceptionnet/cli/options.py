@@ -69,7 +69,7 @@ ClassOrder = Annotated[
     str | None,
     typer.Option("--classes", metavar="text|numeric|imagenet|FILE", help="The classes in the order of the logits: "
                  "DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. Default: the names in "
-                 "the weights; if they have none, text."),
+                 "the weights; if they have none, the order of DATA, in which folders are sorted as text."),
 ]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 

@@ -1,7 +1,8 @@
 """Which output of a network stands for which class of the data: by name, or by the order of the data's classes.
 
 Names that nobody gave (0, 1, 2 … of a file without names) are never matched with names of folders. Of as many classes,
-class i is then the i-th of the data's names sorted as text, as torchvision's ImageFolder and Keras number folders.
+class i is then the i-th class of the data: of folders sorted as text, as torchvision's ImageFolder and Keras number
+them; of numbers in a file of labels sorted as numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from inceptionnet.data.imagenet import imagenet_classes, imagenet_wnids
 from inceptionnet.data.text import nfc
 from inceptionnet.errors import ConfigurationError, DataError, listed
 
-TEXT, NUMERIC = "text", "numeric"
+TEXT, NUMERIC, AS_IS = "text", "numeric", "as is"
 OPTION = "--classes"
 _WNID = re.compile(r"(n\d{8})[\s,:].*")
 
@@ -50,7 +51,8 @@ def matched_classes(
         network: the names of the network's, in the order of the logits.
         numbered: those are numbers that nobody gave.
         given: text or numeric: class i is the i-th of the data's names sorted as text or as numbers; imagenet, a file
-            or a list: the names in the order of the logits. Default: the network's names; without names, text.
+            or a list: the names in the order of the logits. Default: the network's names; without names, the order of
+            the data.
 
     Raises:
         ConfigurationError: not one name for each class.
@@ -62,9 +64,9 @@ def matched_classes(
     if given is not None:
         return _given(data, network, given)
     if numbered:
-        found = _ordered(data, network, TEXT, numbered=True)
+        found = _ordered(data, network, _own_order(data), numbered=True)
         return replace(found, order=f"the weights have no class names, assumed {found.order.partition(': ')[2]}; "
-                                    f"{OPTION} {NUMERIC}, {IMAGENET} or FILE states another order")  # fmt: skip
+                                    f"{OPTION} {TEXT}, {NUMERIC}, {IMAGENET} or FILE states another order")  # fmt: skip
     at = {nfc(name): i for i, name in enumerate(network)}
     if len(data) == len(imagenet_classes()) and _are_numbers(data) and all(name in at for name in imagenet_classes()):
         labels_of = [at[imagenet_classes()[int(name)]] for name in data]
@@ -72,6 +74,13 @@ def matched_classes(
                        "assumed that class k of the data, 0 to 999, is the k-th of ImageNet's; "
                        f"{OPTION} {TEXT} or FILE states another order")  # fmt: skip
     return Matched(tuple(network), matched_labels(data, network))
+
+
+def _own_order(data: Sequence[str]) -> str:
+    """The order that the data's classes have: folders are sorted as text, numbers of a file of labels as numbers."""
+    if data == sorted(data):
+        return TEXT
+    return NUMERIC if all(map(is_number, data)) and data == sorted(data, key=int) else AS_IS
 
 
 def _are_numbers(data: Sequence[str]) -> bool:
@@ -116,9 +125,10 @@ def _ordered(data: Sequence[str], network: Sequence[str], order: str, *, numbere
             f"({listed(data, 3)}); give the names in the order of the logits, {OPTION} FILE"
             + (f", or {OPTION} {NUMERIC} if class k is output k" if all(map(is_number, data)) else "")
         )
-    ordered = sorted(data, key=int if order == NUMERIC else None)
+    ordered = list(data) if order == AS_IS else sorted(data, key=int if order == NUMERIC else None)
     at = {name: i for i, name in enumerate(ordered)}
-    how = f"sorted as {'numbers' if order == NUMERIC else 'text'} ({listed(ordered, 4, ordered=True)})"
+    how = {TEXT: "sorted as text", NUMERIC: "sorted as numbers", AS_IS: "in their order"}[order]
+    how += f" ({listed(ordered, 4, ordered=True)})"
     labels_of = np.array([at[name] for name in data], np.int64)
     return Matched(tuple(ordered), labels_of, f"{OPTION} {order}: the data's classes {how}")
 
