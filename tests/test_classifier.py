@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -326,7 +327,9 @@ class TestFindImages:
         found = find_images([tmp_path / "x.parquet"])
         assert [one.read() for one in found] == expected and found[1].name == "x.parquet:1"
 
-    def test_standard_input_is_an_image_or_paths(self, red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_standard_input_is_an_image_or_paths(
+        self, red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def given(data: bytes) -> list:
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
             return find_images(["-"])
@@ -334,6 +337,16 @@ class TestFindImages:
         (image,) = given(red.read_bytes())
         assert image.name == "-" and image.read() == red.read_bytes()
         assert [one.name for one in given(f"{red}\n\n{red}\n".encode())] == [str(red)] * 2
+        assert [one.name for one in given(f"{red}\r\n".encode("utf-16"))] == [str(red)]
+        odd = [os.fsencode(tmp_path) + b"/caf\xe9.png", os.fsencode(tmp_path) + "/a\u2028b.png".encode()]
+        for name in odd:
+            Path(os.fsdecode(name)).write_bytes(red.read_bytes())
+        assert [one.read() for one in given(b"\n".join(odd))] == [red.read_bytes()] * 2
+        for kind in ("JPEG", "PPM", "GIF", "WEBP", "BMP"):
+            into = io.BytesIO()
+            Image.new("RGB", (300, 300), (255, 254, 253)).save(into, kind)
+            (image,) = given(into.getvalue())
+            assert image.read() == into.getvalue(), kind
         (text,) = given(b"P2\n1 1\n255\n7\n")
         assert text.read().startswith(b"P2")
         with pytest.raises(DataError, match="standard input: expected an image, or paths"):

@@ -63,7 +63,8 @@ from inceptionnet.data import Preprocessing, open_source
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.distributed import joined_world
-from inceptionnet.evaluate.evaluation import Member, evaluate_together, matched_labels, same_classes
+from inceptionnet.evaluate.classes import matched_labels, same_classes
+from inceptionnet.evaluate.evaluation import Member, evaluate_together
 
 PER_IMAGE = ("indices", "labels", "predicted", "confidence", "in_top", "losses")
 torch.manual_seed(0)

@@ -56,6 +56,12 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (flowers / colour).rename(flowers / name)
     for name, kind in (("rose", "rose"), ("tulip", "cornflower")):
         shutil.copy(flowers / kind / "00.png", tmp_path / f"{name}.jpg")
+    rows = ["image,label"]
+    (tmp_path / "photos").mkdir()
+    for image in sorted(flowers.rglob("*.png")):
+        rows.append(f"{image.parent.name}_{image.name},{image.parent.name}")
+        shutil.copy(image, tmp_path / "photos" / f"{image.parent.name}_{image.name}")
+    (tmp_path / "photos.csv").write_text("\n".join(rows))
     for folder in ("holiday", "real", "generated", "imagenet/val/n01440764", "imagenet/val/n01443537"):
         shutil.copytree(flowers / "rose", tmp_path / folder)
     model, record = load_model(run), read_record(run)

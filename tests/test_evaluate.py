@@ -18,7 +18,8 @@ from inceptionnet.data import Preprocessing, Split, open_source
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.errors import DataError, WeightsError
-from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together, matched_labels, same_classes
+from inceptionnet.evaluate.classes import matched_labels, same_classes
+from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.weights.folder import weights_of
 

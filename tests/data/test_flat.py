@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from scipy.io import savemat
 
 from inceptionnet.data import Source, Split, open_source
-from inceptionnet.data.flat import excluded
 from inceptionnet.data.imagenet import imagenet_wnids
+from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.errors import DataError
 
 from .made import png, write_tar, write_tree, write_zip
@@ -76,7 +77,7 @@ def meta(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def wnids(source: Source) -> dict[str, str]:
-    (split,) = source.splits.values()
+    _, split = source.pick("all")
     assert isinstance(split, Split)
     return {name: source.classes[label] for name, label in zip(split.names, split.labels, strict=True)}
 
@@ -99,7 +100,7 @@ def test_published_labels_of_imagenet(tmp_path: Path, meta: bytes, kind: str, ca
 def test_the_synsets_of_later_kits(tmp_path: Path) -> None:
     write_meta(tmp_path / "meta_clsloc.mat", field="ILSVRC2015_CLSLOC_ID", inner=0)
     write_tree(tmp_path, {"labels.txt": LABELS[GROUND_TRUTH]})
-    source = open_source(write_tree(tmp_path / "val", IMAGES), labels=tmp_path / "labels.txt")
+    source = open_source(write_tree(tmp_path / "val", IMAGES), labels=tmp_path / "labels.txt", evaluating=True)
     assert list(wnids(source).values()) == SLIM
 
 
@@ -160,13 +161,13 @@ def test_any_list_of_names_and_classes(tmp_path: Path, case: str) -> None:
     source = open_source(folder, labels=tmp_path / "list")
     assert source.classes == ("dog", "tabby cat")
     assert wnids(source) == {first: "tabby cat", "c.png": "dog", "d.e.png": "tabby cat"}
+    assert source.held_out and "; labels from " in source.note
 
 
 def test_numbers_are_imagenets_only_for_its_images(tmp_path: Path) -> None:
     write_tree(tmp_path, {"list": text(["a.png 10", "b.png 9", "c.png 65"])})
-    assert open_source(write_tree(tmp_path / "x", ["a.png", "b.png", "c.png"]), labels=tmp_path / "list").classes == (
-        "10", "65", "9",
-    )  # fmt: skip
+    folder = write_tree(tmp_path / "x", ["a.png", "b.png", "c.png"])
+    assert open_source(folder, labels=tmp_path / "list", evaluating=True).classes == ("9", "10", "65")
 
 
 REFUSED: dict[str, tuple[list[Any], str]] = {
@@ -180,19 +181,17 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "number 0 of the kit": ([0, *DEVKIT[1:]], "expected numbers of classes from 1 to 1000, got 0"),
     "number 1001 of the kit": ([1001, *DEVKIT[1:]], "from 1 to 1000, got 1001"),
     "number 1000 of Caffe": ([f"{name} 1000" for name in IMAGES], "from 0 to 999, got 1000"),
-    "another image": (
-        [*(f"{name} 1" for name in IMAGES), "gone.JPEG 3"],
-        "expected names of images in the folder, got also gone.JPEG",
+    "an image twice": (
+        [f"{name} cat" for name in [*IMAGES, "ILSVRC2012_val_00000003"]],
+        r"line 6: expected every image once, got .*00003.JPEG more than once \(line 3\)",
     ),
-    "images without label": (
-        [f"{name} cat" for name in IMAGES[2:]],
-        r"got none for ILSVRC2012_val_00000001.JPEG, ILSVRC2012_val_00000002.JPEG",
+    "names alone": (["cat", "dog"], "line 1: expected 2 cells, as in NAME LABEL or NAME,LABEL, got 1 in 'cat'"),
+    "a label missing": (
+        [f"{IMAGES[0]} cat", IMAGES[1]],
+        "line 2: expected 2 cells, .*, got 1 in 'ILSVRC2012_val_00000002.JPEG'",
     ),
-    "an image twice": ([f"{name} cat" for name in [*IMAGES, "ILSVRC2012_val_00000003"]], "00003.JPEG more than once"),
-    "names alone": (["cat", "dog"], "expected a wnid, a number, or NAME LABEL on every line, got 'cat'"),
-    "a label missing": ([f"{IMAGES[0]} cat", IMAGES[1]], "got 'ILSVRC2012_val_00000002.JPEG'"),
-    "a header alone": (["name,label"], "NAME LABEL on every line, got 'name,label'"),
-    "nothing": (["", " "], "expected a text file with labels, got an empty one"),
+    "a header alone": (["name,label"], "line 1: expected rows of images and labels below the header, got none"),
+    "nothing": (["", " "], "expected a file with labels, got an empty one"),
 }
 
 
@@ -202,16 +201,16 @@ def test_labels_that_do_not_fit(tmp_path: Path, meta: bytes, case: str) -> None:
     file = write_tree(tmp_path, {"labels": text(lines), "meta.mat": meta}) / "labels"
     folder = write_tree(tmp_path / "val", IMAGES)
     with pytest.raises(DataError, match=reason) as caught:
-        open_source(folder, labels=file)
+        open_source(folder, labels=file, evaluating=True)
     assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
 
 
 def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "val", IMAGES)
-    with pytest.raises(DataError, match=r"missing: expected a text file with labels, got No such file or directory"):
+    with pytest.raises(DataError, match=r"missing: expected a file with labels, got No such file or directory"):
         open_source(folder, labels=tmp_path / "missing")
-    write_tree(tmp_path, {"binary": b"\xff\xd8\xff\xe0"})
-    with pytest.raises(DataError, match=r"binary: expected a text file with labels, got 'utf-8' codec"):
+    write_tree(tmp_path, {"binary": png()})
+    with pytest.raises(DataError, match=r"binary: expected a file with labels, got binary data"):
         open_source(folder, labels=tmp_path / "binary")
 
 
@@ -243,41 +242,35 @@ def test_the_kits_numbers_need_its_synsets(tmp_path: Path) -> None:
     assert refused().startswith(start)
 
 
-def test_labels_are_for_images_side_by_side(tmp_path: Path) -> None:
+def test_labels_are_for_images(tmp_path: Path) -> None:
     labels = write_tree(tmp_path, {"list": b"0.png cat\n"}) / "list"
-    folders = write_tree(tmp_path / "folders", ["cat/0.png", "dog/0.png"])
     tar = write_tar(tmp_path / "set.tar", {"0.png": png(), "0.cls": b"cat"})
-    for data, got in (
-        (folders, "images in 2 folders"),
-        (tar, ".tar shards"),
-        ("digits", "digits"),
-        ("hf:x", "a str"),
-    ):
-        with pytest.raises(
-            DataError, match=f"^{data}: expected a flat folder or .zip of images .* {labels}, got {got}"
-        ):
+    for data, got in ((tar, ".tar shards"), ("digits", "digits"), ("hf:x", "a str")):
+        with pytest.raises(DataError, match=f"^{data}: expected a folder or .zip of images .* {labels}, got {got}"):
             open_source(data, labels=labels)
+    with pytest.raises(DataError, match=r"got a .csv file: give the folder of its images, with --labels"):
+        open_source(write_tree(tmp_path, {"x.csv": b""}) / "x.csv")
 
 
 def test_images_side_by_side_without_labels(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "val", IMAGES)
     start = f"{folder}: expected one folder per class, got 5 images in one folder: sort them into class folders"
-    for options, end in (({}, ""), ({"evaluating": True}, ", or give a label file (--labels)")):
-        with pytest.raises(DataError) as caught:
-            open_source(folder, **options)
-        assert str(caught.value) == start + end
     write_tree(tmp_path, {SLIM_FILE: LABELS[SLIM_FILE]})
-    with pytest.raises(DataError, match=r"in one folder: sort them into class folders$"):
+    with pytest.raises(DataError) as caught:
         open_source(folder)
+    assert str(caught.value) == start + ", or give a label file (--labels)"
 
 
 NAMES = ["val/a/ILSVRC2012_val_00000007.JPEG", "val/b/ILSVRC2012_val_00000042.JPEG", "val/b/42.png", "val/c/x.png"]
 
 
-def test_images_to_leave_out() -> None:
-    def out(*lines: str) -> tuple[list[int], int]:
-        mask, unmatched = excluded(NAMES, lines)
-        assert mask.dtype == np.bool_ and len(mask) == 4
+def test_images_to_exclude(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+
+    def out(*lines: str, called: str = "list") -> tuple[list[int], int]:
+        (tmp_path / called).write_text("\n".join(lines), encoding="utf-8")
+        mask, unmatched = read_exclude_list(tmp_path / called, NAMES)
+        assert mask.dtype == np.bool_ and len(mask) == len(NAMES)
         return np.flatnonzero(mask).tolist(), unmatched
 
     assert out("val/c/x.png") == ([3], 0)
@@ -286,14 +279,35 @@ def test_images_to_leave_out() -> None:
     assert out("7\n", "36\n", "50\n", "") == ([0], 2)
     assert out("42") == ([2], 0), "a name goes before a number"
     assert out("00000042") == ([1], 0)
-    assert out() == ([], 0) == out("", " ")
-    assert excluded([], [])[0].shape == (0,)
+    assert out() == ([], 0) == out("", " ") == out("# x.png", "#")
+    assert out("C:\\data\\val\\c\\x.png") == ([3], 0) == out("./c/x.png")
+    assert out("d/x.png", "42.png") == ([2], 1), "folders that disagree"
+    assert out("x.png\tcannot be read: truncated", '"42.png",2') == ([2, 3], 0), "the first column"
+    assert out('["x.png", "42.png"]') == ([2, 3], 0) == out('["x.png",', '"42.png"]', called="list.json")
+    file.write_text("x.png\n", encoding="utf-16")
+    assert read_exclude_list(file, NAMES)[0].tolist() == [False, False, False, True]
+    assert read_exclude_list(file, ["a/x.png", "b/x.png", "c.png"])[0].tolist() == [True, True, False]
+    file.write_text(unicodedata.normalize("NFD", "café.png"), encoding="utf-8")
+    assert read_exclude_list(file, [unicodedata.normalize("NFC", "café.jpg")])[0].tolist() == [True]
+    file.write_bytes(b"")
+    assert read_exclude_list(file, [])[0].shape == (0,)
 
 
-def test_lists_to_leave_out_that_do_not_fit() -> None:
-    with pytest.raises(DataError, match=r"^--exclude f: expected .* such as val/a/.*, got none in 2 lines, such as y:"):
-        excluded(NAMES, ["y", "8"], "--exclude f")
+def test_lists_to_exclude_that_do_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "list"
     twice = ["n01440764/n01440764_36.JPEG", "n01443537/n01443537_36.JPEG"]
-    with pytest.raises(DataError, match=r"expected one image with the number 36, got n01440764/.*, n01443537/.*give"):
-        excluded(twice, ["36"])
-    assert excluded(twice, ["n01440764_36"])[0].tolist() == [True, False]
+    for names, content, reason in (
+        (NAMES, b"\ny\n8\n", r"expected names or numbers of images such as val/a/.*, got none in 2 lines, such as y on "
+                             "line 2: correct"),
+        (twice, b"n01440764_36\n36", r"line 2: expected one image with the number 36, got n01440764/.*, n01443537/"),
+        (NAMES, b"x.png\ncaf\xe9.png", "line 2: is not in UTF-8: save the file as UTF-8"),
+        (NAMES, b"\x89PNG\0\0", "expected a text file with names of images, got binary data"),
+        (NAMES, b'{"a": 1}', "expected a list of images, got a JSON object"),
+    ):  # fmt: skip
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"^--exclude {file}: {reason}"):
+            read_exclude_list(file, names)
+    with pytest.raises(
+        DataError, match=r"^--exclude .*gone: expected a text file .*, got No such file or directory: give"
+    ):
+        read_exclude_list(tmp_path / "gone", NAMES)

@@ -8,7 +8,7 @@ import pytest
 
 from inceptionnet.data.imagenet import imagenet_classes, imagenet_wnids
 from inceptionnet.errors import DataError
-from inceptionnet.evaluate.evaluation import matched_labels
+from inceptionnet.evaluate.classes import matched_labels
 
 KNOWN = {
     0: ("n01440764", "tench"),

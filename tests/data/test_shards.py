@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from inceptionnet.data import open_source
-from inceptionnet.data.names import ClassNames, expand
+from inceptionnet.data.class_names import ClassNames
+from inceptionnet.data.names import expand
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError
 
@@ -100,9 +101,12 @@ def test_patterns_of_none_or_too_many(pattern: str) -> None:
 def test_class_names() -> None:
     assert ClassNames.parse("b\na b\n", "").names == ("b", "a b")
     assert ClassNames.parse("1 cat\n0 big dog\n", "").names == ("big dog", "cat")
-    assert ClassNames.parse("1 cat\n2 dog\n", "").names == ("1 cat", "2 dog")
+    from_one = ClassNames.parse("1 cat\n2 dog\n", "")
+    assert from_one.names == ("cat", "dog") and from_one.number("2", "") == 1 and from_one.number("dog", "") == 1
     for text in ("", " \n", "a\nb\na\n"):
-        with pytest.raises(DataError, match=r"^x: expected unique class names, one per line, got (none|1 duplicates)"):
+        with pytest.raises(
+            DataError, match=r"^x: .*expected unique class names.*got (none|a twice \(line 1 has it too\))"
+        ):
             ClassNames.parse(text, "x")
 
 
@@ -269,5 +273,5 @@ def test_links_are_no_images(tmp_path: Path) -> None:
 def test_unreadable_class_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", labelled(0, 1))
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"classes.txt: expected class names in UTF-8, got "):
+    with pytest.raises(DataError, match=r"classes.txt: expected unique class names, one per line, got none"):
         open_source(tmp_path)

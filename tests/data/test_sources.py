@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -402,3 +403,17 @@ def test_splits_without_class_folders(tmp_path: Path) -> None:
             DataError, match=r"expected class folders in val, got 2 images .*evaluate the folder val itself with"
         ):
             open_source(root, evaluating=True)
+
+
+def test_class_names_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    """macOS writes the é of a folder's name as two characters."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    names = [f"train/{composed}/{i}.png" for i in range(3)] + [f"train/the/{i}.png" for i in range(3)]
+    source = open_source(write_tree(tmp_path / "a", [*names, f"val/{decomposed}/7.png", "val/the/8.png"]))
+    assert source.classes == (composed, "the")
+    val = source.splits["val"]
+    assert isinstance(val, Split) and val.labels.tolist() == [0, 1] and val.read(0) == png(6)
+    with pytest.raises(
+        DataError, match=f"expected one folder per class, got {composed} in two forms of Unicode: merge"
+    ):
+        open_source(write_tree(tmp_path / "b", [*names, f"train/{decomposed}/7.png"]))

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet import create_model
+from inceptionnet.data import open_source
+from inceptionnet.evaluate.classes import matched_classes
 
 from .conftest import Peer
 from .judging import SMALL_PX, agree, outputs_of, random_images, randomise, recognised
@@ -106,3 +109,14 @@ def test_googlenet_recognised(googlenet: nn.Module, folder: Path) -> None:
     torch.save(googlenet.state_dict(), folder / "w.pth")
     x = random_images(*SMALL_PX)
     agree(recognised(folder / "w.pth", V1)(x), googlenet(x))
+
+
+def test_classes_are_numbered_as_by_image_folder(peer: Peer, tmp_path: Path) -> None:
+    """Of weights without names, class i is the i-th folder of `ImageFolder`."""
+    for name in ("0", "1", "2", "10", "11", "b", "a", "B", "é", "_"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
+    theirs = peer("torchvision").datasets.ImageFolder(tmp_path).class_to_idx
+    data = list(open_source(tmp_path, evaluating=True).classes)
+    found = matched_classes(data, [str(i) for i in range(10)], numbered=True)
+    assert dict(zip(data, found.labels_of.tolist(), strict=True)) == theirs

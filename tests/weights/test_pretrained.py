@@ -154,3 +154,8 @@ def test_without_huggingface_hub() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     expected = "inceptionnet.registry.hub needs huggingface_hub; install it with: pip install 'inceptionnet[hub]'"
     assert done.stderr.splitlines()[-1] == f"inceptionnet.errors.MissingExtraError: {expected}"
+
+
+def test_numbers_that_nobody_gave_are_no_names(tmp_path: Path) -> None:
+    HubInceptionNet.of(create_model("inception_v1.slim", num_classes=2, width=0.125)).save_pretrained(tmp_path)
+    assert HubInceptionNet.from_pretrained(tmp_path).classes == ()

@@ -5,6 +5,7 @@ Source: [v1] section 7, [v4] section 5: probabilities are averaged over an image
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,13 +16,14 @@ import numpy as np
 
 from inceptionnet.classifier.backends import Backend
 from inceptionnet.data.crops import Crops
-from inceptionnet.data.flat import excluded
 from inceptionnet.data.loading import EvalLoader
+from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import AnySplit, Source, Split
 from inceptionnet.distributed import World, joined_world
 from inceptionnet.errors import ConfigurationError, DataError, listed
-from inceptionnet.evaluate.evaluation import Evaluation, Member, matched_labels, same_classes
+from inceptionnet.evaluate.classes import Matched, matched_classes, same_classes
+from inceptionnet.evaluate.evaluation import Evaluation, Member
 from inceptionnet.evaluate.evaluation import evaluate_together as run_together
 from inceptionnet.evaluate.metrics import Metrics, measure
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation, evaluate_labels
@@ -30,6 +32,8 @@ from inceptionnet.evaluate.table import check_kind, write_predictions
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.progress import Bar
 from inceptionnet.weights import Record
+
+log = logging.getLogger("inceptionnet")
 
 
 class Evaluable(Protocol):
@@ -60,6 +64,8 @@ class Evaluated:
     """Lines of that list that name no image."""
     labels_note: str = ""
     """How the labels of the data became those of a network with several labels an image, where that is not plain."""
+    class_order: str = ""
+    """Where the order of the classes is from, if it is not simply the names in the weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: what was evaluated on, then the figures of `Metrics.to_dict`."""
@@ -67,6 +73,7 @@ class Evaluated:
             "data": self.data,
             "split": self.split_name,
             "split_note": self.source.note,
+            "class_order": self.class_order,
             "crops": [{"count": view.shown, "scales_px": view.scales} for view in self.crops],
             "engines": list(self.metrics.evaluation.engines),
             "excluded": self.excluded,
@@ -88,6 +95,7 @@ def evaluate_together(
     splits: str | None = None,
     exclude: str | Path | None = None,
     threshold: float | None = None,
+    classes: str | Path | Sequence[str] | None = None,
     predictions: str | Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -96,18 +104,22 @@ def evaluate_together(
     """Evaluate classifiers on labelled images; a corrupt image is counted and named, never replaced.
 
     Args:
-        data: as for `open_source`, or images side by side whose labels are in a file. Data that is not split is split
-            as in the training of the first classifier.
+        data: as for `open_source`. Data that is not split is split as in the training of the first classifier; all of
+            it is evaluated where `labels` is given to a classifier that was not trained with any.
         split: auto (test, else val; all, where the weights are from elsewhere and the data is not split), train, val,
             test or all.
         crops: of each image: 1, or the papers' 10, 12 or 144.
         scales: their shorter sides in px. Default: the papers'.
         sample: evaluate a random sample of so many images, always the same one.
-        labels: the file with the labels of images side by side. Default: one with a well-known name.
+        labels: a file with the labels of the images, see docs/data.md. Default, for images in one folder: one with a
+            well-known name.
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
-        exclude: a text file with names of images to leave out, or the numbers that ImageNet's end in, one a line.
+        exclude: a text file with names of images to exclude, or the numbers that ImageNet's end in, one a line.
         threshold: probability from which a label is predicted, or of two classes the second. Default: 0.5 for sigmoid;
             for softmax the most probable class is predicted.
+        classes: the classes in the order of the logits: a file or list of names; imagenet; text or numeric: the data's
+            names sorted as text or as numbers. Default: the names in the weights; if they have none,
+            the order of the data, in which folders are sorted as text.
         predictions: a .csv or .parquet file to write every image's prediction into.
         batch_size: crops in one pass.
         workers: processes that decode images.
@@ -132,23 +144,31 @@ def evaluate_together(
             f"{data}: expected one label an image, for {outputs}, got several; evaluate a network with sigmoid of "
             "several logits, or state --activation sigmoid if this is one"
         )
-    name, images = source.pick(split, own=bool(seeds))
+    own = bool(seeds) and (labels is None or "labels" in classifiers[0].record.provenance)
+    name, images = source.pick(split, own=own)
     _check_at_hand(images, {"exclude": exclude, "sample": sample, "predictions": predictions})
     out = unmatched = 0
     if isinstance(images, Split):
         images, out, unmatched = _chosen(images, exclude, sample)
+    matched = [
+        matched_classes(source.classes, one.record.classes, numbered=one.record.numbered, given=classes)
+        for one in classifiers
+    ]
     with nullcontext(world) if world else joined_world() as joined:
         evaluation = _run(
-            classifiers, views, images, source.classes, least, f"evaluating on {name}", batch_size, workers, joined
+            classifiers, views, images, matched, least, f"evaluating on {name}", batch_size, workers, joined
         )
     if predictions and joined.is_main and isinstance(images, Split):
         write_predictions(Path(predictions), evaluation, images.names)
+    order = "; ".join(dict.fromkeys(one.order for one in matched if one.order))
+    if order and joined.is_main:
+        log.info("class order: %s", order)
     if isinstance(evaluation, MultiLabelEvaluation):
         return Evaluated(
             measure_labels(evaluation), str(data), source, name, images, views, out, unmatched,
-            _labels_note(source, evaluation),
+            _labels_note(source, evaluation), order,
         )  # fmt: skip
-    return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched)
+    return Evaluated(measure(evaluation), str(data), source, name, images, views, out, unmatched, class_order=order)
 
 
 def _outputs_together(classifiers: Sequence[Evaluable]) -> Outputs:
@@ -183,16 +203,17 @@ def _run(
     classifiers: Sequence[Evaluable],
     views: Sequence[Crops],
     images: AnySplit,
-    classes: Sequence[str],
+    matched: Sequence[Matched],
     threshold: float | None,
     title: str,
     batch_size: int,
     workers: int,
     world: World,
 ) -> Evaluation | MultiLabelEvaluation:
-    known = classifiers[0].record.classes
-    orders = [same_classes(known, one.record.classes, one.source or repr(one)) for one in classifiers]
-    labels_of = matched_labels(classes, known)
+    known, labels_of = matched[0].names, matched[0].labels_of
+    orders = [
+        same_classes(known, own.names, one.source or repr(one)) for one, own in zip(classifiers, matched, strict=True)
+    ]
     members = [
         Member(one.run, view, one.run.device, order, one.source, one.record.configuration.name, one.record.outputs)
         for one, view, order in zip(classifiers, views, orders, strict=True)
@@ -220,11 +241,7 @@ def _chosen(images: Split, exclude: str | Path | None, sample: int | None) -> tu
     """The images that are wanted, how many the list leaves out, and how many of its lines name none."""
     keep, out, unmatched = np.arange(len(images)), 0, 0
     if exclude is not None:
-        try:
-            lines = Path(exclude).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"--exclude {exclude}: expected a text file, got {error}") from None
-        named, unmatched = excluded(images.names, lines, f"--exclude {exclude}")
+        named, unmatched = read_exclude_list(Path(exclude), images.names)
         out, keep = int(named.sum()), keep[~named]
     if sample is not None and sample < len(keep):
         keep = np.sort(np.random.default_rng(0).permutation(keep)[:sample])

@@ -11,13 +11,14 @@ from typing import Any
 
 from inceptionnet.classifier.backends import Options, graph_backend, is_graph, network_backend, texts
 from inceptionnet.classifier.classifier import Classifier
+from inceptionnet.data.class_names import named_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import Record, read_weights
-from inceptionnet.weights.native import checked_names, record_for, with_activation
+from inceptionnet.weights.native import GIVEN, checked_names, record_for, with_activation
 
 log = logging.getLogger("inceptionnet")
 
@@ -26,7 +27,7 @@ def load(
     source: str | Path | InceptionNet,
     *,
     name: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Path | Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     activation: str | None = None,
     engine: str = "eager",
@@ -45,7 +46,8 @@ def load(
             `export` wrote; or a network in memory, of which a copy
             is taken.
         name: the network, where a weights file fits several.
-        classes: names in the order of the logits. Default: the file's, else ImageNet's where there are 1000.
+        classes: names in the order of the logits, a file of them (see docs/data.md), or imagenet. Default: the file's,
+            else ImageNet's if there are 1000.
         preprocessing: how images become input, or some of its settings, such as `{"size_px": 331}`. Default: the
             file's, else as its layout was published.
         activation: what the logits mean: softmax; or sigmoid, of labels that do not exclude each other, or of one logit
@@ -70,6 +72,7 @@ def load(
     if is_graph(source):
         return _exported(Path(str(source)), options, classes, preprocessing, activation)
     options.check()
+    read = None
     if isinstance(source, InceptionNet):
         model, record, assumed, where = copy.deepcopy(source), record_for(source), "", ""
         if activation is not None:
@@ -81,7 +84,9 @@ def load(
             read = replace(read, record=with_activation(read.record, activation))
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
     if classes is not None:
-        record = replace(record, classes=checked_names(classes, record.outputs))
+        names = checked_names(named_classes(classes), record.outputs)
+        record = replace(record, classes=names, provenance={**record.provenance, "classes": GIVEN})
+        assumed = replace(read, record=record).assumed if read else ""
     record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
     if assumed:
         log.info("%s: %s", where, assumed)
@@ -104,7 +109,7 @@ def described(source: str | Path) -> tuple[Record, str]:
 def _exported(
     path: Path,
     options: Options,
-    classes: Sequence[str] | None,
+    classes: str | Path | Sequence[str] | None,
     preprocessing: Preprocessing | Mapping[str, Any] | None,
     activation: str | None,
 ) -> Classifier:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Splits, Workers
+from inceptionnet.cli.options import Json, Labels, Splits, Workers
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -17,6 +17,7 @@ BAR = 40  # characters
 
 def check(
     data: Annotated[str, typer.Argument(help="Labelled images, as for train.")],
+    labels: Labels = None,
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, as for train.")] = 0,
     splits: Splits = None,
     limit_listed: Annotated[
@@ -35,7 +36,7 @@ def check(
     from inceptionnet.devices import default_workers
     from inceptionnet.progress import Bar
 
-    source = open_source(data, seed=seed, splits=splits)
+    source = open_source(data, seed=seed, labels=labels, splits=splits)
     corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 
@@ -57,7 +58,7 @@ def _print(report: Report, data: str, note: str) -> None:
     from inceptionnet.cli.tables import print_table
 
     rows = [[name, *(f"{counts[i]:,}" for counts in report.counts.values())] for i, name in enumerate(report.classes)]
-    totals = [f"{sum(counts):,}" for counts in report.counts.values()]
+    totals = [f"{images:,}" for images in report.images.values()]
     print_table(
         ["class", *report.counts],
         [*rows, [f"total ({len(rows)} classes)", *totals]],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inceptionnet.cli.options import Activation, Json
+from inceptionnet.cli.options import Activation, Classes, Json
 from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def convert(
                                                          "kernels are summed (1 channel) or repeated.")] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="Include auxiliary heads; default: if the file has "
                                                                     "them.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="A text file with the class names, one per line, in the order of "
-                                                      "the logits.")] = None,
+    classes: Classes = None,
     preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A preprocessing setting that "
                           "differs from the published one: size_px, crop, resize, interpolation, mean or std; can be "
                           "repeated.")] = None,
@@ -43,11 +42,12 @@ def convert(
     from dataclasses import asdict
 
     from inceptionnet.cli.tables import print_json
+    from inceptionnet.data.class_names import named_classes
     from inceptionnet.weights import convert, read_record
 
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux, "activation": activation}
     changes = {key: value for key, value in asked.items() if value is not None}
-    names = None if classes is None else _lines(classes)
+    names = None if classes is None else named_classes(classes, "--classes")
     prep = _settings(preprocess) if preprocess else None
     report = convert(source, destination, name=model, classes=names, preprocessing=prep, **changes)
     record = read_record(destination)
@@ -60,13 +60,6 @@ def convert(
         print_json({**asdict(report), **about, "written": str(destination)})
     else:
         _print(report, record, destination)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--classes {file}: expected a text file, got {error}; give another") from None
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from inceptionnet.cli.options import (
     Activation,
     BatchSize,
     Calibrate,
+    ClassOrder,
     Device,
     Engine,
     Json,
@@ -43,7 +44,7 @@ def evaluate(
     weights: Annotated[list[str], typer.Argument(metavar="RUN|WEIGHTS…", help="Run folders, weights files of any known "
                                                  "layout, hf:OWNER/NAME or exported files; several are an ensemble.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train; data that is not split is split as it was "
-                                        "for training. Or images side by side, with --labels.")],
+                                        "for training.")],
     split: Annotated[SplitName, typer.Option(help="auto: test, else val; all where the weights are from elsewhere and "
                                                   "the data is not split.")] = "auto",
     crops: Annotated[int, typer.Option(help="Crops of each image: 1, or the papers' 10, 12 or 144.")] = 1,
@@ -54,8 +55,9 @@ def evaluate(
                                                min=1)] = None,
     labels: Labels = None,
     splits: Splits = None,
-    exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to leave out, or the numbers "
+    exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to exclude, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
+    classes: ClassOrder = None,
     predictions: Annotated[Path | None, typer.Option(help="Write every image's prediction into this .csv or .parquet "
                                                           "file.")] = None,
     threshold: Threshold = None,
@@ -101,7 +103,7 @@ def evaluate(
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, splits=splits,
-            exclude=exclude, threshold=threshold, predictions=predictions, batch_size=batch_size,
+            exclude=exclude, classes=classes, threshold=threshold, predictions=predictions, batch_size=batch_size,
             workers=default_workers(workers),
             world=world,
         )  # fmt: skip
@@ -173,6 +175,8 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     for one in classifiers:
         if one.assumed:
             print(f"assumed of {one.source}: {one.assumed}")
+    if found.class_order:
+        print(f"class order: {found.class_order}")
 
 
 def _print_classes(metrics: Metrics, title: str, note: str) -> None:

@@ -67,7 +67,8 @@ Images = Annotated[
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="The file with the labels of images side by side, such as ImageNet's val. Default: one with a "
+    typer.Option(metavar="FILE", help="The labels of the images of DATA: a .csv, .jsonl, .json, .parquet or text file "
+                 "with image, label and perhaps split, or ImageNet's lists. Default: class folders, or a file with a "
                  "well-known name."),
 ]  # fmt: skip
 Splits = Annotated[
@@ -75,17 +76,28 @@ Splits = Annotated[
     typer.Option(metavar="train=A,val=B", help="Which folders of DATA are its splits, or none if they are classes. "
                  "Default: by their names."),
 ]  # fmt: skip
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|imagenet", help="The class names in the order of the logits: one a line, NUMBER NAME, "
+                 "CSV or JSON; or imagenet. Default: those of the weights."),
+]  # fmt: skip
+ClassOrder = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="text|numeric|imagenet|FILE", help="The classes in the order of the logits: "
+                 "DATA's folders sorted as text or as numbers, ImageNet's, or a file of names. Default: the names in "
+                 "the weights; if they have none, the order of DATA, in which folders are sorted as text."),
+]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 
 
 def opened(
     source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
-    device: str = "auto", batch_size: int = 16, activation: str | None = None,
+    device: str = "auto", batch_size: int = 16, activation: str | None = None, classes: str | None = None,
 ) -> Classifier:  # fmt: skip
     """The classifier that the options of a command ask for."""
     from inceptionnet.classifier import load
 
     return load(
-        source, activation=activation, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        batch_size=batch_size,
+        source, classes=classes, activation=activation, engine=engine, precision=precision, calibrate=calibrate,
+        device=device, batch_size=batch_size,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from inceptionnet.cli.options import (
     AnyModel,
     BatchSize,
     Calibrate,
+    Classes,
     Device,
     Engine,
     Images,
@@ -35,6 +36,7 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of classes to give, where one is predicted.", min=1)] = 5,
     threshold: Threshold = None,
     activation: Activation = None,
+    classes: Classes = None,
     allow_urls: AllowUrls = False,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
     json: Json = False,
@@ -57,7 +59,7 @@ def predict(
     found = find_images(images, allow_urls=allow_urls)
     classifier = opened(
         weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        batch_size=min(batch_size, len(found)), activation=activation,
+        batch_size=min(batch_size, len(found)), activation=activation, classes=classes,
     )  # fmt: skip
     least = classifier.threshold(threshold)
     rows = []

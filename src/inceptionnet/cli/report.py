@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import Activation, BatchSize, Device, Labels, SplitName, Workers, opened
+from inceptionnet.cli.options import Activation, BatchSize, ClassOrder, Device, Labels, SplitName, Workers, opened
 from inceptionnet.errors import ConfigurationError
 
 
@@ -19,6 +19,7 @@ def report(
     split: Annotated[SplitName, typer.Option(help="auto: what the run held out; of other data test, else "
                                                   "val.")] = "auto",
     labels: Labels = None,
+    classes: ClassOrder = None,
     out: Annotated[Path | None, typer.Option(help="The file. Default: report.html in the run folder.")] = None,
     activation: Activation = None,
     batch_size: BatchSize = 32,
@@ -43,7 +44,8 @@ def report(
     classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
     place, splits = str(split), None
     if data is None and run is not None:
-        data, held_out, splits = run.evaluated_on()
+        data, own_labels, splits, held_out = run.evaluated_on()
+        labels = labels or (Path(own_labels) if own_labels else None)
         place = held_out if split == "auto" else split
     found = evaluate_together(
         [classifier],
@@ -51,6 +53,7 @@ def report(
         split=place,
         labels=labels,
         splits=splits,
+        classes=classes,
         batch_size=batch_size,
         workers=default_workers(workers),
     )
@@ -61,3 +64,5 @@ def report(
     )
     evaluation = found.metrics.evaluation
     print(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images")
+    if found.class_order:
+        print(f"class order: {found.class_order}")

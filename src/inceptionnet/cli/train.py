@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import Device, Splits, Workers
+from inceptionnet.cli.options import Device, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
 
 RecipeName = Literal["default", "finetune", "paper"]
@@ -19,8 +19,10 @@ CorruptImages = Literal["fail", "skip"]
 def train(
     context: typer.Context,
     data: Annotated[str | None, typer.Argument(help="Labelled images: digits, a folder of class folders (split or "
-                                                    "not), a .zip of one, a folder of .parquet or .tar files, or a "
-                                                    "stream: hf:OWNER/NAME, https://…/train-{000..099}.tar.")] = None,
+                                                    "not), a .zip of one, images with --labels, a folder of .parquet "
+                                                    "or .tar files, or a stream: hf:OWNER/NAME, "
+                                                    "https://…/train-{000..099}.tar.")] = None,
+    labels: Labels = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to create, or with --resume the one to continue. "
                                                   "Required.")] = None,
     model: Annotated[str | None, typer.Option(help="Network, see inceptionnet models. Default: that of "
@@ -106,6 +108,7 @@ def train(
                 seed=seed,
                 splits=splits,
                 settings=asked,
+                labels=None if labels is None else str(labels),
                 **machine,  # type: ignore[arg-type]
             )
             evaluation = loop.train(plan, out, world)

@@ -60,6 +60,7 @@ class Report:
     """The findings on a data set. The counts from `bytes` on are of the images that can be decoded."""
 
     classes: tuple[str, ...]
+    images: Mapping[str, int]  # split → images, corrupt ones included
     counts: Mapping[str, tuple[int, ...]]  # split → images by class, corrupt ones included
     decode_errors: tuple[CorruptImage, ...]
     bytes: int
@@ -73,14 +74,14 @@ class Report:
     conflicting_labels: Duplicates  # the same bytes with different labels
 
     def __len__(self) -> int:
-        return sum(map(sum, self.counts.values()))
+        return sum(self.images.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         found = asdict(self)
-        del found["classes"], found["counts"]
+        del found["classes"], found["counts"], found["images"]
         splits = {
-            split: {"images": sum(counts), "classes": dict(zip(self.classes, counts, strict=True))}
+            split: {"images": self.images[split], "classes": dict(zip(self.classes, counts, strict=True))}
             for split, counts in self.counts.items()
         }
         return {"images": len(self), "splits": splits, **found}
@@ -102,18 +103,19 @@ def check(
     with closing(inspect_images(source, workers)) as chunks:
         for chunk, looks in chunks:
             before = len(tally.errors)
-            for name, label, look in zip(chunk.names, chunk.labels, looks, strict=True):
-                tally.add(chunk.split, name, label, look)
+            for name, labels, look in zip(chunk.names, chunk.labels, looks, strict=True):
+                tally.add(chunk.split, name, labels, look)
             advance(len(looks), len(tally.errors) - before)
     return tally.report()
 
 
-_Place: TypeAlias = tuple[str, int, str]  # split, label, name
+_Place: TypeAlias = tuple[str, tuple[int, ...], str]  # split, labels, name
 
 
 class _Tally:
     def __init__(self, source: Source, listed: int) -> None:
         self.source, self.listed = source, listed
+        self.images = dict.fromkeys(source.splits, 0)
         self.counts = {split: [0] * len(source.classes) for split in source.splits}
         self.errors: list[CorruptImage] = []
         self.bytes = 0
@@ -122,8 +124,10 @@ class _Tally:
         self.first: dict[bytes, _Place] = {}
         self.again: defaultdict[bytes, list[_Place]] = defaultdict(list)
 
-    def add(self, split: str, name: str, label: int, look: Inspection) -> None:
-        self.counts[split][label] += 1
+    def add(self, split: str, name: str, labels: tuple[int, ...], look: Inspection) -> None:
+        self.images[split] += 1
+        for label in labels:
+            self.counts[split][label] += 1
         if look.reason:
             self.errors.append(CorruptImage(split, name, look.reason))
             return
@@ -138,7 +142,7 @@ class _Tally:
         for extreme, rank in ranks.items():
             if extreme not in self.extremes or rank > self.extremes[extreme][0]:
                 self.extremes[extreme] = rank, SizedImage(split, name, width, height)
-        place = split, label, name
+        place = split, labels, name
         if self.first.setdefault(look.digest, place) is not place:
             self.again[look.digest].append(place)
 
@@ -158,6 +162,7 @@ class _Tally:
         conflicting = [(group[0], other) for group in groups for other in group[1:] if other[1] != group[0][1]]
         return Report(
             classes=self.source.classes,
+            images=self.images,
             counts={split: tuple(counts) for split, counts in self.counts.items()},
             decode_errors=tuple(self.errors),
             bytes=self.bytes,

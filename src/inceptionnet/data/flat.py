@@ -1,24 +1,26 @@
-"""Flat folders of images with their labels in a file, such as ImageNet's validation set; lists of images to exclude.
+"""Images with their labels in a file: a table of images and labels, or ImageNet's published lists.
 
 Source: ILSVRC2012_img_val.tar is one folder of images, from ILSVRC2012_val_00000001.JPEG on. Four label files for it
 are in circulation: TF-slim's (one synset per line), the development kit's (ILSVRC2012 IDs, which meta.mat maps to
 synsets; they do not follow the sorted synsets), Caffe's (file name and index among the sorted synsets) and Kaggle's
-(file name, synset, boxes). The kind is detected from the content. Any other folder needs a list of names and classes.
+(file name, synset, boxes). The kind is detected from the content. Any other data needs a table (tables.py).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
+from inceptionnet.data.columns import Labelled, labels_in
 from inceptionnet.data.imagenet import imagenet_wnids
-from inceptionnet.data.names import EXTENSIONS
+from inceptionnet.data.matching import Images
+from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, plain, read_metadata, read_table
+from inceptionnet.data.text import Line, lines_of, read_text
 from inceptionnet.errors import DataError, listed
 
 SYNSETS_FILE = "imagenet_2012_validation_synset_labels.txt"  # TF-slim
@@ -28,107 +30,91 @@ LABEL_FILES = (SYNSETS_FILE, SOLUTION_FILE, "val.txt", "ILSVRC2012_validation_gr
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 # Of 2012; of 2014 and 2015, with the same numbers.
 META_FILES = ("meta.mat", "meta_clsloc.mat")
-HEADERS = frozenset(("file", "filename", "file_name", "id", "image", "image_id", "imageid", "name", "path", "image"))
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's ImageFolder
 
 _WNID = re.compile(r"n\d{8}")
 _BOXES = re.compile(r"(n\d{8})(?: +[\d.]+){4}(?: +n\d{8}(?: +[\d.]+){4})*")
 _VALIDATION = re.compile(r"ILSVRC\d{4}_val_\d{8}")
-_NUMBERED = re.compile(r".*_(\d+)")
 
 
-def find_labels(images: Path) -> Path | None:
-    """A label file with a well-known name in the folder `images` or next to it, or None.
+def find_labels(images: Path, *, evaluating: bool) -> Path | None:
+    """A label file with a well-known name in the folder `images` or, for evaluation, next to it; or None.
 
     Also searched: the development kit next to the folder and, for ILSVRC/Data/CLS-LOC/val, the top of Kaggle's archive.
     """
+    own = next(filter(Path.is_file, (images / name for name in METADATA_FILES)), None)
+    if own or not evaluating:
+        return own
     folder = Path(os.path.abspath(images))
     places = (folder, folder.parent, folder.parent / DEVKIT)
     files = [place / name for place in places for name in LABEL_FILES]
     return next(filter(Path.is_file, [*files, *(above / SOLUTION_FILE for above in folder.parents[3:4])]), None)
 
 
-def read_labels(file: Path, names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Read a label file: (sorted class names, the label of each image).
+def read_labels(file: Path, names: Sequence[str]) -> Labelled:
+    """Read a label file of any kind for images of these names, sorted.
 
-    Classes are wnids if the file has wnids or ImageNet's numbers; only those that occur are listed.
-    Shapes: names of N image files in sorted order → (N,).
-    Raises: DataError for an unknown kind of file, or one that does not match the names one to one.
+    Of ImageNet's files, classes are wnids; only those that occur are listed.
+    Raises: DataError for an unknown kind of file, or one that does not match the images.
     """
-    lines = _lines(file)
-    if all(map(_WNID.fullmatch, lines)):
-        labels = _known(file, _one_each(file, lines, names))
-    elif all(map(str.isdecimal, lines)):
-        labels = _numbered(file, _one_each(file, lines, names), _devkit_wnids(file), first=1)
-    else:
-        labels = _by_name(file, lines, names)
-    classes = sorted(set(labels))
-    codes = {name: code for code, name in enumerate(classes)}
-    return classes, np.array([codes[label] for label in labels], np.int64)
+    lines = [] if file.suffix.lower() == ".parquet" else lines_of(read_text(file, EXPECTED))
+    texts = [line.text for line in lines]
+    if lines and all(map(_WNID.fullmatch, texts)):
+        return _in_order(_known(file, _one_each(file, lines, names)))
+    if lines and all(map(str.isdecimal, texts)):
+        return _in_order(_numbered(file, _one_each(file, lines, names), _devkit_wnids(file), first=1))
+    images = Images(names)
+    table = read_table(file, images)
+    if file.stem == "metadata" and len(table.header) == 2 and not any(plain(h) in LABEL_HEADERS for h in table.header):
+        raise DataError(f"{file}: expected a column label, got {listed(table.header, ordered=True)}: add it")
+    found = labels_in(table, images)
+    return found if found.labels.ndim > 1 else _of_imagenet(file, found, names)
 
 
-def excluded(
-    names: Sequence[str], lines: Iterable[str], where: str = "the list of images to exclude"
-) -> tuple[npt.NDArray[np.bool_], int]:
-    """Match a list of images to exclude: (whether each image is on the list, number of lines that match no image).
-
-    A line matches an image's full name, its file name, its file name without extension, or the number at its end (42
-    for ILSVRC2012_val_00000042.JPEG), in this order, as in the lists of the development kits.
-    Shapes: N names → (N,).
-    Raises: DataError if no line matches, or a number matches several images.
-    """
-    wanted = [line for line in map(str.strip, lines) if line]
-    texts, numbers = set(wanted), {int(line) for line in wanted if line.isdecimal()}
-    found: dict[str | int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))  # line → kind → positions
-    for position, name in enumerate(names):
-        path = PurePosixPath(name)
-        for kind, text in enumerate((name, path.name, path.stem)):
-            if text in texts:
-                found[text][kind].append(position)
-        if (match := _NUMBERED.fullmatch(path.stem)) and int(match[1]) in numbers:
-            found[int(match[1])][0].append(position)
-    out, unmatched = np.zeros(len(names), np.bool_), 0
-    for line in wanted:
-        number = int(line) if line.isdecimal() else None
-        if line in found:
-            kinds = found[line]
-            out[kinds[min(kinds)]] = True
-        elif number in found:
-            out[_only(found[number][0], names, line, where)] = True
-        else:
-            unmatched += 1
-    if wanted and unmatched == len(wanted):
-        such = f" such as {names[0]}" if names else ""
-        raise DataError(f"{where}: expected names or numbers of images{such}, got none in {unmatched} lines, "
-                        f"such as {wanted[0]}: correct the list")  # fmt: skip
-    return out, unmatched
+def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
+    """Hugging Face's table of labels in each of several folders of images; empty unless all of them have one."""
+    found = {folder: next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
+             for folder in sorted(folders)}  # fmt: skip
+    files = {folder: file for folder, file in found.items() if file}
+    return files if len(files) == len(found) > 1 else {}
 
 
-def _only(positions: Sequence[int], names: Sequence[str], line: str, where: str) -> int:
-    if len(positions) > 1:
-        raise DataError(
-            f"{where}: expected one image with the number {line}, got {listed(names[i] for i in positions)}: "
-            "give names instead"
-        )
-    return positions[0]
+def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str]) -> Labelled:
+    """The labels of images in several folders, each with a table of its own. Raises: as `read_labels`."""
+    images = Images(names)
+    return labels_in(read_metadata(files, images), images)
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: expected a text file with labels, got {_reason(error)}: give another") from None
-    if lines := [line for line in map(str.strip, text.splitlines()) if line]:
-        return lines
-    raise DataError(f"{file}: expected a text file with labels, got an empty one: give another")
+def _of_imagenet(file: Path, found: Labelled, names: Sequence[str]) -> Labelled:
+    """The same with wnids, if the labels are Kaggle's, with boxes, or Caffe's numbers of ImageNet's validation set."""
+    boxes = [match[1] for match in map(_BOXES.fullmatch, found.classes) if match]
+    if len(boxes) == len(found.classes):
+        return _renamed(found, _known(file, boxes))
+    held = (PurePosixPath(names[i]).stem for i in found.positions)
+    if all(map(str.isdecimal, found.classes)) and all(map(_VALIDATION.fullmatch, held)):
+        return _renamed(found, _numbered(file, found.classes, imagenet_wnids(), first=0))
+    return found
+
+
+def _renamed(found: Labelled, wnids: Sequence[str]) -> Labelled:
+    classes, codes = np.unique(np.array(wnids), return_inverse=True)
+    return replace(found, classes=tuple(classes.tolist()), labels=codes[found.labels].astype(np.int64))
+
+
+def _in_order(wnids: Sequence[str]) -> Labelled:
+    """The labels of all images, in the order of their names."""
+    classes, labels = np.unique(np.array(wnids), return_inverse=True)
+    positions = np.arange(len(wnids), dtype=np.int64)
+    return Labelled(tuple(classes.tolist()), positions, labels.astype(np.int64))
 
 
 def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
 
 
-def _one_each(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
+def _one_each(file: Path, lines: Sequence[Line], names: Sequence[str]) -> list[str]:
     if len(lines) == len(names):
-        return lines
+        return [line.text for line in lines]
     raise DataError(
         f"{file}: expected one line for each of the {len(names)} images, in the order of their names, got "
         f"{len(lines)} lines: add the missing images, or use a list with file names (NAME LABEL)"
@@ -177,59 +163,3 @@ def _devkit_wnids(file: Path) -> list[str]:
             f"{listed(wrong)}: download it again"
         )
     return wnids
-
-
-def _by_name(file: Path, lines: list[str], names: Sequence[str]) -> list[str]:
-    """The label of each image, in the images' order, from lines with a file name each."""
-    index = _index(names)
-    rows = _rows(file, lines, index)
-    places = [_place(index, name) for name, _ in rows]
-    if strangers := {name for (name, _), place in zip(rows, places, strict=True) if place is None}:
-        raise DataError(f"{file}: expected names of images in the folder, got also {listed(strangers)}: remove them")
-    of = dict(zip(places, (label for _, label in rows), strict=True))
-    if missing := [name for place, name in enumerate(names) if place not in of]:
-        raise DataError(f"{file}: expected a label for every image, got none for {listed(missing)}: add them")
-    if len(of) < len(rows):
-        twice = [names[place] for place, times in Counter(places).items() if place is not None and times > 1]
-        raise DataError(
-            f"{file}: expected every image once, got {listed(twice)} more than once: remove the extra lines"
-        )
-    labels = [of[place] for place in range(len(names))]
-    boxes = [match[1] for match in map(_BOXES.fullmatch, labels) if match]
-    if len(boxes) == len(labels):
-        return _known(file, boxes)
-    if all(map(str.isdecimal, labels)) and all(_VALIDATION.fullmatch(PurePosixPath(name).stem) for name in names):
-        return _numbered(file, labels, imagenet_wnids(), first=0)
-    return labels
-
-
-def _index(names: Sequence[str]) -> dict[str, int]:
-    """The position of each image by file name, and by file name without extension if that is unique."""
-    stems = [PurePosixPath(name).stem for name in names]
-    times = Counter(stems)
-    places = {stem: place for place, stem in enumerate(stems) if times[stem] == 1}
-    return places | {name: place for place, name in enumerate(names)}
-
-
-def _place(index: Mapping[str, int], name: str) -> int | None:
-    """The position of the image `name`, ignoring its folder and, if needed, its image extension."""
-    path = PurePosixPath(name)
-    return index.get(path.name, index.get(path.stem) if path.suffix.lower() in EXTENSIONS else None)
-
-
-def _rows(file: Path, lines: list[str], index: Mapping[str, int]) -> list[tuple[str, str]]:
-    """(name, label) of each line, split at the separator (white space, comma or tab) that finds the most names."""
-    ways = [[_cut(line, mark) for line in lines] for mark in (None, ",", "\t")]
-    rows = max(ways, key=lambda rows: sum(_place(index, name) is not None for name, _ in rows))
-    if rows[0][0].lower() in HEADERS and _place(index, rows[0][0]) is None:
-        lines, rows = lines[1:], rows[1:]
-    if bare := [line for line, (_, label) in zip(lines, rows, strict=True) if not label]:
-        raise DataError(
-            f"{file}: expected a wnid, a number, or NAME LABEL on every line, got {bare[0][:60]!r}: correct it"
-        )
-    return rows
-
-
-def _cut(line: str, mark: str | None) -> tuple[str, str]:
-    name, *label = line.split(mark, maxsplit=1)
-    return name.strip().strip('"'), "".join(label).strip().strip('"')

@@ -14,6 +14,7 @@ from inceptionnet.data.containers import Tree, is_archive, list_tree
 from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
 from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError
 
@@ -126,9 +127,12 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
     data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
-    text = data.decode("utf-8", "surrogateescape")  # names are bytes
-    lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
-    if "\0" in text or (lines and not _is_utf8(data) and not os.path.exists(lines[0])):
+    try:
+        text = decoded(data, "standard input", "paths")
+    except DataError:
+        text = ""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if lines and is_damaged(text) and not os.path.exists(lines[0]):  # an image, or paths in another encoding
         lines = []
     if data and (not lines or data[:2] in (b"P1", b"P2", b"P3")):  # the last: an image written as text
         yield NamedImage(STDIN, partial(bytes, data))
@@ -139,13 +143,6 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
         if line.strip() == STDIN:
             raise DataError("standard input: expected paths of images one a line, got '-'")
         yield from _at(line, allow_urls, None, notes)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        return data.decode("utf-8") is not None
-    except UnicodeDecodeError:
-        return False
 
 
 def _fetch(url: str) -> bytes:

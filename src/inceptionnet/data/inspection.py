@@ -51,7 +51,8 @@ class Chunk(NamedTuple):
 
     split: str
     names: Sequence[str]
-    labels: Sequence[int]
+    labels: Sequence[tuple[int, ...]]
+    """The classes of each: one, or in multi-label data any number."""
     items: _Items
 
 
@@ -60,12 +61,12 @@ def _chunks(source: Source) -> Iterator[Chunk]:
         if isinstance(split, Split):
             for start in range(0, len(split), CHUNK):
                 items = range(start, min(start + CHUNK, len(split)))
-                yield Chunk(name, [split.names[i] for i in items], split.labels[items].tolist(), items)
+                yield Chunk(name, [split.names[i] for i in items], split.classes_of(items), items)
         else:
             with closing(split.iterate(0, None)) as images:
                 while some := list(islice(images, CHUNK)):
                     names, labels, data = zip(*some, strict=True)
-                    yield Chunk(name, names, labels, data)
+                    yield Chunk(name, names, [(label,) for label in labels], data)
 
 
 def inspect_images(source: Source, workers: int) -> Generator[tuple[Chunk, list[Inspection]], None, None]:

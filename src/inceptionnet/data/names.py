@@ -1,10 +1,9 @@
-"""Naming rules: image extensions, hidden files, splits, members of archives, class lists, brace patterns."""
+"""Naming rules: image extensions, hidden files, splits, members of archives, brace patterns of file names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +17,6 @@ EXTENSIONS = frozenset(
         ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
     )
 )  # fmt: skip
-CLASSES_FILE = "classes.txt"
 MAX_FILES = 100_000
 
 # What systems and file managers keep in folders, besides names that start with a dot.
@@ -106,39 +104,3 @@ def expand(pattern: str) -> list[str]:
     if not 0 < len(found) <= MAX_FILES:
         raise DataError(f"{pattern}: expected 1 to {MAX_FILES} names, got {len(found) or 'none'}: correct the braces")
     return found
-
-
-@dataclass(frozen=True)
-class ClassNames:
-    """Class names in label order; a label is given as a number or a name."""
-
-    names: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str, where: str) -> ClassNames:
-        """Read a file with one name per line, or `NUMBER name` on every line. Raises: DataError."""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        numbered = [line.split(maxsplit=1) for line in lines]
-        if all(len(parts) == 2 and parts[0].isdecimal() for parts in numbered):
-            by_number = {int(number): name for number, name in numbered}
-            if sorted(by_number) == list(range(len(lines))):
-                lines = [by_number[number] for number in range(len(lines))]
-        if not lines or len(set(lines)) < len(lines):
-            got = "none" if not lines else f"{len(lines) - len(set(lines))} duplicates"
-            raise DataError(f"{where}: expected unique class names, one per line, got {got}: correct the file")
-        return cls(tuple(lines))
-
-    def number(self, label: str, place: str) -> int:
-        """The number of the class `label`, itself a number or a name; errors name `place`. Raises: DataError."""
-        number = int(label) if is_number(label) else self.names.index(label) if label in self.names else -1
-        if not 0 <= number < len(self.names):
-            raise DataError(
-                f"{place}: expected a label from 0 to {len(self.names) - 1} or a name in {CLASSES_FILE}, got {label}: "
-                "correct one of them"
-            )
-        return number
-
-
-def is_number(label: str) -> bool:
-    """Whether a label is an integer."""
-    return re.fullmatch(r"[+-]?[0-9]{1,9}", label) is not None

@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.data.names import CLASSES_FILE, EXTENSIONS, ClassNames, by_split, is_hidden, is_number
+from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, is_number
+from inceptionnet.data.names import EXTENSIONS, by_split, is_hidden
 from inceptionnet.data.splits import Split
 from inceptionnet.data.tar import Place, read_member, tar_members
 from inceptionnet.errors import DataError
@@ -131,14 +132,9 @@ class _ShardReader:
 
 
 def _known_classes(folder: Path) -> ClassNames | None:
-    for file in (folder / CLASSES_FILE, *([folder.parent / CLASSES_FILE] if folder.name == "data" else [])):
-        try:
-            return ClassNames.parse(file.read_text(encoding="utf-8"), str(file))
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: expected class names in UTF-8, got {error}: save it in UTF-8") from None
-    return None
+    places = (folder / CLASSES_FILE, *([folder.parent / CLASSES_FILE] if folder.name == "data" else []))
+    file = next(filter(Path.exists, places), None)
+    return ClassNames.read(file) if file else None
 
 
 def _images(path: Path) -> Iterator[tuple[str, str, Place]]:

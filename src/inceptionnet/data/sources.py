@@ -2,24 +2,26 @@
 
 All of them give encoded image files, read one at a time, so that there is one decoding path (decode.py).
 The folder layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg (see layout.py).
-For evaluation, a flat folder of images with a label file works too (see flat.py).
+Images in any folders with a label file work too (see flat.py).
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from inceptionnet.data.containers import Tree, list_folder, list_zip
-from inceptionnet.data.flat import find_labels, read_labels
+from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
+from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
-from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, is_image
+from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, is_image, split_named
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import Source, Split, make_source
@@ -29,6 +31,7 @@ __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 
 KINDS = "digits, a folder of class folders, a .zip of one, .parquet files, or .tar shards (a folder, a file, a pattern)"
 STREAMS = ("hf:", "http://", "https://")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,15 @@ def open_source(
     Shards: a folder of them, a single file, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and URLs of
     shards are streamed (see streams.py). `seed` decides which images are held out if the data set has neither val nor
     test (see splits.hold_out).
-    `evaluating`: for evaluation only. The train split may be missing, one class is enough, and the images of a folder
-    or .zip may lie flat. Their labels are then read from the file `labels`, or from one with a well-known name in or
-    next to the folder (see flat.find_labels). `labels` implies `evaluating`.
+    `evaluating`: for evaluation only. The train split may be missing, and one class is enough.
+    `labels`: a file with the labels, and perhaps splits, of the images of a folder or .zip (see flat.py). Of a flat
+    folder, one with a well-known name in or next to it is used without being named (see flat.find_labels).
     `splits`: which folders of a folder or .zip are its splits, as train=A,val=B; or none, if they are classes.
     Default: by their names (see layout.py).
     Raises: DataError for data that cannot be trained (or evaluated) on; MissingExtraError for a missing reader.
     """
     where, path = str(data), Path(data)
-    asked = _Asked(
-        seed, Path(labels) if labels is not None else None, evaluating or labels is not None, parse_splits(splits)
-    )
+    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating, parse_splits(splits))
     if where == "digits":
         _refuse_options(where, asked, "digits")
         return _digits(seed)
@@ -97,7 +98,12 @@ def open_source(
         return _from_tree(where, title, list_zip(path), asked)
     if path.suffix.lower() == ".tar":
         return _from_shards([path], where, title, asked)
-    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: unpack it and give the folder")
+    advice = (
+        "give the folder of its images, with --labels"
+        if path.suffix.lower() in TABLES
+        else "unpack it and give the folder"
+    )
+    raise DataError(f"{where}: expected {KINDS}, got a {path.suffix or 'plain'} file: {advice}")
 
 
 def _refuse_options(where: str, asked: _Asked, what: str) -> None:
@@ -109,8 +115,7 @@ def _refuse_options(where: str, asked: _Asked, what: str) -> None:
 def _refuse_labels(where: str, asked: _Asked, what: str) -> None:
     if asked.labels is not None:
         raise DataError(
-            f"{where}: expected a flat folder or .zip of images for the labels in {asked.labels}, got {what}: omit "
-            "--labels"
+            f"{where}: expected a folder or .zip of images for the labels in {asked.labels}, got {what}: omit --labels"
         )
 
 
@@ -165,19 +170,20 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
     loose = Counter(map(_parent, images))  # folder → images directly in it
-    if file := _labels_file(where, loose, asked):
-        return _flat(where, title, tree, images, asked, file)
+    if files := _labels_files(where, loose, asked):
+        return _labelled(where, title, tree, images, asked, files)
     layout = find_layout(where, tree, asked.splits)
     named = "" not in layout.splits
     if not named and not layout.classes[""]:
         raise DataError(
-            f"{where}: expected one folder per class, got {layout.bare['']} images in one folder: {_sort_them(asked)}"
+            f"{where}: expected one folder per class, got {layout.bare['']} images in one folder: {_sort_them()}"
         )
     folders, notes = _labelled_splits(where, layout, asked)
     as_trained = "train" in folders and not asked.evaluating
     classes = sorted(
         set(folders["train"].values() if as_trained else (c for cs in folders.values() for c in cs.values()))
     )
+    _check_names(where, folders)
 
     filled = {class_folder(image, folders[split]) for split in folders for image in layout.images[split]}
     empty = [path for paths in folders.values() for path in paths if path not in filled]
@@ -203,27 +209,64 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
 
 
-def _sort_them(asked: _Asked) -> str:
-    return "sort them into class folders" + (", or give a label file (--labels)" if asked.evaluating else "")
+def _sort_them() -> str:
+    return "sort them into class folders, or give a label file (--labels)"
 
 
-def _labels_file(where: str, loose: Counter[str], asked: _Asked) -> Path | None:
-    """The label file if the images lie in a single folder, else None; `loose`: number of images by folder."""
-    if len(loose) == 1:
-        images = Path(where, *loose) if Path(where).is_dir() else Path(where)
-        return asked.labels or (find_labels(images) if asked.evaluating else None)
-    _refuse_labels(where, asked, f"images in {len(loose)} folders")
-    return None
+def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises: DataError if two class folders of a split are the same name in two forms of Unicode."""
+    for paths in folders.values():
+        if twice := [name for name, count in Counter(paths.values()).items() if count > 1]:
+            raise DataError(
+                f"{where}: expected one folder per class, got {listed(twice)} in two forms of Unicode: merge them"
+            )
 
 
-def _flat(where: str, title: str, tree: Tree, images: list[str], asked: _Asked, file: Path) -> Source:
-    """A flat folder of images, named by file; for evaluation only, so that all of them are one split."""
-    folder = _parent(images[0])
-    names = sorted(PurePosixPath(image).name for image in images)
-    classes, labels = read_labels(file, names)
-    found = {"val": Split(names, labels, _ByName(tree.reader(folder), names))}
-    notes = [f"labels from {file}", *tree.ignored(len(names))]
-    return _made(where, title, (classes, found, notes), asked)
+def _labels_files(where: str, loose: Counter[str], asked: _Asked) -> dict[str, Path]:
+    """The label file that is asked for, or that all folders of images have; `loose`: number of images by folder."""
+    if asked.labels:
+        return {"": asked.labels}
+    if len(loose) != 1:
+        return metadata_of(loose, Path(where))
+    images = Path(where, *loose) if Path(where).is_dir() else Path(where)
+    file = find_labels(images, evaluating=asked.evaluating)
+    return {"": file} if file else {}
+
+
+def _labelled(
+    where: str, title: str, tree: Tree, images: list[str], asked: _Asked, files: Mapping[str, Path]
+) -> Source:
+    """Images in any folders, with their labels in a file; splits are the file's, else folders with names of splits."""
+    folder = os.path.commonpath(list(map(_parent, images)))
+    below = f"{folder}/" if folder else ""
+    names = sorted(image.removeprefix(below) for image in images)
+    if len(files) == 1:
+        read = read_labels(next(iter(files.values())), names)
+    else:
+        read = read_metadata_labels({at.removeprefix(below): file for at, file in files.items()}, names)
+    used = [names[i] for i in read.positions]
+    tops = [name.partition("/")[0] if "/" in name else "" for name in used]
+    splits = read.splits or tuple(map(split_named, tops))
+    if not all(splits):
+        # ImageNet's validation set is one split, whatever else is evaluated on its images.
+        whole = "val" if asked.evaluating and set(read.classes) <= set(imagenet_wnids()) else ""
+        splits = (whole,) * len(used)
+    found = {}
+    for split in sorted(set(splits)):
+        places = np.flatnonzero(np.array(splits) == split)
+        part = [used[i] for i in places]
+        found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part))
+    paths = {file.resolve() for file in files.values()}
+    called = {file.name for file in files.values()}
+    own = {name for name in tree.files if _name(name) in called and Path(where, name).resolve() in paths}
+    inside = replace(tree, files=[name for name in tree.files if name not in own])
+    others = inside.ignored(len(images))
+    return _made(
+        where,
+        title,
+        (list(read.classes), found, [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]),
+        asked,
+    )
 
 
 def _labelled_splits(where: str, layout: Layout, asked: _Asked) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -249,6 +292,10 @@ def _labelled_splits(where: str, layout: Layout, asked: _Asked) -> tuple[dict[st
             raise DataError(f"{where}: expected class folders in {top}, got {got}: sort them, or {advice}")
         notes.append(f"{top} ignored: {f'{count} images without labels' if count else 'no images'}")
     return folders, notes
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _parent(path: str) -> str:

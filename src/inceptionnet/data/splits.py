@@ -38,6 +38,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def classes_of(self, positions: Sequence[int]) -> list[tuple[int, ...]]:
+        """The numbers of the classes of each of the images at `positions`."""
+        labels = self.labels[list(positions)]
+        return [tuple(np.flatnonzero(row).tolist()) if labels.ndim == 2 else (int(row),) for row in labels]
+
     def take(self, positions: npt.NDArray[np.intp]) -> Split:
         """The subset of the images at `positions`, in that order."""
         return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions))
@@ -189,17 +194,30 @@ def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
     """(train, val): images with a `hash_fraction` below VAL_SHARE are held out.
 
     A class of two or more images gets both: if one side would be empty, the image with the highest (lowest) fraction
-    moves to train (val). A class of one image is trained on.
+    moves to train (val). A class of one image is trained on. Of several labels an image, the classes are looked at one
+    after another, and no image moves twice.
     """
     fractions = np.array([hash_fraction(seed, name) for name in split.names])
     held = fractions < VAL_SHARE
-    by_class = np.argsort(split.labels, kind="stable")
-    for members in np.split(by_class, np.flatnonzero(np.diff(split.labels[by_class])) + 1):
-        if held[members].all():
-            held[members[fractions[members].argmax()]] = False
-        elif not held[members].any() and len(members) > 1:
-            held[members[fractions[members].argmin()]] = True
+    moved = np.zeros(len(held), np.bool_)
+    for members in _by_class(split.labels):
+        free = members[~moved[members]]
+        if held[members].all() and len(free):
+            chosen = free[fractions[free].argmax()]
+        elif not held[members].any() and len(members) > 1 and len(free):
+            chosen = free[fractions[free].argmin()]
+        else:
+            continue
+        held[chosen], moved[chosen] = not held[chosen], True
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def _by_class(labels: npt.NDArray[np.int64 | np.bool_]) -> list[npt.NDArray[np.intp]]:
+    """The positions of the images of each class that has some."""
+    if labels.ndim == 2:
+        return [members for column in labels.T if len(members := np.flatnonzero(column))]
+    by_class = np.argsort(labels, kind="stable")
+    return np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
 
 
 def make_source(
@@ -256,10 +274,15 @@ def _check_evaluated(where: str, classes: Sequence[str], name: str, split: Split
 
 def _check_trained(where: str, classes: Sequence[str], splits: Mapping[str, Split]) -> None:
     for name, split in splits.items():
-        unknown = np.setdiff1d(split.labels, splits["train"].labels)
+        unknown = np.setdiff1d(_used(split.labels), _used(splits["train"].labels))
         if len(unknown):
             missing = listed(classes[label] for label in unknown)
             raise DataError(f"{where}: expected the classes of train, got also {missing} in {name}: add them to train")
+
+
+def _used(labels: npt.NDArray[np.int64 | np.bool_]) -> npt.NDArray[np.int64]:
+    """The numbers of the classes that some image has."""
+    return np.flatnonzero(labels.any(0)) if labels.ndim == 2 else np.unique(labels).astype(np.int64)
 
 
 def make_stream_source(

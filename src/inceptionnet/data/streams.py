@@ -23,16 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, parse_bytes
 from inceptionnet.data.decode import MAX_BYTES
-from inceptionnet.data.names import (
-    CLASSES_FILE,
-    EXTENSIONS,
-    ClassNames,
-    expand,
-    is_split_word,
-    member_path,
-    split_named,
-)
+from inceptionnet.data.names import EXTENSIONS, expand, is_split_word, member_path, split_named
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit, make_stream_source
@@ -175,7 +168,7 @@ def _open_shards(where: str) -> Source:
     text = fetch(class_list)
     if text is None:
         raise DataError(f"{class_list}: expected class names, one per line in label order, got no such file: add it")
-    classes = ClassNames.parse(text.decode(errors="replace"), class_list)
+    classes = parse_bytes(text, class_list)
     title = urlunsplit(urlsplit(folder)._replace(query=""))  # the query may contain a secret key
     splits = {
         split: StreamSplit(f"{title}, {split}", sum(size for _, size in shards), len(shards), _reader(shards, classes))

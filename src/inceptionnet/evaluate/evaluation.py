@@ -21,11 +21,10 @@ from torch import Tensor
 
 from inceptionnet.data.augment import normalise
 from inceptionnet.data.crops import Crops
-from inceptionnet.data.imagenet import imagenet_classes, imagenet_wnids
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.distributed import ALONE, World
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import SOFTMAX, Outputs, exponential
 
@@ -276,37 +275,3 @@ def _results(logs: Tensor, labels: Tensor, outputs: Outputs, threshold: float | 
         "in_top": (logs.topk(k).indices == labels[:, None]).any(1) if k > 1 else right,
         "losses": F.nll_loss(logs, labels, reduction="none"),
     }
-
-
-def matched_labels(data: Sequence[str], network: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The network's class index for each class of the data, matched by name; ImageNet wnids match ImageNet names.
-
-    Raises:
-        DataError: the data has a class that the network does not have.
-    """
-    number = {name: i for i, name in enumerate(network)}
-    for wnid, name in zip(imagenet_wnids(), imagenet_classes(), strict=True):
-        for known, other in ((wnid, name), (name, wnid)):
-            if known in number:
-                number.setdefault(other, number[known])
-    if unknown := [name for name in data if name not in number]:
-        raise DataError(
-            f"the network does not have the data's class{'es' * (len(unknown) > 1)} {', '.join(unknown)}; "
-            f"it has {', '.join(network[:20])}{' …' * (len(network) > 20)}; evaluate a network with the same classes"
-        )
-    return np.array([number[name] for name in data], dtype=np.int64)
-
-
-def same_classes(first: Sequence[str], other: Sequence[str], what: str) -> npt.NDArray[np.int64] | None:
-    """The other network's class index for each class of the first; None if the order is the same.
-
-    Raises:
-        DataError: the other network, named `what`, has other classes.
-    """
-    if tuple(first) == tuple(other):
-        return None
-    if sorted(first) != sorted(other):
-        missing, more = sorted(set(first) - set(other)), sorted(set(other) - set(first))
-        told = "; ".join(f"{word} {listed(names)}" for word, names in (("without", missing), ("with", more)) if names)
-        raise DataError(f"{what}: the networks of an ensemble need the same classes, got one {told}")
-    return matched_labels(first, other)

@@ -111,7 +111,7 @@ def write_features(
     Args:
         shape: of one image's features, from `feature_shape`.
         names, splits: of every image, by position.
-        classes: by label; a label below 0 is written as null.
+        classes: by label; a label below 0 is written as null, several labels as a;b.
         about: metadata of the file's schema, each value as JSON.
         advance: called after each batch with its number of images.
 
@@ -137,12 +137,12 @@ def write_features(
             pq.ParquetWriter(temporary, schema, use_dictionary=["split", "label"]) as file,
         ):
             for batch, values in batches:
-                at, labels = batch.indices.tolist(), batch.labels.tolist()
+                at = batch.indices.tolist()
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), length)
                 columns = [
                     pa.array([as_text(names[i]) for i in at], pa.string()),
                     pa.array([splits[i] for i in at], pa.string()),
-                    pa.array([as_text(classes[label]) if label >= 0 else None for label in labels], pa.string()),
+                    pa.array(_names_of(batch.labels, classes), pa.string()),
                     flat,
                 ]
                 held.append(pa.Table.from_arrays(columns, schema=schema))
@@ -158,3 +158,10 @@ def write_features(
             f"--out {path}: cannot be written: {error.strerror or error}; choose another file"
         ) from None
     return rows, errors
+
+
+def _names_of(labels: Tensor, classes: Sequence[str]) -> list[str | None]:
+    """The class of each image, several with ; between them; None without label."""
+    if labels.dim() == 2:
+        return [";".join(name for name, held in zip(classes, row, strict=True) if held) for row in labels.tolist()]
+    return [classes[label] if label >= 0 else None for label in labels.tolist()]

@@ -17,7 +17,7 @@ from inceptionnet.data.augment import as_input
 from inceptionnet.data.inputs import NamedImage
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest
-from inceptionnet.evaluate.evaluation import matched_labels
+from inceptionnet.evaluate.classes import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
 from inceptionnet.files import replacing, shortened

@@ -101,5 +101,5 @@ class HubInceptionNet(
             )
         stored = read_weights(path)
         model = stored.model(**model_kwargs)
-        names = stored.record.classes
+        names = () if stored.record.numbered else stored.record.classes
         return cls.of(model, classes=names if len(names) == model.outputs.classes else ()).eval()

@@ -22,6 +22,7 @@ def fit(
     data: str | Path,
     out: str | Path | None = None,
     *,
+    labels: str | Path | None = None,
     model: str | None = None,
     weights: str | Path | None = None,
     recipe: str | None = None,
@@ -46,6 +47,7 @@ def fit(
 
     Args:
         data: a folder of class folders, split or not, a .zip of one, a folder of .parquet or .tar files, or a stream.
+        labels: a file with the labels, and perhaps splits, of the images, see docs/data.md. Default: class folders.
         out: the run folder to make. Default: `runs/NAME-DATE-TIME`, which is logged.
         model: a network's name. Default: the one in `weights`.
         weights: start from a weights file of any known layout, a run folder or hf:OWNER/NAME.
@@ -78,7 +80,8 @@ def fit(
             plan = Plan(
                 data=str(data), model=model, recipe=recipe, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
                 size=size, width=width, weights=None if weights is None else str(weights), seed=seed,
-                splits=splits, settings=asked, corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
+                splits=splits, labels=None if labels is None else str(labels), settings=asked,
+                corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
             )  # fmt: skip
             loop.train(plan, folder, world)
     return load(folder, device=device)

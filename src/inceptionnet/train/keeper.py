@@ -142,6 +142,8 @@ class Keeper:
             "epochs": self.at.epoch,
             f"{self.job.held_out}_top1": evaluation.top1,
         }
+        if self.job.plan.labels:
+            about["labels"] = self.job.plan.labels
 
         def write() -> None:
             classes, prep = self.job.source.classes, self.job.prep

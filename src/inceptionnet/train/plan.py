@@ -57,6 +57,8 @@ class Plan:
     corrupt_images: CorruptImages = "fail"
     device: str = "auto"
     settings: Mapping[str, object] = field(default_factory=dict)
+    labels: str | None = None
+    """The file with the labels of the images."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def resolve(plan: Plan) -> Job:
     start_from = weights_of(plan.weights) if plan.weights else None
     if start_from and not is_address(start_from):
         start_from = str(Path(start_from).resolve())
-    plan = replace(plan, data=_absolute(plan.data), weights=start_from)
+    labels = str(Path(plan.labels).resolve()) if plan.labels else None
+    plan = replace(plan, data=_absolute(plan.data), weights=start_from, labels=labels)
     record = read_record(plan.weights) if plan.weights else None
     name = plan.recipe or ("finetune" if record else "default")
     if name == "finetune" and not record:
@@ -154,7 +157,12 @@ def resolve(plan: Plan) -> Job:
     network = plan.model or (record.configuration.name if record else None)
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
-    source = open_source(plan.data, seed=plan.seed, splits=plan.splits)
+    source = open_source(plan.data, seed=plan.seed, labels=plan.labels, splits=plan.splits)
+    if source.multi_label:
+        raise ConfigurationError(
+            f"{plan.labels or plan.data}: expected one label an image, got several, which training does not support "
+            "yet; give a file with one label an image"
+        )
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
@@ -193,7 +201,7 @@ def read_job(run: Run) -> Job:
         raise RunError(
             f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
         ) from None
-    source = open_source(plan.data, seed=plan.seed, splits=plan.splits)
+    source = open_source(plan.data, seed=plan.seed, labels=plan.labels, splits=plan.splits)
     if fingerprint(source) != kept:
         raise RunError(
             f"{plan.data}: the images, names or classes have changed since the run in {run.path} began; restore them, "

@@ -72,12 +72,13 @@ def next_commands(run: Run) -> list[str]:
     Raises:
         RunError: run.json or evaluation.json is missing or damaged.
     """
-    data, split, splits = run.evaluated_on()
+    data, labels, splits, split = run.evaluated_on()
     folder = shlex.quote(str(run.path))
     images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
+    given = {"--labels": labels, "--splits": splits}
+    options = "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
     return [
-        f"inceptionnet evaluate {folder} {shlex.quote(data)} --split {split}"
-        + (f" --splits {shlex.quote(splits)}" if splits else ""),
+        f"inceptionnet evaluate {folder} {shlex.quote(data)}{options} --split {split}",
         f"inceptionnet predict {folder} {images}",
         f"inceptionnet report {folder}",
         repeat_command(run),

@@ -90,15 +90,16 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
         return values
 
-    def evaluated_on(self) -> tuple[str, str, str | None]:
-        """The data of the run, the split of its last evaluation, and which folders are the splits (see `Plan`).
+    def evaluated_on(self) -> tuple[str, str | None, str | None, str]:
+        """Data, file of labels and splits as the run's `Plan` has them, and the split of its last evaluation.
 
         Raises:
             RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
         try:
             plan = self.read_json("run.json")["plan"]
-            return str(plan["data"]), str(self.read_json("evaluation.json")["split"]), plan.get("splits")
+            held_out = str(self.read_json("evaluation.json")["split"])
+            return str(plan["data"]), plan.get("labels"), plan.get("splits"), held_out
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
 

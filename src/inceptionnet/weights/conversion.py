@@ -9,7 +9,7 @@ from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
-from inceptionnet.weights.native import save_weights, with_activation
+from inceptionnet.weights.native import GIVEN, save_weights, with_activation
 from inceptionnet.weights.reading import Report, read_weights, with_channels
 
 
@@ -57,11 +57,15 @@ def convert(
     names = tuple(classes) if classes is not None else held.classes if same else ()
     if not same:
         done.append(f"new classifier for {model.num_classes} classes" if model.num_classes else "classifier removed")
-    save_weights(model, destination, classes=names, preprocessing=prep, provenance={**held.provenance, "changed": done})
+    origin = GIVEN if classes is not None else report.classes if same else "numbered: the classifier is new"
+    told = {**held.provenance, "changed": done}
+    if classes is not None or not same:
+        told["classes"] = origin
+    save_weights(model, destination, classes=names, preprocessing=prep, provenance=told)
     return replace(
         report,
         changed=tuple(done),
         initialised={**report.initialised, **dict.fromkeys(fresh, "randomly initialised")},
-        classes="given" if classes is not None else report.classes if same else "numbered: the classifier is new",
+        classes=origin,
         preprocessing="given" if preprocessing else report.preprocessing,
     )

@@ -24,6 +24,10 @@ from inceptionnet.nets.edits import Configuration, configure
 
 FORMAT = 1
 KEY = "inceptionnet"
+NUMBERED = "numbered"
+"""How the origin of class names begins that nobody gave."""
+GIVEN = "given"
+"""The origin of class names that the user gave."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,13 @@ class Record:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What is known about the training: package version, data, epochs, accuracy."""
+    """What is known about the training: package version, data, epochs, accuracy; of classes, where they come from."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the class names are only numbers that nobody gave."""
+        numbers = tuple(map(str, range(len(self.classes))))
+        return self.classes == numbers and str(self.provenance.get("classes", "")).startswith(NUMBERED)
 
     @property
     def outputs(self) -> Outputs:
@@ -54,7 +64,7 @@ def save_weights(
 
     Args:
         classes: class names in the order of the logits, or of the two that one logit with sigmoid tells apart;
-            default: numbers from 0.
+            default: numbers from 0, which are no names: data is not matched with them by name.
         preprocessing: the preprocessing of the training images; default: the model's, of its weights or as published.
 
     Raises:
@@ -86,8 +96,11 @@ def record_for(
 ) -> Record:
     """What a weights file would say of a model; the arguments and errors are those of `save_weights`."""
     c = model.configuration
+    about = dict(provenance or {})
     names = checked_names(classes or numbers(model.outputs), model.outputs)
-    return Record(c, names, preprocessing or model.preprocessing, dict(provenance or {}))
+    if not classes and names and not str(about.get("classes", "")).startswith(NUMBERED):
+        about["classes"] = f"{NUMBERED}: no names were given"
+    return Record(c, names, preprocessing or model.preprocessing, about)
 
 
 def outputs_of(configuration: Configuration) -> Outputs:
@@ -117,8 +130,10 @@ def with_activation(record: Record, activation: str) -> Record:
     configuration = replace(record.configuration, activation=activation)
     configure(configuration)  # raises
     outputs = outputs_of(configuration)
-    names = record.classes if len(record.classes) == outputs.classes else numbers(outputs)
-    return replace(record, configuration=configuration, classes=names)
+    if len(record.classes) == outputs.classes:
+        return replace(record, configuration=configuration)
+    about = {**record.provenance, "classes": f"{NUMBERED}: the names do not fit {outputs}"}
+    return replace(record, configuration=configuration, classes=numbers(outputs), provenance=about)
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:

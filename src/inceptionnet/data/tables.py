@@ -1,0 +1,255 @@
+"""Tables of labels as files hold them: CSV with any separator, JSON, JSON lines, parquet, or lines of a text.
+
+Every kind becomes rows of cells with their line numbers. Which column is which is decided in columns.py; of a CSV or a
+text, the separator that finds the most images is the one meant.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from inceptionnet.data.matching import Images
+from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, read_text
+from inceptionnet.errors import DataError, listed, missing_extra
+
+Cell: TypeAlias = str | tuple[str, ...]
+"""A text, or several labels."""
+
+IMAGE_HEADERS = frozenset((
+    "image", "images", "image_id", "imageid", "image_name", "imagename", "image_path", "imagepath", "image_file",
+    "image_filename", "img", "img_id", "img_name", "img_path", "img_file", "id", "name", "file", "files", "fileid",
+    "file_id", "filename", "filenames", "file_name", "file_names", "filepath", "filepaths", "file_path", "file_paths",
+    "fname", "path", "paths", "relpath", "relative_path", "picture", "photo", "uri", "url", "key",
+))  # fmt: skip
+LABEL_HEADERS = frozenset((
+    "label", "labels", "label_name", "label_id", "class", "classes", "class_name", "classname", "class_id", "classid",
+    "class_label", "class_idx", "class_index", "category", "categories", "category_name", "category_id", "target",
+    "targets", "tag", "tags", "y", "species", "breed", "diagnosis", "dx", "ground_truth", "gt", "annotation",
+    "finding_labels", "predictionstring", "prediction_string", "wnid", "synset",
+))  # fmt: skip
+SPLIT_HEADERS = frozenset(("split", "splits", "set", "subset", "partition", "data_set", "dataset", "phase", "usage",
+                           "data_split", "fold"))  # fmt: skip
+MARKS = (",", ";", "\t", "|", FIRST_SPACE, LAST_SPACE)
+"""Separators of cells."""
+METADATA_NAME = "file_name"
+SAMPLE = 300
+"""Rows that are enough to see which column names images."""
+EXPECTED = "a file with labels"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table; without header the columns have no names."""
+
+    file: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[int, tuple[Cell, ...]]]
+    names: Mapping[str, str]
+    """Names of classes by their numbers, if the file states them."""
+
+    def error(self, line: int, expected: str, got: str, do: str) -> DataError:
+        """The error about a line."""
+        return DataError(f"{self.file}: line {line}: expected {expected}, got {got}: {do}")
+
+
+def plain(header: str) -> str:
+    """A header as it is compared."""
+    return re.sub(r"[\s-]+", "_", header.strip().lower())
+
+
+def read_table(file: Path, images: Images, columns: int = 2) -> Table:
+    """Read a table of labels with so many columns or more; `images` tell which separator is meant.
+
+    Raises: DataError, MissingExtraError.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _of_parquet(file)
+    text = read_text(file, EXPECTED)
+    if suffix in (".jsonl", ".ndjson"):
+        return _of_objects(str(file), list(json_lines(text, str(file))))
+    value = json_of(text, str(file), is_json=suffix == ".json")
+    if value is None and text.lstrip().startswith('{"'):
+        return _of_objects(str(file), list(json_lines(text, str(file))))
+    if isinstance(value, Mapping):
+        return _of_mapping(str(file), value, images)
+    if isinstance(value, list) and all(isinstance(one, list) for one in value):
+        return Table(str(file), (), [(i, tuple(map(_cell, row))) for i, row in enumerate(value, start=1)], {})
+    if value is not None:
+        return _of_objects(str(file), list(enumerate(value, start=1)))
+    return _of_cells(str(file), text, images, columns)
+
+
+def read_metadata(files: Mapping[str, Path], images: Images) -> Table:
+    """Tables of Hugging Face's layout, one in each folder of images, as one; by folder. Raises: as `read_table`."""
+    objects: list[tuple[int, Any]] = []
+    for folder, file in files.items():
+        table = read_table(file, images, 1)  # a test split may have names alone
+        for line, cells in table.rows:
+            row: dict[str, Cell] = dict(zip(table.header, cells, strict=False))
+            objects.append((line, row | {METADATA_NAME: f"{folder}/{row.get(METADATA_NAME, '')}"}))
+    return _of_objects(listed(map(str, files.values())), objects)
+
+
+def _of_cells(file: str, text: str, images: Images, columns: int) -> Table:
+    ways, errors = [], []
+    for mark in MARKS:
+        try:
+            ways.append(cells_of(text, mark, file))
+        except DataError as error:
+            errors.append(error)
+    for step in steps(max(map(len, ways))):
+        scores = [_score(rows, images, step) for rows in ways]
+        (most, _), rows = max(zip(scores, ways, strict=True), key=lambda way: way[0])
+        if most:
+            break
+    if errors and not most:
+        raise errors[0]
+    if not rows:
+        raise DataError(f"{file}: expected {EXPECTED}, got an empty one: give another")
+    header = rows[0].cells if _is_header(rows, images) else ()
+    width = max(len(rows[0].cells), columns)
+    out: list[tuple[int, tuple[Cell, ...]]] = []
+    for row in rows[bool(header) :]:
+        cells = row.cells
+        while len(cells) > width and not cells[-1].strip():
+            cells = cells[:-1]
+        if len(cells) != width:
+            raise DataError(
+                f"{file}: line {row.line}: expected {width} cells, as in NAME LABEL or NAME,LABEL, got {len(cells)} in "
+                f"{' '.join(cells)[:60]!r}: correct the line, with quotes around cells that contain the separator"
+            )
+        out.append((row.line, tuple(map(_cell, cells))))
+    if not out:
+        raise DataError(f"{file}: line {rows[0].line}: expected rows of images and labels below the header, got none: "
+                        "add them")  # fmt: skip
+    return Table(file, header, out, {})
+
+
+def _score(rows: Sequence[Row], images: Images, step: int) -> tuple[int, bool]:
+    """How well a separator fits: images that a column names, and whether there are headers that people use."""
+    wide = [row.cells for row in rows if len(row.cells) > 1]
+    known = bool(wide) and any(plain(cell) in IMAGE_HEADERS | LABEL_HEADERS for cell in wide[0])
+    return max(matched(wide[::step], images), default=0), known
+
+
+def matched(rows: Sequence[tuple[Cell, ...]], images: Images) -> list[int]:
+    """How many different images each column names."""
+    found: list[set[int]] = [set() for _ in range(max(map(len, rows), default=0))]
+    for cells in rows:
+        for column, cell in enumerate(cells):
+            if isinstance(cell, str):
+                found[column].update(images.find(cell)[:1])
+    return list(map(len, found))
+
+
+def steps(rows: int) -> tuple[int, ...]:
+    """The steps through rows that show which column names images: a sample, then all, if the sample has none."""
+    return (rows // SAMPLE + 1, 1) if rows > SAMPLE else (1,)
+
+
+def _is_header(rows: Sequence[Row], images: Images) -> bool:
+    """Whether the first row names the columns: all of its cells are headers that people use, or one and none an image.
+
+    Of more than two columns, any texts above an image are headers.
+    """
+    first = rows[0].cells
+    headers = [plain(cell) in IMAGE_HEADERS | LABEL_HEADERS | SPLIT_HEADERS for cell in first]
+    if len(first) > 1 and all(headers):
+        return True
+    if any(images.find(cell) for cell in first):
+        return False
+    if any(headers):
+        return True
+    texts = [cell.strip() for cell in first]
+    named = len(first) > 2 and len(set(texts)) == len(texts) and not any(re.fullmatch(r"[\d.]*", one) for one in texts)
+    return named and len(rows) > 1 and any(map(images.find, rows[1].cells))
+
+
+def _of_mapping(file: str, value: Mapping[str, Any], images: Images) -> Table:
+    """{"a.png": "daisy"}, {"a.png": ["daisy", "rose"]}, or {"daisy": ["a.png", "b.png"]}."""
+    for holder in ("data", "labels", "annotations", "images", "rows"):
+        if isinstance(value.get(holder), list) and all(isinstance(one, Mapping) for one in value[holder]):
+            if "categories" in value:
+                raise DataError(f"{file}: expected images with their labels, got annotations in COCO's layout: write "
+                                "a CSV with the columns image and label")  # fmt: skip
+            return _of_objects(file, list(enumerate(value[holder], start=1)))
+    pairs = [(str(key), one) for key, one in value.items()]
+    turned = [(_cell(image), key) for key, one in pairs if isinstance(one, list) for image in one]
+    by_key = sum(bool(images.find(key)) for key, _ in pairs)
+    if sum(bool(images.find(str(image))) for image, _ in turned) > by_key:
+        rows: list[tuple[int, tuple[Cell, ...]]] = [(i, (str(a), b)) for i, (a, b) in enumerate(turned, start=1)]
+    else:
+        rows = [(i, (key, _cell(one))) for i, (key, one) in enumerate(pairs, start=1)]
+    return Table(file, ("image", "label"), rows, {})
+
+
+def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
+    header: dict[str, None] = {}
+    for line, one in objects:
+        if not isinstance(one, Mapping):
+            raise DataError(
+                f"{file}: line {line}: expected an object with an image and its label, got {str(one)[:60]}: correct it"
+            )
+        header |= dict.fromkeys(map(str, one))
+    if not header:
+        raise DataError(f"{file}: expected {EXPECTED}, got an empty one: give another")
+    rows = [(line, tuple(_cell(one.get(key)) for key in header)) for line, one in objects]
+    return Table(file, tuple(header), rows, {})
+
+
+def _of_parquet(file: Path) -> Table:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise missing_extra("pyarrow", "parquet", f"reading {file}") from None
+    try:
+        with pq.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+            binary = [f.name for f in schema if "binary" in str(f.type)]
+            if binary:
+                raise DataError(f"{file}: expected names of images and labels, got encoded images in {binary[0]}: give "
+                                "the folder of the file as the data")  # fmt: skip
+            table = opened.read()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{file}: expected a parquet file, got one that cannot be read ({reason}): write it again"
+        ) from None
+    columns = [table[name].to_pylist() for name in table.column_names]
+    rows = [(i, tuple(map(_cell, row))) for i, row in enumerate(zip(*columns, strict=True), start=1)]
+    return Table(str(file), tuple(table.column_names), rows, _stated(schema))
+
+
+def _stated(schema: Any) -> dict[str, str]:
+    """The class names in the schema that Hugging Face's datasets writes."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        names = next(one["names"] for one in features.values() if "names" in one)
+    except (KeyError, TypeError, ValueError, StopIteration):
+        return {}
+    return {str(i): str(name) for i, name in enumerate(names)}
+
+
+def _cell(value: Any) -> Cell:
+    """A value as text; a list, or one printed into a cell (['a', 'b']), as several."""
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str) and "[" in value and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+        try:
+            read = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+        return _cell(read) if isinstance(read, list) else value
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
+        return tuple(str(_cell(one)) for one in value)
+    return str(value)

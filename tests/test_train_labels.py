@@ -1,0 +1,97 @@
+"""Training and evaluation on images whose labels are in a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inceptionnet import fit, read_record
+from inceptionnet.train.loop import repeat, train
+from inceptionnet.train.reporting import next_commands
+from inceptionnet.train.run import Run
+
+from .conftest import COLOURS, tiny_plan
+
+Command = Callable[..., tuple[int, str, str]]
+QUICK = ("--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1, "--workers", 0,
+         "--set", "log.report=false")  # fmt: skip
+
+
+@pytest.fixture
+def flat(colours: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The colours in one folder, and the file that labels them."""
+    folder, file = tmp_path / "flat", tmp_path / "labels.csv"
+    folder.mkdir()
+    rows = [("image_id", "label")]
+    for image in sorted(colours.rglob("*.png")):
+        name = f"{image.parent.name}, {image.stem}"
+        (folder / f"{name}.png").write_bytes(image.read_bytes())
+        rows.append((name, image.parent.name))
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows(rows)
+    return folder, file
+
+
+def test_a_run_with_labels(command: Command, run: Path, flat: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, file = flat
+    out = tmp_path / "run"
+    code, _, err = command("train", folder, "--labels", file, "--out", out, *QUICK)
+    assert code == 0, err
+    record, about = read_record(out / "weights.safetensors"), json.loads((out / "run.json").read_text())
+    assert record.classes == tuple(COLOURS) and not record.numbered
+    assert about["plan"]["labels"] == str(file) == record.provenance["labels"]
+    held_out = about["data"]["images"]["val"]
+    assert about["data"]["images"] == {"train": 36 - held_out, "val": held_out} and 3 <= held_out < 18
+    first = next_commands(Run(out))[0]
+    assert f"--labels {file}" in first
+    # What it was trained on is not evaluated; another network has not seen any of the images.
+    for given, images in (((out,), held_out), ((run,), 36)):
+        code, text, _ = command("evaluate", *given, folder, "--labels", file, "--workers", 0, "--json")
+        assert code == 0 and json.loads(text)["images"] == images
+    assert command(*shlex.split(first)[1:], "--workers", 0)[0] == 0
+    code, text, _ = command("report", out, "--workers", 0)
+    assert code == 0 and f"on {held_out} images" in text
+    repeat(out, tmp_path / "again", workers=0)
+    weights = [(path / "weights.safetensors").read_bytes() for path in (out, tmp_path / "again")]
+    assert weights[0] == weights[1]
+    code, text, _ = command("check", folder, "--labels", file, "--workers", 0, "--json")
+    assert code == 0 and json.loads(text)["images"] == 36
+    with file.open("a") as opened:
+        opened.write("another,red\n")
+    code, _, err = command("train", "--resume", "--out", out)
+    assert code == 0, "a row without image changes nothing"
+
+
+def test_the_same_held_out_images_as_from_folders(flat: tuple[Path, Path], tmp_path: Path) -> None:
+    """By name and seed."""
+    folder, file = flat
+    found = []
+    for seed in (1, 1, 2):
+        train(tiny_plan(folder, labels=str(file), seed=seed, epochs=1), tmp_path / f"run{len(found)}")
+        found.append(json.loads((tmp_path / f"run{len(found)}" / "run.json").read_text())["data"]["fingerprint"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_fit_takes_labels(flat: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, file = flat
+    clf = fit(folder, tmp_path / "run", labels=file, model="inception_v1.slim", width=0.125, size=32, epochs=1,
+              workers=0, device="cpu", settings={"log.report": False})  # fmt: skip
+    assert clf.classes == tuple(COLOURS)
+
+
+def test_several_labels_an_image_are_refused(
+    command: Command, run: Path, flat: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, file = flat
+    file.write_text(file.read_text().replace(",red", ",red;blue"))
+    code, _, err = command("train", folder, "--labels", file, "--out", tmp_path / "run", *QUICK)
+    assert code == 2 and not (tmp_path / "run").exists()
+    assert err == (
+        f"error: {file}: expected one label an image, got several, which training does not support yet; give a file "
+        "with one label an image\n"
+    )
