@@ -250,8 +250,14 @@ KINDS = {
     ".pt2": Kind("torch.export", _write_program, _run_program, _program_metadata),
     ".safetensors": Kind("inceptionnet", None, _run_weights, _weights_metadata),
     ".xml": Kind(
-        "OpenVINO", _write_openvino, _run_openvino, _openvino_metadata, ("openvino",), "openvino", ("nncf",),
+        "OpenVINO",
+        _write_openvino,
+        _run_openvino,
+        _openvino_metadata,
+        ("openvino",),
+        "openvino",
+        ("nncf",),
         _run_openvino_by_default,
-    ),  # fmt: skip
+    ),
 }
 """By file extension."""

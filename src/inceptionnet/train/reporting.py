@@ -43,7 +43,7 @@ def subject(
             "provenance": record.provenance,
         }
     else:
-        settings = run.read_json("run.json")
+        settings = run.read_json("run.json") | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
     return Subject(

@@ -26,6 +26,7 @@ from typing import Any
 
 from inceptionnet.errors import RunError
 from inceptionnet.files import remove_leftovers, replacing
+from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
 REPORT = "report.html"
@@ -97,9 +98,28 @@ class Run:
             RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
         try:
-            return str(self.read_json("run.json")["plan"]["data"]), str(self.read_json("evaluation.json")["split"])
+            return self.data(), str(self.read_json("evaluation.json")["split"])
         except (KeyError, TypeError) as error:
             raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
+
+    def data(self) -> str:
+        """The data of the run. Raises: RunError: run.json is damaged."""
+        try:
+            return str(self.read_json("run.json")["plan"]["data"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'run.json'}: is damaged: {error}") from None
+
+    def device(self) -> str:
+        """The type of device that the run was trained on, cpu or cuda; empty if it is not known."""
+        environment = self.read_json("run.json").get("environment", {})
+        return str(environment.get("device", "")).partition(":")[0]
+
+    def changes(self) -> dict[str, str]:
+        """The settings that changed while the run trained: `schedule.epochs from epoch 4` → `3 → 6`."""
+        return {
+            f"{one['setting']} from epoch {one['epoch']}": f"{value_text(one['before'])} → {value_text(one['after'])}"
+            for one in self.read_json("run.json").get("changes", [])
+        }
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv again: one row for each finished epoch."""
