@@ -177,7 +177,7 @@ def _calibrated_and_compared(
 
 
 def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batch_size: int | None) -> None:
-    kind.check_installed()
+    kind.check_imports()
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more, or none")
     if kind.write is None and (with_preprocessing or batch_size):
@@ -196,7 +196,7 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
         raise ConfigurationError(
             f"{destination}: expected {able} for int8, got a {kind.name} file; change the extension"
         )
-    kind.check_installed(int8=True)
+    kind.check_imports(int8=True)
     if plain:
         raise ConfigurationError(f"{destination}: int8 needs batch norm folded; omit plain")
 

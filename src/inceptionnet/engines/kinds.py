@@ -36,9 +36,17 @@ from torch import Tensor, nn
 
 from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, OUTPUT, import_onnxruntime, to_onnx
-from inceptionnet.engines.openvino import RT_INFO, import_openvino, openvino_core, save_float32, to_openvino
+from inceptionnet.engines.openvino import (
+    RT_INFO,
+    import_nncf,
+    import_openvino,
+    openvino_core,
+    save_float32,
+    to_openvino,
+)
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, missing_extra, nearest
+from inceptionnet.extras import import_extra
 from inceptionnet.weights import load_model, read_record
 
 KEYS = (
@@ -84,6 +92,16 @@ class Kind:
     """Packages that int8 needs; empty: int8 is not supported."""
     by_default: Callable[[Path], Runner] | None = None
     """`run` with all settings of the runtime left at their defaults, if that is not the same."""
+
+    def check_imports(self, *, int8: bool = False) -> None:
+        """Raises: MissingExtraError if a required package is not installed, or cannot be imported."""
+        self.check_installed(int8=int8)
+        importers = {"openvino": import_openvino, "nncf": import_nncf, "onnxruntime": import_onnxruntime}
+        for package in self.needs + self.int8 * int8:
+            if package in importers:
+                importers[package]()
+            else:
+                import_extra(package, self.extra, f"exporting to {self.name}")
 
     def check_installed(self, *, int8: bool = False) -> None:
         """Raises: MissingExtraError if a required package is not installed."""

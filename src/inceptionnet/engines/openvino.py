@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inceptionnet.engines.onnx import INPUT, OUTPUT
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 
 if TYPE_CHECKING:
     import openvino
@@ -43,10 +43,7 @@ def import_openvino() -> ModuleType:
         MissingExtraError: it is not installed.
     """
     with _without_telemetry("openvino"):
-        try:
-            return import_module("openvino")
-        except ImportError:
-            raise missing_extra("openvino", "openvino", "OpenVINO") from None
+        return import_extra("openvino", "openvino", "OpenVINO")
 
 
 @cache
@@ -75,9 +72,7 @@ def import_nncf() -> ModuleType:
     kind = logging.getLoggerClass()
     with _without_telemetry("nncf"):
         try:
-            return import_module("nncf")
-        except ImportError:
-            raise missing_extra("nncf", "openvino", "int8 by OpenVINO") from None
+            return import_extra("nncf", "openvino", "int8 by OpenVINO")
         finally:
             logging.setLoggerClass(kind)  # nncf sets its own for all later loggers
 

@@ -24,6 +24,7 @@ from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
+from inceptionnet.train.track import summary_writer
 from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
@@ -97,6 +98,8 @@ class _Training:
     ) -> None:
         self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
         plan, device = job.plan, pick_device(job.plan.device)
+        if self.recipe.log.tensorboard:
+            summary_writer()
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
         model = job.empty_model() if newest else job.model()
         if self.recipe.compute.channels_last:
