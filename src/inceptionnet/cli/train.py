@@ -64,7 +64,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network on labelled images; writes a run folder with weights, metrics, plots and a report.
 
-    Ctrl-C stops after the current step and saves a checkpoint; --resume --out RUN continues, after a crash too.
+    Ctrl-C stops after the current step and saves a checkpoint; --resume RUN continues, after a crash too.
     Distributed: torchrun --nproc-per-node N -m inceptionnet train …
     """
     if list_settings:
