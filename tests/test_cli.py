@@ -380,8 +380,8 @@ def test_predictions_of_an_evaluation_as_a_table(command, run: Path, colours: Pa
         (("show", "RUN", "--svg", "OUT"), "n.svg"),
         (("report", "RUN", "--out", "OUT"), "r.html"),
         (("bench", "RUN", "--engines", "eager", "--batch", 1, "--rounds", 1, "--plot", "OUT"), "b.png"),
-        (("train", "DATA", "--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1, "--out", "OUT"),
-         "run"),
+        (("train", "DATA", "--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1, "--out",
+          "OUT"), "run"),
     ],
 )  # fmt: skip
 def test_a_missing_folder_of_an_output_is_created(

@@ -119,7 +119,7 @@ def test_no_command_minds_a_torchvision_of_another_torch(
         ("nncf", ["export", "RUN", "a.xml", "--precision", "int8", "--calibrate", "DATA"]),
         ("pyarrow", ["evaluate", "RUN", "DATA", "--predictions", "p.parquet"]),
         ("pyarrow", ["features", "RUN", "DATA", "--out", "f.parquet"]),
-        ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1.slim", "--set", "log.tensorboard=true"]),
+        ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.tensorboard=true"]),
         ("sklearn", ["train", "digits", "--out", "new", "--model", "inception_v1.slim"]),
         ("datasets", ["train", "hf:nobody/nothing", "--out", "new", "--model", "inception_v1.slim"]),
         ("huggingface_hub", ["predict", "hf:nobody/nothing", "IMAGE"]),

@@ -79,7 +79,7 @@ def test_calibration_by_hand() -> None:
 
 
 def test_intervals_by_hand() -> None:
-    """Wilson's interval for 3 of 4; the mean loss's on a log scale, from Student's distribution with 3 degrees of freedom."""
+    """Wilson's interval for 3 of 4; that of the mean loss on a log scale, by Student's t with 3 degrees of freedom."""
     metrics = measure(made([0, 1, 2, 3], [0, 1, 2, 0], [0.5, 0.25, 0.5, 0.25]))
     z = norm.ppf(0.975)
     middle, half = 0.75 + z**2 / 8, z * math.sqrt(0.75 * 0.25 / 4 + z**2 / 64)
