@@ -278,10 +278,11 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
             ("train", colours, "--model", "inception_v1", *base, "--accumulate", 17),
             "expected at most half of --batch-size 32",
         ),
-        (("train", colours, "--resume", "--out", new), "remove DATA"),
+        (("train", colours, "--resume", "--out", run, "--data", single), "expected the data once, got"),
+        (("train", single, "--resume", "--out", run), "expected at least 2 classes, got 1"),
         (
-            ("train", "--resume", "--out", run, "--epochs", 9),
-            "takes all settings from the run folder; remove --epochs",
+            ("train", "--resume", "--out", run, "--epochs", 3),
+            "--epochs is 3, but the run is in epoch 6; give 6 or more",
         ),
         (("train", "--resume", "--out", new), "expected a run folder, got none with run.json"),
         (("train", "--repeat", empty, "--out", new), "expected a run folder, got none with run.json"),
@@ -364,3 +365,37 @@ def test_predictions_of_an_evaluation_as_a_table(command, run: Path, colours: Pa
     held_out = open_source(colours).splits["val"]
     assert [row["image"] for row in rows] == list(held_out.names)
     assert [row["label"] for row in rows] == [("blue", "green", "red")[i] for i in held_out.labels]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (("evaluate", "RUN", "DATA", "--predictions", "OUT"), "p.csv"),
+        (("evaluate", "RUN", "DATA", "--predictions", "OUT"), "p.parquet"),
+        (("predict", "RUN", "IMAGE", "--csv", "OUT"), "p.csv"),
+        (("features", "RUN", "DATA", "--out", "OUT"), "f.parquet"),
+        (("explain", "RUN", "IMAGE", "--out", "OUT"), "e.png"),
+        (("convert", "RUN", "OUT"), "c.safetensors"),
+        (("export", "RUN", "OUT"), "c.safetensors"),
+        (("show", "RUN", "--svg", "OUT"), "n.svg"),
+        (("report", "RUN", "--out", "OUT"), "r.html"),
+        (("bench", "RUN", "--engines", "eager", "--batch", 1, "--rounds", 1, "--plot", "OUT"), "b.png"),
+        (("train", "DATA", "--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1, "--out",
+          "OUT"), "run"),
+    ],
+)  # fmt: skip
+def test_a_missing_folder_of_an_output_is_created(
+    line: tuple, name: str, command, run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that cannot be, since a file is in its place, is one line."""
+    monkeypatch.setenv("INCEPTIONNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("")
+    image = next(colours.rglob("*.png"))
+    for folder in ("new/folder", "file"):
+        out = tmp_path / folder / name
+        places = {"RUN": run, "DATA": colours, "IMAGE": image, "OUT": out}
+        code, _, err = command(*(places.get(word, word) for word in line))
+        if folder == "file":
+            assert code == 2 and "Not a directory" in err.splitlines()[-1] and "error: " in err, err
+        else:
+            assert code == 0 and out.exists(), err

@@ -26,6 +26,7 @@ import inceptionnet
 from inceptionnet import create_model, load_model, read_record, save_weights
 from inceptionnet.cli.export import export as command_of_export
 from inceptionnet.data import Preprocessing
+from inceptionnet.data.augment import as_input
 from inceptionnet.engines import export as exporting
 from inceptionnet.engines.agreement import BATCHES, MAX_IMAGES, Agreement, Images, compare, random_images
 from inceptionnet.engines.export import FromPixels, export
@@ -214,6 +215,86 @@ def test_the_file_alone_predicts_what_the_network_predicts(
     assert not any(package in held for held in there(tmp_path).values()), "where the code lay is nobody's business"
 
 
+CONSUMER = """
+import json, sys
+import numpy as np
+file, inputs, outputs = sys.argv[1:]
+x = np.load(inputs)
+said = {}
+if file.endswith(".onnx"):
+    import onnxruntime
+    y = onnxruntime.InferenceSession(file).run(None, {"images": x})[0]
+elif file.endswith(".xml"):
+    import openvino
+    model = openvino.Core().compile_model(file, "CPU")
+    y = model(x)[0]
+    said["hint"] = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    layers = [layer.get_rt_info() for layer in model.get_runtime_model().get_ops()]
+    said["computed"] = sorted({layer["runtimePrecision"].astype(str) for layer in layers
+                               if layer["layerType"].astype(str) in ("Convolution", "Pooling", "FullyConnected")})
+else:
+    import torch
+    with torch.no_grad():
+        y = torch.export.load(file).module()(torch.from_numpy(x)).numpy()
+np.save(outputs, y)
+others = ["inceptionnet"] if file.endswith(".pt2") else ["inceptionnet", "torch"]
+print(json.dumps(said | {"imported": [name for name in others if name in sys.modules]}))
+"""
+
+
+@pytest.mark.parametrize("raw", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ending", GRAPHS)
+def test_another_process_in_the_runtimes_defaults_gets_the_same_logits(
+    ending: str, raw: bool, weights: Path, tmp_path: Path
+) -> None:
+    """Without this package, and for OpenVINO and ONNX Runtime without torch; no setting is given."""
+    file = tmp_path / "new" / "folder" / f"a{ending}"
+    assert export(weights, file, with_preprocessing=raw).written
+    prep = read_record(weights).preprocessing
+    pixels = random_images(prep).pixels
+    x = as_input(pixels, prep).contiguous()
+    np.save(tmp_path / "x.npy", np.stack(pixels) if raw else x.numpy())
+    want = load_model(weights).eval()(x).detach().numpy()
+    free = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", CONSUMER, file, tmp_path / "x.npy", tmp_path / "y.npy"],
+        capture_output=True, text=True, cwd=tmp_path, env=free | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["imported"] == []
+    assert np.abs(np.load(tmp_path / "y.npy") - want).max() < 1e-5 * np.abs(want).max()
+    if ending == ".xml":
+        assert said["computed"] == ["f32"]
+        assert said["hint"] in ("f32", "bf16"), "bf16 is of the processor; the layers do not follow it"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_openvino_reads_that_each_layer_is_to_be_computed_in_float32(raw: bool, weights: Path, tmp_path: Path) -> None:
+    """What a processor without bfloat16 can show: OpenVINO itself honours the marks of the layers it reads.
+
+    Its rewrites before compilation keep them, and it compresses no weights of marked layers.
+    """
+    from openvino._offline_transformations import apply_moc_transformations
+
+    assert export(weights, tmp_path / "a.xml", with_preprocessing=raw).written
+    core = openvino_core()
+    model = core.read_model(tmp_path / "a.xml")
+    inputs = {source.get_node().get_name() for source in model.inputs}
+    compiled = core.compile_model(model, "CPU")
+    kinds = {layer.get_rt_info()["layerType"].astype(str) for layer in compiled.get_runtime_model().get_ops()}
+    assert "Convolution" in kinds and "FullyConnected" not in kinds, "OpenVINO's own layer would lose the mark"
+    for _ in range(2):
+        floats = [
+            layer for layer in model.get_ops()
+            if layer.get_output_size() and layer.get_type_name() != "Constant" and layer.get_name() not in inputs
+            and layer.get_output_element_type(0) == openvino.Type.f32
+        ]  # fmt: skip
+        assert len(floats) > 100
+        assert [layer for layer in floats if "DisablePrecisionConversion_0" not in layer.get_rt_info()] == []
+        apply_moc_transformations(model, False)
+
+
 def test_weights_are_written_as_convert_writes_them_without_auxiliary_heads(tmp_path: Path, command: Command) -> None:
     torch.manual_seed(0)
     source, file = tmp_path / "aux.safetensors", tmp_path / "main.safetensors"
@@ -346,7 +427,7 @@ def test_a_new_bin_is_never_left_with_an_old_xml(
     [
         ("a.onx", [], "expected a file ending in .onnx .pt2 .safetensors .xml; did you mean .onnx"),
         ("a", [], "expected a file ending in"),
-        ("none/a.onnx", [], "a.onnx: cannot be written: No such file or directory; give another path"),
+        ("bad.png/a.onnx", [], "a.onnx: cannot be written: Not a directory; give another path"),
         ("folder.pt2", [], "folder.pt2: cannot be written: Is a directory; give another path"),
         ("a.safetensors", ["--batch-size", "2"], "batch_size needs a graph, which a weights file does not have"),
         ("a.onnx", ["--batch-size", "2", "--dynamic-batch"], "--batch-size 2 exclude each other; omit one"),

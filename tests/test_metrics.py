@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation, top_k
-from inceptionnet.evaluate.metrics import BINS, Metrics, measure
+from inceptionnet.evaluate.metrics import BINS, Metrics, _mean, measure
 from inceptionnet.evaluate.paired import paired, paired_rows
 
 
@@ -79,14 +79,32 @@ def test_calibration_by_hand() -> None:
 
 
 def test_intervals_by_hand() -> None:
-    """Wilson's interval for 3 of 4; the mean loss's from Student's distribution with 3 degrees of freedom."""
+    """Wilson's interval for 3 of 4; that of the mean loss on a log scale, by Student's t with 3 degrees of freedom."""
     metrics = measure(made([0, 1, 2, 3], [0, 1, 2, 0], [0.5, 0.25, 0.5, 0.25]))
     z = norm.ppf(0.975)
     middle, half = 0.75 + z**2 / 8, z * math.sqrt(0.75 * 0.25 / 4 + z**2 / 64)
     assert metrics.top1_interval == pytest.approx(((middle - half) / (1 + z**2 / 4), (middle + half) / (1 + z**2 / 4)))
     spread = math.log(2) / 2 * math.sqrt(4 / 3) / 2  # the losses are log 2 and 2 log 2, twice each
     assert metrics.loss_interval is not None
-    assert metrics.loss_interval.high - metrics.loss_interval.low == pytest.approx(2 * 3.182446 * spread, rel=1e-5)
+    mean = 1.5 * math.log(2)
+    factor = math.exp(3.182446 * spread / mean)
+    assert metrics.loss_interval == pytest.approx((mean / factor, mean * factor), rel=1e-5)
+
+
+def test_the_interval_of_the_loss_is_not_below_zero() -> None:
+    """One very wrong image among many: the symmetric interval would begin below 0, where no cross-entropy is."""
+    metrics = measure(made([0] * 30, [0] * 29 + [1], [0.999] * 29 + [1e-6]))
+    losses = metrics.evaluation.losses
+    assert losses.mean() - 2.045 * losses.std(ddof=1) / math.sqrt(30) < 0
+    assert metrics.loss_interval is not None
+    assert 0 < metrics.loss_interval.low < losses.mean() < metrics.loss_interval.high
+    # It holds the mean of skewed losses about as often as it says: 95 % of samples of 100, here of 400 samples.
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = _mean(rng.exponential(1, 100).astype(np.float32)) or (0, 0)
+        held += low <= 1 <= high
+    assert 0.91 * 400 < held < 0.99 * 400
 
 
 def test_the_interval_of_f1_holds_it_and_narrows() -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from inceptionnet.errors import Interrupted, RunError, WeightsError
 from inceptionnet.files import replacing
 from inceptionnet.train import checkpoint
+from inceptionnet.train.changes import Changes
 from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
@@ -151,7 +152,7 @@ QUICK = ("within an epoch",)
 )
 def test_killed_and_resumed_is_never_killed(point: str, colours: Path, whole: Path, tmp_path: Path) -> None:
     killed(colours, tmp_path / "run", POINTS[point])
-    resume(tmp_path / "run", workers=2)
+    resume(tmp_path / "run", changes=Changes(machine={"workers": 2}))
     assert_same(tmp_path / "run", whole)
 
 
@@ -171,7 +172,7 @@ def test_a_finished_run_stays_as_it_is(whole: Path, colours: Path, tmp_path: Pat
 
 
 def test_repeated_from_its_run_folder_alone(whole: Path, tmp_path: Path) -> None:
-    repeat(whole, tmp_path / "run", workers=1)
+    repeat(whole, tmp_path / "run", changes=Changes(machine={"workers": 1}))
     assert_same(tmp_path / "run", whole)
     one, other = (json.loads((folder / "run.json").read_text()) for folder in (whole, tmp_path / "run"))
     assert one["recipe"] == other["recipe"] and one["data"] == other["data"]
@@ -280,7 +281,10 @@ def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 6)
     train(tiny_plan(data, epochs=1), tmp_path / "run")
     (data / "red" / "05.png").rename(data / "red" / "06.png")
-    with pytest.raises(RunError, match=r"the images, names or classes have changed since the run .* began") as caught:
+    with pytest.raises(
+        RunError,
+        match=r"expected the images of the run in .*, got other ones: names or labels .*; restore them",
+    ) as caught:
         resume(tmp_path / "run")
     assert "\n" not in str(caught.value)
 

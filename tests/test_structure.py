@@ -11,7 +11,7 @@ SOURCE = Path(inceptionnet.__file__).parent
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
     {"errors", "files", "progress"},
-    {"nets", "devices", "distributed"},
+    {"nets", "devices", "distributed", "extras"},
     {"draw", "data"},
     {"model"},
     {"weights", "evaluate"},

@@ -6,10 +6,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENOTDIR
 from pathlib import Path
 
 PART = ".part-"
 """Marks the names of temporary files."""
+
+
+def make_folder_of(path: Path) -> None:
+    """Create the folder of a file that is going to be written, and those above it, unless they exist.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # says the same of a file in the folder's place
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(path.parent)) from None
 
 
 @contextmanager
@@ -21,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 60)}{PART}")
     os.close(descriptor)
     temporary = Path(name)

@@ -14,8 +14,8 @@ from inceptionnet.errors import ConfigurationError
 def report(
     weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder; or a weights file of any known "
                                            "layout or hf:OWNER/NAME, with --data.")],
-    data: Annotated[str | None, typer.Option(help="Images to evaluate on, as for evaluate. Default: those the run "
-                                             "held out.")] = None,
+    data: Annotated[str | None, typer.Option(help="Images to evaluate on, as for evaluate; or where the run's own are "
+                                             "now, if they have moved. Default: those the run held out.")] = None,
     split: Annotated[SplitName, typer.Option(help="auto: what the run held out; of other data test, else "
                                                   "val.")] = "auto",
     labels: Labels = None,
@@ -34,6 +34,7 @@ def report(
     from inceptionnet.classifier.evaluating import evaluate_together
     from inceptionnet.devices import default_workers
     from inceptionnet.report.page import check_extras, write_report
+    from inceptionnet.train.plan import check_there, is_data_of
     from inceptionnet.train.reporting import subject
     from inceptionnet.train.run import REPORT, Run
 
@@ -43,9 +44,13 @@ def report(
     check_extras()
     classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
     place, splits = str(split), None
-    if data is None and run is not None:
-        data, own_labels, splits, held_out = run.evaluated_on()
-        labels = labels or (Path(own_labels) if own_labels else None)
+    own = run is not None and (data is None or (labels is None and is_data_of(run, data)))
+    if run is not None and own:
+        trained_on, held_out = run.evaluated_on()
+        if data is None:
+            check_there(run, trained_on.data)
+        now = trained_on.moved(data, labels)
+        data, labels, splits = now.data, Path(now.labels) if now.labels else None, now.splits
         place = held_out if split == "auto" else split
     found = evaluate_together(
         [classifier],
@@ -63,6 +68,7 @@ def report(
         subject(run, classifier.record, classifier.model, found.metrics, found.source, found.split_name, found.split),
     )
     evaluation = found.metrics.evaluation
-    print(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images")
+    which = f", {place} of the run's own data" if own else ""
+    print(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images{which}")
     if found.class_order:
         print(f"class order: {found.class_order}")

@@ -53,8 +53,13 @@ def train(
                                                        "recipe, see --settings. Repeatable.")] = None,
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
                                                 "--model) with values and descriptions, and exit.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in --out.")] = False,
-    repeat: Annotated[Path | None, typer.Option(help="Repeat the training of this run folder, in --out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out (--resume RUN does too): as it was, "
+                                         "or with other --epochs, --batch-size, --accumulate, --workers, --device, "
+                                         "--corrupt-images, --data, and --set where the past allows it.")] = False,
+    repeat: Annotated[Path | None, typer.Option(help="Repeat the training of this run folder, in --out; the same "
+                                                     "options may change.")] = None,
+    moved: Annotated[str | None, typer.Option("--data", metavar="DATA", help="Where the images of the run are now, if "
+                                              "they have moved; for --resume and --repeat.")] = None,
     corrupt_images: Annotated[CorruptImages, typer.Option(help="Stop at a corrupt image, or skip it with a "
                                                                "warning.")] = "fail",
     workers: Workers = None,
@@ -62,17 +67,22 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network on labelled images; writes a run folder with weights, metrics, plots and a report.
 
-    Ctrl-C stops after the current step and saves a checkpoint; --resume --out RUN continues, after a crash too.
+    Ctrl-C stops after the current step and saves a checkpoint; --resume RUN continues, after a crash too.
     Distributed: torchrun --nproc-per-node N -m inceptionnet train …
     """
     if list_settings:
         _print_settings(recipe or ("finetune" if weights else "default"), model, settings or [])
         return
+    if resume and out is None and data is not None:  # --resume RUN
+        out, data = Path(data), None
     if out is None:
         raise ConfigurationError("expected --out RUN, the run folder to create, got none; give --out")
-    if resume or repeat:
-        _refuse_others(context, "--resume" if resume else "--repeat", "repeat" if not resume else "resume")
-    elif data is None:
+    if resume and repeat:
+        raise ConfigurationError("--resume continues a run, --repeat starts one; give one of them")
+    if data is not None and moved is not None:
+        raise ConfigurationError(f"expected the data once, got {data} and --data {moved}; omit one")
+    data = moved if data is None else data
+    if data is None and not (resume or repeat):
         raise ConfigurationError(
             "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
         )
@@ -80,20 +90,31 @@ def train(
     from inceptionnet.devices import default_workers
     from inceptionnet.distributed import joined_world
     from inceptionnet.train import loop
+    from inceptionnet.train.changes import FIXED, Changes
     from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings, with_shortcuts
     from inceptionnet.train.reporting import next_commands
     from inceptionnet.train.run import Run
 
     machine = {"workers": default_workers(workers), "device": device}
-    if not resume or _given(context, "corrupt_images"):
+    if not (resume or repeat) or _given(context, "corrupt_images"):
         machine["corrupt_images"] = corrupt_images
     asked = with_shortcuts(parse_settings(settings or []), bn=bn, train_from=train_from)
+    changes = Changes(
+        data=data,
+        labels=None if labels is None else str(labels),
+        epochs=epochs,
+        batch_size=batch_size if _given(context, "batch_size") else None,
+        accumulate=accumulate if _given(context, "accumulate") else None,
+        settings=asked,
+        machine=machine,
+        fixed={name: context.params[name] for name in FIXED if _given(context, name)},
+    )
     with joined_world() as world:
         if resume:
-            evaluation = loop.resume(out, world, **machine)
+            evaluation = loop.resume(out, world, changes)
         elif repeat:
-            evaluation = loop.repeat(repeat, out, world, **machine)
+            evaluation = loop.repeat(repeat, out, world, changes)
         else:
             plan = Plan(
                 data=str(data),
@@ -135,12 +156,3 @@ def _given(context: typer.Context, name: str) -> bool:
     """Whether the option is on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _refuse_others(context: typer.Context, option: str, own: str) -> None:
-    """Refuse options that the run folder determines, rather than ignore them."""
-    free = {own, "out", "workers", "device", "corrupt_images"}
-    extra = sorted(name for name in context.params if name not in free and _given(context, name))
-    if extra:
-        names = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in extra)
-        raise ConfigurationError(f"{option} takes all settings from the run folder; remove {names}")

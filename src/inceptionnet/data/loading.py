@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from inceptionnet.data.augment import training_crop
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
-from inceptionnet.data.order import BatchOrder, Key
+from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.distributed import ALONE, World
@@ -109,6 +109,17 @@ class TrainLoader:
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, starting at `first_batch` (to resume a run within an epoch)."""
         return self._batches.run(epoch, first_batch)
+
+    def continue_in(self, continued: Continued) -> None:
+        """Batches of this size begin within an epoch, as `continue_after` found."""
+        self._plan.continued = continued
+
+    def continue_after(self, epoch: int, batch: int, batch_size: int, continued: Continued | None) -> Continued:
+        """Continue an epoch whose batches before `batch` had another batch size (and began as `continued` says)."""
+        order = self._plan
+        other = BatchOrder(order.split, batch_size, order.seed, order.parts, order.world)
+        other.continued = continued
+        return order.continue_after(other, epoch, batch)
 
 
 class EvalLoader:

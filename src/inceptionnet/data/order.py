@@ -23,6 +23,17 @@ class Key(NamedTuple):
     item: Encoded | None = None
 
 
+class Continued(NamedTuple):
+    """Where another batch size begins within an epoch: its first `batch` there, and the `image` that this starts with.
+
+    The images before are those of batches that are done. Both count from 0, in the order of the epoch.
+    """
+
+    epoch: int
+    batch: int
+    image: int
+
+
 def parts_of(planned: int, parts: int) -> list[range]:
     """The rows of each gradient-accumulation step: of nearly equal size, and never a single image."""
     count = max(1, min(parts, planned // 2))
@@ -43,11 +54,8 @@ class BatchOrder(Sampler[list[Key]]):
         self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
         self.epoch = self.first = 0
         self.error: InceptionNetError | None = None
-        self.used = len(split)
-        self.total = -(-self.used // batch_size)
-        if seed is not None and batch_size > 1 and self.used < 2 * self.total:
-            self.used -= 1
-            self.total = -(-self.used // batch_size)
+        self.continued: Continued | None = None
+        self.used, self.total = self._batches_of(len(split))
 
     def __len__(self) -> int:
         return self.total - self.first
@@ -72,10 +80,40 @@ class BatchOrder(Sampler[list[Key]]):
         start, stop = self._bounds(batch)
         return stop - start
 
+    def images_before(self, epoch: int, batch: int) -> int:
+        """Number of images in the batches of an epoch before `batch`; all of the split before the end of the epoch."""
+        self.epoch = epoch
+        return self._bounds(batch)[0] if batch < self.total else len(self.split)
+
+    def continue_after(self, other: BatchOrder, epoch: int, batch: int) -> Continued:
+        """Continue an epoch whose batches before `batch` were those of another order of the same images.
+
+        The images that are left become the last batches of this epoch; no image is repeated or missed.
+        """
+        image = other.images_before(epoch, batch)
+        _, total = self._batches_of(len(self.split) - image)
+        self.continued = Continued(epoch, self.total - total, image)
+        return self.continued
+
+    def _batches_of(self, images: int) -> tuple[int, int]:
+        """(used images, batches) of so many images."""
+        total = -(-images // self.batch_size)
+        if self.seed is not None and self.batch_size > 1 and images < 2 * total:
+            images -= 1
+            total = -(-images // self.batch_size)
+        return images, total
+
     def _bounds(self, batch: int) -> tuple[int, int]:
-        if self.seed is not None:
-            return self.used * batch // self.total, self.used * (batch + 1) // self.total
-        return batch * self.batch_size, min((batch + 1) * self.batch_size, self.used)
+        if self.seed is None:
+            return batch * self.batch_size, min((batch + 1) * self.batch_size, self.used)
+        first, start, used, total = 0, 0, self.used, self.total
+        if self.continued and self.continued.epoch == self.epoch:
+            _, first, start = self.continued
+            if batch < first:
+                used, total, first, start = start, first, 0, 0
+            else:
+                used, total = self._batches_of(len(self.split) - start)
+        return start + used * (batch - first) // total, start + used * (batch + 1 - first) // total
 
     def _mine(self, planned: int) -> list[int]:
         return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
@@ -84,6 +122,8 @@ class BatchOrder(Sampler[list[Key]]):
         """Every process reads the whole stream and keeps its own rows: the same batches for any number of processes."""
         assert not isinstance(self.split, Split)
         with closing(self.split.iterate(self.epoch, self.seed)) as images:
+            for _ in range(self._bounds(0)[0]):
+                next(images)
             for batch in range(self.total):
                 planned = self.planned(batch)
                 mine = set(self._mine(planned))

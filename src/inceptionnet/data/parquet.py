@@ -16,7 +16,8 @@ import numpy as np
 
 from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, DecodeError, listed, missing_extra
+from inceptionnet.errors import DataError, DecodeError, listed
+from inceptionnet.extras import import_extra
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -50,10 +51,7 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
 
     A file belongs to the split that its name starts with (train-00000-of-00002.parquet). Raises: DataError.
     """
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
+    pa = import_extra("pyarrow", "parquet", "reading .parquet files")
     groups, ignored = by_split(files)
     contents = {split: [_read(path) for path in paths] for split, paths in groups.items()}
     for split in [split for split, parts in contents.items() if split and _unlabelled(parts)]:
@@ -151,11 +149,8 @@ def _names(parts: list[_File]) -> list[str]:
 
 def read_images(path: Path) -> tuple[list[str], Callable[[int], bytes]]:
     """The names of a parquet file's images, labelled or not, and what reads one by position. Raises: DataError."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_extra("pyarrow", "parquet", "reading .parquet files") from None
+    pa = import_extra("pyarrow", "parquet", "reading .parquet files")
+    pq = import_extra("pyarrow.parquet", "parquet", "reading .parquet files")
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -25,7 +25,8 @@ from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, is_image, spl
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import Source, Split, make_source
-from inceptionnet.errors import DataError, listed, missing_extra, nearest
+from inceptionnet.errors import DataError, listed, nearest
+from inceptionnet.extras import import_extra
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 
@@ -136,11 +137,8 @@ def _made(where: str, title: str, read: tuple[list[str], dict[str, Split], list[
 
 def _digits(seed: int) -> Source:
     """scikit-learn's 1797 handwritten digits of 8×8 px, their 17 grey values scaled to 0–255."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise missing_extra("scikit-learn", "digits", "the digits data set") from None
-    bunch = load_digits()
+    sklearn = import_extra("sklearn.datasets", "digits", "the digits data set", package="scikit-learn")
+    bunch = sklearn.load_digits()
     encoded = []
     for digit in np.rint(bunch.images * (255 / 16)).astype(np.uint8):
         file = io.BytesIO()

@@ -30,7 +30,8 @@ from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit, make_stream_source
 from inceptionnet.data.web import Download, fetch
-from inceptionnet.errors import DataError, InceptionNetError, listed, missing_extra
+from inceptionnet.errors import DataError, InceptionNetError, listed
+from inceptionnet.extras import import_extra
 
 SIZES_FILE = "sizes.json"
 READ_BYTES = 2**20  # at once
@@ -44,10 +45,7 @@ def open_stream(where: str) -> Source:
 
 
 def _open_hub(where: str) -> Source:
-    try:
-        import datasets
-    except ImportError:
-        raise missing_extra("datasets", "stream", f"streaming {where}") from None
+    datasets = import_extra("datasets", "stream", f"streaming {where}")
     # Its progress bars would interfere with ours, and it logs retries through a handler of its own.
     datasets.disable_progress_bars()
     for library in ("datasets", "huggingface_hub"):

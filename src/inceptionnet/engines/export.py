@@ -28,7 +28,7 @@ from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.files import PART, replacing
+from inceptionnet.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
 log = logging.getLogger("inceptionnet")
@@ -72,11 +72,13 @@ class FromPixels(nn.Module):
     def __init__(self, network: nn.Module, prep: Preprocessing) -> None:
         super().__init__()
         self.network = network
-        self.mean, self.std = (nn.Buffer(torch.tensor(values).view(-1, 1, 1) * 255) for values in (prep.mean, prep.std))
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
+        # OpenVINO keeps a product and a sum when it compiles; it rewrites a difference and a quotient.
+        self.scale, self.shift = nn.Buffer(1 / (255 * std)), nn.Buffer(-mean / std)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalise as `data.augment.normalise`, then run the network."""
-        y: Tensor = self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        y: Tensor = self.network(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
         return y
 
 
@@ -142,7 +144,8 @@ def export(
                 module = model if plain else fused(model, channels_last=False)
                 kind.write(_graph(module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size), made)
         log.info("%s: comparing on %s", destination, images)
-        agreement = compare(model, kind.run(made), images, prep, raw=with_preprocessing, batch_size=batch_size)
+        run = (kind.by_default or kind.run)(made)  # as others will run it
+        agreement = compare(model, run, images, prep, raw=with_preprocessing, batch_size=batch_size)
         metadata = read_metadata(made)
         files = sorted(folder.iterdir())  # the .bin of an .xml comes first
         size_bytes = sum(file.stat().st_size for file in files)
@@ -174,7 +177,7 @@ def _calibrated_and_compared(
 
 
 def _check_options(destination: Path, kind: Kind, with_preprocessing: bool, batch_size: int | None) -> None:
-    kind.check_installed()
+    kind.check_imports()
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more, or none")
     if kind.write is None and (with_preprocessing or batch_size):
@@ -193,7 +196,7 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
         raise ConfigurationError(
             f"{destination}: expected {able} for int8, got a {kind.name} file; change the extension"
         )
-    kind.check_installed(int8=True)
+    kind.check_imports(int8=True)
     if plain:
         raise ConfigurationError(f"{destination}: int8 needs batch norm folded; omit plain")
 
@@ -242,6 +245,7 @@ def _beside(destination: Path) -> Iterator[Path]:
     with _writing(destination):
         if destination.is_dir():
             raise IsADirectoryError(EISDIR, strerror(EISDIR))
+        make_folder_of(destination)
         folder = TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}{PART}")
     with folder as name:
         yield Path(name)

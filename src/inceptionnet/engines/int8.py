@@ -24,7 +24,7 @@ from inceptionnet.devices import cpu_says
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime
 from inceptionnet.engines.openvino import import_nncf
 from inceptionnet.engines.program import quietly
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -74,10 +74,9 @@ def quantised_onnx(model: onnx.ModelProto, images: Tensor, *, at_once: int = 1) 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise missing_extra("onnx", "onnx", "int8 by ONNX Runtime") from None
+    import_extra("onnx", "onnx", "int8 by ONNX Runtime")
+    import onnx
+
     quantization = import_onnxruntime("onnxruntime.quantization")
     base: type = quantization.CalibrationDataReader
 

@@ -39,9 +39,17 @@ from torch import Tensor, nn
 
 from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, OUTPUT, import_onnxruntime, to_onnx
-from inceptionnet.engines.openvino import RT_INFO, import_openvino, openvino_core, to_openvino
+from inceptionnet.engines.openvino import (
+    RT_INFO,
+    import_nncf,
+    import_openvino,
+    openvino_core,
+    save_float32,
+    to_openvino,
+)
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, listed, missing_extra, nearest
+from inceptionnet.extras import import_extra
 from inceptionnet.weights import load_model, read_record
 
 KEYS = (
@@ -85,6 +93,18 @@ class Kind:
     extra: str = ""
     int8: tuple[str, ...] = ()
     """Packages that int8 needs; empty: int8 is not supported."""
+    by_default: Callable[[Path], Runner] | None = None
+    """`run` with all settings of the runtime left at their defaults, if that is not the same."""
+
+    def check_imports(self, *, int8: bool = False) -> None:
+        """Raises: MissingExtraError if a required package is not installed, or cannot be imported."""
+        self.check_installed(int8=int8)
+        importers = {"openvino": import_openvino, "nncf": import_nncf, "onnxruntime": import_onnxruntime}
+        for package in self.needs + self.int8 * int8:
+            if package in importers:
+                importers[package]()
+            else:
+                import_extra(package, self.extra, f"exporting to {self.name}")
 
     def check_installed(self, *, int8: bool = False) -> None:
         """Raises: MissingExtraError if a required package is not installed."""
@@ -163,14 +183,22 @@ def _write_openvino(graph: Graph, path: Path) -> None:
     if graph.calibration is not None:
         model = quantised_openvino(model, graph.calibration, at_once=graph.at_once)
     try:
-        import_openvino().save_model(model, path, compress_to_fp16=False)
+        if graph.calibration is None:
+            save_float32(model, path)
+        else:
+            import_openvino().save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(str(error)) from None
 
 
 def _run_openvino(path: Path) -> Runner:
-    # float32 as stored; by default, OpenVINO would use bfloat16 on processors that support it.
+    # An int8 file has layers that OpenVINO computes in bfloat16 by default on processors that support it.
     compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda x: compiled(x)[OUTPUT]
+
+
+def _run_openvino_by_default(path: Path) -> Runner:
+    compiled = openvino_core().compile_model(path)
     return lambda x: compiled(x)[OUTPUT]
 
 
@@ -245,6 +273,15 @@ KINDS = {
     ),
     ".pt2": Kind("torch.export", _write_program, _run_program, _program_metadata),
     ".safetensors": Kind("inceptionnet", None, _run_weights, _weights_metadata),
-    ".xml": Kind("OpenVINO", _write_openvino, _run_openvino, _openvino_metadata, ("openvino",), "openvino", ("nncf",)),
+    ".xml": Kind(
+        "OpenVINO",
+        _write_openvino,
+        _run_openvino,
+        _openvino_metadata,
+        ("openvino",),
+        "openvino",
+        ("nncf",),
+        _run_openvino_by_default,
+    ),
 }
 """By file extension."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -31,10 +30,7 @@ def import_onnxruntime(module: str = "onnxruntime") -> ModuleType:
         MissingExtraError: it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        return import_module(module)
-    except ImportError:
-        raise missing_extra("onnxruntime", "onnx", "ONNX Runtime") from None
+    return import_extra(module, "onnx", "ONNX Runtime")
 
 
 def to_onnx(
@@ -52,11 +48,10 @@ def to_onnx(
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise missing_extra("onnx and onnxscript", "onnx", "ONNX") from None
+    for package in ("onnx", "onnxscript"):
+        import_extra(package, "onnx", "ONNX")
+    import onnx
+
     program = to_program(module, example, dynamic_batch=dynamic_batch)
     with quietly():
         converted = torch.onnx.export(

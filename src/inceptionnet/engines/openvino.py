@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from inceptionnet.engines.onnx import INPUT, OUTPUT
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 
 if TYPE_CHECKING:
     import openvino
@@ -24,6 +26,11 @@ RT_INFO = "inceptionnet"
 """The section of rt_info with the metadata."""
 
 _TELEMETRY = "openvino_telemetry"
+_FLOAT32: tuple[dict[str, str], ...] = (
+    {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
+    {"name": "precise", "version": "0"},  # its name in older releases
+)
+"""The attributes of a layer that OpenVINO does not compute in a lower precision by itself."""
 
 
 def import_openvino() -> ModuleType:
@@ -36,10 +43,7 @@ def import_openvino() -> ModuleType:
         MissingExtraError: it is not installed.
     """
     with _without_telemetry("openvino"):
-        try:
-            return import_module("openvino")
-        except ImportError:
-            raise missing_extra("openvino", "openvino", "OpenVINO") from None
+        return import_extra("openvino", "openvino", "OpenVINO")
 
 
 @cache
@@ -68,9 +72,7 @@ def import_nncf() -> ModuleType:
     kind = logging.getLoggerClass()
     with _without_telemetry("nncf"):
         try:
-            return import_module("nncf")
-        except ImportError:
-            raise missing_extra("nncf", "openvino", "int8 by OpenVINO") from None
+            return import_extra("nncf", "openvino", "int8 by OpenVINO")
         finally:
             logging.setLoggerClass(kind)  # nncf sets its own for all later loggers
 
@@ -114,3 +116,52 @@ def to_openvino(
     for key, value in (metadata or {}).items():
         model.set_rt_info(value, [RT_INFO, key])
     return model
+
+
+def save_float32(model: openvino.Model, path: Path) -> None:
+    """Write a model whose layers are computed in float32 by default on every processor.
+
+    OpenVINO computes in bfloat16 by default on processors that support it (float16 on GPUs), whatever the type of the
+    weights, and a model cannot hold another INFERENCE_PRECISION_HINT. It can mark layers, so each is marked. The marks
+    get lost where OpenVINO replaces a layer when it compiles, as it does with every product of matrices, so these are
+    written as 1×1 convolutions, which stay.
+
+    Args:
+        model: from `to_openvino`; modified.
+
+    Raises:
+        RuntimeError: the file cannot be written.
+    """
+    _products_as_convolutions(model)
+    import_openvino().save_model(model, path, compress_to_fp16=False)
+    tree = ElementTree.parse(path)
+    fixed = {layer.get("id") for layer in tree.iterfind("layers/layer[@type='Const']")}
+    computed = {edge.get("to-layer") for edge in tree.iterfind("edges/edge") if edge.get("from-layer") not in fixed}
+    for layer in tree.iterfind("layers/layer"):
+        if layer.get("id") not in computed:  # a marked function of constants would be computed at every inference
+            continue
+        marks = layer.find("rt_info")
+        if marks is None:
+            marks = ElementTree.Element("rt_info")
+            layer.insert(0 if layer.find("data") is None else 1, marks)
+        for attributes in _FLOAT32:
+            ElementTree.SubElement(marks, "attribute", attributes)
+    tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _products_as_convolutions(model: openvino.Model) -> None:
+    """Replace each x Wᵀ by a convolution of x as an image of one pixel."""
+    ov = import_openvino()
+    ops = import_module("openvino.opset13")
+    for product in model.get_ordered_ops():
+        weight = product.input_value(1).get_node() if product.get_type_name() == "MatMul" else None
+        if weight is None or weight.get_type_name() != "Constant" or not product.get_attributes()["transpose_b"]:
+            continue
+        pixel = ops.reshape(product.input_value(0), [0, 0, 1, 1], special_zero=True)
+        kernel = ov.op.Constant(weight.data[:, :, None, None])
+        convolved = ops.convolution(pixel, kernel, strides=[1, 1], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
+        flat = ops.reshape(convolved, [0, 0], special_zero=True)
+        flat.set_friendly_name(product.get_friendly_name())
+        flat.output(0).get_tensor().set_names(product.output(0).get_tensor().get_names())
+        for target in product.output(0).get_target_inputs():
+            target.replace_source_output(flat.output(0))

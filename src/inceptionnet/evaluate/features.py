@@ -15,7 +15,8 @@ from torch import Tensor
 from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import ConfigurationError, missing_extra, nearest
+from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.extras import import_extra
 from inceptionnet.files import as_text, replacing
 from inceptionnet.model.network import InceptionNet
 
@@ -89,10 +90,7 @@ def check_file(path: Path) -> None:
     """Raises: ConfigurationError for a file that does not end in .parquet; MissingExtraError without pyarrow."""
     if path.suffix != ".parquet":
         raise ConfigurationError(f"--out {path}: expected a file ending in .parquet")
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise missing_extra("pyarrow", "parquet", f"writing {path}") from None
+    import_extra("pyarrow.parquet", "parquet", f"writing {path}")
 
 
 def write_features(

@@ -27,6 +27,7 @@ from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
+from inceptionnet.extras import without_broken_torchvision
 from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
 
@@ -148,7 +149,8 @@ class _Given(nn.Module):
 
 def new_distance(features: FidFeatures) -> FrechetInceptionDistance:
     """The metric, updated with pooled features: the network runs once per image, for the inception score as well."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    with without_broken_torchvision():
+        from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature=_Given(features.num_features))
 
@@ -217,7 +219,8 @@ def inception_score(logits: Tensor) -> tuple[float, float]:
 
     Shapes: logits (N, classes), without bias, N at least 2.
     """
-    from torchmetrics.image.inception import InceptionScore
+    with without_broken_torchvision():
+        from torchmetrics.image.inception import InceptionScore
 
     with warnings.catch_warnings():  # that it keeps all logits: 4 bytes per class, less than an image
         warnings.filterwarnings("ignore", "Metric `InceptionScore` will save", UserWarning)

@@ -1,7 +1,8 @@
 """Metrics of an evaluation: per class, confusion matrix, calibration, confidence intervals, comparison of networks.
 
 torchmetrics computes precision, recall, F1, the confusion matrix and the calibration error; scipy the intervals:
-Wilson's for accuracy, precision and recall, Student's t for the mean loss, a bootstrap over images for macro F1.
+Wilson's for accuracy, precision and recall, Student's t on a log scale for the mean loss, a bootstrap over images for
+macro F1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
+from inceptionnet.extras import without_broken_torchvision
 
 BINS = 15
 """Confidence bins of equal width, as usual for the expected calibration error."""
@@ -171,13 +173,14 @@ def ensemble(
 
 def measure(evaluation: Evaluation) -> Metrics:
     """Compute all metrics of an evaluation and of its members; 10 000 images take a fraction of a second."""
-    from torchmetrics.functional.classification import (
-        binary_calibration_error,
-        multiclass_confusion_matrix,
-        multiclass_f1_score,
-        multiclass_precision,
-        multiclass_recall,
-    )
+    with without_broken_torchvision():
+        from torchmetrics.functional.classification import (
+            binary_calibration_error,
+            multiclass_confusion_matrix,
+            multiclass_f1_score,
+            multiclass_precision,
+            multiclass_recall,
+        )
 
     count = len(evaluation.classes)
     classes = max(count, 2)  # torchmetrics needs two; one without support or predictions changes nothing
@@ -255,14 +258,20 @@ def share_interval(part: int, whole: int) -> Interval:
 
 
 def mean_interval(values: npt.NDArray[np.float32]) -> Interval | None:
-    """Student's t interval of a mean; None for a single value, or if all are equal."""
+    """Log-scale t interval of the mean of values that are not negative; None for a single value, or if all are equal.
+
+    By the delta method the standard error of log(mean) is that of the mean divided by it: mean · exp(± t · sem / mean),
+    which is never below 0. If the relative error is large, as with a few very wrong images among many, it is wider
+    above the mean than below it, as the skewed distribution of cross-entropies asks for.
+    """
     from scipy.stats import sem, t
 
     if len(values) < 2 or not np.ptp(values):
         return None
     exact = values.astype(np.float64)
-    low, high = t.interval(LEVEL, len(exact) - 1, loc=exact.mean(), scale=sem(exact))
-    return Interval(float(low), float(high))
+    mean = exact.mean()
+    reach = t.ppf((1 + LEVEL) / 2, len(exact) - 1) * sem(exact) / mean
+    return Interval(float(mean * np.exp(-reach)), float(mean * np.exp(reach)))
 
 
 def _macro_f1_interval(evaluation: Evaluation) -> Interval:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.errors import ConfigurationError, missing_extra
+from inceptionnet.errors import ConfigurationError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
+from inceptionnet.extras import import_extra
 from inceptionnet.files import as_text, replacing
 
 KINDS = (".csv", ".parquet")
@@ -23,10 +24,7 @@ def check_kind(path: Path) -> None:
     if path.suffix not in KINDS:
         raise ConfigurationError(f"--predictions {path}: expected a file ending in {' or '.join(KINDS)}")
     if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise missing_extra("pyarrow", "parquet", f"writing {path}") from None
+        import_extra("pyarrow.parquet", "parquet", f"writing {path}")
 
 
 def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation, names: Sequence[str]) -> None:

@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inceptionnet.errors import ConfigurationError, InputError, missing_extra, nearest
+from inceptionnet.errors import ConfigurationError, InputError, nearest
+from inceptionnet.extras import import_extra
 from inceptionnet.model.network import InceptionNet, check_images
 from inceptionnet.nets.analysis import GridTooSmall, Row, analyse, endpoints, minimum_size
 from inceptionnet.nets.spec import Network
@@ -152,11 +153,7 @@ def chosen_layer(network: Network, method: str, layer: str | None, size_px: int)
 
 def captum_attr() -> Any:
     """The module `captum.attr`. Raises: MissingExtraError."""
-    try:
-        from captum import attr  # type: ignore[import-untyped]
-    except ImportError:
-        raise missing_extra("captum", "explain", "explaining predictions") from None
-    return attr
+    return import_extra("captum.attr", "explain", "explaining predictions")
 
 
 def _body(network: Network, size_px: int) -> list[Row]:

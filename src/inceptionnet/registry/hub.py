@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import read_weights, save_weights
 
-try:
-    from huggingface_hub import ModelHubMixin, hf_hub_download
-except ImportError:
-    raise missing_extra("huggingface_hub", "hub", "inceptionnet.registry.hub") from None
+import_extra("huggingface_hub", "hub", "inceptionnet.registry.hub")
+from huggingface_hub import ModelHubMixin, hf_hub_download  # noqa: E402  # after the check
 
 FILE = "model.safetensors"
 

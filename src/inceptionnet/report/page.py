@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import inceptionnet
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
-from inceptionnet.errors import RunError, missing_extra
+from inceptionnet.errors import RunError
 from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
+from inceptionnet.extras import import_extra
 from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.charts import curve_charts, precision_recall_chart, reliability_chart
@@ -86,10 +86,7 @@ def rendered(subject: Subject) -> str:
 def check_extras() -> None:
     """Raises: MissingExtraError without jinja2 or matplotlib."""
     for package in ("jinja2", "matplotlib"):
-        try:
-            import_module(package)
-        except ImportError:
-            raise missing_extra(package, "reports", "the report") from None
+        import_extra(package, "reports", "the report")
 
 
 def _content(subject: Subject) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import RunError, missing_extra
+from inceptionnet.errors import RunError
+from inceptionnet.extras import import_extra
 from inceptionnet.files import replacing
 
 if TYPE_CHECKING:
@@ -163,11 +164,9 @@ def _short(name: str, most: int = 16) -> str:
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """An empty figure. Raises: MissingExtraError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # heavy, and not needed to train; Figure itself opens no window
-    except ImportError:
-        raise missing_extra("matplotlib", "reports", "plotting") from None
-    return Figure(figsize=(width_in, height_in), layout="constrained", dpi=130)
+    made = import_extra("matplotlib.figure", "reports", "plotting")  # heavy, and not needed to train; opens no window
+    figure: Figure = made.Figure(figsize=(width_in, height_in), layout="constrained", dpi=130)
+    return figure
 
 
 def _save(figure: Figure, path: Path) -> None:

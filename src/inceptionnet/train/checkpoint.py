@@ -24,7 +24,7 @@ from inceptionnet.errors import RunError
 from inceptionnet.files import replacing
 from inceptionnet.train.average import Average
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from inceptionnet.classifier import Classifier, load
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.devices import default_workers
 from inceptionnet.distributed import joined_world
 from inceptionnet.train import loop
+from inceptionnet.train.changes import Changes
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.recipe import with_shortcuts
 
@@ -27,16 +29,16 @@ def fit(
     weights: str | Path | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
-    batch_size: int = 32,
-    accumulate: int = 1,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
     size: int | None = None,
     width: float | None = None,
     train_from: str | None = None,
     bn: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     splits: str | None = None,
     settings: Mapping[str, object] | None = None,
-    corrupt_images: CorruptImages = "fail",
+    corrupt_images: CorruptImages | None = None,
     workers: int | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -53,35 +55,45 @@ def fit(
         weights: start from a weights file of any known layout, a run folder or hf:OWNER/NAME.
         recipe: default, paper or finetune. Default: finetune with `weights`, else default.
         epochs: number of passes over the training set. Default: as in the recipe.
-        batch_size: the effective batch size.
-        accumulate: gradient-accumulation steps.
+        batch_size: the effective batch size. Default: 32.
+        accumulate: gradient-accumulation steps. Default: 1.
         size: image size, px. Default: the network's.
         width: width multiplier. Default: 1, or that of `weights`.
         train_from: head for a linear probe, an endpoint for it and all after it, or all. Default: as in the recipe.
         bn: what becomes of batch norm's statistics: update, freeze or recalibrate. Default: as in the recipe.
-        seed: random seed.
+        seed: random seed. Default: 0.
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
         settings: other settings of the recipe, such as `{"optimizer.lr": 0.01}`.
-        corrupt_images: fail, or skip and name them.
+        corrupt_images: fail, or skip and name them. Default: fail.
         workers: processes that decode images. Default: half of the cores, at most 4.
         device: as for `pick_device`.
-        resume: go on with the run in `out`, which decides everything but `workers` and `device`.
+        resume: continue the run in `out`. Defaults are then the run's own settings; `data` may have moved, and the
+            same arguments may change as the options of `inceptionnet train --resume`.
 
     Raises:
         InceptionNetError: what is asked for cannot be done, before anything is written; or the training had to stop.
     """
-    machine = {"workers": default_workers(workers), "device": device}
+    machine: dict[str, Any] = {"workers": default_workers(workers), "device": device}
+    if corrupt_images is not None or not resume:
+        machine["corrupt_images"] = corrupt_images or "fail"
+    start = None if weights is None else str(weights)
+    labelled = None if labels is None else str(labels)
     folder = Path(out) if out else _new_folder(data)
     asked = with_shortcuts(settings or {}, bn=bn, train_from=train_from)
     with joined_world() as world:
         if resume:
-            loop.resume(folder, world, **machine)
+            fixed = {
+                "model": model, "weights": start, "recipe": recipe, "size": size, "width": width, "seed": seed,
+                "splits": splits,
+            }  # fmt: skip
+            changes = Changes(str(data), labelled, epochs, batch_size, accumulate, asked, machine, fixed)
+            loop.resume(folder, world, changes)
         else:
+            sizes: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "seed": seed}
             plan = Plan(
-                data=str(data), model=model, recipe=recipe, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
-                size=size, width=width, weights=None if weights is None else str(weights), seed=seed,
-                splits=splits, labels=None if labels is None else str(labels), settings=asked,
-                corrupt_images=corrupt_images, **machine,  # type: ignore[arg-type]
+                data=str(data), model=model, recipe=recipe, epochs=epochs, size=size, width=width, weights=start,
+                splits=splits, labels=labelled, settings=asked, **machine,
+                **{name: n for name, n in sizes.items() if n is not None},
             )  # fmt: skip
             loop.train(plan, folder, world)
     return load(folder, device=device)

@@ -21,6 +21,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.progress import Bar
 from inceptionnet.report import plots
 from inceptionnet.report.page import write_report
+from inceptionnet.train.changes import Change
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
@@ -33,8 +34,10 @@ from inceptionnet.weights import read_weights, save_weights
 class Keeper:
     """Writes the run folder, checkpoints and TensorBoard logs, and shows progress, for the training loop."""
 
-    def __init__(self, job: Job, run: Run, world: World, at: Position, *, resumed: bool) -> None:
-        self.job, self.run, self.world, self.at = job, run, world, at
+    def __init__(
+        self, job: Job, run: Run, world: World, at: Position, *, resumed: bool, changes: Sequence[Change] = ()
+    ) -> None:
+        self.job, self.run, self.world, self.at, self.changes = job, run, world, at, changes
         self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
         """The step of the newest checkpoint."""
@@ -70,8 +73,22 @@ class Keeper:
         self.checkpoints.check_space(sum(tensor.nbytes for tensor in tensors.values()) + states)
         if not resumed:
             self.run.write_json("run.json", self.job.describe(model, self.world.size))
+        elif self.changes:
+            self._record(model)
         if self.job.recipe.log.tensorboard:
             self.tracker = Tracker(self.run.path, self.at.step)
+
+    def _record(self, model: InceptionNet) -> None:
+        """Write the changed settings to run.json, and from when on they hold."""
+        at, about = self.at, self.run.read_json("run.json")
+        first = {"epoch": at.epoch + (at.batch == at.steps_per_epoch), "step": at.step}
+        new = self.job.describe(model, self.world.size)
+        about |= {key: new[key] for key in ("plan", "recipe", "data", "environment")}
+        about["changes"] = [
+            *about.get("changes", []),
+            *(first | {"setting": one.name, "before": one.before, "after": one.after} for one in self.changes),
+        ]
+        self.run.write_json("run.json", about)
 
     def note(self, line: str) -> None:
         """Print a log line."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from torch import Tensor
 from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.devices import pick_device
 from inceptionnet.distributed import ALONE, World, restarted
-from inceptionnet.errors import InceptionNetError, Interrupted, TrainingError
+from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, TrainingError, listed
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.layers import HEAD, training_summary
@@ -24,6 +24,7 @@ from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
+from inceptionnet.train.track import summary_writer
 from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
@@ -40,44 +41,66 @@ def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
     """
     run = Run(out)
     if restarted() and world.gather(run.exists)[0]:
-        return resume(out, world, workers=plan.workers, device=plan.device)
+        return resume(out, world, Changes(machine={"workers": plan.workers, "device": plan.device}))
     return _Training(resolve(plan), run, world).run()
 
 
-def repeat(old: Path, out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
+def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None = None) -> Evaluation:
     """Repeat the training of a run folder, with the settings in its run.json, in a new run folder.
 
-    Args:
-        machine: fields of the plan that do not change the result, such as workers and device; and corrupt_images.
+    Raises:
+        InceptionNetError: as `train`; or `old` is not a run folder, or a change is not possible (see `Changes`).
+    """
+    changes, run = changes or Changes(), Run(old)
+    job = read_job(run, changes.data, changes.labels)
+    notes = []
+    if when := [f"{name}: {how}" for name, how in run.changes().items()]:
+        notes.append(
+            f"warning: settings of {old} changed while it trained ({listed(when, ordered=True)}); this run has the "
+            "last ones from the start"
+        )
+    return _Training(changed(job, changes, begun=False), Run(out), world, notes=notes).run()
+
+
+def resume(out: Path, world: World = ALONE, changes: Changes | None = None) -> Evaluation:
+    """Resume a run that was interrupted, or train a finished one for more epochs, from its newest readable checkpoint.
+
+    Without changes, on a CPU with the same number of threads, the final weights are bit for bit those of an
+    uninterrupted run. Changes are recorded in run.json.
 
     Raises:
-        InceptionNetError: as `train`, or `old` is not a run folder.
+        InceptionNetError: as `train`; or there is no run, its data has changed, or a change is not possible (see
+            `Changes`).
     """
-    job = read_job(Run(old))
-    return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world).run()
-
-
-def resume(out: Path, world: World = ALONE, **machine: Any) -> Evaluation:
-    """Resume a run that was interrupted, from its newest readable checkpoint.
-
-    On a CPU, with the same number of threads, the final weights are bit for bit those of an uninterrupted run.
-
-    Args:
-        machine: fields of the plan that do not change the result, such as workers and device; and corrupt_images.
-
-    Raises:
-        InceptionNetError: as `train`, or there is no run, or its data has changed.
-    """
-    job = read_job(Run(out))
-    return _Training(replace(job, plan=replace(job.plan, **machine)), Run(out), world, resumed=True).run()
+    changes, run = changes or Changes(), Run(out)
+    before = read_job(run, changes.data, changes.labels)
+    job = changed(before, changes, begun=True)
+    was = run.data()
+    moved = replace(before, plan=replace(before.plan, data=was.data, labels=was.labels))
+    found = [*differences(moved, job)]
+    device, now = run.device(), pick_device(job.plan.device).type
+    if device and device != now:
+        found.append(Change("device", device, now))
+    return _Training(job, run, world, resumed=True, changes=found).run()
 
 
 class _Training:
     """One run of the training loop, and its state."""
 
-    def __init__(self, job: Job, run: Run, world: World, *, resumed: bool = False) -> None:
-        self.job, self.recipe, self.world, self.resumed = job, job.recipe, world, resumed
+    def __init__(
+        self,
+        job: Job,
+        run: Run,
+        world: World,
+        *,
+        resumed: bool = False,
+        changes: Sequence[Change] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
         plan, device = job.plan, pick_device(job.plan.device)
+        if self.recipe.log.tensorboard:
+            summary_writer()
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
         model = job.empty_model() if newest else job.model()
         if self.recipe.compute.channels_last:
@@ -96,16 +119,32 @@ class _Training:
         )
         self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
         self.features = Features(self.model)
-        self.at = Position(len(self.batches))
-        self.notes: list[str] = []
+        self.at = Position(len(self.batches), plan.batch_size)
+        self.notes = list(notes)
         if newest:
             tensors, state, unreadable = newest
             self.at = Position.from_dict(state)
+            self._go_on()
             self.features.alive = tensors.pop("watch.alive", None)
             restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
             self.notes += [f"warning: {line}; using an older checkpoint" for line in unreadable]
-        self.keeper = Keeper(job, run, world, self.at, resumed=resumed)
+        self.keeper = Keeper(job, run, world, self.at, resumed=resumed, changes=changes)
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
+
+    def _go_on(self) -> None:
+        """Take over the position of a checkpoint, also with another number of epochs or another batch size."""
+        at, plan, epochs = self.at, self.job.plan, self.recipe.schedule.epochs
+        if at.epoch > epochs:
+            raise ConfigurationError(
+                f"--epochs is {epochs}, but the run is in epoch {at.epoch}; give {at.epoch} or more"
+            )
+        self.last_lr = at.counted.lr or (at.rows[-1]["lr"] if at.rows else 0.0)
+        if at.continued:
+            self.batches.continue_in(at.continued)
+        if at.batch_size != plan.batch_size:
+            began = self.batches.continue_after(at.epoch, at.batch, at.batch_size, at.continued)
+            at.change_batch_size(plan.batch_size, len(self.batches), began)
+        self.stepper.extra_steps = at.extra_steps
 
     def run(self) -> Evaluation:
         """Train the remaining epochs, then draw the plots and the report."""
@@ -139,6 +178,28 @@ class _Training:
         yield from training_summary(self.model, self.stepper.frozen, peak, settings.layer_decay)
         if self.resumed:
             yield f"resuming in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
+        if self.changes:
+            yield f"changed: {'; '.join(map(str, self.changes))}"
+            yield from self._schedule_goes_on()
+
+    def _schedule_goes_on(self) -> Iterator[str]:
+        """Log lines: what becomes of the learning rate after a change."""
+        names, schedule, at = {change.name for change in self.changes}, self.recipe.schedule, self.at
+        if "schedule.epochs" in names:
+            stretched = schedule.name == "cosine"
+            yield (
+                f"the {schedule.name} schedule "
+                + (
+                    f"now ends after {schedule.epochs} epochs"
+                    if stretched
+                    else "does not depend on the number of epochs"
+                )
+            )
+        if at.batch == len(self.batches) and at.epoch == schedule.epochs:
+            yield "no step is left to train"
+        elif at.step and any(name.startswith(("schedule.", "optimizer.lr", "batch_size")) for name in names):
+            was = f"; it was {self.last_lr:.3g} in the last step" if self.last_lr else ""
+            yield f"the learning rate goes on at {self.stepper.rate(at.step):.3g}{was}"
 
     def _epoch(self, epoch: int) -> Evaluation:
         """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
@@ -227,6 +288,7 @@ class _Training:
             at.counted.loss_sum += result.loss * result.images
             at.counted.correct += result.correct
             at.counted.seen += result.images
+        at.counted.lr = result.lr
         if at.step % self.recipe.log.every_steps == 0:
             row = {"step": at.step, "epoch": at.epoch, "loss": result.loss, "lr": result.lr}
             row |= {"gradient_norm": result.gradient_norm, "images": result.images, "data_wait_s": round(waited_s, 6)}
@@ -247,7 +309,7 @@ class _Training:
         row = {
             "epoch": self.at.epoch,
             "step": self.at.step,
-            "lr": self.stepper.rate(self.at.step - 1),
+            "lr": counted.lr,
             "train_loss": counted.loss,
             "train_top1": counted.accuracy,
             f"{held_out}_loss": evaluation.loss,

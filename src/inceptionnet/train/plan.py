@@ -18,7 +18,8 @@ from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import ConfigurationError, InceptionNetError, RunError
+from inceptionnet.engines.agreement import evenly_spaced
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InceptionNetError, RunError, listed
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
@@ -33,6 +34,9 @@ from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.hub import is_address
 
 log = logging.getLogger("inceptionnet")
+
+SIZED = 500
+"""Images of a split whose sizes are compared when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Job:
                 "classes": self.source.classes,
                 "images": {name: len(split) for name, split in self.source.splits.items()},
                 "fingerprint": fingerprint(self.source),
+                "sizes": sizes(self.source),
             },
             "environment": {
                 "inceptionnet": inceptionnet.__version__,
@@ -144,12 +149,9 @@ def resolve(plan: Plan) -> Job:
     Raises:
         InceptionNetError: the plan is not possible.
     """
-    _check(plan)
-    start_from = weights_of(plan.weights) if plan.weights else None
-    if start_from and not is_address(start_from):
-        start_from = str(Path(start_from).resolve())
+    check(plan)
     labels = str(Path(plan.labels).resolve()) if plan.labels else None
-    plan = replace(plan, data=_absolute(plan.data), weights=start_from, labels=labels)
+    plan = replace(plan, data=_absolute(plan.data), weights=place_of(plan.weights), labels=labels)
     record = read_record(plan.weights) if plan.weights else None
     name = plan.recipe or ("finetune" if record else "default")
     if name == "finetune" and not record:
@@ -183,8 +185,11 @@ def resolve(plan: Plan) -> Job:
     return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
 
 
-def read_job(run: Run) -> Job:
+def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Job:
     """The job of a run folder.
+
+    Args:
+        data, labels: where the run's images and the file of their labels are now, if they have moved.
 
     Raises:
         RunError: there is no run, or its data has changed.
@@ -195,19 +200,55 @@ def read_job(run: Run) -> Job:
         recipe = Recipe.model_validate(about["recipe"])
         prep = Preprocessing.from_dict(about["preprocessing"])
         configuration = Configuration(**about["configuration"])
-        kept = about["data"]["fingerprint"]
-    except (KeyError, TypeError, ValueError, InceptionNetError) as error:
+        trained_on = about["data"]
+        assert {"fingerprint", "sizes", "images", "classes"} <= trained_on.keys(), "no fingerprint of the data"
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, InceptionNetError) as error:
         what = " ".join(str(error).split())
         raise RunError(
             f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
         ) from None
+    if data is None:
+        check_there(run, plan.data)
+    now = run.data().moved(None if data is None else _absolute(data), labels)
+    plan = replace(plan, data=now.data, labels=now.labels)
     source = open_source(plan.data, seed=plan.seed, labels=plan.labels, splits=plan.splits)
-    if fingerprint(source) != kept:
+    if what := _difference(source, trained_on):
+        restore = "restore them" if data is None else "give the place of the same images with --data"
         raise RunError(
-            f"{plan.data}: the images, names or classes have changed since the run in {run.path} began; restore them, "
-            f"or start from its weights with --weights {run.path} and another --out"
+            f"{plan.data}: expected the images of the run in {run.path}, got other ones: {what}; {restore}, or start "
+            f"from its weights with --weights {run.path} and another --out"
         )
     return Job(plan, source, recipe, prep, configuration)
+
+
+def check_there(run: Run, data: str) -> None:
+    """Check that the run's data is where it was. Raises: RunError."""
+    if os.path.isabs(data) and not os.path.exists(data) and "{" not in data:
+        raise RunError(f"{data}: the images of the run in {run.path} are not there; give their new place with --data")
+
+
+def is_data_of(run: Run, data: str) -> bool:
+    """Whether a data set has the images that a run was trained on, wherever they are now."""
+    try:
+        read_job(run, data)
+    except (RunError, DataError):
+        return False
+    return True
+
+
+def _difference(source: Source, trained_on: Mapping[str, Any]) -> str:
+    """How a data set differs from that of a run, in words; empty if it does not, as far as `fingerprint` sees."""
+    if list(source.classes) != trained_on["classes"]:
+        gone, new = (set(trained_on["classes"]) - set(source.classes), set(source.classes) - set(trained_on["classes"]))
+        said = [f"without {listed(gone)}"] * bool(gone) + [f"with {listed(new)}"] * bool(new)
+        return f"the classes are not the same ({' and '.join(said) or 'another order'})"
+    images = {name: len(split) for name, split in source.splits.items()}
+    if images != trained_on["images"]:
+        counts = (", ".join(f"{n} {name}" for name, n in one.items()) for one in (images, trained_on["images"]))
+        return f"{next(counts)} instead of {next(counts)} images"
+    if fingerprint(source) != trained_on["fingerprint"]:
+        return "names or labels of images are not the same"
+    return "" if sizes(source) == trained_on["sizes"] else "the files of images do not have the same sizes"
 
 
 def fingerprint(source: Source) -> str:
@@ -221,6 +262,21 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
+def sizes(source: Source) -> str:
+    """A hash of the sizes in bytes of up to SIZED encoded images of every split, evenly spaced; none of a stream's."""
+    digest = hashlib.sha256()
+    for name, split in source.splits.items():
+        if not isinstance(split, Split):
+            continue
+        for i in map(int, evenly_spaced(len(split), SIZED)):
+            try:
+                size = len(split.read(i))
+            except DecodeError:
+                size = -1
+            digest.update(f"{name} {i} {size}\n".encode())
+    return digest.hexdigest()
+
+
 def _absolute(data: str) -> str:
     """An absolute path, so that run.json holds from any folder; other kinds of data are unchanged."""
     scheme = next((start for start in STREAMS if data.startswith(start)), "")
@@ -230,7 +286,14 @@ def _absolute(data: str) -> str:
     return scheme + str(Path(path).resolve())
 
 
-def _check(plan: Plan) -> None:
+def place_of(weights: str | None) -> str | None:
+    """Where weights are: their address, or the absolute path of their file."""
+    place = weights_of(weights) if weights else None
+    return str(Path(place).resolve()) if place and not is_address(place) else place
+
+
+def check(plan: Plan) -> None:
+    """Check the numbers of a plan. Raises: ConfigurationError."""
     least = {"epochs": 1, "batch_size": 2, "accumulate": 1, "workers": 0, "seed": 0}
     for name, smallest in least.items():
         value = getattr(plan, name)

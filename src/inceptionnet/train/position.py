@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from inceptionnet.data.order import Continued
+
 
 @dataclass
 class Counted:
@@ -15,6 +17,8 @@ class Counted:
     correct: int = 0
     seen: int = 0
     skipped: int = 0
+    lr: float = 0.0
+    """Learning rate of the last step."""
     waited_s: float = 0.0
     trained_s: float = 0.0
 
@@ -39,8 +43,13 @@ class Position:
     """The next batch to train on, and everything else that a checkpoint holds besides tensors."""
 
     steps_per_epoch: int
+    batch_size: int
     epoch: int = 1
     batch: int = 0
+    extra_steps: int = 0
+    """Steps so far, less those that the present batch size would have needed."""
+    continued: Continued | None = None
+    """Where the present batch size began, if it was changed."""
     skipped_in_row: int = 0
     seconds: float = 0.0
     """Wall time so far, over all restarts."""
@@ -53,7 +62,19 @@ class Position:
     @property
     def step(self) -> int:
         """Number of the next step of the run, from 0."""
+        return self.scheduled_step + self.extra_steps
+
+    @property
+    def scheduled_step(self) -> int:
+        """Number of the next step if the batch size had always been the present one; the schedule depends on it."""
         return (self.epoch - 1) * self.steps_per_epoch + self.batch
+
+    def change_batch_size(self, batch_size: int, steps_per_epoch: int, continued: Continued) -> None:
+        """Go on with another batch size from here on; the steps done keep their numbers."""
+        step = self.step
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.continued, self.batch = continued, continued.batch
+        self.extra_steps = step - self.scheduled_step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -63,4 +84,5 @@ class Position:
     def from_dict(cls, stored: Mapping[str, Any]) -> Position:
         """The inverse of `to_dict`; other keys are ignored."""
         values = {name: stored[name] for name in (one.name for one in fields(cls))}
-        return cls(**(values | {"counted": Counted(**values["counted"])}))
+        continued = values["continued"] and Continued(*values["continued"])
+        return cls(**(values | {"counted": Counted(**values["counted"]), "continued": continued}))

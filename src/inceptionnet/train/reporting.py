@@ -44,7 +44,7 @@ def subject(
             "provenance": record.provenance,
         }
     else:
-        settings = run.read_json("run.json")
+        settings = run.read_json("run.json") | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
     return Subject(
@@ -72,7 +72,7 @@ def next_commands(run: Run) -> list[str]:
     Raises:
         RunError: run.json or evaluation.json is missing or damaged.
     """
-    data, labels, splits, split = run.evaluated_on()
+    (data, labels, splits), split = run.evaluated_on()
     folder = shlex.quote(str(run.path))
     images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
     given = {"--labels": labels, "--splits": splits}

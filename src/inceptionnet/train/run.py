@@ -22,13 +22,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from inceptionnet.errors import RunError
 from inceptionnet.files import remove_leftovers, replacing
+from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
 REPORT = "report.html"
+
+
+class TrainedOn(NamedTuple):
+    """The data of a run, as its `Plan` has it."""
+
+    data: str
+    labels: str | None
+    splits: str | None
+
+    def moved(self, data: str | None, labels: str | Path | None = None) -> TrainedOn:
+        """The same data at another place; a file of labels that lies in it has moved with it, unless it is given."""
+        at = None if labels is None else str(Path(labels).resolve())
+        if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
+            at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
+        return TrainedOn(self.data if data is None else data, at or self.labels, self.splits)
 
 
 @dataclass(frozen=True)
@@ -90,18 +106,37 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
         return values
 
-    def evaluated_on(self) -> tuple[str, str | None, str | None, str]:
-        """Data, file of labels and splits as the run's `Plan` has them, and the split of its last evaluation.
+    def evaluated_on(self) -> tuple[TrainedOn, str]:
+        """The data of the run, and the split of its last evaluation.
 
         Raises:
             RunError: no epoch is finished yet, or run.json or evaluation.json is damaged.
         """
+        data = self.data()
+        try:
+            return data, str(self.read_json("evaluation.json")["split"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'evaluation.json'}: is damaged: {error}") from None
+
+    def data(self) -> TrainedOn:
+        """The data of the run. Raises: RunError: run.json is damaged."""
         try:
             plan = self.read_json("run.json")["plan"]
-            held_out = str(self.read_json("evaluation.json")["split"])
-            return str(plan["data"]), plan.get("labels"), plan.get("splits"), held_out
+            return TrainedOn(str(plan["data"]), plan.get("labels"), plan.get("splits"))
         except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path}: run.json or evaluation.json is damaged: {error}") from None
+            raise RunError(f"{self.path / 'run.json'}: is damaged: {error}") from None
+
+    def device(self) -> str:
+        """The type of device that the run was trained on, cpu or cuda; empty if it is not known."""
+        environment = self.read_json("run.json").get("environment", {})
+        return str(environment.get("device", "")).partition(":")[0]
+
+    def changes(self) -> dict[str, str]:
+        """The settings that changed while the run trained: `schedule.epochs from epoch 4` → `3 → 6`."""
+        return {
+            f"{one['setting']} from epoch {one['epoch']}": f"{value_text(one['before'])} → {value_text(one['after'])}"
+            for one in self.read_json("run.json").get("changes", [])
+        }
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv again: one row for each finished epoch."""

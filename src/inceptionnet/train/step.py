@@ -53,6 +53,8 @@ class Stepper:
     ) -> None:
         self.model, self.job, self.recipe, self.world = model, job, job.recipe, world
         self.steps_per_epoch, self.fresh = steps_per_epoch, job.plan.weights is None
+        self.extra_steps = 0
+        """Steps that another batch size needed for what is done; the schedule does not count them."""
         recipe = self.recipe
         self.dropouts = seeded(model)
         if world.size > 1:
@@ -119,7 +121,7 @@ class Stepper:
 
     def rate(self, number: int) -> float:
         """The learning rate of a step."""
-        return self.peak_lr * lr_factor(number, self.steps_per_epoch, self.recipe.schedule)
+        return self.peak_lr * lr_factor(number - self.extra_steps, self.steps_per_epoch, self.recipe.schedule)
 
     def _prepare(self, number: int, rate: float) -> None:
         """Set modes and learning rates, which depend on the number of the step only: schedules have no state."""

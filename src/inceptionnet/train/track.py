@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from inceptionnet.errors import missing_extra
+from inceptionnet.extras import import_extra
 
 
 class Tracker:
@@ -42,8 +42,5 @@ def summary_writer() -> Any:
     Raises:
         MissingExtraError: tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise missing_extra("tensorboard", "track", "log.tensorboard") from None
-    return SummaryWriter
+    import_extra("tensorboard", "track", "log.tensorboard")
+    return import_extra("torch.utils.tensorboard", "track", "log.tensorboard", package="tensorboard").SummaryWriter

@@ -21,7 +21,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.errors import WeightsError, listed, missing_extra
+from inceptionnet.errors import WeightsError, listed
+from inceptionnet.extras import import_extra
 from inceptionnet.weights.known import published_at
 
 log = logging.getLogger("inceptionnet")
@@ -82,10 +83,9 @@ def fetch(address: str) -> Fetched:
             files; the hub cannot be reached and the file is not in the cache; or the file is damaged.
     """
     wanted = _parse(address)
-    try:
-        import huggingface_hub.errors
-    except ImportError:
-        raise missing_extra("huggingface_hub", "hub", f"fetching {address}") from None
+    import_extra("huggingface_hub", "hub", f"fetching {address}")
+    import huggingface_hub.errors
+
     try:
         hashes = _list(wanted)
     except huggingface_hub.errors.HFValidationError:

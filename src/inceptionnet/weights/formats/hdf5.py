@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, missing_extra
+from inceptionnet.errors import WeightsError
+from inceptionnet.extras import import_extra
 from inceptionnet.weights.formats.stored import damaged
 
 HEAP = b"GCOL\x01\0\0\0"  # start of a global heap, followed by its size
@@ -26,10 +27,7 @@ def opened(file: Path, path: Path) -> Iterator[Hdf5]:
     Raises:
         WeightsError: any error inside the `with`; errors of h5py are reported as a damaged file.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise missing_extra("h5py", "weights", f"{path}: reading Keras weights") from None
+    h5py = import_extra("h5py", "weights", f"{path}: reading Keras weights")
     try:
         _check_heaps(file)
         with h5py.File(file, "r") as content:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, listed, missing_extra
+from inceptionnet.errors import WeightsError, listed
+from inceptionnet.extras import import_extra
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
 from inceptionnet.weights.formats.variables import BFLOAT16, TYPES, Variable, is_v1, mapped, of_bundle, of_slices
@@ -109,10 +110,8 @@ def read_checkpoint(path: Path, table: Path) -> Stored:
 
 
 def _checksum(path: Path) -> Checksum:
-    try:
-        import google_crc32c
-    except ModuleNotFoundError:
-        raise missing_extra("google-crc32c", "weights", f"{path}: checking a TensorFlow checkpoint") from None
+    purpose = f"{path}: checking a TensorFlow checkpoint"
+    google_crc32c = import_extra("google_crc32c", "weights", purpose, package="google-crc32c")
 
     def checksum(data: memoryview) -> int:
         crc = 0
