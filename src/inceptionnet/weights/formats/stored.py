@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class Stored:
     """Of a safetensors file; empty for the others."""
     dropped: Mapping[str, str] = field(default_factory=dict)
     """Entries of the file that are not in `tensors`, each with a short reason."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """Keras's own description of the whole model, as JSON: class_name, config, compile_config; else empty."""
     notes: tuple[str, ...] = ()
     """One short line for each decision made while reading."""
 
