@@ -20,8 +20,9 @@ from inceptionnet.weights.description.base import Base, base_at, nearest_base
 from inceptionnet.weights.description.graph import Call, Unreadable, graph_of, layers_of
 from inceptionnet.weights.description.head import Found, folded, head_between, pooled
 from inceptionnet.weights.description.scaling import Scaling, preprocessing_of
-from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.description.values import body_of, completed
+from inceptionnet.weights.formats import Stored
+from inceptionnet.weights.formats.stored import damaged, one_line
 from inceptionnet.weights.heads import Head, Part, head_of
 from inceptionnet.weights.layouts import facenet, keras
 from inceptionnet.weights.layouts.layout import Layout
@@ -54,7 +55,7 @@ class Described:
 
 
 def described(stored: Stored, name: str | None = None) -> Described | None:
-    """What a file that describes its model says; None if it does not, or not by its layers.
+    """What a file that describes its model says; None if it does not.
 
     Args:
         name: the network asked for, if the file fits several.
@@ -66,16 +67,24 @@ def described(stored: Stored, name: str | None = None) -> Described | None:
         return None
     path = stored.path
     try:
-        inputs, outputs = graph_of(stored.description)
-    except Unreadable:
-        return None
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        return _read(stored, name)
+    except Unreadable as error:
+        kind = one_line(stored.description.get("class_name"), 40)
+        raise WeightsError(
+            f"{path}: describes a model ({kind}) whose layers cannot be followed ({error}); save its weights alone, as "
+            ".weights.h5, to load them with the usual head"
+        ) from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise damaged(path, f"its description of the model: {error!r}") from None
+
+
+def _read(stored: Stored, name: str | None) -> Described:
+    inputs, outputs = graph_of(stored.description)
     for what, calls in (("input", inputs), ("output", outputs)):
         if len(calls) != 1:
             raise WeightsError(
-                f"{path}: expected a model with one {what}, got {len(calls)} ({listed(call.name for call in calls)}); "
-                f"save one with a single {what}"
+                f"{stored.path}: expected a model with one {what}, got {len(calls)} "
+                f"({listed(call.name for call in calls)}); save one with a single {what}"
             )
     base, chain, pool = _base_and_head(stored, outputs[0])
     return _Model(stored, base, chain, pool, name).read()
@@ -93,11 +102,11 @@ def undescribed(found: Translation, stored: Stored) -> tuple[Translation, tuple[
     unused = {name.rpartition("/")[0] for name in found.dropped if name not in stored.dropped}
     if unused:
         raise WeightsError(
-            f"{stored.path}: weights of {found.layout.name} with other layers ({listed(unused)}), and no description of "
-            "what they do; save the whole model, as .keras"
+            f"{stored.path}: weights of {found.layout.name} with other layers ({listed(unused)}), and no description "
+            "of what they do; save the whole model, as .keras"
         )
     classes = found.configuration.num_classes
-    if not classes:
+    if not classes or "predictions/kernel" in stored.tensors:  # none, or Keras's own
         return found, said
     activation = "sigmoid" if classes == 1 else "softmax"
     said = (*said, f"average pool and {activation} assumed, for the file has weights alone")
@@ -106,7 +115,8 @@ def undescribed(found: Translation, stored: Stored) -> tuple[Translation, tuple[
 
 def _base_and_head(stored: Stored, output: Call) -> tuple[Base, list[Call], str]:
     """The network, the layers after it in order of computation, and the pool before them that joins two."""
-    call, chain, pool = output, [], ""
+    call, pool = output, ""
+    chain: list[Call] = []
     while True:
         if base := base_at(call):
             return base, chain[::-1], pool
@@ -206,7 +216,7 @@ class _Model:
         used = {layer.name for pair in self.base.layers.values() for layer in pair if layer} | self.found.used
         used |= self.scaling.used
         left = [name for name in self.stored.tensors if name.partition("/")[0] not in used]
-        return {**self.stored.dropped, **{name: "not between the input and the output" for name in sorted(left)}}
+        return {**self.stored.dropped, **dict.fromkeys(sorted(left), "not between the input and the output")}
 
     def _is_published(self, chain: list[Call]) -> bool:
         """Whether the model is one of keras.applications as it is published, at its size."""
@@ -250,7 +260,7 @@ class _Model:
         if not self.found.pool:
             if parts:
                 raise WeightsError(
-                    f"{path}: {parts[0].name} comes after the base without a global pool, which heads here have; add one"
+                    f"{path}: {parts[0].name} comes after the base without a global pool, which heads have; add one"
                 )
             self.said.append("its output is the grid, here its average")
         if not any(isinstance(part.node, Linear) for part in parts):

@@ -227,7 +227,7 @@ def _require(holds: bool) -> None:
 def _sides(value: Any) -> tuple[int, int] | None:
     if isinstance(value, int):
         return (value, value)
-    return tuple(value) if isinstance(value, list) and len(value) == 2 else None  # type: ignore[return-value]
+    return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 else None
 
 
 def _axis_last(call: Call) -> bool:

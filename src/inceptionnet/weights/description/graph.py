@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.errors import listed
 from inceptionnet.weights.formats.stored import one_line
 
 MODELS = ("Functional", "Model", "Sequential", "Pipeline")
@@ -54,8 +54,7 @@ def graph_of(description: Mapping[str, Any]) -> tuple[list[Call], list[Call]]:
     """The inputs and outputs of a described model.
 
     Raises:
-        Unreadable: it does not list the model's layers.
-        WeightsError: a model without end.
+        Unreadable: it does not list the model's layers, or has no end.
     """
     reader = _Reader()
     try:
@@ -155,7 +154,7 @@ class _Reader:
     def _counted(self, call: Call) -> Call:
         self.count += 1
         if self.count > MOST_CALLS:
-            raise WeightsError(f"expected a model of at most {MOST_CALLS} layers, got more")
+            raise Unreadable(f"more than {MOST_CALLS} calls of layers")
         return call
 
 

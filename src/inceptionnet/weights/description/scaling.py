@@ -83,14 +83,14 @@ def preprocessing_of(
     call = image
     while True:
         if resized is None:
-            sizes += [(shape[1], shape[2]) for shape in call.shapes if len(shape) == 4 and shape[1] and shape[2]]  # type: ignore[misc]
+            sizes += [(shape[1], shape[2]) for shape in call.shapes if len(shape) == 4 and shape[1] and shape[2]]
         if call.kind == INPUT:
             break
         if call.kind in RANDOM and not call.training:
             left.append(str(call))
         elif _resizes(call) and resized is None:
             resized = call
-            sizes = [_size(call)] if not sizes else sizes
+            sizes = sizes or [_size(call)]
         elif not (does_nothing(call) or _is(call, CASTS)):
             affine = _affine(call, tensors)
             if affine is None or len(call.inputs) != 1:
@@ -129,7 +129,7 @@ def preprocessing_of(
 
 
 def _odd(usual: Preprocessing) -> bool:
-    return set((*usual.mean, *usual.std)) != {0.5}
+    return {*usual.mean, *usual.std} != {0.5}
 
 
 def _channels(image: Call) -> int:
@@ -299,7 +299,7 @@ def _numbers(value: Any) -> Tensor | None:
 
 def _mean_std(total: Affine, path: Path, scaled: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """mean and std for images in [0, 1]; the model takes 0 to 255 unless its numbers are those of [0, 1]."""
-    scale, offset = torch.broadcast_tensors(total.scale.double(), total.offset.double())
+    scale, offset = total.scale + 0 * total.offset, total.offset + 0 * total.scale
     if not (scale > 0).all() or not offset.isfinite().all() or not scale.isfinite().all():
         raise WeightsError(
             f"{path}: {listed(scaled, ordered=True)} between the input and the base give a scale of "

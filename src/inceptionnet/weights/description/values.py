@@ -16,7 +16,7 @@ from inceptionnet.weights.description.graph import Call
 
 
 def roles_of(call: Call, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """weight and bias of a convolution or dense layer; mean, var, gamma and beta of a batch norm, as far as it has them.
+    """weight and bias of a convolution or dense layer; mean, var, gamma and beta of a batch norm; those it has.
 
     Raises:
         WeightsError: the file lacks one that the description states.

@@ -123,7 +123,7 @@ def _read(file: Path, path: Path, description: Mapping[str, Any]) -> Stored:
             raise WeightsError(
                 f"{path}: expected an HDF5 file with a Keras model's variables, got one with {held}; give another"
             )
-        return Stored(path, "Keras", tensors, {}, dropped, description)
+        return Stored(path, "Keras", tensors, {}, dropped, description=description)
 
 
 def _described(content: Hdf5) -> dict[str, Any]:

@@ -25,10 +25,10 @@ class Stored:
     """Of a safetensors file; empty for the others."""
     dropped: Mapping[str, str] = field(default_factory=dict)
     """Entries of the file that are not in `tensors`, each with a short reason."""
-    description: Mapping[str, Any] = field(default_factory=dict)
-    """Keras's own description of the whole model, as JSON: class_name, config, compile_config; else empty."""
     notes: tuple[str, ...] = ()
     """One short line for each decision made while reading."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """Keras's own description of the whole model, as JSON: class_name, config, compile_config; else empty."""
 
 
 def damaged(path: Path, what: object) -> WeightsError:

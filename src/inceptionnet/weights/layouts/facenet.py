@@ -17,8 +17,8 @@ from inceptionnet.weights.layouts.layout import TORCH, Layout, Names, within
 # For cropped faces: (x - 127.5) / 128.
 FIXED = Preprocessing(size_px=160, crop=1.0, mean=(0.5,), std=(128 / 255,))
 REMARK = (
-    "scaled by (x - 127.5) / 128, as for the checkpoints of 2018: those of 2017, with an embedding of 128, were trained "
-    "on images that were each whitened by their own mean and std, which preprocessing here cannot do"
+    "scaled by (x - 127.5) / 128, as for the checkpoints of 2018: those of 2017, with an embedding of 128, were "
+    "trained on images that were each whitened by their own mean and std, which preprocessing here cannot do"
 )
 
 FACENET = Layout(
