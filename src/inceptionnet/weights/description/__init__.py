@@ -87,6 +87,11 @@ def _read(stored: Stored, name: str | None) -> Described:
                 f"({listed(call.name for call in calls)}); save one with a single {what}"
             )
     base, chain, pool = _base_and_head(stored, outputs[0])
+    if any(norm.training for _, norm in base.layers.values() if norm):
+        raise WeightsError(
+            f"{stored.path}: its base, {base.network.name}, is called with training=True, so that batch norm uses the "
+            "statistics of each batch; call it with training=False and save the model again"
+        )
     return _Model(stored, base, chain, pool, name).read()
 
 
@@ -130,8 +135,8 @@ def _base_and_head(stored: Stored, output: Call) -> tuple[Base, list[Call], str]
     nearest = nearest_base([output])
     if nearest is None:
         raise WeightsError(
-            f"{stored.path}: its base is {_what_it_is(stored.description)}, not a network of this package; known in "
-            "Keras: InceptionV3, InceptionResNetV2 and the face network"
+            f"{stored.path}: its base, {_what_it_is(stored.description)}, is not layer by layer a network of this "
+            "package; known in Keras: InceptionV3, InceptionResNetV2 and the face network"
         )
     where = call if len(call.inputs) > 1 else chain[-1] if chain else call
     raise WeightsError(
@@ -280,7 +285,7 @@ class _Model:
     def _assumed(self, parts: list[Part]) -> str:
         """What makes probabilities of logits that the model gives as they are: by its loss, else by their number."""
         loss = str(_loss(self.stored.description)).lower()
-        classes = len(next(iter(parts[-1].tensors.values())))
+        classes = [part.node.filters for part in parts if isinstance(part.node, Linear)][-1]
         if "binary" in loss:
             self.said.append("its output is logits: sigmoid, by its binary loss")
             return "sigmoid"

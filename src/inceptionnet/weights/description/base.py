@@ -147,7 +147,7 @@ class _Tracer:
         norm = None
         if node.norm:
             c = call.config
-            _require(call.kind == "BatchNormalization" and not call.training and _axis_last(call))
+            _require(call.kind == "BatchNormalization" and _axis_last(call))
             _require(c.get("epsilon") == self.conventions.batch_norm_eps)
             norm, call = call, live(_only(call))
         c = call.config

@@ -119,14 +119,13 @@ class _Reader:
 
     def _called(self, layer: Mapping[str, Any], known: dict[str, list[list[Call]]], training: bool) -> bool:
         """Resolve every call of a layer whose inputs are known; whether all are."""
-        done = known.setdefault(_name(layer), [])
-        for node in layer["inbound_nodes"][len(done) :]:
+        first = _first_call(layer)
+        done = known.setdefault(_name(layer), [[]] * first)
+        for node in layer["inbound_nodes"][len(done) - first :]:
             references, operands, named = _arguments(node, known)
             try:
                 inputs = [known[name][call][tensor] for name, call, tensor in references]
             except (KeyError, IndexError):
-                if not done:
-                    del known[_name(layer)]
                 return False
             live = training or named.get("training") is True
             if _is_model(layer):
@@ -161,6 +160,14 @@ class _Reader:
 def _name(layer: Mapping[str, Any]) -> str:
     config = layer["config"]
     return str(layer.get("name") or (config.get("name") if isinstance(config, Mapping) else None) or "unnamed")
+
+
+def _first_call(layer: Mapping[str, Any]) -> int:
+    """The number of a layer's first call: 1 of Keras 2's models with an input, which count their making as a call."""
+    config, nodes = layer["config"], layer["inbound_nodes"]
+    inner = config if isinstance(config, list) else config.get("layers")
+    old = bool(nodes) and not isinstance(nodes[0], Mapping)
+    return int(old and _is_model(layer) and bool(inner) and inner[0]["class_name"] == INPUT)
 
 
 def _is_model(layer: Mapping[str, Any]) -> bool:

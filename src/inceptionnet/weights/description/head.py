@@ -64,7 +64,7 @@ def head_between(
     """
     found = Found(pool)
     for call in calls:
-        if found.activation:
+        if found.activation and not does_nothing(call):
             raise _between(path, call, f"after the {found.activation} of the output")
         _add(found, call, grid, path, tensors)
     return found

@@ -85,6 +85,11 @@ def preprocessing_of(
         if resized is None:
             sizes += [(shape[1], shape[2]) for shape in call.shapes if len(shape) == 4 and shape[1] and shape[2]]
         if call.kind == INPUT:
+            if resized and any(shape[1:3] not in ([None, None], list(_size(resized))) for shape in call.shapes):
+                raise WeightsError(
+                    f"{path}: images come to the size of {call.name} and then to that of {resized}, and preprocessing "
+                    "has one resize; build the model with an input of (None, None, 3), and save that"
+                )
             break
         if call.kind in RANDOM and not call.training:
             left.append(str(call))
@@ -110,7 +115,7 @@ def preprocessing_of(
     mean, std = usual.mean, usual.std
     if scaled:
         mean, std, unit = _mean_std(total, path, scaled)
-        origin.append(f"scaled by {listed(scaled, ordered=True)} of the model{unit}")
+        origin.append(f"scaled by {listed(scaled[::-1], ordered=True)} of the model{unit}")
     else:
         origin.append("scaled to [-1, 1] (assumed, for the model has no layer that scales)" if not _odd(usual) else
                       "scaled as published (assumed, for the model has no layer that scales)")  # fmt: skip
