@@ -104,7 +104,8 @@ class WeightsFile:
             f"preprocessing: {_origin(told.get('preprocessing'))}",
             f"class names: {_origin(told.get('classes'))}",
         ]
-        parts += told.get("said", ())
+        said = told.get("said")
+        parts += map(str, said) if isinstance(said, list) else ()
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
