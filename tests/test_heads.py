@@ -12,6 +12,7 @@ from inceptionnet import InceptionNet, create_model, load_model, save_weights
 from inceptionnet.engines.fusion import fused
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.nets.analysis import analyse, parameters
+from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.nets.spec import Activation, BatchNorm, Dropout, Hidden, Linear
 
 FUNCTIONS = ("relu", "relu6", "elu", "selu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "leaky_relu")
@@ -88,6 +89,13 @@ def test_saved_and_loaded(images: Tensor, tmp_path: object) -> None:
     assert torch.equal(again(images), model(images))
     backbone = load_model(path, num_classes=0).eval()
     assert torch.equal(backbone(images), model.embed(images))
+
+
+def test_length_of_the_face_networks_embedding() -> None:
+    model = InceptionNet(Configuration("inception_resnet_v1.facenet", num_classes=3, width=0.0625, embedding=24))
+    assert model.get_classifier().in_features == 24 and model.head.embedding.linear.out_features == 24  # type: ignore[union-attr]
+    with pytest.raises(ConfigurationError, match="embedding is 24, but inception_v3 has no embedding; omit it"):
+        configure(Configuration("inception_v3", embedding=24))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,20 @@ def peer() -> Peer:
             return importlib.import_module(name)
 
     return imported
+
+
+@pytest.fixture(scope="session")
+def tf(peer: Peer) -> Any:
+    return peer("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def slim(peer: Peer, tf: Any) -> Iterator[Any]:
+    """tf-slim, for which one name of TensorFlow's inside, moved since, is put back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peer("tensorflow.python.framework.ops"), "Tensor", tf.Tensor, raising=False)
+        peer("tf_slim.nets.inception")
+        yield peer("tf_slim")
 
 
 def if_there(register_fake: Callable[..., Callable]) -> Callable[..., Callable]:

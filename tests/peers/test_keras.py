@@ -1,4 +1,7 @@
-"""Judge: Keras 3.15.1 on torch, `applications.InceptionV3` and `InceptionResNetV2`, in every form of file it writes."""
+"""Judge: Keras 3.15.1 on torch, `applications.InceptionV3` and `InceptionResNetV2`, in every form of file it writes.
+
+What people put before and after these networks is in test_keras_models.py.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ import pytest
 from torch import Tensor
 
 from .conftest import Peer
-from .judging import SMALL_PX, agree, random_images, recognised
+from .judging import agree, random_images, recognised
 
 # Keras hands its own variables to NumPy 2 in a way that NumPy 1 asked for.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 NETWORKS = {"InceptionV3": "inception_v3", "InceptionResNetV2": "inception_resnet_v2.slim"}
+SMALL_PX = (96, 96)
 UNNAMED = ("conv2d", "batch_normalization", "activation", "custom_scale_layer", "max_pooling2d", "average_pooling2d")
 Build = Callable[..., Any]
 

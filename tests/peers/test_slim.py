@@ -21,7 +21,6 @@ from inceptionnet import create_model
 
 from ..reference.inception_resnet import InceptionResNetV2Slim
 from ..reference.inception_v4 import InceptionV4Slim
-from .conftest import Peer
 from .judging import agree, outputs_of, random_images, randomise, recognised
 from .slim_variables import RESNET_V2_AUX, V4_AUX, Aux, checkpoint, resnet_v2_scopes, v4_scopes
 
@@ -29,20 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated:User
 
 CLASSES = 1001
 NETWORKS = {"inception_v1": 224, "inception_v2": 224, "inception_v3": 299}  # with their sizes in pixels
-
-
-@pytest.fixture(scope="module")
-def tf(peer: Peer) -> Any:
-    return peer("tensorflow")
-
-
-@pytest.fixture(scope="module")
-def slim(peer: Peer, tf: Any) -> Iterator[Any]:
-    """tf-slim, for which one name of TensorFlow's inside, moved since, is put back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peer("tensorflow.python.framework.ops"), "Tensor", tf.Tensor, raising=False)
-        peer("tf_slim.nets.inception")
-        yield peer("tf_slim")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ class Configuration:
     logits_bias: bool = True
     activation: str = "softmax"
     """Or "sigmoid", see `Network.activation`."""
+    embedding: int | None = None
+    """Length of the face network's embedding."""
 
     def __post_init__(self) -> None:
         if isinstance(self.residual_scale, Sequence):  # a list if it comes from JSON
@@ -86,6 +88,8 @@ def configure(configuration: Configuration) -> Network:
         network = cut_after(network, c.last)
     if c.global_pool != "avg":
         network = with_pool(network, c.global_pool)
+    if c.embedding is not None:
+        network = with_embedding(network, c.embedding)
     network = with_head(network, c.hidden, c.logits_bias, c.activation)
     return at_size(network, network.input_size if c.input_size is None else c.input_size)
 
@@ -185,6 +189,14 @@ def cut_after(network: Network, last: str) -> Network:
         aux={on: head for on, head in network.aux.items() if on in kept},
         low_resolution=stems,
     )
+
+
+def with_embedding(network: Network, length: int) -> Network:
+    """The network with another length of its embedding."""
+    _whole("embedding", length)
+    if not isinstance(layer := network.head.get("embedding"), Linear):
+        raise ConfigurationError(f"embedding is {length!r}, but {network.name} has no embedding; omit it")
+    return replace(network, head=patched(network.head, {"embedding": replace(layer, filters=length)}))
 
 
 def with_head(network: Network, hidden: Sequence[Hidden], bias: bool, activation: str) -> Network:

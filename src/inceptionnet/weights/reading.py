@@ -22,6 +22,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InceptionNetError, WeightsError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
+from inceptionnet.weights.description import described, undescribed
 from inceptionnet.weights.fitting import fitted
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
@@ -103,6 +104,8 @@ class WeightsFile:
             f"preprocessing: {_origin(told.get('preprocessing'))}",
             f"class names: {_origin(told.get('classes'))}",
         ]
+        said = told.get("said")
+        parts += map(str, said) if isinstance(said, list) else ()
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
@@ -188,13 +191,17 @@ def _published(
     stored: Stored, title: str, name: str | None, keep: bool, config: Mapping[str, Any], known: Published | None
 ) -> WeightsFile:
     """A file of another library."""
-    found = translate(stored, name=name, keep_background=keep)
+    own = described(stored, name)
+    found = own.translation if own else translate(stored, name=name, keep_background=keep)
+    said = own.said if own else ()
+    if not own:
+        found, said = undescribed(found, stored)
     layout, configuration = found.layout, found.configuration
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
     classes, classes_from = _class_names(outputs_of(configuration).classes, layout.by_classes, keep)
-    prep, prep_from = _preprocessing(layout.preprocessing, config, known)
+    prep, prep_from = (own.preprocessing, own.origin) if own else _preprocessing(layout.preprocessing, config, known)
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)
     report = Report(
@@ -213,7 +220,7 @@ def _published(
     )
     provenance: dict[str, Any] = {
         "source": title, "layout": layout.name, "changed": list(report.changed), "preprocessing": prep_from,
-        "classes": classes_from,
+        "classes": classes_from, "said": list(said),
     }  # fmt: skip
     if known:
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}

@@ -107,6 +107,7 @@ class _Translator:
             network,
             num_classes=classes - self.background,
             in_channels=self._in_channels(),
+            embedding=self._embedding(),
             aux=bool(layout.aux and NETWORKS[network].aux)
             and classes > 0
             and all(self._weight_of(entry, conv=True) in tensors for names in layout.aux.values() for entry in names),
@@ -219,6 +220,16 @@ class _Translator:
                 f"{self.stored.path}: expected a classifier's matrix, got {name} of shape {tuple(shape)}"
             )
         return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
+
+    def _embedding(self) -> int | None:
+        """The length of the face network's embedding, None if it is the published one."""
+        for entry in self.layout.body.get("embedding", ()):
+            kernel = self.tensors.get(self.style.tensor(entry, "weight", normed=False))
+            kernel = self.tensors.get(self.style.tensor(entry, "weight", normed=True), kernel)
+            if kernel is not None and kernel.dim() == 2:
+                length = int(kernel.shape[1 if self.style.order == "tensorflow" else 0])
+                return None if length == 512 else length
+        return None
 
     def _in_channels(self) -> int:
         first = next(self.layout.layers())

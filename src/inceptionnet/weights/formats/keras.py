@@ -44,6 +44,7 @@ VARIABLES: dict[str, dict[int, tuple[str, ...]]] = {
         3: ("beta", "moving_mean", "moving_variance"),
         4: ("gamma", "beta", "moving_mean", "moving_variance"),
     },
+    "normalization": {3: ("mean", "variance", "count")},
 }
 # Names of layer classes in the paths of a native file; other classes have no relevant variables.
 IN_PATHS = {
@@ -51,6 +52,7 @@ IN_PATHS = {
     "DepthwiseConv2D": "depthwise_conv2d",
     "Dense": "dense",
     "SeparableConv2D": "separable_conv2d",
+    "Normalization": "normalization",
     "BatchNormalization": "batch_normalization",
     "Functional": "functional",
     "Model": "model",
@@ -85,23 +87,24 @@ def read_keras_archive(path: Path) -> Stored:
                         f"{path}: expected weights, got {member.filename} that unpacks from {member.compress_size} to "
                         f"{member.file_size} bytes; get the file again"
                     )
-            names = _names_in(json.loads(archive.read(CONFIG)))
+            description = json.loads(archive.read(CONFIG))
             unpacked = Path(folder) / WEIGHTS
             with archive.open(WEIGHTS) as source, unpacked.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
-            return _read(unpacked, path, names)
+            return _read(unpacked, path, description if isinstance(description, dict) else {})
     except (KeyError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, error) from None
 
 
-def _read(file: Path, path: Path, names: Mapping[str, str]) -> Stored:
+def _read(file: Path, path: Path, description: Mapping[str, Any]) -> Stored:
     with opened(file, path) as content:
+        description = description or _described(content)
         model = content.member(content.root, "model_weights")
         root = content.root if model is None else model
         beside = {name: content.member(root, name) or content.member(content.root, name) for name in NOT_WEIGHTS}
         dropped = {name: NOT_WEIGHTS[name] for name, group in beside.items() if group is not None and len(group)}
         legacy = "layer_names" in root.attrs or "layer_names0" in root.attrs
-        found = _legacy(content, root) if legacy else _native(content, names, dropped)
+        found = _legacy(content, root) if legacy else _native(content, dict(_layers_in(description)), dropped)
         tensors: dict[str, Tensor] = {}
         for name, dataset in found:
             tensor = content.tensor(dataset)
@@ -120,7 +123,15 @@ def _read(file: Path, path: Path, names: Mapping[str, str]) -> Stored:
             raise WeightsError(
                 f"{path}: expected an HDF5 file with a Keras model's variables, got one with {held}; give another"
             )
-        return Stored(path, "Keras", tensors, {}, dropped)
+        return Stored(path, "Keras", tensors, {}, dropped, description=description)
+
+
+def _described(content: Hdf5) -> dict[str, Any]:
+    """The description of the whole model in an .h5, with its loss; empty in a file of weights alone."""
+    found = {name: content.text(content.root, name) for name in ("model_config", "training_config")}
+    read = {name: json.loads(text) for name, text in found.items() if text}
+    model, training = read.get("model_config"), read.get("training_config")
+    return {**model, "compile_config": training} if isinstance(model, dict) else {}
 
 
 def _legacy(content: Hdf5, root: Any) -> Iterator[tuple[str, Any]]:
@@ -136,29 +147,33 @@ def _legacy(content: Hdf5, root: Any) -> Iterator[tuple[str, Any]]:
             yield "/".join([*below.split("/"), re.sub(r":\d+$", "", name)][-2:]), dataset
 
 
-def _native(content: Hdf5, names: Mapping[str, str], dropped: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """Variables named by their layer, from `names` or (in recent files) an attribute, and their number in `vars`."""
+def _native(
+    content: Hdf5, layers: Mapping[str, tuple[str, Mapping[str, Any]]], dropped: dict[str, str]
+) -> Iterator[tuple[str, Any]]:
+    """Variables named by their layer, from `layers` or (in recent files) an attribute, and their number in `vars`."""
     for group in content.groups(content.root):
         inside, _, last = group.name.strip("/").rpartition("/")
         datasets = content.datasets(group) if last == "vars" else {}
         if not datasets or inside.partition("/")[0] in NOT_WEIGHTS:
             continue
         kind = re.sub(r"_\d+$", "", inside.rpartition("/")[2])
+        path = inside.replace("_layer_checkpoint_dependencies", "layers")
+        layer, config = layers.get(path, ("", {}))
         variables = VARIABLES.get(kind, {}).get(len(datasets))
+        if config.get("center") is False and config.get("scale") is True and len(datasets) == 3:
+            variables = ("gamma", "moving_mean", "moving_variance")
         if variables is None or datasets.keys() != {str(i) for i in range(len(datasets))}:
             dropped[inside or "vars"] = f"{len(datasets)} variables of a {kind or 'model'}, of unknown names"
             continue
-        path = inside.replace("_layer_checkpoint_dependencies", "layers")
         # Keras before 3.6 wrote no names: the number is the position among the layers of that class in `model.layers`.
         number = re.search(r"_(\d+)$", inside)
-        layer = names.get(path) or content.text(group, "name") or f"{kind}@{number[1] if number else 0}"
+        layer = layer or content.text(group, "name") or f"{kind}@{number[1] if number else 0}"
         for i, variable in enumerate(variables):
             yield f"{layer}/{variable}", datasets[str(i)]
 
 
-def _names_in(model: Any, above: str = "") -> dict[str, str]:
-    """Layer names by their path in a native file, where the layers of a class are numbered within their model."""
-    names: dict[str, str] = {}
+def _layers_in(model: Any, above: str = "") -> Iterator[tuple[str, tuple[str, Mapping[str, Any]]]]:
+    """Name and configuration of layers by path in a native file, which numbers the layers of a class in their model."""
     counts: Counter[str] = Counter()
     config = model.get("config") if isinstance(model, dict) else None
     layers = config.get("layers") if isinstance(config, dict) else None
@@ -170,6 +185,5 @@ def _names_in(model: Any, above: str = "") -> dict[str, str]:
         counts[known] += 1
         inner = layer.get("config")
         if isinstance(inner, dict) and isinstance(inner.get("name"), str):
-            names[path] = inner["name"]
-        names |= _names_in(layer, f"{path}/")
-    return names
+            yield path, (inner["name"], inner)
+        yield from _layers_in(layer, f"{path}/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class Stored:
     """Entries of the file that are not in `tensors`, each with a short reason."""
     notes: tuple[str, ...] = ()
     """One short line for each decision made while reading."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """Keras's own description of the whole model, as JSON: class_name, config, compile_config; else empty."""
 
 
 def damaged(path: Path, what: object) -> WeightsError:

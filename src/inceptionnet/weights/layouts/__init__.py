@@ -17,6 +17,8 @@ LAYOUTS: tuple[Layout, ...] = (
     cadene.INCEPTION_RESNET_V2,
     cadene.BN_INCEPTION,
     facenet.FACENET,
+    facenet.TENSORFLOW,
+    facenet.KERAS,
 )
 
 __all__ = ["LAYOUTS", "Layout", "Style"]

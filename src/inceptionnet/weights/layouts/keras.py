@@ -29,6 +29,8 @@ STYLE = Style(
     },
     "tensorflow",
 )  # fmt: skip
+EMBEDDING = "Bottleneck"
+"""The dense layer of the face network, which is no classifier."""
 PREPROCESSING = Preprocessing(size_px=299, crop=0.875)
 
 
@@ -96,7 +98,7 @@ def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             numbers[found[1]].add(int(found[2] or 0))
     rank = {(kind, number): i for kind, those in numbers.items() for i, number in enumerate(sorted(those))}
     placed = _placed(tensors)
-    matrices = {name.partition("/")[0] for name, tensor in tensors.items() if tensor.dim() == 2}
+    matrices = {name.partition("/")[0] for name, tensor in tensors.items() if tensor.dim() == 2} - {EMBEDDING}
     renamed = {}
     for name, tensor in tensors.items():
         layer, _, part = name.partition("/")

@@ -66,6 +66,8 @@ class Layout:
     """The network, if the number of classes decides it."""
     bgr_255: bool = False
     """Whether the first convolution takes BGR in 0 to 255 minus a mean, not RGB in [-1, 1]."""
+    remark: str = ""
+    """What is assumed of every file of this layout, to be said where results are read."""
 
     def layers(self) -> Iterator[str]:
         """All layers that a file must have."""
