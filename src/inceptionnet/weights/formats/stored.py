@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of a file that holds the modules themselves, not only their tensors."""
+
+    kind: str
+    """Module and name of its class."""
+    attributes: Mapping[str, Any]
+    """Those that are plain data, such as `p` and `eps`; a TorchScript archive has few of them."""
+
+    @property
+    def name(self) -> str:
+        """The name of its class alone."""
+        return self.kind.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,10 @@ class Stored:
     """Entries of the file that are not in `tensors`, each with a short reason."""
     notes: tuple[str, ...] = ()
     """One short line for each decision made while reading."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the place in the file, every list of class names that was found beside the weights."""
+    modules: Mapping[str, Module] = field(default_factory=dict)
+    """By path, in order of definition, the modules of a file that holds them; empty for a state dict."""
 
 
 def damaged(path: Path, what: object) -> WeightsError:
