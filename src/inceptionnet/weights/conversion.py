@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.weights.described import with_channels
 from inceptionnet.weights.fitting import describe_channels
 from inceptionnet.weights.native import save_weights
-from inceptionnet.weights.reading import Report, read_weights, with_channels
+from inceptionnet.weights.reading import Report, read_weights
 
 
 def convert(
@@ -20,6 +21,7 @@ def convert(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    head: str | None = None,
     **changes: Any,
 ) -> Report:
     """Convert a weights file of another library to this package's format, which every command takes.
@@ -31,13 +33,14 @@ def convert(
         classes: class names in the order of the logits; default: the file's, or ImageNet's if there are 1000.
         preprocessing: the preprocessing, or only the settings that differ from the published one; default: as
             published.
+        head: of a PyTorch file that does not tell it, see `read_weights`.
         changes: arguments of `create_model`, such as num_classes, in_channels or aux.
 
     Raises:
         WeightsError: the source cannot be read, or the destination cannot be written.
         ConfigurationError: an argument that cannot be used, or a wrong number of class names.
     """
-    read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001)
+    read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001, head=head)
     held, report = read.record, read.report
     model, fresh = read.fit(**changes)
     if isinstance(preprocessing, Mapping):
@@ -51,7 +54,7 @@ def convert(
         done.append(f"first layer {describe_channels(held.configuration.in_channels, model.network.in_channels)}")
     if preprocessing is None and changes.get("input_size"):
         prep = replace(prep, size_px=changes["input_size"])
-    same = model.num_classes == len(held.classes)
+    same = model.num_classes == (held.configuration.num_classes or 0)
     names = tuple(classes) if classes is not None else held.classes if same else ()
     if not same:
         done.append(f"new classifier for {model.num_classes} classes" if model.num_classes else "classifier removed")

@@ -11,24 +11,22 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import floor
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.data.imagenet import imagenet_classes
-from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import InceptionNetError, WeightsError, listed
+from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
+from inceptionnet.weights.described import class_names, preprocessing, with_channels
 from inceptionnet.weights.fitting import fitted
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
 from inceptionnet.weights.hub import fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
 from inceptionnet.weights.native import Record, is_native, record_of
-from inceptionnet.weights.translate import BACKGROUND, translate
+from inceptionnet.weights.translate import AVERAGE_POOL, BACKGROUND, translate
 
 log = logging.getLogger("inceptionnet")
 
@@ -55,6 +53,8 @@ class Report:
     """Where the class names come from."""
     preprocessing: str
     """Where the preprocessing comes from."""
+    assumed: tuple[str, ...] = ()
+    """One clause for each thing about the network's function that the file does not say."""
     published: str = ""
     """The published file of the same name, with its licence."""
 
@@ -103,6 +103,7 @@ class WeightsFile:
             f"preprocessing: {_origin(told.get('preprocessing'))}",
             f"class names: {_origin(told.get('classes'))}",
         ]
+        parts += told.get("assumed", ())
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
@@ -115,7 +116,9 @@ def _origin(origin: object) -> str:
     return str(origin).partition(";")[0] if origin else "of unknown origin"
 
 
-def read_weights(source: str | Path, *, name: str | None = None, keep_background: bool = False) -> WeightsFile:
+def read_weights(
+    source: str | Path, *, name: str | None = None, keep_background: bool = False, head: str | None = None
+) -> WeightsFile:
     """Open a weights file of any known format and layout, or fetch one from the hub (`hf:owner/name`).
 
     A run folder stands for the weights in it.
@@ -123,6 +126,9 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     Args:
         name: the expected network; default: as the file or its layout says.
         keep_background: keep all of 1001 classes, including the background.
+        head: of a PyTorch file that does not tell it, the layers between the last grid and the logits, in order: names
+            of layers in the file and functions, such as "fc1 relu fc2"; first, if it is not the average, the global
+            pool (max, avgmax, catavgmax), last sigmoid for logits that have it.
 
     Raises:
         WeightsError: no such file, an unknown format or layout, a damaged file, or another network.
@@ -145,7 +151,7 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     stored = open_weights(path)
     if is_native(stored.metadata):
         return _own(stored, title, name)
-    return _published(stored, title, name, keep_background, config, known)
+    return _published(stored, title, name, keep_background, head, config, known)
 
 
 def read_record(source: str | Path) -> Record:
@@ -157,12 +163,15 @@ def read_record(source: str | Path) -> Record:
     return read_weights(source).record
 
 
-def load_model(source: str | Path, *, name: str | None = None, **changes: Any) -> InceptionNet:
+def load_model(
+    source: str | Path, *, name: str | None = None, head: str | None = None, **changes: Any
+) -> InceptionNet:
     """Load a network with its weights from a file.
 
     Args:
         source: a weights file of any known format and layout, or an address on the hub (`hf:owner/name`).
         name: the expected network; default: as the file or its layout says.
+        head: as for `read_weights`.
         changes: arguments of `create_model` that differ from the file's. Layers that the file has no weights for
             (logits for other classes, auxiliary heads) are randomly initialised and logged; num_classes=0 removes the
             classifier; for other input channels the first kernels are summed (one channel) or repeated.
@@ -170,7 +179,8 @@ def load_model(source: str | Path, *, name: str | None = None, **changes: Any) -
     Raises:
         WeightsError: not a weights file, another network, or tensors that do not fit.
     """
-    return read_weights(source, name=name, keep_background=changes.get("num_classes") == BACKGROUND).model(**changes)
+    keep = changes.get("num_classes") == BACKGROUND
+    return read_weights(source, name=name, keep_background=keep, head=head).model(**changes)
 
 
 def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
@@ -185,16 +195,23 @@ def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
 
 
 def _published(
-    stored: Stored, title: str, name: str | None, keep: bool, config: Mapping[str, Any], known: Published | None
+    stored: Stored,
+    title: str,
+    name: str | None,
+    keep: bool,
+    head: str | None,
+    config: Mapping[str, Any],
+    known: Published | None,
 ) -> WeightsFile:
     """A file of another library."""
-    found = translate(stored, name=name, keep_background=keep)
+    found = translate(stored, name=name, keep_background=keep, head=head)
     layout, configuration = found.layout, found.configuration
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
-    classes, classes_from = _class_names(configuration.num_classes or 0, layout.by_classes, keep)
-    prep, prep_from = _preprocessing(layout.preprocessing, config, known)
+    classes, classes_from = class_names(configuration, stored, layout, keep)
+    prep, prep_from = preprocessing(layout.preprocessing, config, known, found.normalisation)
+    assumed = tuple(clause for clause in found.assumed if not (known and clause == AVERAGE_POOL))
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)
     report = Report(
@@ -209,11 +226,12 @@ def _published(
         changed=(*stored.notes, *found.changed),
         classes=classes_from,
         preprocessing=prep_from,
+        assumed=assumed,
         published=f"{known.name} ({known.license})" if known else "",
     )
     provenance: dict[str, Any] = {
         "source": title, "layout": layout.name, "changed": list(report.changed), "preprocessing": prep_from,
-        "classes": classes_from,
+        "classes": classes_from, "assumed": list(assumed),
     }  # fmt: skip
     if known:
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
@@ -225,52 +243,6 @@ def _published(
             title, report.network, report.layout, listed(report.others, ordered=True, last="and"),
         )  # fmt: skip
     return WeightsFile(stored.path, Record(configuration, classes, prep, provenance), found.tensors, report)
-
-
-def _class_names(count: int, by_classes: Mapping[int, str], keep: bool) -> tuple[tuple[str, ...], str]:
-    """Class names, and where they come from."""
-    if count == 1000:
-        return imagenet_classes(), "ImageNet's, since there are 1000"
-    if count == BACKGROUND and keep:
-        return ("background", *imagenet_classes()), "ImageNet's after the background, since there are 1001"
-    if count in by_classes:
-        return tuple(map(str, range(count))), "numbered: the 2015 graph orders its classes differently from ImageNet"
-    return tuple(map(str, range(count))), "numbered: the file has no names" if count else "none: no classifier"
-
-
-def _preprocessing(
-    usual: Preprocessing, config: Mapping[str, Any], known: Published | None
-) -> tuple[Preprocessing, str]:
-    """The preprocessing, and where it comes from."""
-    stated = config.get("pretrained_cfg")
-    if isinstance(stated, Mapping):
-        try:
-            return _of_timm(stated), "config.json beside the file"
-        except (KeyError, TypeError, ValueError, ArithmeticError, InceptionNetError):
-            log.warning("config.json beside the file: its preprocessing cannot be used; using the layout's default")
-    if known:
-        return known.preprocessing, f"published for {known.name}"
-    return usual, "the layout's default; give another if the weights were trained differently"
-
-
-def _of_timm(stated: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that timm's `pretrained_cfg` states."""
-    channels, size_px, _ = stated["input_size"]
-    return Preprocessing(
-        size_px=size_px,
-        crop=size_px / floor(size_px / stated["crop_pct"]),  # timm resizes to whole pixels, rounded down
-        resize="squash" if stated.get("crop_mode") == "squash" else "keep-aspect",
-        interpolation=stated["interpolation"],
-        mean=tuple(stated["mean"]),
-        std=tuple(stated["std"]),
-        channels=channels,
-    )
-
-
-def with_channels(prep: Preprocessing, channels: int) -> Preprocessing:
-    """The same for another number of channels, all with the average of `mean` and of `std`."""
-    mean, std = (sum(values) / len(values) for values in (prep.mean, prep.std))
-    return replace(prep, channels=channels, mean=(mean,), std=(std,))
 
 
 def _check_hash(path: Path, known: Published) -> None:

@@ -1,0 +1,306 @@
+"""The head of a PyTorch file: what its state dict says of it, what is assumed, and what has to be stated.
+
+A state dict has no activations, dropout or pools, only gaps in the numbers of a Sequential. One gap between two linear
+layers is a ReLU (and dropout) in nearly all scripts: that is assumed and said. Anything else has to be stated, as the
+layers' names and functions in order of computation ("fc1 relu fc2"), or the whole module has to be saved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from inceptionnet.errors import WeightsError, listed, nearest
+from inceptionnet.nets.spec import Activation, BatchNorm, Function, Linear
+from inceptionnet.weights.heads import Part
+
+TORCH_EPS = 1e-5
+"""torch's default for batch norm, which a state dict does not have."""
+ROLES = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
+POOLS = ("avg", "max", "avgmax", "catavgmax", "catmaxavg")
+"""Words for the global pool of a stated head; `catmaxavg` is fastai's order, the maximum first."""
+OF_LOSS = re.compile(
+    r"(^|[._])(criterion|criteria|crit|loss\w*|\w+_loss|losses|metrics?|\w*(acc|accuracy|auroc|auc|f1|f1score|precision|"
+    r"recall|confmat|confusion_matrix|kappa|iou|jaccard|specificity)(_\w+)?)(?=\.|$)",
+    re.IGNORECASE,
+)
+"""Names of losses and metrics, which Lightning keeps beside the network."""
+LAYER_PARTS = {"weight", "bias", "running_mean", "running_var"}
+
+
+@dataclass(frozen=True)
+class TorchHead:
+    """The layers between the last grid and the logits."""
+
+    parts: Sequence[Part]
+    pool: str = "avg"
+    activation: str | None = None
+    assumed: tuple[str, ...] = ()
+    """One short clause for each thing that the file does not say."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers of a file outside the body, by name in the file."""
+
+    path: Path
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """By layer, its tensors by the last part of their names."""
+    width: int
+    """Channels of the last grid."""
+    usual: tuple[str, ...]
+    """The names of the publisher's own classifier, in the file."""
+    fastai: bool = False
+    """Whether the file is a Sequential of body and head, as fastai builds it."""
+
+    def part(self, name: str) -> Part:
+        """A layer as a part of the head. Raises: WeightsError for a kind that is not known."""
+        held = self.tensors[name]
+        weight = held.get("weight")
+        if "running_mean" in held and held["running_mean"].dim() == 1:
+            return Part(name, BatchNorm(TORCH_EPS), {ROLES[part]: t for part, t in held.items() if part in ROLES})
+        if weight is not None and not held.keys() - {"weight", "bias"}:
+            if weight.dim() == 2 or (weight.dim() == 4 and weight.shape[2:] == (1, 1)):
+                matrix = {part: t.flatten(1) if part == "weight" else t for part, t in held.items()}
+                return Part(name, Linear(len(weight), bias="bias" in held), matrix)
+            if weight.numel() == 1 and weight.dim() == 1 and "bias" not in held:
+                return Part(name, Activation("leaky_relu", float(weight)))  # a PReLU of one slope
+        kind = "a normalisation other than batch norm" if weight is not None and weight.dim() == 1 else "a layer"
+        shapes = listed(f"{part} {tuple(t.shape)}" for part, t in held.items())
+        raise WeightsError(
+            f"{self.path}: {name} ({shapes}): {kind} of a kind that is not known, outside the published network; "
+            f"if it does not take part in the logits, state the head without it: {self.how([])}"
+        )
+
+    def how(self, words: Iterable[str]) -> str:
+        """The command that states a head."""
+        example = " ".join(words) or next(iter(self.usual), "fc")
+        return f"inceptionnet convert {self.path.name} OUT.safetensors --head '{example}'"
+
+    @property
+    def linear(self) -> list[str]:
+        """The layers with a matrix, in natural order."""
+        return [name for name, held in self.tensors.items() if "weight" in held and held["weight"].dim() in (2, 4)]
+
+
+def owners_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by layer, in natural order of the layers' names, then by the last part of their names."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, part = name.rpartition(".")
+        found.setdefault(owner, {})[part] = tensor
+    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def not_layers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Of tensors outside the body, those that are no layers, each with the reason that it is not used."""
+    found = {}
+    for name, tensor in tensors.items():
+        if OF_LOSS.search(name):
+            found[name] = "of a loss or a metric, not a layer"
+        elif not tensor.is_floating_point():
+            found[name] = "a count, not a layer"
+        elif "activation_post_process" in name or "fake_quant" in name:
+            found[name] = "of quantisation-aware training"
+        elif name.rpartition(".")[2] not in LAYER_PARTS and not re.search(r"weight|bias", name.rpartition(".")[2]):
+            found[name] = "a buffer, not a layer"
+        elif "weight" in name.rpartition(".")[2] and name.rpartition(".")[2] != "weight" and tensor.dim() < 2:
+            found[name] = "weights of classes, not a layer"
+    return found
+
+
+def stated_head(layers: Layers, stated: str) -> TorchHead:
+    """The head that the caller states: names of layers and functions, in order of computation.
+
+    Raises:
+        WeightsError: a word that is no layer, pool or function, or layers that do not fit each other.
+    """
+    words = stated.split()
+    pool, parts, activation = "avg", [], None
+    if words and words[0] in POOLS and words[0] not in layers.tensors:
+        pool = words.pop(0)
+    if words and words[-1] in ("softmax", "sigmoid") and words[-1] not in layers.tensors:
+        activation = words.pop()
+    short = {name.rpartition(".")[2]: name for name in layers.tensors}
+    for word in words:
+        if word in layers.tensors:
+            parts.append(layers.part(word))
+        elif word in get_args(Function):
+            parts.append(Part(word, Activation(word)))  # type: ignore[arg-type]
+        elif word in ("dropout", "identity", "flatten"):
+            continue
+        elif inner := [name for name in layers.tensors if name.startswith(f"{word}.")]:
+            parts += _sequence(layers, inner)[0]
+        elif word in short:
+            parts.append(layers.part(short[word]))
+        else:
+            known = [*layers.tensors, *get_args(Function)]
+            raise WeightsError(f"{layers.path}: head has {word!r}, which is no layer outside the body and no function; "
+                               f"{nearest(word, known)}")  # fmt: skip
+    used = {part.name for part in parts}
+    dropped = {name: "not in the stated head" for name in layers.tensors if name not in used}
+    head = TorchHead(parts, pool, activation, (), dropped)
+    return checked(layers, head)
+
+
+def read_head(layers: Layers) -> TorchHead | None:
+    """The head that the names and shapes tell; None if there are no layers.
+
+    Raises:
+        WeightsError: layers whose order or activations the file does not tell, or of an unknown kind.
+    """
+    if not layers.tensors:
+        return None
+    groups = _groups(layers.tensors)
+    if len(groups) > 1:
+        raise _several(layers, groups)
+    names = next(iter(groups.values()))
+    parts, assumed = _sequence(layers, names)
+    if len([part for part in parts if isinstance(part.node, Linear)]) and isinstance(parts[-1].node, BatchNorm):
+        raise WeightsError(f"{layers.path}: {parts[-1].name}: batch norm after the logits, which is not known here; "
+                           "fold it into the last linear layer before saving")  # fmt: skip
+    return checked(layers, TorchHead(parts, assumed=assumed))
+
+
+def checked(layers: Layers, head: TorchHead) -> TorchHead:
+    """The head, once its layers fit each other and the grid; its pool follows from the first layer's width.
+
+    Raises:
+        WeightsError: layers that do not fit.
+    """
+    width, pool, assumed = layers.width, head.pool, list(head.assumed)
+    parts = list(head.parts)
+    first = next((i for i, part in enumerate(parts) if part.tensors), None)
+    if first is not None and pool == "avg" and _takes(parts[first]) == 2 * width:
+        own = parts[first].name in layers.usual
+        if not (own or layers.fastai):
+            raise WeightsError(
+                f"{layers.path}: {parts[first].name} takes {2 * width} values for {width} channels, average and maximum "
+                "in an order that the file does not tell; state it: "
+                f"{layers.how(['catavgmax (or catmaxavg)', *(p.name for p in parts)])}"
+            )
+        pool = "catavgmax" if own else "catmaxavg"
+        words = "average, then maximum (timm)" if own else "maximum, then average (fastai)"
+        assumed.insert(0, f"global pool: {words} assumed")
+    if pool in ("catavgmax", "catmaxavg"):
+        width *= 2
+    if pool == "catmaxavg":
+        parts = _swapped(parts, layers.width)
+        pool = "catavgmax"
+    for part in parts:
+        takes = _takes(part)
+        if takes is not None and takes != width:
+            raise WeightsError(
+                f"{layers.path}: {part.name} takes {takes} values, but gets {width} from what is before it; if another "
+                f"layer stands between, or the order is another, state it: {layers.how(p.name for p in parts)}"
+            )
+        width = part.node.filters if isinstance(part.node, Linear) else width
+    return replace(head, parts=parts, pool=pool, assumed=tuple(assumed))
+
+
+def _takes(part: Part) -> int | None:
+    """How many values a layer takes; None if any number."""
+    match part.node:
+        case Linear():
+            return int(part.tensors["weight"].shape[1])
+        case BatchNorm():
+            return len(part.tensors["mean"])
+    return None
+
+
+def _swapped(parts: list[Part], width: int) -> list[Part]:
+    """The layers up to the first linear one for the average first, where the file's take the maximum first."""
+    found, done = [], False
+    for part in parts:
+        if not done and part.tensors:
+            done = isinstance(part.node, Linear)
+            turned = {
+                role: tensor
+                if role == "bias"
+                else torch.cat([tensor[..., width:], tensor[..., :width]], -1)
+                for role, tensor in part.tensors.items()
+            }
+            part = replace(part, tensors=turned)
+        found.append(part)
+    return found
+
+
+def _groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """Layers by the Sequential that numbers them, or alone; in order."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        parent, _, number = name.rpartition(".")
+        found.setdefault(parent if number.isdigit() else name, []).append(name)
+    return found
+
+
+def _several(layers: Layers, groups: Mapping[str, list[str]]) -> WeightsError:
+    """The error for layers that no Sequential puts in order."""
+    chain = [name for names in groups.values() for name in names]
+    for name in chain:
+        layers.part(name)  # a layer of an unknown kind is the cause that is named first
+    first = [name for name in chain if _takes(layers.part(name)) in (layers.width, 2 * layers.width)]
+    linear = [name for name in first if name in layers.linear]
+    if len(linear) > 1:
+        sizes = listed((f"{name} ({layers.part(name).node.filters})" for name in linear), last="and")  # type: ignore[union-attr]
+        return WeightsError(
+            f"{layers.path}: {len(linear)} classifiers on the same features: {sizes}; state the one that is meant: "
+            f"{layers.how([linear[-1]])}"
+        )
+    words: list[str] = []
+    for name in chain:
+        words += ["relu", name] if words and name in layers.linear else [name]
+    return WeightsError(
+        f"{layers.path}: a head of {len(chain)} layers, {listed(chain, ordered=True)}, whose order and activations a "
+        f"state dict does not tell; state them, for instance: {layers.how(words)}"
+    )
+
+
+def _sequence(layers: Layers, names: Sequence[str]) -> tuple[list[Part], tuple[str, ...]]:
+    """The parts of a Sequential, with what is assumed to stand where its numbers have gaps."""
+    parts: list[Part] = []
+    assumed: list[str] = []
+    before: int | None = None
+    active = True  # whether an activation was assumed or read since the last linear layer
+    for name in names:
+        number = name.rpartition(".")[2]
+        at = int(number) if number.isdigit() else 0
+        part = layers.part(name)
+        gap = at - before - 1 if before is not None else 0
+        if gap > 2:
+            words = ["relu" if n == name else n for n in names[: names.index(name)]] + ["relu", name]
+            raise WeightsError(
+                f"{layers.path}: {gap} modules without tensors between {parts[-1].name} and {name}, which a state dict "
+                f"does not tell; state them: {layers.how(words)}"
+            )
+        if gap and not active:
+            parts.append(Part(f"before {name}", Activation("relu")))
+            assumed.append(f"activation between {_last(parts)} and {name}: relu{' and dropout' * (gap > 1)} assumed")
+            active = True
+        elif gap and parts:
+            assumed.append(f"between {_last(parts)} and {name}: dropout assumed")
+        if isinstance(part.node, BatchNorm):
+            assumed.append(f"{name}: eps {TORCH_EPS:g} assumed")
+        if isinstance(part.node, Activation):
+            active = True
+        if isinstance(part.node, Linear):
+            active = False
+        parts.append(part)
+        before = at
+    return parts, tuple(assumed)
+
+
+def _last(parts: Sequence[Part]) -> str:
+    return next(part.name for part in reversed(parts) if part.tensors)
+
+
+def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts `fc.10` behind `fc.9`."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split("."))
