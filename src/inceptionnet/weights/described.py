@@ -108,5 +108,3 @@ def with_channels(prep: Preprocessing, channels: int) -> Preprocessing:
     """The same for another number of channels, all with the average of `mean` and of `std`."""
     mean, std = (sum(values) / len(values) for values in (prep.mean, prep.std))
     return replace(prep, channels=channels, mean=(mean,), std=(std,))
-
-

@@ -114,8 +114,8 @@ def _tops(
             if len(with_layers) + len(own) > 1:
                 named = listed((*own, *with_layers), ordered=True)
                 raise WeightsError(
-                    f"{layers.path}: {named} stand behind the network, and the forward of {module.name}, which says how, "
-                    f"is not in the file; state the order: {layers.how(_words((*own, *with_layers)))}"
+                    f"{layers.path}: {named} stand behind the network, and the forward of {module.name}, which says "
+                    f"how, is not in the file; state the order: {layers.how(_words((*own, *with_layers)))}"
                 )
             if beside:
                 tops += beside

@@ -19,14 +19,14 @@ from torch import Tensor
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
-from inceptionnet.weights.described import class_names, preprocessing, with_channels
+from inceptionnet.weights.described import BACKGROUND, class_names, preprocessing, with_channels
 from inceptionnet.weights.fitting import fitted
 from inceptionnet.weights.folder import weights_of
 from inceptionnet.weights.formats import Stored, open_weights
 from inceptionnet.weights.hub import fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
 from inceptionnet.weights.native import Record, is_native, record_of
-from inceptionnet.weights.translate import AVERAGE_POOL, BACKGROUND, translate
+from inceptionnet.weights.translate import AVERAGE_POOL, translate
 
 log = logging.getLogger("inceptionnet")
 
@@ -107,7 +107,7 @@ class WeightsFile:
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
-            parts.append(f"{len(self.report.dropped)} tensors not used")
+            parts.append(f"not used: {listed(self.report.dropped, 3)}")
         return "; ".join(parts)
 
 
@@ -163,9 +163,7 @@ def read_record(source: str | Path) -> Record:
     return read_weights(source).record
 
 
-def load_model(
-    source: str | Path, *, name: str | None = None, head: str | None = None, **changes: Any
-) -> InceptionNet:
+def load_model(source: str | Path, *, name: str | None = None, head: str | None = None, **changes: Any) -> InceptionNet:
     """Load a network with its weights from a file.
 
     Args:
@@ -214,6 +212,7 @@ def _published(
     assumed = tuple(clause for clause in found.assumed if not (known and clause == AVERAGE_POOL))
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)
+    used = {place.partition(".")[0] for place in stored.class_names if place in classes_from}
     report = Report(
         source=title,
         format=stored.format,
@@ -221,7 +220,7 @@ def _published(
         network=configuration.name,
         others=tuple(other for other in layout.networks if other != configuration.name),
         mapped=len(found.tensors) - len(found.initialised),
-        dropped=found.dropped,
+        dropped={name: reason for name, reason in found.dropped.items() if name not in used},
         initialised=found.initialised,
         changed=(*stored.notes, *found.changed),
         classes=classes_from,

@@ -109,9 +109,7 @@ def _prefixes(owner: str, layout: Layout, tensors: Mapping[str, Tensor]) -> list
     return list(found)
 
 
-def _under(
-    layout: Layout, prefix: str, tensors: Mapping[str, Tensor], renamed: Mapping[str, str], words: str
-) -> Found:
+def _under(layout: Layout, prefix: str, tensors: Mapping[str, Tensor], renamed: Mapping[str, str], words: str) -> Found:
     inside: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for name, tensor in tensors.items():
@@ -172,6 +170,4 @@ def _one_of(whole: list[Found], tensors: Mapping[str, Tensor], stored: Stored) -
     if found.last:
         notes.append(f"the file has no layers behind {found.last}: read as a backbone that ends there")
     inside = {ours: t for ours, t in found.tensors.items() if found.origin[ours] not in copies}
-    return Found(
-        found.layout, found.prefix, inside, found.origin, found.renamed, found.last, copies, tuple(notes)
-    )
+    return Found(found.layout, found.prefix, inside, found.origin, found.renamed, found.last, copies, tuple(notes))

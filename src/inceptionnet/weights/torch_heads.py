@@ -182,8 +182,8 @@ def checked(layers: Layers, head: TorchHead) -> TorchHead:
         own = parts[first].name in layers.usual
         if not (own or layers.fastai):
             raise WeightsError(
-                f"{layers.path}: {parts[first].name} takes {2 * width} values for {width} channels, average and maximum "
-                "in an order that the file does not tell; state it: "
+                f"{layers.path}: {parts[first].name} takes {2 * width} values for {width} channels, average and "
+                "maximum in an order that the file does not tell; state it: "
                 f"{layers.how(['catavgmax (or catmaxavg)', *(p.name for p in parts)])}"
             )
         pool = "catavgmax" if own else "catmaxavg"
@@ -222,9 +222,7 @@ def _swapped(parts: list[Part], width: int) -> list[Part]:
         if not done and part.tensors:
             done = isinstance(part.node, Linear)
             turned = {
-                role: tensor
-                if role == "bias"
-                else torch.cat([tensor[..., width:], tensor[..., :width]], -1)
+                role: tensor if role == "bias" else torch.cat([tensor[..., width:], tensor[..., :width]], -1)
                 for role, tensor in part.tensors.items()
             }
             part = replace(part, tensors=turned)
@@ -254,13 +252,36 @@ def _several(layers: Layers, groups: Mapping[str, list[str]]) -> WeightsError:
             f"{layers.path}: {len(linear)} classifiers on the same features: {sizes}; state the one that is meant: "
             f"{layers.how([linear[-1]])}"
         )
+    order = _chain(layers, chain)
+    if loose := [name for name in chain if name not in order]:
+        shape = tuple(layers.tensors[loose[0]]["weight"].shape)
+        return WeightsError(
+            f"{layers.path}: {loose[0]}.weight of shape {shape}: a layer that the published network does not have, "
+            f"in a place that the file does not tell; if it takes no part in the logits, state the head without it: "
+            f"{layers.how(order)}"
+        )
     words: list[str] = []
-    for name in chain:
-        words += ["relu", name] if words and name in layers.linear else [name]
+    for name in order:
+        words += ["relu", name] if any(n in layers.linear for n in words) and name in layers.linear else [name]
     return WeightsError(
-        f"{layers.path}: a head of {len(chain)} layers, {listed(chain, ordered=True)}, whose order and activations a "
-        f"state dict does not tell; state them, for instance: {layers.how(words)}"
+        f"{layers.path}: a head of {len(order)} layers, {listed(order, ordered=True)}, whose activations a state dict "
+        f"does not tell; state them, for instance: {layers.how(words)}"
     )
+
+
+def _chain(layers: Layers, names: Sequence[str]) -> list[str]:
+    """The layers in the order in which each takes what is before it, as far as that goes."""
+    order: list[str] = []
+    width = layers.width
+    while True:
+        left = [name for name in names if name not in order]
+        fits = [name for name in left if (takes := _takes(layers.part(name))) is None or takes == width]
+        if not fits:
+            return order
+        norms = [name for name in fits if name not in layers.linear]
+        order.append((norms or fits)[0])
+        node = layers.part(order[-1]).node
+        width = node.filters if isinstance(node, Linear) else width
 
 
 def _sequence(layers: Layers, names: Sequence[str]) -> tuple[list[Part], tuple[str, ...]]:
@@ -275,7 +296,7 @@ def _sequence(layers: Layers, names: Sequence[str]) -> tuple[list[Part], tuple[s
         part = layers.part(name)
         gap = at - before - 1 if before is not None else 0
         if gap > 2:
-            words = ["relu" if n == name else n for n in names[: names.index(name)]] + ["relu", name]
+            words = " relu ".join(names).split()
             raise WeightsError(
                 f"{layers.path}: {gap} modules without tensors between {parts[-1].name} and {name}, which a state dict "
                 f"does not tell; state them: {layers.how(words)}"

@@ -27,7 +27,7 @@ from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
 from inceptionnet.weights.module_heads import check_eps, module_head
 from inceptionnet.weights.recognise import Found, recognise
-from inceptionnet.weights.torch_heads import Layers, not_layers, owners_of, read_head, stated_head
+from inceptionnet.weights.torch_heads import Layers, TorchHead, not_layers, owners_of, read_head, stated_head
 
 AVERAGE_POOL = "global average pool assumed"
 """Of a state dict, which does not say it (timm's networks have other pools too)."""
@@ -182,6 +182,7 @@ class _Translator:
         modules = self.stored.modules
         body = [self.found.origin[name].rpartition(".")[0] for name in sorted(self.used)]
         check_eps(layers, modules, body, network.conventions.batch_norm_eps)
+        read: TorchHead | None
         if self.stated is not None:
             read = stated_head(layers, self.stated)
         elif modules:

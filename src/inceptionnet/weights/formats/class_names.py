@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-KEYS = frozenset(
-    "classes classnames classlabels classlist classtoidx classtoindex classtoid class2idx class2id idxtoclass indextoclass "
-    "idtoclass idx2class id2class labels labelnames labelmap labeltoidx labeltoid label2idx label2id idxtolabel idtolabel "
-    "idx2label id2label categories categorynames targetnames names vocab".split()
-)
+KEYS = frozenset({
+    "classes", "classnames", "classlabels", "classlist", "classtoidx", "classtoindex", "classtoid", "class2idx",
+    "class2id", "idxtoclass", "indextoclass", "idtoclass", "idx2class", "id2class", "labels", "labelnames",
+    "labelmap", "labeltoidx", "labeltoid", "label2idx", "label2id", "idxtolabel", "idtolabel", "idx2label",
+    "id2label", "categories", "categorynames", "targetnames", "names", "vocab",
+})  # fmt: skip
 """The usual keys, without case and underscores."""
 MAX_DEPTH = 5
 

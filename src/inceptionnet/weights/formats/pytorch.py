@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.errors import WeightsError
 from inceptionnet.weights.formats.class_names import class_names_in
+from inceptionnet.weights.formats.foreign import of_zip
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.unpickle import Refused, unpickled, unpickled_script
 from inceptionnet.weights.formats.wrapped import STATE_DICT_ONLY, unwrapped
@@ -77,10 +78,7 @@ def _check_archive(path: Path) -> tuple[set[int], bool]:
             names = [member.filename for member in members]
             script = any(name.endswith("/constants.pkl") for name in names)
             if not any(name.endswith("/data.pkl") for name in names):
-                raise WeightsError(
-                    f"{path}: expected a zip file written by torch.save or Keras, got one of other content "
-                    f"({one_line(listed(names, 3), 80) if names else 'empty'}); give the weights file itself"
-                )
+                raise WeightsError(f"{path}: expected a zip file written by torch.save or Keras, got {of_zip(names)}")
             code = ("code", "extra") if script else ()  # these are compressed, and are not read
             members = [m for m in members if not {*m.filename.split("/")[1:2]} & {*code}]
             packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size]

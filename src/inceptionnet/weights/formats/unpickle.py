@@ -8,6 +8,7 @@ state dict, and the kind of every module in it.
 from __future__ import annotations
 
 import codecs
+import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -19,17 +20,20 @@ from torch import Tensor
 
 from inceptionnet.weights.formats.stored import Module
 
-DANGEROUS = frozenset(
-    "os posix nt subprocess sys shutil socket importlib runpy pty code timeit webbrowser ctypes asyncio multiprocessing "
-    "pickle _pickle dill cloudpickle commands platform operator functools bdb pdb pip".split()
-) - {"functools"}
+DANGEROUS = frozenset({
+    "os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "importlib", "runpy", "pty", "code", "timeit",
+    "webbrowser", "ctypes", "asyncio", "multiprocessing", "pickle", "_pickle", "dill", "cloudpickle",
+    "commands", "platform", "operator", "bdb", "pdb", "pip",
+})  # fmt: skip
 """Modules that no weights file names except to run code; a file that does is refused, although nothing would run."""
-DANGEROUS_BUILTINS = frozenset("eval exec compile open getattr setattr delattr __import__ breakpoint input".split())
+DANGEROUS_BUILTINS = frozenset({
+    "eval", "exec", "compile", "open", "getattr", "setattr", "delattr", "__import__", "breakpoint", "input",
+})  # fmt: skip
 SAFE: Mapping[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "torch.Size": torch.Size,
     "torch.device": torch.device,
-    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,  # type: ignore[attr-defined]
+    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "_codecs.encode": codecs.encode,
@@ -49,7 +53,7 @@ class Thing(dict[Any, Any]):
     kind = ""
     """Module and name of the class."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Thing:
+    def __new__(cls, *_: Any, **__: Any) -> Thing:  # noqa: D102
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -78,7 +82,8 @@ class Thing(dict[Any, Any]):
     @property
     def attributes(self) -> dict[Any, Any]:
         """What the object's `__dict__` held."""
-        return self.__dict__.get("state", {})
+        held: dict[Any, Any] = self.__dict__.get("state", {})
+        return held
 
 
 class Unpickler(pickle.Unpickler):
@@ -113,8 +118,6 @@ class _Script(Unpickler):
     """Of a TorchScript archive, whose tensors are records beside the pickle."""
 
     def __init__(self, reader: Any) -> None:
-        import io
-
         super().__init__(io.BytesIO(reader.get_record("data.pkl")))
         self.reader = reader
         self.held: dict[str, Any] = {}
@@ -128,10 +131,11 @@ class _Script(Unpickler):
         _, kind, key, _, numel = saved
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         if key not in self.held:
-            size = numel * torch._utils._element_size(dtype)
+            size = numel * dtype.itemsize
             storage = self.reader.get_storage_from_record(f"data/{key}", size, torch.UntypedStorage)
             untyped = storage._typed_storage()._untyped_storage
-            self.held[key] = torch.storage.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)
+            typed = torch.storage.TypedStorage  # what torch's own constructors of tensors take
+            self.held[key] = typed(wrap_storage=untyped, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
         return self.held[key]
 
 

@@ -16,10 +16,10 @@ from inceptionnet.weights.formats.unpickle import Thing, is_module, modules_of
 
 AVERAGED = re.compile(r"(^|[._])(ema|swa|average[ds]?|averaged_model|shadow|polyak)(?=$|[._\d])", re.IGNORECASE)
 """Keys and prefixes of averaged weights."""
-USUAL = frozenset(
-    "state_dict model_state_dict model_state model model_weights module net network net_state_dict weights params "
-    "student backbone encoder".split()
-)
+USUAL = frozenset({
+    "state_dict", "model_state_dict", "model_state", "model", "model_weights", "module", "net", "network",
+    "net_state_dict", "weights", "params", "student", "backbone", "encoder",
+})  # fmt: skip
 """Keys that training scripts use for the weights themselves, where there are several sets of equal size."""
 OTHER = re.compile(r"optim|sched|scaler|loop", re.IGNORECASE)
 """Keys of states other than the network's."""
@@ -109,7 +109,7 @@ def _chosen(large: list[_Set], path: Path) -> _Set:
         if len(wanted) > 1 and wanted is not large:
             break
     raise WeightsError(
-        f"{path}: {len(large)} sets of weights: {listed(map(_place, large))}; save the one that is meant, with torch.save"
+        f"{path}: {len(large)} sets of weights: {listed(map(_place, large))}; save the one that is meant, alone"
     )
 
 

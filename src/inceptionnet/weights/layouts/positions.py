@@ -15,7 +15,7 @@ from inceptionnet.weights.layouts.layout import Layout, Names
 _V3_STEM: Names = (
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
 )  # fmt: skip
-_V3_17: Names = tuple(f"Mixed_{name}" for name in "5b 5c 5d 6a 6b 6c 6d 6e".split())
+_V3_17: Names = tuple(f"Mixed_{name}" for name in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e"])
 _V3_8: Names = ("Mixed_7a", "Mixed_7b", "Mixed_7c")
 _V1: Names = (
     "conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3", "inception4a",
