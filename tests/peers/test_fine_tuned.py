@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,10 @@ def test_a_torchscript_archive(peer: Peer, folder: Path, traced: bool) -> None:
     model.fc = mlp(nn.SiLU())
     ready(model)
     x = random_images(*SMALL_PX)
-    script = torch.jit.trace(model, x) if traced else torch.jit.script(model)
-    script.save(str(folder / "m.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.trace(model, x) if traced else torch.jit.script(model)
+        script.save(str(folder / "m.pt"))
     same(folder / "m.pt", model, V1)
 
 

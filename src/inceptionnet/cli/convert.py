@@ -32,9 +32,9 @@ def convert(
     preprocess: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A preprocessing setting that "
                           "differs from the published one: size_px, crop, resize, interpolation, mean or std; can be "
                           "repeated.")] = None,
-    head: Annotated[str | None, typer.Option(help="Of a PyTorch file that does not tell it, the layers between the last "
-                                                  "grid and the logits, in order: names in the file and functions, such "
-                                                  "as 'fc1 relu fc2'.")] = None,
+    head: Annotated[str | None, typer.Option(help="Of a PyTorch file that does not tell it, the layers between the "
+                                                  "last grid and the logits, in order: names in the file and "
+                                                  "functions, such as 'fc1 relu fc2'.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Convert weights of TF-slim, Keras, torchvision, timm, Cadene, facenet-pytorch or FID, with a report.

@@ -60,8 +60,8 @@ def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:
     chosen = fits[0] if name is None else name
     if any(key.startswith("head.hidden.") for key in tensors):
         raise WeightsError(
-            f"{stored.path}: a state dict of this package with hidden layers in the head, whose activations it does not "
-            "tell; save it with save_weights"
+            f"{stored.path}: a state dict of this package with hidden layers in the head, whose activations it does "
+            "not tell; save it with save_weights"
         )
     logits = tensors.get("head.logits.weight", torch.empty(0))
     first = _rows(NETWORKS[chosen])[0]

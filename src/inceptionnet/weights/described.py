@@ -1,4 +1,4 @@
-"""What a file of another library says of itself besides its weights: class names and preprocessing, with their source."""
+"""Class names and preprocessing of a file of another library, and where they come from."""
 
 from __future__ import annotations
 

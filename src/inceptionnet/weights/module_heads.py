@@ -20,6 +20,8 @@ from inceptionnet.weights.torch_heads import OF_LOSS, TORCH_EPS, Layers, TorchHe
 
 PUBLISHERS = ("torchvision.models.", "timm.models.", "pretrainedmodels.models.", "facenet_pytorch.models.")
 """Where the classes are whose `forward` is known."""
+TIMM_SLOTS = {"global_pool", "head_drop"}
+"""What timm calls the last modules of networks that have torchvision's names otherwise."""
 CONTAINERS = {"Sequential", "ClassifierHead"}
 WRAPPERS = {"DataParallel", "DistributedDataParallel", "OptimizedModule", "AveragedModel", "FullyShardedDataParallel"}
 """Modules that call what they contain and nothing else."""
@@ -87,7 +89,7 @@ def _tops(
     inside = [path for path in inside if not any(a == path or a.startswith(f"{path}.") for a in aux)]
     assumed = []
     if kind.startswith(PUBLISHERS):
-        slots = {name for order in CHILDREN.get(layout, ()) for name in order} | set(layout.classifier)
+        slots = {name for order in CHILDREN.get(layout, ()) for name in order} | set(layout.classifier) | TIMM_SLOTS
         inside = [path for path in inside if path.rpartition(".")[2] in slots]
     elif kind and modules[network].name not in CONTAINERS:
         assumed.append(f"forward of {modules[network].name} is not in the file: assumed to be the published one")

@@ -21,9 +21,9 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.described import BACKGROUND, class_names, preprocessing, with_channels
 from inceptionnet.weights.fitting import fitted
-from inceptionnet.weights.folder import weights_of
+from inceptionnet.weights.folder import HUB_WEIGHTS, weights_of
 from inceptionnet.weights.formats import Stored, open_weights
-from inceptionnet.weights.hub import fetch, is_address
+from inceptionnet.weights.hub import config_in, fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
 from inceptionnet.weights.native import Record, is_native, record_of
 from inceptionnet.weights.translate import AVERAGE_POOL, translate
@@ -136,6 +136,7 @@ def read_weights(
     """
     config: Mapping[str, Any] = {}
     known: Published | None
+    folder = Path(source)
     source = weights_of(source)
     if is_address(source):
         fetched = fetch(source)
@@ -146,6 +147,8 @@ def read_weights(
     else:
         path = Path(source)
         title, known = path.name, published_as(path.name)
+        if path.name == HUB_WEIGHTS and folder.is_dir():
+            config = config_in(folder)
         if known and known.sha256 and path.is_file():
             _check_hash(path, known)
     stored = open_weights(path)

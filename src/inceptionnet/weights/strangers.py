@@ -10,7 +10,8 @@ from inceptionnet.errors import listed
 from inceptionnet.weights.layouts import Layout
 
 SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("timm's inception_next (MetaNeXt, not an Inception network of this family)", ("token_mixer.dwconv_hw.weight",)),
+    ("timm's inception_next (MetaNeXt, another architecture)", ("token_mixer.dwconv_hw.weight",)),
+    ("a file of Keras 1, which numbers and orders its layers differently", ("convolution2d_", "batchnormalization_1/")),
     ("xception", ("block1.rep.0.conv1.weight", "block12.rep.")),
     ("aligned xception", ("blocks.0.stack.conv1.conv_dw.weight",)),
     ("a LoRA adapter (PEFT), which holds changes of weights and not the weights", ("lora_A", "lora_down")),
@@ -33,8 +34,8 @@ def other_network(tensors: Mapping[str, Tensor], layouts: Iterable[Layout]) -> s
         if any(part in name for part in parts for name in tensors):
             return (
                 f"expected weights of the Inception family, got {what}, by its tensor names "
-                f"({next(name for name in tensors for part in parts if part in name)}); give weights of one of "
-                f"{listed(layout.name for layout in layouts)}"
+                f"({next(name for name in tensors for part in parts if part in name)}); `inceptionnet weights` lists "
+                "what is read"
             )
     some = ", ".join(sorted(tensors)[:3])
     return (

@@ -128,14 +128,14 @@ def _tar(path: Path) -> str:
 def _protobuf(path: Path, head: bytes) -> str:
     """Protocol buffers have no magic number: told by their first field, then by the name."""
     suffix = path.suffix.lower()
+    if suffix == ".mlmodel":
+        return f"a Core ML model; {ORIGINAL}"
     if suffix == ".onnx" or (head[:1] == b"\x08" and re.match(rb"\x08[\x01-\x20](\x12|:|B)", head)):
         producer = re.match(rb"\x08.\x12(.)", head, re.DOTALL)
         by = head[4 : 4 + producer[1][0]].decode("utf-8", "replace") if producer else ""
         return f"an ONNX model{f' of {one_line(by, 40)}' if by else ''} without this package's metadata; {ORIGINAL}"
     if suffix == ".caffemodel" or (head[:1] == b"\n" and b"Net" in head[2:40] and suffix != ".pb"):
         return "a Caffe model; convert it to a torch state dict of Cadene's bninception names, or give such a file"
-    if suffix == ".mlmodel":
-        return f"a Core ML model; {ORIGINAL}"
     if suffix == ".pb" or (head[:1] == b"\n" and re.search(rb"\x12.(Placeholder|Const)", head, re.DOTALL)):
         return "a frozen TensorFlow graph (.pb), whose weights are constants; give the checkpoint that it was made from"
     if suffix == ".bin" and path.with_suffix(".xml").exists():
