@@ -44,6 +44,21 @@ def other_network(tensors: Mapping[str, Tensor], layouts: Iterable[Layout]) -> s
     )
 
 
+def changed_weights(tensors: Iterable[str]) -> str:
+    """What else than weights a state dict holds that changes its function, and what to do; empty if nothing."""
+    for name in tensors:
+        if ".lora_" in name:
+            return (
+                f"weights with changes of a LoRA adapter beside them ({name}); merge them (merge_and_unload) and save"
+            )
+        if name.endswith("_packed_params") or "weight_fake_quant" in name or "activation_post_process" in name:
+            return (
+                f"a network of quantisation-aware training ({name}), whose weights and activations are rounded; give "
+                "the float weights that it started from"
+            )
+    return ""
+
+
 def reparametrised(tensors: Mapping[str, Tensor], missing: Iterable[str]) -> str:
     """What else a file has in place of the missing weights, and what to do; empty if nothing."""
     kinds = {

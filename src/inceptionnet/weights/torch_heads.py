@@ -31,6 +31,8 @@ OF_LOSS = re.compile(
     re.IGNORECASE,
 )
 """Names of losses and metrics, which Lightning keeps beside the network."""
+OF_LOGITS = re.compile(r"(^|[._])(temperature|temp|tau|(logits?_)?scale)$", re.IGNORECASE)
+"""Names of numbers that logits are divided or multiplied by."""
 LAYER_PARTS = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -72,11 +74,11 @@ class Layers:
                 return Part(name, Linear(len(weight), bias="bias" in held), matrix)
             if weight.numel() == 1 and weight.dim() == 1 and "bias" not in held:
                 return Part(name, Activation("leaky_relu", float(weight)))  # a PReLU of one slope
-        kind = "a normalisation other than batch norm" if weight is not None and weight.dim() == 1 else "a layer"
+        kind = " (a normalisation other than batch norm)" if weight is not None and weight.dim() == 1 else ""
         shapes = listed(f"{part} {tuple(t.shape)}" for part, t in held.items())
         raise WeightsError(
-            f"{self.path}: {name} ({shapes}): {kind} of a kind that is not known, outside the published network; "
-            f"if it does not take part in the logits, state the head without it: {self.how([])}"
+            f"{self.path}: {name}, {shapes}: a layer of a kind that is not known{kind}, behind the published network; "
+            f"if it takes no part in the logits, state the head without it: {self.how([])}"
         )
 
     def how(self, words: Iterable[str]) -> str:
@@ -107,8 +109,6 @@ def not_layers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
             found[name] = "of a loss or a metric, not a layer"
         elif not tensor.is_floating_point():
             found[name] = "a count, not a layer"
-        elif "activation_post_process" in name or "fake_quant" in name:
-            found[name] = "of quantisation-aware training"
         elif name.rpartition(".")[2] not in LAYER_PARTS and not re.search(r"weight|bias", name.rpartition(".")[2]):
             found[name] = "a buffer, not a layer"
         elif "weight" in name.rpartition(".")[2] and name.rpartition(".")[2] != "weight" and tensor.dim() < 2:
@@ -166,6 +166,8 @@ def read_head(layers: Layers) -> TorchHead | None:
     if len([part for part in parts if isinstance(part.node, Linear)]) and isinstance(parts[-1].node, BatchNorm):
         raise WeightsError(f"{layers.path}: {parts[-1].name}: batch norm after the logits, which is not known here; "
                            "fold it into the last linear layer before saving")  # fmt: skip
+    if isinstance(parts[-1].node, Linear) and not parts[-1].node.bias:
+        assumed = (*assumed, f"{parts[-1].name}: linear without bias assumed")  # not cosines, as of ArcFace
     return checked(layers, TorchHead(parts, assumed=assumed))
 
 
@@ -245,6 +247,9 @@ def _several(layers: Layers, groups: Mapping[str, list[str]]) -> WeightsError:
     for name in chain:
         layers.part(name)  # a layer of an unknown kind is the cause that is named first
     first = [name for name in chain if _takes(layers.part(name)) in (layers.width, 2 * layers.width)]
+    wide = [name for name in chain if layers.tensors[name]["weight"].dim() == 4]
+    if wide:
+        raise _unplaced(layers, wide[0], [name for name in first if name not in wide])
     linear = [name for name in first if name in layers.linear]
     if len(linear) > 1:
         sizes = listed((f"{name} ({layers.part(name).node.filters})" for name in linear), last="and")  # type: ignore[union-attr]
@@ -254,18 +259,22 @@ def _several(layers: Layers, groups: Mapping[str, list[str]]) -> WeightsError:
         )
     order = _chain(layers, chain)
     if loose := [name for name in chain if name not in order]:
-        shape = tuple(layers.tensors[loose[0]]["weight"].shape)
-        return WeightsError(
-            f"{layers.path}: {loose[0]}.weight of shape {shape}: a layer that the published network does not have, "
-            f"in a place that the file does not tell; if it takes no part in the logits, state the head without it: "
-            f"{layers.how(order)}"
-        )
+        return _unplaced(layers, loose[0], order)
     words: list[str] = []
     for name in order:
         words += ["relu", name] if any(n in layers.linear for n in words) and name in layers.linear else [name]
     return WeightsError(
         f"{layers.path}: a head of {len(order)} layers, {listed(order, ordered=True)}, whose activations a state dict "
         f"does not tell; state them, for instance: {layers.how(words)}"
+    )
+
+
+def _unplaced(layers: Layers, name: str, others: Sequence[str]) -> WeightsError:
+    shape = tuple(layers.tensors[name]["weight"].shape)
+    return WeightsError(
+        f"{layers.path}: {name}.weight of shape {shape}: a layer that the published network does not have, in a place "
+        "that the file does not tell; if it takes no part in the logits, state the head without it: "
+        f"{layers.how(others)}"
     )
 
 

@@ -27,7 +27,8 @@ from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
 from inceptionnet.weights.module_heads import check_eps, module_head
 from inceptionnet.weights.recognise import Found, recognise
-from inceptionnet.weights.torch_heads import Layers, TorchHead, not_layers, owners_of, read_head, stated_head
+from inceptionnet.weights.strangers import changed_weights, reparametrised
+from inceptionnet.weights.torch_heads import OF_LOGITS, Layers, TorchHead, not_layers, owners_of, read_head, stated_head
 
 AVERAGE_POOL = "global average pool assumed"
 """Of a state dict, which does not say it (timm's networks have other pools too)."""
@@ -74,6 +75,8 @@ def translate(
         return Translation(
             layout, configuration, own.tensors, background=False, dropped=stored.dropped, changed=derived
         )
+    if why := changed_weights(stored.tensors):
+        raise WeightsError(f"{stored.path}: {why}")
     tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
     return _Translator(stored, tensors, recognise(tensors, stored), name, keep_background, head).run()
 
@@ -99,6 +102,7 @@ class _Translator:
         self.initialised: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
         self.assumed: list[str] = []
+        self.notes: list[str] = []
         self.normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
         self.folded = 0
         self.background = False
@@ -136,7 +140,7 @@ class _Translator:
             self.background,
             {**self.stored.dropped, **self.found.copies, **self.dropped, **self._left()},
             self.initialised,
-            (*self.found.notes, *changed),
+            (*self.found.notes, *self.notes, *changed),
             tuple(self.assumed),
             self.normalisation,
         )
@@ -152,10 +156,13 @@ class _Translator:
 
     def _complete(self) -> None:
         """Raises: WeightsError if tensors are missing so far."""
-        if self.missing:
-            raise WeightsError(
-                f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
-            )
+        if not self.missing:
+            return
+        if why := reparametrised(self.tensors, [name.rpartition(".")[0] for name in self.missing]):
+            raise WeightsError(f"{self.stored.path}: {self.layout.name}, but {why}")
+        raise WeightsError(
+            f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
+        )
 
     def _plain_head(self, ours: dict[str, Tensor]) -> None:
         """The classifier of a file of TensorFlow or Keras: one layer."""
@@ -230,7 +237,16 @@ class _Translator:
         useless = not_layers(left)
         self.normalisation = _normalisation(left, self.configuration.in_channels)
         if self.normalisation is not None:
-            useless |= {n: "the input's normalisation, now in the preprocessing" for n in left if _is_statistic(n)}
+            left = {n: t for n, t in left.items() if n not in useless or not _is_statistic(n)}
+            useless = {n: reason for n, reason in useless.items() if n in left}
+            self.notes.append("the input's normalisation (mean, std) moved into the preprocessing")
+        scale = next((n for n in left if OF_LOGITS.search(n) and left[n].numel() == 1 and float(left[n]) != 1), None)
+        if scale is not None and self.stated is None:
+            raise WeightsError(
+                f"{self.stored.path}: {scale} = {float(left[scale]):.4g}: a number that the logits may be scaled by, in "
+                "a place that the file does not tell; fold it into the classifier, or state the head without it, with "
+                "convert --head"
+            )
         self.dropped |= useless
         prefix = self.found.prefix
         return Layers(
