@@ -1,7 +1,9 @@
-"""Heads that people put on torchvision's googlenet, with the network narrowed: the same function, or one line why not."""
+"""Heads that people put on a network: the same function, or one line that says why not."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +67,12 @@ def refused(content: Any, folder: Path, message: str, **options: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+def quantised(tensor: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it will not have such tensors for ever
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
 KNOWN: dict[str, tuple[nn.Module, str]] = {
     "one": (nn.Linear(D, 3), "global average pool assumed"),
     "dropout": (nn.Sequential(nn.Dropout(), nn.Linear(D, 3)), "global average pool assumed"),
@@ -103,8 +111,7 @@ def test_heads_that_a_state_dict_tells(
     read = read_weights(saved(state, tmp_path))
     x = torch.randn(2, 3, 96, 96)
     torch.testing.assert_close(read.model(**NARROW).eval()(x), head(network.embed(x)), rtol=1e-4, atol=1e-4)
-    with pytest.raises(AssertionError, match=assumed):
-        raise AssertionError(read.assumed)
+    assert re.search(assumed, read.assumed), read.assumed
 
 
 @pytest.mark.parametrize(
@@ -218,8 +225,7 @@ def test_a_normalisation_inside_the_network_becomes_preprocessing(whole: State, 
         (lambda s: {**s, "temperature": torch.tensor([1.5])}, r"temperature = 1\.5: a number that the logits may be"),
         (lambda s: {"stages.0.blocks.0.token_mixer.dwconv_hw.weight": torch.ones(3)}, "got timm's inception_next"),
         (lambda s: {"block1.rep.0.conv1.weight": torch.ones(3)}, "got xception, by its tensor names"),
-        (lambda s: {"conv1.conv.weight": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)},
-         r"a quantised network \(int8\)"),
+        (lambda s: {"conv1.conv.weight": quantised(torch.ones(2, 2))}, r"a quantised network \(int8\)"),
     ],
 )  # fmt: skip
 def test_other_causes_are_named(whole: State, tmp_path: Path, change: Any, message: str) -> None:

@@ -17,18 +17,18 @@ from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse
 from inceptionnet.nets.edits import Configuration, configure
-from inceptionnet.nets.spec import Branches, Conv, Linear, Network, Node, Residual, SeparableConv
+from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
 from inceptionnet.weights.bare import bare, bare_tensors
+from inceptionnet.weights.beside import beside, channels_of
 from inceptionnet.weights.described import BACKGROUND
 from inceptionnet.weights.formats import Stored
-from inceptionnet.weights.formats.wrapped import AVERAGED
 from inceptionnet.weights.heads import Head, head_of
 from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
 from inceptionnet.weights.module_heads import check_eps, module_head
 from inceptionnet.weights.recognise import Found, recognise
 from inceptionnet.weights.strangers import changed_weights, reparametrised
-from inceptionnet.weights.torch_heads import OF_LOGITS, Layers, TorchHead, not_layers, owners_of, read_head, stated_head
+from inceptionnet.weights.torch_heads import TorchHead, read_head, stated_head
 
 AVERAGE_POOL = "global average pool assumed"
 """Of a state dict, which does not say it (timm's networks have other pools too)."""
@@ -95,7 +95,8 @@ class _Translator:
     ) -> None:
         self.stored, self.found, self.tensors = stored, found, found.tensors
         self.layout, self.style = found.layout, found.layout.style
-        self.outside = {n: t for n, t in tensors.items() if n not in found.copies and n not in {*found.origin.values()}}
+        known = {*found.copies, *found.origin.values()}
+        self.outside = {name: tensor for name, tensor in tensors.items() if name not in known}
         self.keep_background, self.stated = keep_background, stated
         self.used: set[str] = set()
         self.missing: list[str] = []
@@ -185,7 +186,16 @@ class _Translator:
 
     def _torch_head(self, network: Network, ours: dict[str, Tensor]) -> None:
         """The layers that a PyTorch file has behind the body, under any names."""
-        layers = self._beside(network, ours)
+        origin = self.found.origin
+        left = {origin[n]: t for n, t in self.tensors.items() if n not in self.used and not self._is_aux(n)}
+        found = beside(
+            {**left, **self.outside}, self.found, self.stored.path, self.configuration, _ends_with(network, ours)
+        )
+        layers, self.normalisation = found.layers, found.normalisation
+        self.dropped |= found.dropped
+        self.notes += found.notes
+        if found.scale and self.stated is None:
+            raise WeightsError(f"{self.stored.path}: {found.scale}")
         modules = self.stored.modules
         body = [self.found.origin[name].rpartition(".")[0] for name in sorted(self.used)]
         check_eps(layers, modules, body, network.conventions.batch_norm_eps)
@@ -222,39 +232,6 @@ class _Translator:
         self._classifies(head.num_classes - self.background, None if single else head.activation)
         self.configuration = replace(
             self.configuration, hidden=head.hidden, logits_bias=head.logits_bias, dropout=head.dropout
-        )
-
-    def _beside(self, network: Network, ours: Mapping[str, Tensor]) -> Layers:
-        """The layers of the file that are neither of the body nor of auxiliary heads; what is no layer is dropped."""
-        origin = self.found.origin
-        left = {origin[n]: t for n, t in self.tensors.items() if n not in self.used and not self._is_aux(n)}
-        left = {n: t for n, t in {**left, **self.outside}.items() if not n.endswith("num_batches_tracked")}
-        if any("averaged" in reason for reason in self.found.copies.values()):  # of two classifiers, the averaged one
-            plain = {n for n in left if not AVERAGED.search(n)}
-            if len(plain) < len(left):
-                self.dropped |= dict.fromkeys(plain, "averaged weights used instead")
-                left = {n: t for n, t in left.items() if n not in plain}
-        useless = not_layers(left)
-        self.normalisation = _normalisation(left, self.configuration.in_channels)
-        if self.normalisation is not None:
-            left = {n: t for n, t in left.items() if n not in useless or not _is_statistic(n)}
-            useless = {n: reason for n, reason in useless.items() if n in left}
-            self.notes.append("the input's normalisation (mean, std) moved into the preprocessing")
-        scale = next((n for n in left if OF_LOGITS.search(n) and left[n].numel() == 1 and float(left[n]) != 1), None)
-        if scale is not None and self.stated is None:
-            raise WeightsError(
-                f"{self.stored.path}: {scale} = {float(left[scale]):.4g}: a number that the logits may be scaled by, in "
-                "a place that the file does not tell; fold it into the classifier, or state the head without it, with "
-                "convert --head"
-            )
-        self.dropped |= useless
-        prefix = self.found.prefix
-        return Layers(
-            self.stored.path,
-            owners_of({n: t for n, t in left.items() if n not in useless}),
-            _width(network.head if any(k.startswith("head.") for k in ours) else network.body, network, ours),
-            tuple(f"{prefix}{name}" for name in self.layout.classifier),
-            fastai=prefix.startswith("0."),
         )
 
     def _is_aux(self, name: str) -> bool:
@@ -377,46 +354,7 @@ class _Translator:
         return asked
 
 
-def _width(node: Node, network: Network, ours: Mapping[str, Tensor]) -> int:
-    """The number of channels that a chain ends with, by the file's tensors; 0 if they do not tell."""
-    part = "head" if node is network.head else "body"
-    return _channels(node, part, ours)
-
-
-def _channels(node: Node, path: str, ours: Mapping[str, Tensor]) -> int:
-    match node:
-        case Branches(chains=chains):
-            return sum(_channels(chain, f"{path}.{name}", ours) for name, chain in chains.items())
-        case Residual():
-            return _rows_of(ours, f"{path}.closing.conv.weight")
-        case Mapping():
-            named = [name for name in node if any(key.startswith(f"{path}.{name}.") for key in ours)]
-            return _channels(node[named[-1]], f"{path}.{named[-1]}", ours) if named else 0
-        case Conv() | SeparableConv():
-            kind = "conv" if isinstance(node, Conv) else "pointwise"
-            return _rows_of(ours, f"{path}.{kind}.weight")
-        case Linear():
-            return _rows_of(ours, f"{path}.weight") or _rows_of(ours, f"{path}.linear.weight")
-        case list() | tuple():
-            return _channels(node[-1], f"{path}.{len(node) - 1}", ours)
-    return 0
-
-
-def _rows_of(ours: Mapping[str, Tensor], name: str) -> int:
-    return len(ours[name]) if name in ours and ours[name].dim() else 0
-
-
-def _is_statistic(name: str) -> bool:
-    return name.rpartition(".")[2].rpartition("_")[2] in ("mean", "std")
-
-
-def _normalisation(tensors: Mapping[str, Tensor], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and std that the network's input is normalised with, in the range [0, 1], if the file has them."""
-    held: dict[str, list[float]] = {}
-    for name, tensor in tensors.items():
-        if _is_statistic(name) and tensor.numel() in (1, channels) and "running" not in name:
-            held[name.rpartition("_")[2].rpartition(".")[2]] = [float(value) for value in tensor.flatten()]
-    if held.keys() != {"mean", "std"}:
-        return None
-    scale = 255 if max(held["std"]) > 2 else 1
-    return tuple(v / scale for v in held["mean"]), tuple(v / scale for v in held["std"])
+def _ends_with(network: Network, ours: Mapping[str, Tensor]) -> int:
+    """The number of channels of the last grid, or of the embedding behind it, by the file's tensors."""
+    in_head = any(name.startswith("head.") for name in ours)
+    return channels_of(network.head if in_head else network.body, "head" if in_head else "body", ours)
