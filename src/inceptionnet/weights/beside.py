@@ -11,8 +11,8 @@ from torch import Tensor
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.nets.spec import Branches, Conv, Linear, Node, Residual, SeparableConv
 from inceptionnet.weights.formats.wrapped import AVERAGED
+from inceptionnet.weights.layers import OF_LOGITS, Layers, not_layers, owners_of
 from inceptionnet.weights.recognise import Found
-from inceptionnet.weights.torch_heads import OF_LOGITS, Layers, not_layers, owners_of
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from inceptionnet.errors import WeightsError, listed
 from inceptionnet.nets.spec import Activation, BatchNorm, Dropout
 from inceptionnet.weights.formats.stored import Module
 from inceptionnet.weights.heads import Part
+from inceptionnet.weights.layers import OF_LOSS, TORCH_EPS, Layers
 from inceptionnet.weights.layouts.layout import Layout
 from inceptionnet.weights.layouts.positions import CHILDREN
-from inceptionnet.weights.torch_heads import OF_LOSS, TORCH_EPS, Layers, TorchHead, checked
+from inceptionnet.weights.torch_heads import TorchHead, checked
 
 PUBLISHERS = ("torchvision.models.", "timm.models.", "pretrainedmodels.models.", "facenet_pytorch.models.")
 """Where the classes are whose `forward` is known."""

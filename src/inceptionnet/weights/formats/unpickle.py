@@ -27,7 +27,7 @@ DANGEROUS = frozenset({
 })  # fmt: skip
 """Modules that no weights file names except to run code; a file that does is refused, although nothing would run."""
 DANGEROUS_BUILTINS = frozenset({
-    "eval", "exec", "compile", "open", "getattr", "setattr", "delattr", "__import__", "breakpoint", "input",
+    "eval", "exec", "compile", "open", "setattr", "delattr", "__import__", "breakpoint", "input",
 })  # fmt: skip
 SAFE: Mapping[str, Any] = {
     "collections.OrderedDict": OrderedDict,
