@@ -270,7 +270,10 @@ def test_what_was_assumed_is_said(tmp_path: Path, red: Path, command, caplog: py
     with caplog.at_level("INFO", "inceptionnet"):
         assumed = load(file, device="cpu").assumed
     assert "read as inception_v1.torchvision (torchvision's googlenet); preprocessing: the layout's default" in assumed
-    assert "class names: ImageNet's, since there are 1000; it fits inception_v1.slim too" in assumed
+    assert (
+        "class names: ImageNet's, since there are 1000; global average pool assumed; it fits inception_v1.slim too"
+        in assumed
+    )
     assert assumed in caplog.text
     assert command("convert", file, own)[0] == 0
     again = load(own, device="cpu").assumed

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,14 +78,19 @@ def test_pytorch_in_both_of_its_formats(tmp_path: Path, zipped: bool) -> None:
             lambda s: {"state_dict": {"conv.bias": torch.zeros(4)}, "state_dict_ema": s},
             ("unwrapped from state_dict_ema, the averaged weights",),
         ),
-        (lambda s: {f"module.{k}": v for k, v in s.items()}, ("prefix module. removed",)),
-        (
-            lambda s: {"model": {f"_orig_mod.module.{k}": v for k, v in s.items()}},
-            ("unwrapped from model", "prefix _orig_mod. removed", "prefix module. removed"),
-        ),
+        (lambda s: {"anything": {"at_all": s}, "epoch": 3}, ("unwrapped from anything", "unwrapped from at_all")),
+        (lambda s: [s, {"state": {0: {"step": torch.ones(1)}}}], ("unwrapped from 0",)),
         (  # torch.optim.swa_utils.AveragedModel
-            lambda s: {"model_ema": {"n_averaged": torch.tensor(9)} | {f"module.{k}": v for k, v in s.items()}},
-            ("unwrapped from model_ema, the averaged weights", "prefix module. removed"),
+            lambda s: {"model": s, "model_ema": {"n_averaged": torch.tensor(9), **s}},
+            ("unwrapped from model_ema, the averaged weights",),
+        ),
+        (  # an optimiser's moments are as many as the weights
+            lambda s: {"weights": s, "optimizer": {"state": {i: {"exp_avg": v} for i, v in enumerate(s.values())}}},
+            ("unwrapped from weights",),
+        ),
+        (
+            lambda s: {"G": {k: v for k, v in s.items() if k != "half"}, "fc": {"weight": s["half"]}},
+            ("state dicts G and fc taken together",),
         ),
         (lambda s: {"state_dict": s, "args": argparse.Namespace(lr=0.1)}, ("unwrapped from state_dict",)),
         (lambda s: {k: nn.Parameter(v, v.is_floating_point()) for k, v in s.items()}, ()),
@@ -96,6 +102,9 @@ def test_a_state_dict_is_taken_out_of_what_wraps_it(
     torch.save(wrap(state()), tmp_path / "w.pth")
     stored = open_weights(tmp_path / "w.pth")
     assert stored.notes == notes
+    if "together" in notes[0] if notes else False:
+        assert stored.tensors.keys() == {f"G.{name}" for name in state() if name != "half"} | {"fc.weight"}
+        return
     assert_same(stored.tensors, state())
     assert not any(tensor.requires_grad for tensor in stored.tensors.values())
 
@@ -103,7 +112,7 @@ def test_a_state_dict_is_taken_out_of_what_wraps_it(
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     content = {
         "state_dict": {"conv.bias": torch.ones(4), "version": "1.2", 3: torch.ones(1), "s": torch.ones(2).to_sparse()},
-        "ema": {"module.conv.bias": torch.zeros(4), "s": torch.ones(2).to_sparse()},
+        "ema": {"conv.bias": torch.zeros(4), "s": torch.ones(2).to_sparse()},
         "epoch": 3,
     }
     torch.save(content, tmp_path / "w.pth")
@@ -147,13 +156,61 @@ def test_no_code_runs(tmp_path: Path, function: Callable[[str], Any], way: str) 
     assert not marker.exists()
 
 
-def test_pickled_modules_and_torchscript_are_named_as_such(tmp_path: Path) -> None:
-    torch.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "module.pt")
-    refused(tmp_path / "module.pt", r"got torch\.nn\.modules\.container\.Sequential, .*save model\.state_dict")
-    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:  # what torch.jit.save's archives have
-        for name in ("script/data.pkl", "script/code/__torch__.py", "script/constants.pkl", "script/version"):
-            archive.writestr(name, b"")
-    refused(tmp_path / "script.pt", r"a TorchScript archive, which is code; .* save model\.state_dict\(\)")
+@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_whole_modules_are_read_as_trees(tmp_path: Path, script: bool, zipped: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.LeakyReLU(0.3), nn.BatchNorm1d(3, eps=0.1))
+    path = tmp_path / "m.pt"
+    if script:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.script(model).save(str(path))
+    else:
+        torch.save(model, path, _use_new_zipfile_serialization=zipped)
+    stored = open_weights(path)
+    assert_same(stored.tensors, model.state_dict())
+    assert {where: module.name for where, module in stored.modules.items()} == {
+        "": "Sequential", "0": "Linear", "1": "LeakyReLU", "2": "BatchNorm1d",
+    }  # fmt: skip
+    if not script:
+        assert (stored.modules["1"].attributes["negative_slope"], stored.modules["2"].attributes["eps"]) == (0.3, 0.1)
+
+
+class Unknown:
+    """An object of a class that only the training script has."""
+
+    def __init__(self) -> None:
+        self.path = Path("/somewhere")
+
+
+def test_objects_beside_the_weights_are_not_imported(tmp_path: Path) -> None:
+    content = {"state_dict": state(), "config": Unknown(), "out": Path("runs"), "hyper": {"classes": ["a", "b"]}}
+    torch.save(content, tmp_path / "w.pth")
+    stored = open_weights(tmp_path / "w.pth")
+    assert_same(stored.tensors, state())
+    assert stored.class_names == {"hyper.classes": ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ({"class_names": ["a", "b"]}, {"class_names": ("a", "b")}),
+        ({"class_to_idx": {"b": 0, "a": 1}}, {"class_to_idx": ("b", "a")}),
+        ({"idx_to_class": {1: "b", 0: "a"}}, {"idx_to_class": ("a", "b")}),
+        ({"id2label": {"0": "a", "1": "b"}}, {"id2label": ("a", "b")}),
+        ({"args": argparse.Namespace(classes=("a", "b"))}, {"args.classes": ("a", "b")}),
+        ({"meta": {"data": {"Label_Names": ["a"]}}}, {"meta.data.Label_Names": ("a",)}),
+        ({"class_to_idx": {"a": 0, "b": 2}, "labels": [0, 1], "classes": 5, "names": []}, {}),
+    ],
+)
+def test_class_names_beside_the_weights(
+    tmp_path: Path, named: dict[str, Any], found: dict[str, tuple[str, ...]]
+) -> None:
+    torch.save({"state_dict": state(), **named}, tmp_path / "w.pth")
+    assert open_weights(tmp_path / "w.pth").class_names == found
+
+
+def test_what_has_no_state_dict_is_refused(tmp_path: Path) -> None:
     for content in ([torch.ones(2)], {"epoch": 3}, {}, {"state_dict": {}}, torch.ones(2)):
         torch.save(content, tmp_path / "w.pt")
         refused(tmp_path / "w.pt", r"expected a state dict, alone or under a key such as .*got ")
@@ -219,18 +276,21 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     for name, content, message in (
         ("empty.pth", b"", "got an empty file; known formats: safetensors"),
         ("text.h5", b"weights, honestly", "of an unknown format, or truncated; known formats: safetensors"),
-        ("page.pth", b"<!DOCTYPE html><html>", "of an unknown format"),
         ("cut.pth", b"PK\x03\x04", "damaged or truncated"),
     ):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, message)
-    for mode in ("w", "w:gz"):
+    for mode, what in (("w", r"a tar archive with inception\.ckpt"), ("w:gz", "a gzip archive")):
         with tarfile.open(tmp_path / "v.tar", mode) as archive:
             archive.add(tmp_path / "text.h5", "inception.ckpt")
-        refused(tmp_path / "v.tar", "got a tar or gzip archive; unpack it")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as zipped:
-        zipped.writestr("weights.npy", b"x")
-    refused(tmp_path / "other.zip", r"written by torch\.save or Keras, got one of other content \(weights\.npy\)")
+        refused(tmp_path / "v.tar", f"got {what}; unpack it")
+    for member, what in (
+        ("read.me", r"one of other content \(read\.me\)"),
+        ("a/v3.pth", r"an archive with a/v3\.pth;"),
+    ):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as zipped:
+            zipped.writestr(member, b"x")
+        refused(tmp_path / "other.zip", rf"written by torch\.save or Keras, got {what}")
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])

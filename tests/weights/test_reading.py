@@ -279,10 +279,10 @@ def test_tensors_of_any_shape_are_filled_in_or_refused(googlenet: InceptionNet, 
 
 def test_what_is_left_over_is_named(googlenet: InceptionNet, tmp_path: Path) -> None:
     tensors = as_published(googlenet, GOOGLENET)
-    tensors |= {"projection.weight": torch.zeros(3, 3), "conv1.bn.num_batches_tracked": torch.tensor(5)}
+    tensors |= {"val_acc.hits": torch.zeros(3), "conv1.bn.num_batches_tracked": torch.tensor(5)}
     del tensors["aux2.fc2.bias"], tensors["aux2.fc2.weight"]
     report = read_weights(write(tensors, tmp_path / "m.pth")).report
-    assert report.dropped["projection.weight"] == "not part of inception_v1.torchvision"
+    assert report.dropped["val_acc.hits"] == "of a loss or a metric, not a layer"
     assert report.dropped["aux1.conv.conv.weight"] == "incomplete auxiliary head"
     assert "conv1.bn.num_batches_tracked" not in report.dropped
 

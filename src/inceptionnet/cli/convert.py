@@ -32,6 +32,9 @@ def convert(
                           "differs from the published one: size_px, crop, resize, interpolation, mean or std; can be "
                           "repeated.")] = None,
     activation: Activation = None,
+    head: Annotated[str | None, typer.Option(help="Of a PyTorch file that does not tell it, the layers between the "
+                                                  "last grid and the logits, in order: names in the file and "
+                                                  "functions, such as 'fc1 relu fc2'.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Convert weights of TF-slim, Keras, torchvision, timm, Cadene, facenet-pytorch or FID, with a report.
@@ -49,7 +52,7 @@ def convert(
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else named_classes(classes, "--classes")
     prep = _settings(preprocess) if preprocess else None
-    report = convert(source, destination, name=model, classes=names, preprocessing=prep, **changes)
+    report = convert(source, destination, name=model, classes=names, preprocessing=prep, head=head, **changes)
     record = read_record(destination)
     if json:
         about = {
@@ -109,6 +112,7 @@ def _print(report: Report, record: Record, destination: Path) -> None:
         *(_initialised(reason, names) for reason, names in _by_reason(report.initialised).items()),
         *(["dropped", _counted(names, reason)] for reason, names in _by_reason(report.dropped).items()),
         *(["changed", line] for line in report.changed),
+        *(["assumed", line] for line in report.assumed),
         ["classes", f"{len(record.classes)}: {report.classes}"],
         ["outputs", str(record.outputs) if record.classes else ""],
         ["preprocessing", f"{settings}: {report.preprocessing}"],

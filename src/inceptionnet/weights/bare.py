@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import ceil, inf
 
 import torch
@@ -22,6 +24,16 @@ BARE = "a state dict of this package"
 """The layout's name."""
 STEPS = (1, 2, 4, 8, 10, 20, 50, 100, 1000, 10_000, 100_000)
 """A width is the first multiple of 1, 1/2, 1/4, … that gives the shapes, so that people recognise it."""
+
+
+def bare_tensors(stored: Stored) -> Stored | None:
+    """The file without the prefix of this package's own names, if it has such names; else None."""
+    prefixes = {found[1] for name in stored.tensors if (found := re.match(r"((?:.*\.)?)body\.[a-z0-9_]+\.", name))}
+    if len(prefixes) != 1:
+        return None
+    prefix = prefixes.pop()
+    own = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items() if name.startswith(prefix)}
+    return replace(stored, tensors=own)
 
 
 def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:
@@ -46,6 +58,11 @@ def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:
             f"{stored.path}: a state dict of this package that {known}; expected {name or 'a known one'}"
         )
     chosen = fits[0] if name is None else name
+    if any(key.startswith("head.hidden.") for key in tensors):
+        raise WeightsError(
+            f"{stored.path}: a state dict of this package with hidden layers in the head, whose activations it does "
+            "not tell; save it with save_weights"
+        )
     logits = tensors.get("head.logits.weight", torch.empty(0))
     first = _rows(NETWORKS[chosen])[0]
     kernel = tensors[next(iter(tensors_of(first, NETWORKS[chosen].conventions).values()))]

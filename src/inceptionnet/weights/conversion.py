@@ -10,7 +10,8 @@ from typing import Any
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
 from inceptionnet.weights.native import GIVEN, save_weights, with_activation
-from inceptionnet.weights.reading import Report, read_weights, with_channels
+from inceptionnet.weights.origins import with_channels
+from inceptionnet.weights.reading import Report, read_weights
 
 
 def convert(
@@ -20,6 +21,7 @@ def convert(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    head: str | None = None,
     **changes: Any,
 ) -> Report:
     """Convert a weights file of another library to this package's format, which every command takes.
@@ -31,13 +33,14 @@ def convert(
         classes: class names in the order of the logits; default: the file's, or ImageNet's if there are 1000.
         preprocessing: the preprocessing, or only the settings that differ from the published one; default: as
             published.
+        head: of a PyTorch file that does not tell it, see `read_weights`.
         changes: arguments of `create_model`, such as num_classes, in_channels, aux or activation.
 
     Raises:
         WeightsError: the source cannot be read, or the destination cannot be written.
         ConfigurationError: an argument that cannot be used, or a wrong number of class names.
     """
-    read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001)
+    read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001, head=head)
     if (activation := changes.get("activation")) is not None:
         read = replace(read, record=with_activation(read.record, activation))
     held, report = read.record, read.report

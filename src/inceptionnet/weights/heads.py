@@ -96,4 +96,5 @@ def _name(part: Part, ours: str, tensors: dict[str, Tensor], computed: dict[str,
 
 
 def _names(parts: Sequence[Part]) -> str:
-    return ", ".join(f"{part.name} ({type(part.node).__name__})" for part in parts) or "none"
+    kinds = (p.node.function if isinstance(p.node, Activation) else type(p.node).__name__ for p in parts)
+    return ", ".join(f"{part.name} ({kind})" for part, kind in zip(parts, kinds, strict=True)) or "none"

@@ -238,6 +238,16 @@ def _cached_config(wanted: _Wanted, folder: Path) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def config_in(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder that was downloaded from the hub; empty if it has none.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    path = folder / CONFIG
+    return _read_config(path if path.is_file() else None)
+
+
 def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}

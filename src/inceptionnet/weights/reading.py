@@ -11,25 +11,23 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import floor
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.data.imagenet import imagenet_classes
-from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import InceptionNetError, WeightsError, listed
+from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.description import described, undescribed
 from inceptionnet.weights.fitting import fitted
-from inceptionnet.weights.folder import weights_of
+from inceptionnet.weights.folder import HUB_WEIGHTS, weights_of
 from inceptionnet.weights.formats import Stored, open_weights
-from inceptionnet.weights.hub import fetch, is_address
+from inceptionnet.weights.hub import config_in, fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
-from inceptionnet.weights.native import Record, is_native, outputs_of, record_of
-from inceptionnet.weights.translate import BACKGROUND, translate
+from inceptionnet.weights.native import Record, is_native, record_of
+from inceptionnet.weights.origins import BACKGROUND, class_names, preprocessing, with_channels
+from inceptionnet.weights.translate import AVERAGE_POOL, translate
 
 log = logging.getLogger("inceptionnet")
 
@@ -56,6 +54,8 @@ class Report:
     """Where the class names come from."""
     preprocessing: str
     """Where the preprocessing comes from."""
+    assumed: tuple[str, ...] = ()
+    """One clause for each thing about the network's function that the file does not say."""
     published: str = ""
     """The published file of the same name, with its licence."""
 
@@ -104,12 +104,12 @@ class WeightsFile:
             f"preprocessing: {_origin(told.get('preprocessing'))}",
             f"class names: {_origin(told.get('classes'))}",
         ]
-        said = told.get("said")
+        said = told.get("assumed")
         parts += map(str, said) if isinstance(said, list) else ()
         if self.report.others:
             parts.append(f"it fits {' and '.join(self.report.others)} too")
         if self.report.dropped:
-            parts.append(f"{len(self.report.dropped)} tensors not used")
+            parts.append(f"not used: {listed(self.report.dropped, 3)}")
         return "; ".join(parts)
 
 
@@ -118,7 +118,9 @@ def _origin(origin: object) -> str:
     return str(origin).partition(";")[0] if origin else "of unknown origin"
 
 
-def read_weights(source: str | Path, *, name: str | None = None, keep_background: bool = False) -> WeightsFile:
+def read_weights(
+    source: str | Path, *, name: str | None = None, keep_background: bool = False, head: str | None = None
+) -> WeightsFile:
     """Open a weights file of any known format and layout, or fetch one from the hub (`hf:owner/name`).
 
     A run folder stands for the weights in it.
@@ -126,6 +128,9 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     Args:
         name: the expected network; default: as the file or its layout says.
         keep_background: keep all of 1001 classes, including the background.
+        head: of a PyTorch file that does not tell it, the layers between the last grid and the logits, in order: names
+            of layers in the file and functions, such as "fc1 relu fc2"; first, if it is not the average, the global
+            pool (max, avgmax, catavgmax), last sigmoid for logits that have it.
 
     Raises:
         WeightsError: no such file, an unknown format or layout, a damaged file, or another network.
@@ -133,6 +138,7 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     """
     config: Mapping[str, Any] = {}
     known: Published | None
+    folder = Path(source)
     source = weights_of(source)
     if is_address(source):
         fetched = fetch(source)
@@ -143,12 +149,14 @@ def read_weights(source: str | Path, *, name: str | None = None, keep_background
     else:
         path = Path(source)
         title, known = path.name, published_as(path.name)
+        if path.name == HUB_WEIGHTS and folder.is_dir():
+            config = config_in(folder)
         if known and known.sha256 and path.is_file():
             _check_hash(path, known)
     stored = open_weights(path)
     if is_native(stored.metadata):
         return _own(stored, title, name)
-    return _published(stored, title, name, keep_background, config, known)
+    return _published(stored, title, name, keep_background, head, config, known)
 
 
 def read_record(source: str | Path) -> Record:
@@ -160,12 +168,13 @@ def read_record(source: str | Path) -> Record:
     return read_weights(source).record
 
 
-def load_model(source: str | Path, *, name: str | None = None, **changes: Any) -> InceptionNet:
+def load_model(source: str | Path, *, name: str | None = None, head: str | None = None, **changes: Any) -> InceptionNet:
     """Load a network with its weights from a file.
 
     Args:
         source: a weights file of any known format and layout, or an address on the hub (`hf:owner/name`).
         name: the expected network; default: as the file or its layout says.
+        head: as for `read_weights`.
         changes: arguments of `create_model` that differ from the file's. Layers that the file has no weights for
             (logits for other classes, auxiliary heads) are randomly initialised and logged; num_classes=0 removes the
             classifier; for other input channels the first kernels are summed (one channel) or repeated.
@@ -173,7 +182,8 @@ def load_model(source: str | Path, *, name: str | None = None, **changes: Any) -
     Raises:
         WeightsError: not a weights file, another network, or tensors that do not fit.
     """
-    return read_weights(source, name=name, keep_background=changes.get("num_classes") == BACKGROUND).model(**changes)
+    keep = changes.get("num_classes") == BACKGROUND
+    return read_weights(source, name=name, keep_background=keep, head=head).model(**changes)
 
 
 def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
@@ -188,11 +198,17 @@ def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
 
 
 def _published(
-    stored: Stored, title: str, name: str | None, keep: bool, config: Mapping[str, Any], known: Published | None
+    stored: Stored,
+    title: str,
+    name: str | None,
+    keep: bool,
+    head: str | None,
+    config: Mapping[str, Any],
+    known: Published | None,
 ) -> WeightsFile:
     """A file of another library."""
     own = described(stored, name)
-    found = own.translation if own else translate(stored, name=name, keep_background=keep)
+    found = own.translation if own else translate(stored, name=name, keep_background=keep, head=head)
     said = own.said if own else ()
     if not own:
         found, said = undescribed(found, stored)
@@ -200,10 +216,15 @@ def _published(
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
-    classes, classes_from = _class_names(outputs_of(configuration).classes, layout.by_classes, keep)
-    prep, prep_from = (own.preprocessing, own.origin) if own else _preprocessing(layout.preprocessing, config, known)
+    classes, classes_from = class_names(configuration, stored, layout, keep)
+    if own:
+        prep, prep_from = own.preprocessing, own.origin
+    else:
+        prep, prep_from = preprocessing(layout.preprocessing, config, known, found.normalisation)
+    assumed = (*said, *(clause for clause in found.assumed if not (known and clause == AVERAGE_POOL)))
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)
+    used = {place.partition(".")[0] for place in stored.class_names if place in classes_from}
     report = Report(
         source=title,
         format=stored.format,
@@ -211,16 +232,17 @@ def _published(
         network=configuration.name,
         others=tuple(other for other in layout.networks if other != configuration.name),
         mapped=len(found.tensors) - len(found.initialised),
-        dropped=found.dropped,
+        dropped={name: reason for name, reason in found.dropped.items() if name not in used},
         initialised=found.initialised,
         changed=(*stored.notes, *found.changed),
         classes=classes_from,
         preprocessing=prep_from,
+        assumed=assumed,
         published=f"{known.name} ({known.license})" if known else "",
     )
     provenance: dict[str, Any] = {
         "source": title, "layout": layout.name, "changed": list(report.changed), "preprocessing": prep_from,
-        "classes": classes_from, "said": list(said),
+        "classes": classes_from, "assumed": list(assumed),
     }  # fmt: skip
     if known:
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
@@ -232,52 +254,6 @@ def _published(
             title, report.network, report.layout, listed(report.others, ordered=True, last="and"),
         )  # fmt: skip
     return WeightsFile(stored.path, Record(configuration, classes, prep, provenance), found.tensors, report)
-
-
-def _class_names(count: int, by_classes: Mapping[int, str], keep: bool) -> tuple[tuple[str, ...], str]:
-    """Class names, and where they come from."""
-    if count == 1000:
-        return imagenet_classes(), "ImageNet's, since there are 1000"
-    if count == BACKGROUND and keep:
-        return ("background", *imagenet_classes()), "ImageNet's after the background, since there are 1001"
-    if count in by_classes:
-        return tuple(map(str, range(count))), "numbered: the 2015 graph orders its classes differently from ImageNet"
-    return tuple(map(str, range(count))), "numbered: the file has no names" if count else "none: no classifier"
-
-
-def _preprocessing(
-    usual: Preprocessing, config: Mapping[str, Any], known: Published | None
-) -> tuple[Preprocessing, str]:
-    """The preprocessing, and where it comes from."""
-    stated = config.get("pretrained_cfg")
-    if isinstance(stated, Mapping):
-        try:
-            return _of_timm(stated), "config.json beside the file"
-        except (KeyError, TypeError, ValueError, ArithmeticError, InceptionNetError):
-            log.warning("config.json beside the file: its preprocessing cannot be used; using the layout's default")
-    if known:
-        return known.preprocessing, f"published for {known.name}"
-    return usual, "the layout's default; give another if the weights were trained differently"
-
-
-def _of_timm(stated: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that timm's `pretrained_cfg` states."""
-    channels, size_px, _ = stated["input_size"]
-    return Preprocessing(
-        size_px=size_px,
-        crop=size_px / floor(size_px / stated["crop_pct"]),  # timm resizes to whole pixels, rounded down
-        resize="squash" if stated.get("crop_mode") == "squash" else "keep-aspect",
-        interpolation=stated["interpolation"],
-        mean=tuple(stated["mean"]),
-        std=tuple(stated["std"]),
-        channels=channels,
-    )
-
-
-def with_channels(prep: Preprocessing, channels: int) -> Preprocessing:
-    """The same for another number of channels, all with the average of `mean` and of `std`."""
-    mean, std = (sum(values) / len(values) for values in (prep.mean, prep.std))
-    return replace(prep, channels=channels, mean=(mean,), std=(std,))
 
 
 def _check_hash(path: Path, known: Published) -> None:

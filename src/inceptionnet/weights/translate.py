@@ -6,9 +6,8 @@ that is computed (a gamma of 1, a bias folded into batch norm's mean).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,14 +17,21 @@ from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse
 from inceptionnet.nets.edits import Configuration, configure
-from inceptionnet.nets.spec import Conv, Linear, SeparableConv
-from inceptionnet.weights.bare import bare
+from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
+from inceptionnet.weights.bare import bare, bare_tensors
+from inceptionnet.weights.beside import beside, channels_of
 from inceptionnet.weights.formats import Stored
-from inceptionnet.weights.layouts import LAYOUTS, Layout
+from inceptionnet.weights.heads import Head, head_of
+from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
+from inceptionnet.weights.module_heads import check_eps, module_head
+from inceptionnet.weights.origins import BACKGROUND
+from inceptionnet.weights.recognise import Found, recognise
+from inceptionnet.weights.strangers import changed_weights, reparametrised
+from inceptionnet.weights.torch_heads import TorchHead, read_head, stated_head
 
-BACKGROUND = 1001
-"""Classes of an ImageNet classifier whose class 0 is the background."""
+AVERAGE_POOL = "global average pool assumed"
+"""Of a state dict, which does not say it (timm's networks have other pools too)."""
 
 
 @dataclass(frozen=True)
@@ -44,90 +50,86 @@ class Translation:
     """Tensors that the file has no values for, each with how it was computed."""
     changed: tuple[str, ...] = ()
     """One line for each value that was computed or derived."""
+    assumed: tuple[str, ...] = ()
+    """One clause for each thing about the function that the file does not say."""
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and std that the file's own network subtracts from and divides images in [0, 1] by."""
 
 
-def translate(stored: Stored, *, name: str | None = None, keep_background: bool = False) -> Translation:
+def translate(
+    stored: Stored, *, name: str | None = None, keep_background: bool = False, head: str | None = None
+) -> Translation:
     """Map the file's tensors to the names of the network that they belong to.
 
     Args:
         name: one of the networks that the layout fits; default: the one that reproduces the publisher's own code.
         keep_background: keep all of 1001 classes.
+        head: of a PyTorch file, the layers between the last grid and the logits, where the file does not tell.
 
     Raises:
         WeightsError: an unknown layout, missing layers, or a network that the layout does not fit.
     """
-    if any(tensor.startswith("body.") for tensor in stored.tensors):
-        layout, configuration = bare(stored, name)
+    if own := bare_tensors(stored):
+        layout, configuration = bare(own, name)
         derived = () if configuration.width == 1 else (f"width {configuration.width:g}, from the tensors' shapes",)
         return Translation(
-            layout, configuration, stored.tensors, background=False, dropped=stored.dropped, changed=derived
+            layout, configuration, own.tensors, background=False, dropped=stored.dropped, changed=derived
         )
+    if why := changed_weights(stored.tensors):
+        raise WeightsError(f"{stored.path}: {why}")
     tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
-    layout = _recognised(tensors, stored)
-    return _Translator(stored, tensors, layout, name, keep_background).run()
-
-
-def _recognised(tensors: Mapping[str, Tensor], stored: Stored) -> Layout:
-    """Of the layouts whose layers are all in the file, the one with the most layers."""
-    owners = {name[: cut.start()] for name in tensors for cut in re.finditer(r"[./]", name)}
-    missing = {layout: [name for name in layout.layers() if not _has(name, layout, owners)] for layout in LAYOUTS}
-    whole = [layout for layout, names in missing.items() if not names]
-    if whole:
-        return max(whole, key=lambda layout: len(list(layout.layers())))
-    nearest = min(missing, key=lambda layout: len(missing[layout]) / len(list(layout.layers())))
-    if len(missing[nearest]) > len(list(nearest.layers())) / 2:
-        some = ", ".join(sorted(stored.tensors)[:3])
-        raise WeightsError(
-            f"{stored.path}: {len(stored.tensors)} tensors ({some or 'none'} …) in an unknown layout; "
-            f"known: {listed(layout.name for layout in LAYOUTS)}"
-        )
-    raise WeightsError(f"{stored.path}: {nearest.name}, but without {listed(missing[nearest])}; get the complete file")
-
-
-def _has(layer: str, layout: Layout, owners: set[str]) -> bool:
-    return layer in owners or layout.style.conv.format(layer) in owners
+    return _Translator(stored, tensors, recognise(tensors, stored), name, keep_background, head).run()
 
 
 class _Translator:
     """The state of one translation: tensors used, missing and computed so far."""
 
     def __init__(
-        self, stored: Stored, tensors: Mapping[str, Tensor], layout: Layout, name: str | None, keep_background: bool
+        self,
+        stored: Stored,
+        tensors: Mapping[str, Tensor],
+        found: Found,
+        name: str | None,
+        keep_background: bool,
+        stated: str | None,
     ) -> None:
-        self.stored, self.tensors, self.layout, self.style = stored, tensors, layout, layout.style
+        self.stored, self.found, self.tensors = stored, found, found.tensors
+        self.layout, self.style = found.layout, found.layout.style
+        known = {*found.copies, *found.origin.values()}
+        self.outside = {name: tensor for name, tensor in tensors.items() if name not in known}
+        self.keep_background, self.stated = keep_background, stated
         self.used: set[str] = set()
         self.missing: list[str] = []
         self.initialised: dict[str, str] = {}
+        self.dropped: dict[str, str] = {}
+        self.assumed: list[str] = []
+        self.notes: list[str] = []
+        self.normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
         self.folded = 0
-        self.classifier = next((n for n in layout.classifier if self._weight_of(n) in tensors), None)
+        self.background = False
+        self.classifier = next((n for n in self.layout.classifier if self._weight_of(n) in self.tensors), None)
         classes = 0 if self.classifier is None else self._classes_of(self.classifier)
-        self.background = classes == BACKGROUND and not keep_background
-        network = self._network(name, classes)
         self.configuration = Configuration(
-            network,
-            num_classes=classes - self.background,
+            self._network(name, classes),
+            num_classes=0,
             in_channels=self._in_channels(),
             embedding=self._embedding(),
-            aux=bool(layout.aux and NETWORKS[network].aux)
-            and classes > 0
-            and all(self._weight_of(entry, conv=True) in tensors for names in layout.aux.values() for entry in names),
+            last=found.last,
         )
 
     def run(self) -> Translation:
-        """Translate every layer of the network."""
+        """Translate every layer of the network: body, head, auxiliary heads."""
         network = configure(self.configuration)
-        entries = self._entries()
         ours: dict[str, Tensor] = {}
-        for row in analyse(network):
-            if isinstance(row.node, Conv | SeparableConv | Linear):
-                where, _, rest = row.path.partition(".")
-                endpoint = rest.partition(".")[0]
-                entry = next(entries[f"aux.{endpoint}" if where == "aux" else endpoint])
-                ours |= self._layer(entry, row, tensors_of(row, network.conventions))
-        if self.missing:
-            raise WeightsError(
-                f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
-            )
+        self.entries = self._entries()
+        self._map(analyse(network), network, ours)
+        self._complete()
+        if self.style.order == "torch":
+            self._torch_head(network, ours)
+        else:
+            self._plain_head(ours)
+        self._aux(ours)
+        self._complete()
         changed = [f"{self.folded} convolutions' biases folded into the batch norm's mean"] if self.folded else []
         if self.layout.bgr_255:
             first = next(iter(ours))
@@ -141,10 +143,120 @@ class _Translator:
             self.configuration,
             ours,
             self.background,
-            {**self.stored.dropped, **self._left()},
+            {**self.stored.dropped, **self.found.copies, **self.dropped, **self._left()},
             self.initialised,
-            tuple(changed),
+            (*self.found.notes, *self.notes, *changed),
+            tuple(self.assumed),
+            self.normalisation,
         )
+
+    def _map(self, rows: Iterable[Row], network: Network, ours: dict[str, Tensor]) -> None:
+        """The tensors of these layers, which are next of their endpoints."""
+        for row in rows:
+            if isinstance(row.node, Conv | SeparableConv | Linear):
+                where, _, rest = row.path.partition(".")
+                endpoint = rest.partition(".")[0]
+                entry = next(self.entries[f"aux.{endpoint}" if where == "aux" else endpoint])
+                ours |= self._layer(entry, row, tensors_of(row, network.conventions))
+
+    def _complete(self) -> None:
+        """Raises: WeightsError if tensors are missing so far."""
+        if not self.missing:
+            return
+        if why := reparametrised(self.tensors, [name.rpartition(".")[0] for name in self.missing]):
+            raise WeightsError(f"{self.stored.path}: {self.layout.name}, but {why}")
+        raise WeightsError(
+            f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
+        )
+
+    def _plain_head(self, ours: dict[str, Tensor]) -> None:
+        """The classifier of a file of TensorFlow or Keras: one layer."""
+        if self.classifier is None:
+            return
+        classes = self._classes_of(self.classifier)
+        self.background = classes == BACKGROUND and not self.keep_background
+        self._classifies(classes - self.background)
+        network = configure(self.configuration)
+        self._map((row for row in analyse(network) if row.path == "head.logits"), network, ours)
+
+    def _classifies(self, classes: int, activation: str | None = None) -> None:
+        """Note the number of logits; a single one is assumed to have a sigmoid."""
+        if classes == 1 and activation is None:
+            activation = "sigmoid"
+            self.assumed.append("one logit: sigmoid, the probability of the second of two classes, assumed")
+        self.configuration = replace(
+            self.configuration, num_classes=classes, activation=activation or self.configuration.activation
+        )
+
+    def _torch_head(self, network: Network, ours: dict[str, Tensor]) -> None:
+        """The layers that a PyTorch file has behind the body, under any names."""
+        origin = self.found.origin
+        left = {origin[n]: t for n, t in self.tensors.items() if n not in self.used and not self._is_aux(n)}
+        found = beside(
+            {**left, **self.outside}, self.found, self.stored.path, self.configuration, _ends_with(network, ours)
+        )
+        layers, self.normalisation = found.layers, found.normalisation
+        self.dropped |= found.dropped
+        self.notes += found.notes
+        if found.scale and self.stated is None:
+            raise WeightsError(f"{self.stored.path}: {found.scale}")
+        modules = self.stored.modules
+        body = [self.found.origin[name].rpartition(".")[0] for name in sorted(self.used)]
+        check_eps(layers, modules, body, network.conventions.batch_norm_eps)
+        read: TorchHead | None
+        if self.stated is not None:
+            read = stated_head(layers, self.stated)
+        elif modules:
+            read = module_head(layers, modules, self.layout, self.found.prefix, body)
+        else:
+            read = read_head(layers)
+        if read is None:
+            return
+        for layer, reason in read.dropped.items():
+            self.dropped |= {f"{layer}.{part}": reason for part in layers.tensors[layer]}
+        self.assumed += read.assumed
+        pooled = {} if read.pool == "avg" else {"global_pool": read.pool}
+        self.configuration = replace(self.configuration, **pooled)  # type: ignore[arg-type]
+        if not read.parts:
+            return
+        if not modules and self.stated is None and read.pool == "avg":
+            self.assumed.append(AVERAGE_POOL)
+        head = head_of(read.parts, self.stored.path, read.activation)
+        self._take(head, ours, said=read.activation is not None or bool(modules))
+
+    def _take(self, head: Head, ours: dict[str, Tensor], *, said: bool) -> None:
+        """The head's tensors and configuration, without the background class."""
+        self.background = head.num_classes == BACKGROUND and not self.keep_background
+        tensors = dict(head.tensors)
+        if self.background:
+            tensors |= {name: t[1:] for name, t in tensors.items() if name.startswith("head.logits.")}
+        ours |= tensors
+        self.initialised |= head.initialised
+        single = head.num_classes == 1 and not said
+        self._classifies(head.num_classes - self.background, None if single else head.activation)
+        self.configuration = replace(
+            self.configuration, hidden=head.hidden, logits_bias=head.logits_bias, dropout=head.dropout
+        )
+
+    def _is_aux(self, name: str) -> bool:
+        return any(name.startswith(f"{entry}.") for names in self.layout.aux.values() for entry in names)
+
+    def _aux(self, ours: dict[str, Tensor]) -> None:
+        """The auxiliary heads, if the file has all their layers for the same classes."""
+        entries = [entry for names in self.layout.aux.values() for entry in names]
+        classes = self.configuration.num_classes
+        if not (entries and classes and NETWORKS[self.configuration.name].aux):
+            return
+        if not all(self._weight_of(entry, conv=True) in self.tensors for entry in entries):
+            return
+        logits = {names[-1]: self._classes_of(names[-1]) - self.background for names in self.layout.aux.values()}
+        if other := {count for count in logits.values() if count != classes}:
+            reason = f"auxiliary head for {other.pop()} classes, where the classifier has {classes}"
+            self.dropped |= {self.found.origin[n]: reason for n in self.tensors if self._is_aux(n)}
+            return
+        self.configuration = replace(self.configuration, aux=True)
+        network = configure(self.configuration)
+        self._map((row for row in analyse(network) if row.path.startswith("aux.")), network, ours)
 
     def _entries(self) -> dict[str, Iterator[str]]:
         """By endpoint, the names of its layers, each used once."""
@@ -195,13 +307,16 @@ class _Translator:
 
     def _left(self) -> dict[str, str]:
         """The file's tensors that are not used, each with the reason."""
-        left = self.tensors.keys() - self.used
-        reasons = {name: self._reason(name) for name in sorted(left)}
+        known = self.dropped.keys()
+        left = {self.found.origin[name]: name for name in self.tensors.keys() - self.used}
+        reasons = {name: self._reason(left[name]) for name in sorted(left) if name not in known}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def _reason(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
             return ""  # a counter that affects no output
+        if self.style.order == "torch" and not self._is_aux(name):
+            return ""  # of the head
         if any(name.startswith(entry) for names in self.layout.aux.values() for entry in names):
             has = NETWORKS[self.configuration.name].aux
             return "incomplete auxiliary head" if has else "auxiliary head, which the network does not have"
@@ -251,3 +366,9 @@ class _Translator:
                 f"not {asked}; omit the name or change it"
             )
         return asked
+
+
+def _ends_with(network: Network, ours: Mapping[str, Tensor]) -> int:
+    """The number of channels of the last grid, or of the embedding behind it, by the file's tensors."""
+    in_head = any(name.startswith("head.") for name in ours)
+    return channels_of(network.head if in_head else network.body, "head" if in_head else "body", ours)

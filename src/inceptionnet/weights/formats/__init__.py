@@ -6,7 +6,9 @@ import zipfile
 from pathlib import Path
 
 from inceptionnet.errors import WeightsError
+from inceptionnet.weights.formats.foreign import of_file, refuse
 from inceptionnet.weights.formats.keras import read_keras_archive, read_keras_h5
+from inceptionnet.weights.formats.numpy_arrays import is_npz, read_npz
 from inceptionnet.weights.formats.pytorch import read_pytorch
 from inceptionnet.weights.formats.safe_tensors import read_safetensors
 from inceptionnet.weights.formats.stored import Stored, damaged
@@ -14,7 +16,7 @@ from inceptionnet.weights.formats.tensorflow import find_checkpoint, read_checkp
 
 __all__ = ["Stored", "open_weights"]
 
-READABLE = "safetensors, PyTorch (.pt, .pth), Keras (.h5, .weights.h5, .keras), TensorFlow checkpoints"
+READABLE = "safetensors, PyTorch (.pt, .pth), Keras (.h5, .weights.h5, .keras), TensorFlow checkpoints, NumPy (.npz)"
 ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
 
 
@@ -38,24 +40,25 @@ def open_weights(path: Path) -> Stored:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if head.startswith(ZIP):
-        return read_keras_archive(path) if _is_keras(path) else read_pytorch(path)
+        names = _members(path)
+        if is_npz(names):
+            return read_npz(path)
+        return read_keras_archive(path) if "model.weights.h5" in names else read_pytorch(path)
     if head.startswith(HDF5):
         return read_keras_h5(path)
-    if head[8:9] == b"{":  # before pickle, since the length field at the start can have any first byte
+    if head[8:9] == b"{" and not head.lstrip().startswith(b"{"):  # the length before it can have any first byte
         return read_safetensors(path)
     if head.startswith(PICKLE):
         return read_pytorch(path)
-    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
-        raise WeightsError(
-            f"{path}: expected a weights file, got a tar or gzip archive; unpack it and give the file in it"
-        )
+    if what := of_file(path, head):
+        raise refuse(path, what)
     got = "one of an unknown format, or truncated" if head else "an empty file"
     raise WeightsError(f"{path}: expected a weights file, got {got}; known formats: {READABLE}")
 
 
-def _is_keras(path: Path) -> bool:
+def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return "model.weights.h5" in archive.namelist()
+            return archive.namelist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise damaged(path, error) from None

@@ -13,6 +13,21 @@ from inceptionnet.errors import WeightsError
 
 
 @dataclass(frozen=True)
+class Module:
+    """A module of a file that holds the modules themselves, not only their tensors."""
+
+    kind: str
+    """Module and name of its class."""
+    attributes: Mapping[str, Any]
+    """Those that are plain data, such as `p` and `eps`; a TorchScript archive has few of them."""
+
+    @property
+    def name(self) -> str:
+        """The name of its class alone."""
+        return self.kind.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
 class Stored:
     """The tensors of a weights file, under the file's own names."""
 
@@ -29,6 +44,10 @@ class Stored:
     """One short line for each decision made while reading."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Keras's own description of the whole model, as JSON: class_name, config, compile_config; else empty."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the place in the file, every list of class names that was found beside the weights."""
+    modules: Mapping[str, Module] = field(default_factory=dict)
+    """By path, in order of definition, the modules of a file that holds them; empty for a state dict."""
 
 
 def damaged(path: Path, what: object) -> WeightsError:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.extras import import_extra
+from inceptionnet.weights.formats.foreign import of_folder
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
 from inceptionnet.weights.formats.variables import BFLOAT16, TYPES, Variable, is_v1, mapped, of_bundle, of_slices
@@ -67,6 +68,8 @@ def _in_folder(folder: Path) -> Path:
             shard = V1_SHARD.fullmatch(path.name)
             tables.setdefault(shard[1] if shard else path.name.removesuffix(".index"), path)
     if len(tables) != 1:
+        if not tables and (what := of_folder(folder)):
+            raise WeightsError(f"{folder}: expected a weights file or a TensorFlow checkpoint, {what}")
         got = f"{len(tables)} ({one_line(listed(tables), 80)})" if tables else "none"
         raise WeightsError(
             f"{folder}: expected a file, or a folder with one TensorFlow checkpoint, got {got}; give one"

@@ -1,0 +1,40 @@
+"""NumPy archives (.npz): arrays by name, as people save state dicts and checkpoints without their framework."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inceptionnet.errors import WeightsError
+from inceptionnet.weights.formats.stored import Stored, damaged
+
+MOST_BYTES = 4 * 2**30
+"""Compressed archives can unpack to any size; no network of this package is as large as this."""
+
+
+def is_npz(names: list[str]) -> bool:
+    """Whether these are the members of an archive that numpy.savez wrote."""
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def read_npz(path: Path) -> Stored:
+    """The arrays of an .npz file. Raises: WeightsError if it is damaged or has pickled objects."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+                raise WeightsError(f"{path}: expected at most {MOST_BYTES} bytes of arrays; give the weights alone")
+        with np.load(path, allow_pickle=False) as arrays:
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise WeightsError(
+                f"{path}: expected arrays of numbers, got pickled objects, which can run code; save the arrays by name"
+            ) from None
+        raise damaged(path, error) from None
+    except (OSError, EOFError, TypeError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from None
+    return Stored(path, "NumPy", tensors)
