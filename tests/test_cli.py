@@ -292,7 +292,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         (("evaluate", empty, colours), "got a folder without weights.safetensors"),
         (("evaluate", run, hollow), "got none in zebra"),
         (("evaluate", run, colours, "--split", "test"), "expected the split test, got train, val"),
-        (("predict", run, empty), "expected images, got 0 other files"),
+        (("predict", run, empty), "expected images, got none: it is empty"),
         (("predict", run, colours, "--top", 0), "--top"),
         (("predict", run, colours, "--batch-size", 0), "--batch-size"),
         (("predict", run, colours, "--device", "meta"), "--device meta: not available"),

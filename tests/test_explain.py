@@ -396,7 +396,7 @@ def test_what_explain_cannot_do_is_one_line_and_exit_code_2(
         ((run, colours, "--layer", "inception_3x"), "no endpoint 'inception_3x' in its body: did you mean inception_3"),
         ((run, colours, "--layer", "logits"), "no endpoint 'logits' in its body"),
         ((run, colours, "--method", "occlusion", "--layer", "conv_1"), "expected method gradcam, got occlusion"),
-        ((run, empty), "got 0 other files"),
+        ((run, empty), "expected images, got none: it is empty"),
         ((run, text, text), "none of 2 images could be read; the first: "),
         ((headless, colours), "expected weights with a classifier, got none"),
         ((run, colours, "--device", "abacus"), "--device abacus"),
