@@ -299,7 +299,7 @@ def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
             keras, base, "Average", la.Dense(3, activation="mish", name="d"), la.Dense(2)
         ),
         r"Activation\) after the logits": on(keras, base, "Average", la.Dense(3, activation="tanh")),
-        "its base, mobilenetv2.*, is not layer by layer a network": keras.Model(other.input, end(other.output)),
+        "its base, MobileNetV2, is not layer by layer a network": keras.Model(other.input, end(other.output)),
         "75×90 px": keras.Model(unlike.input, end(unlike.output)),
         "after b, and batch norm comes after the pool": keras.Model(base.input, end(normed)),
     }
