@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet import create_model
@@ -239,3 +241,17 @@ def test_a_cut_backbone(network: InceptionNet, body: State, tmp_path: Path) -> N
     x = torch.randn(1, 3, 96, 96)
     got = read.model(**NARROW).eval().forward_features(x)
     torch.testing.assert_close(got, network.features(x)["inception_4e"])
+
+
+def test_a_folder_downloaded_from_the_hub(whole: State, tmp_path: Path) -> None:
+    """Its config.json states the preprocessing, and the metadata of the .safetensors file may name the classes."""
+    held = {name: tensor.contiguous() for name, tensor in under("timm_model", whole).items()}
+    save_file(held, tmp_path / "model.safetensors", {"classes": '["a", "b", "c"]'})
+    stated = {"input_size": [3, 240, 240], "crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.5], "std": [0.25]}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": stated}))
+    record = read_weights(tmp_path).record
+    assert record.classes == ("a", "b", "c")
+    assert (record.preprocessing.size_px, record.preprocessing.std) == (240, (0.25,) * 3)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"got a PEFT \(LoRA\) adapter, by its adapter_config\.json; merge it"):
+        read_weights(tmp_path)
