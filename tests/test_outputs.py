@@ -381,7 +381,7 @@ def test_one_label_an_image_for_several(colours: Path) -> None:
             "data: expected one label an image, for softmax of 2 logits, .* got several; evaluate a network",
         ),
         (1, "sigmoid", "data: expected one label an image, for sigmoid of one logit, .* got several"),
-        (3, "sigmoid", "the network does not have the data's class"),
+        (3, "sigmoid", r"expected 3 classes in the data, one for each output of the network, got 2 \(a, c\)"),
     ],
 )
 @pytest.mark.usefixtures("several_labels")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from inceptionnet import fit, read_record
+from inceptionnet.train.changes import Changes
 from inceptionnet.train.loop import repeat, train
 from inceptionnet.train.reporting import next_commands
 from inceptionnet.train.run import Run
@@ -56,7 +57,7 @@ def test_a_run_with_labels(command: Command, run: Path, flat: tuple[Path, Path],
     assert command(*shlex.split(first)[1:], "--workers", 0)[0] == 0
     code, text, _ = command("report", out, "--workers", 0)
     assert code == 0 and f"on {held_out} images" in text
-    repeat(out, tmp_path / "again", workers=0)
+    repeat(out, tmp_path / "again", changes=Changes(machine={"workers": 0}))
     weights = [(path / "weights.safetensors").read_bytes() for path in (out, tmp_path / "again")]
     assert weights[0] == weights[1]
     code, text, _ = command("check", folder, "--labels", file, "--workers", 0, "--json")

@@ -99,9 +99,9 @@ def test_parquet(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     folder, file = write_tree(tmp_path / "d", FILES), tmp_path / "x.parquet"
     pq.write_table(
-        pa.table({"image": FILES, "label": [*LABELS.values()], "split": ["train"] * 2 + ["dev", "val"]}), file
+        pa.table({"image": FILES, "label": [*LABELS.values()], "split": ["train"] * 2 + ["later", "val"]}), file
     )
-    with pytest.raises(DataError, match=r"line 3: expected a split in column split \(.*\), got 'dev'"):
+    with pytest.raises(DataError, match=r"line 3: expected a split in column split \(.*\), got 'later'"):
         open_source(folder, labels=file)
     pq.write_table(pa.table({"image": FILES, "label": [*LABELS.values()], "split": ["train"] * 2 + ["val"] * 2}), file)
     source = open_source(folder, labels=file)
