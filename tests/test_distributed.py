@@ -87,7 +87,7 @@ with joined_world() as world:
         members, loader, classes, labels_of=matched_labels(source.classes, classes), at_once=5, world=world
     )
     if world.is_main:
-        whole = [one.name for one in fields(result) if one.name not in ("members", "file", "network")]
+        whole = [one.name for one in fields(result) if one.name not in ("members", "file", "network", "threshold")]
         arrays = {name: np.array(getattr(result, name)) for name in whole}
         arrays |= {f"{i}.{name}": getattr(one, name) for i, one in enumerate(result.members) for name in PER_IMAGE}
         np.savez(sys.argv[2], picked=name, processes=world.size, **arrays)

@@ -24,6 +24,7 @@ from inceptionnet.engines.runtimes import Builder, Engine, Target, version_of
 from inceptionnet.engines.timing import measured
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, MissingExtraError, WeightsError
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 
 pytestmark = pytest.mark.usefixtures("converted_once")
 OF_TORCH = ("eager", "channels_last", "fused")
@@ -296,15 +297,18 @@ def test_wrong_numbers_and_failures_are_skipped_with_the_reason(fakes: Fakes, mo
 
 
 def test_another_best_class_is_other_numbers_but_not_where_two_are_equal() -> None:
+    softmax = Outputs("softmax", 3)
     expected = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.5, 1.0]])
     swapped = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.5, 1.0]])
     with pytest.raises(ConfigurationError, match=r"difference of 5.0e-01 and another predicted class; choose"):
-        choice._difference("x", swapped, expected, 0.4)
+        choice._difference("x", swapped, expected, 0.4, softmax)
     tie = torch.tensor([[1.0, 0.99, 0.0]])
-    assert choice._difference("x", torch.tensor([[0.99, 1.0, 0.0]]), tie, 0.03) == pytest.approx(0.01, rel=1e-4)
+    assert choice._difference("x", torch.tensor([[0.99, 1.0, 0.0]]), tie, 0.03, softmax) == pytest.approx(
+        0.01, rel=1e-4
+    )
     lead = torch.tensor([[1.0, 0.96, 0.0]])
     with pytest.raises(ConfigurationError, match="and another predicted class"):
-        choice._difference("x", torch.tensor([[0.975, 0.985, 0.0]]), lead, 0.03)
+        choice._difference("x", torch.tensor([[0.975, 0.985, 0.0]]), lead, 0.03, softmax)
 
 
 def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from inceptionnet.engines.openvino import import_openvino, openvino_core, to_ope
 from inceptionnet.engines.program import to_program
 from inceptionnet.errors import ConfigurationError, MissingExtraError, WeightsError
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 
 openvino = import_openvino()
 Command = Callable[..., tuple[int, str, str]]
@@ -508,6 +509,7 @@ class Known(nn.Module):
     """Logits (a, 0) for images whose values are all a."""
 
     num_classes = 2
+    outputs = Outputs("softmax", 2)
 
     def forward(self, x: Tensor) -> Tensor:
         a = x.mean((1, 2, 3))

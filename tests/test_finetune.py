@@ -382,7 +382,9 @@ def test_from_the_command_line(
     assert "layer-wise learning rates: from 0.0005 at the head down to 0.000125 at inception_5a" in said
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert (recipe["network"]["train_from"], recipe["optimizer"]["layer_decay"]) == ("inception_5a", 0.5)
-    monkeypatch.setattr("sys.argv", ["inceptionnet", "train", "--resume", "--out", "x", "--train-from", "head"])
+    monkeypatch.setattr(
+        "sys.argv", ["inceptionnet", "train", "--resume", str(tmp_path / "run"), "--train-from", "head"]
+    )
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 2 and "remove --train-from" in capsys.readouterr().err
+    assert end.value.code == 2 and "setting network.train_from cannot change from" in capsys.readouterr().err

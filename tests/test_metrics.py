@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation, top_k
-from inceptionnet.evaluate.metrics import BINS, Metrics, _mean, measure
+from inceptionnet.evaluate.metrics import BINS, Metrics, mean_interval, measure
 from inceptionnet.evaluate.paired import paired, paired_rows
 
 
@@ -102,7 +102,7 @@ def test_the_interval_of_the_loss_is_not_below_zero() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        low, high = _mean(rng.exponential(1, 100).astype(np.float32)) or (0, 0)
+        low, high = mean_interval(rng.exponential(1, 100).astype(np.float32)) or (0, 0)
         held += low <= 1 <= high
     assert 0.91 * 400 < held < 0.99 * 400
 

@@ -232,12 +232,13 @@ def test_what_cannot_be_reported_is_said_before_any_work(
     shutil.copytree(run, half)
     (half / "evaluation.json").write_text("{}")
     for arguments, message in (
-        ((half,), "run.json or evaluation.json is damaged: 'split'"),
+        ((half,), "evaluation.json: is damaged: 'split'"),
         ((run, "--split", "test"), "expected the split test, got train, val"),
         ((run, "--data", tmp_path / "nothing"), "got no such file or folder"),
     ):
         code, _, err = command("report", *arguments)
         assert code == 2 and message in err and err.count("\n") == 1, err
+    shutil.copy(run / "evaluation.json", half)
     (half / "metrics.csv").unlink()
     code, _, err = command("report", half, "--data", colours, "--workers", 0)
     assert code == 2 and "metrics.csv: cannot be read" in err

@@ -19,6 +19,7 @@ from inceptionnet.data import Preprocessing
 from inceptionnet.data.augment import to_input
 from inceptionnet.errors import ConfigurationError, DecodeError, Interrupted, RunError, TrainingError
 from inceptionnet.train.batch_norm import blend
+from inceptionnet.train.changes import Changes
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.recipe import Recipe, parse_settings
@@ -172,7 +173,7 @@ def test_decode_errors_stop_the_run_by_name_and_nothing_is_lost(
         train(tiny_plan(data), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert f"resume with: inceptionnet train --resume --out {tmp_path / 'run'}" in capsys.readouterr().err
-    resume(tmp_path / "run", corrupt_images="skip")
+    resume(tmp_path / "run", changes=Changes(machine={"corrupt_images": "skip"}))
     train(tiny_plan(data, corrupt_images="skip"), tmp_path / "skipped")
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "skipped"))
     assert all(torch.equal(one[key], other[key]) for key in one), "as if it had been skipped from the beginning"

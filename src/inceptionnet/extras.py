@@ -26,6 +26,7 @@ def import_extra(module: str, extra: str, purpose: str, package: str | None = No
     """
     top = module.partition(".")[0]
     try:
+        import_module(top)
         return import_module(module)
     except Exception as error:  # built for another torch, a missing library, another version of a dependency …
         if isinstance(error, ModuleNotFoundError) and error.name in (top, module):
