@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.files import replacing
+from inceptionnet.system.files import replacing
 
 Row = dict[str, Any]
 SPECIAL = ("name", "error", "left_out", "traceback")

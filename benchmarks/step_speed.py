@@ -32,7 +32,7 @@ from inceptionnet import create_model
 from inceptionnet.data.loading import Batch
 from inceptionnet.data.preprocess import CHANGES, Preprocessing
 from inceptionnet.data.splits import Source
-from inceptionnet.devices import cpu_says
+from inceptionnet.system.devices import cpu_says
 from inceptionnet.train.plan import Job, Plan
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.step import Stepper

@@ -18,8 +18,8 @@ from inceptionnet import fit
 from inceptionnet.data.loading import TrainLoader
 from inceptionnet.data.order import BatchOrder, Continued
 from inceptionnet.data.splits import Split
-from inceptionnet.distributed import ALONE
 from inceptionnet.errors import ConfigurationError, Interrupted, RunError
+from inceptionnet.system.distributed import ALONE
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.run import Run

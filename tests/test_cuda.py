@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from inceptionnet import create_model, load_model, optimize
 from inceptionnet.data import Preprocessing, open_source
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.devices import pick_device
 from inceptionnet.engines import runtimes, timing
 from inceptionnet.engines.bench import Measurement, bench
 from inceptionnet.engines.choice import TOLERANCE
@@ -33,6 +32,7 @@ from inceptionnet.engines.timing import noise
 from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import evaluate
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.devices import pick_device
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.plan import resolve
 from inceptionnet.train.run import Run
@@ -309,7 +309,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from inceptionnet import create_model
-from inceptionnet.distributed import joined_world
+from inceptionnet.system.distributed import joined_world
 from inceptionnet.train import batch_norm, loop
 from inceptionnet.train.plan import Plan
 

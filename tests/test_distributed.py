@@ -33,7 +33,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from inceptionnet.data.augment import to_input
-from inceptionnet.distributed import joined_world
+from inceptionnet.system.distributed import joined_world
 from inceptionnet.evaluate import evaluation
 from inceptionnet.train import loop, step, validation
 from inceptionnet.train.plan import Plan
@@ -62,7 +62,7 @@ from inceptionnet import create_model
 from inceptionnet.data import Preprocessing, open_source
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.distributed import joined_world
+from inceptionnet.system.distributed import joined_world
 from inceptionnet.evaluate.classes import matched_labels, same_classes
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
 

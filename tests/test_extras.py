@@ -14,7 +14,7 @@ import torch
 from inceptionnet import create_model, save_weights
 from inceptionnet.data import Preprocessing
 from inceptionnet.errors import MissingExtraError
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 OTHER_TORCH = 'raise RuntimeError("operator torchvision::nms does not exist")'
 BROKEN = {

@@ -21,7 +21,7 @@ from inceptionnet.cli.tables import print_json, print_table
 from inceptionnet.data import open_source
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.explain.files import names_for
-from inceptionnet.files import PART, as_text, remove_leftovers, replacing, shortened
+from inceptionnet.system.files import PART, as_text, remove_leftovers, replacing, shortened
 
 Command = Callable[..., tuple[int, str, str]]
 ODD = b"caf\xe9.png"

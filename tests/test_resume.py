@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from inceptionnet.errors import Interrupted, RunError, WeightsError
-from inceptionnet.files import replacing
+from inceptionnet.system.files import replacing
 from inceptionnet.train import checkpoint
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.loop import repeat, resume, train
@@ -72,12 +72,12 @@ def half(tensors, file, metadata):
 checkpoint.save_file = half
 """
 BEFORE_RENAME = """
-import inceptionnet.files
+import inceptionnet.system.files
 plain = os.replace
 def renamed(source, target):
     if "step-" in str(target) and nth("rename", 3): kill()
     plain(source, target)
-inceptionnet.files.os.replace = renamed
+inceptionnet.system.files.os.replace = renamed
 """
 AFTER_CHECKPOINT = """
 plain = checkpoint.Checkpoints.save

@@ -10,8 +10,8 @@ import inceptionnet
 SOURCE = Path(inceptionnet.__file__).parent
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
-    {"errors", "files", "progress"},
-    {"nets", "devices", "distributed", "extras"},
+    {"errors"},
+    {"nets", "system"},
     {"draw", "data"},
     {"model"},
     {"weights", "evaluate"},

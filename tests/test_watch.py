@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet import create_model, load_model, read_record, save_weights
-from inceptionnet.distributed import ALONE, World
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
+from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.loop import train
 from inceptionnet.train.run import Run

@@ -19,8 +19,8 @@ from inceptionnet.data.augment import normalise, to_input
 from inceptionnet.data.loading import Batch, EvalLoader, TrainLoader
 from inceptionnet.data.order import parts_of
 from inceptionnet.data.splits import Encoded, StreamSplit
-from inceptionnet.distributed import World
 from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.system.distributed import World
 
 from .made import encoded, png
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.devices import pick_device
 from inceptionnet.engines.agreement import to_calibrate
 from inceptionnet.engines.choice import check_engine, check_precision, optimize
 from inceptionnet.engines.kinds import KINDS, Runner, kind_of, read_metadata
 from inceptionnet.engines.runtimes import Run
 from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.devices import pick_device
 
 GRAPHS = tuple(ending for ending, kind in KINDS.items() if kind.write is not None)
 """Endings of exported files."""

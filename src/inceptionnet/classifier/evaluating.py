@@ -20,7 +20,6 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import AnySplit, Source, Split
-from inceptionnet.distributed import World, joined_world
 from inceptionnet.errors import ConfigurationError, DataError, listed
 from inceptionnet.evaluate.classes import Matched, matched_classes, same_classes
 from inceptionnet.evaluate.evaluation import Evaluation, Member
@@ -30,7 +29,8 @@ from inceptionnet.evaluate.multi_label import MultiLabelEvaluation, evaluate_lab
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics, measure_labels
 from inceptionnet.evaluate.table import check_kind, write_predictions
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.progress import Bar
+from inceptionnet.system.distributed import World, joined_world
+from inceptionnet.system.progress import Bar
 from inceptionnet.weights import Record
 
 log = logging.getLogger("inceptionnet")

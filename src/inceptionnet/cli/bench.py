@@ -40,9 +40,9 @@ def bench(
     import torch
 
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.devices import pick_device
     from inceptionnet.engines.bench import Measurement, arithmetic_peak, bench
     from inceptionnet.engines.runtimes import BUILDERS, DTYPES, LACKS
+    from inceptionnet.system.devices import pick_device
 
     named = _known(engines, "engine", BUILDERS) if engines else []
     batches = _numbers(batch)

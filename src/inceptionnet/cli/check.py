@@ -33,8 +33,8 @@ def check(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
     from inceptionnet.data.sources import open_source
-    from inceptionnet.devices import default_workers
-    from inceptionnet.progress import Bar
+    from inceptionnet.system.devices import default_workers
+    from inceptionnet.system.progress import Bar
 
     source = open_source(data, seed=seed, labels=labels, splits=splits)
     corrupt = 0

@@ -78,9 +78,9 @@ def evaluate(
     from inceptionnet.classifier.evaluating import evaluate_together
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.crops import Crops
-    from inceptionnet.devices import default_workers
-    from inceptionnet.distributed import joined_world
     from inceptionnet.evaluate.table import check_kind
+    from inceptionnet.system.devices import default_workers
+    from inceptionnet.system.distributed import joined_world
 
     sides = _numbers(scales)
     if predictions:
@@ -131,7 +131,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _draw(path: Path, file: Path, view: Crops) -> None:
     from inceptionnet.data.crops import montage
     from inceptionnet.data.decode import decode, read_image
-    from inceptionnet.files import replacing
+    from inceptionnet.system.files import replacing
 
     image = decode(read_image(path), channels=view.prep.channels, name=str(path))
     try:

@@ -40,7 +40,7 @@ def explain(
     from inceptionnet.cli.tables import end_with_errors, print_json
     from inceptionnet.data.inputs import find_images
     from inceptionnet.explain.files import class_number, explain
-    from inceptionnet.progress import Bar
+    from inceptionnet.system.progress import Bar
 
     classifier = opened(weights, device=device, activation=activation)
     classifier.check_probabilities()

@@ -33,9 +33,9 @@ def features(
     from inceptionnet.data.loading import EvalLoader
     from inceptionnet.data.splits import Split
     from inceptionnet.data.unlabelled import open_images
-    from inceptionnet.devices import default_workers
     from inceptionnet.evaluate import features as extraction
-    from inceptionnet.progress import Bar
+    from inceptionnet.system.devices import default_workers
+    from inceptionnet.system.progress import Bar
 
     extraction.check_file(out)
     classifier = opened(weights, device=device)

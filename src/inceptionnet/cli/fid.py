@@ -38,9 +38,9 @@ def fid(
     Whole images are resized as the publisher of the weights does: as in pytorch-fid or torch-fidelity.
     """
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.devices import default_workers
     from inceptionnet.evaluate.fid import FidFeatures, new_distance
     from inceptionnet.evaluate.fid import save_statistics as save
+    from inceptionnet.system.devices import default_workers
 
     if save_statistics and save_statistics.suffix != ".npz":
         raise ConfigurationError(f"--save-statistics {save_statistics}: expected a file ending in .npz")
@@ -82,7 +82,7 @@ def _measured(
 ) -> Measured:
     from inceptionnet.data.unlabelled import every_image
     from inceptionnet.evaluate.fid import load_statistics, measure
-    from inceptionnet.progress import Bar
+    from inceptionnet.system.progress import Bar
 
     if where.endswith(".npz"):
         return load_statistics(Path(where), distance, real=real)

@@ -54,7 +54,7 @@ def predict(
     from inceptionnet.data.images import Item
     from inceptionnet.data.inputs import find_images
     from inceptionnet.evaluate.prediction import write_csv
-    from inceptionnet.progress import Bar
+    from inceptionnet.system.progress import Bar
 
     found = find_images(images, allow_urls=allow_urls)
     classifier = opened(

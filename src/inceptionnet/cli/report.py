@@ -32,8 +32,8 @@ def report(
     data.
     """
     from inceptionnet.classifier.evaluating import evaluate_together
-    from inceptionnet.devices import default_workers
     from inceptionnet.report.page import check_extras, write_report
+    from inceptionnet.system.devices import default_workers
     from inceptionnet.train.plan import check_there, is_data_of
     from inceptionnet.train.reporting import subject
     from inceptionnet.train.run import REPORT, Run

@@ -132,7 +132,7 @@ def _texts(held: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _draw(network: Network, path: Path) -> None:
     from inceptionnet.draw import svg
-    from inceptionnet.files import replacing
+    from inceptionnet.system.files import replacing
 
     try:
         with replacing(path) as temporary:

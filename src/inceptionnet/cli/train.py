@@ -87,8 +87,8 @@ def train(
             "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
         )
 
-    from inceptionnet.devices import default_workers
-    from inceptionnet.distributed import joined_world
+    from inceptionnet.system.devices import default_workers
+    from inceptionnet.system.distributed import joined_world
     from inceptionnet.train import loop
     from inceptionnet.train.changes import FIXED, Changes
     from inceptionnet.train.plan import Plan

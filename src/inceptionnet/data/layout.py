@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from inceptionnet.data.containers import Tree
 from inceptionnet.data.names import is_split_word, split_named
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
-from inceptionnet.files import as_text
+from inceptionnet.system.files import as_text
 
 SPLITS = ("train", "val", "test")
 NO_SPLITS = "none"

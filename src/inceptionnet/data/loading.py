@@ -26,8 +26,8 @@ from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
-from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.system.distributed import ALONE, World
 
 CorruptImages = Literal["fail", "skip"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from inceptionnet.data.splits import AnySplit, Encoded, Split
-from inceptionnet.distributed import World
 from inceptionnet.errors import InceptionNetError
+from inceptionnet.system.distributed import World
 
 
 class Key(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -26,7 +26,7 @@ from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import Source, Split, make_source
 from inceptionnet.errors import DataError, listed, nearest
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 __all__ = ["EXTENSIONS", "Source", "Split", "open_source"]
 

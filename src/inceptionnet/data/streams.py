@@ -31,7 +31,7 @@ from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit, make_stream_source
 from inceptionnet.data.web import Download, fetch
 from inceptionnet.errors import DataError, InceptionNetError, listed
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 SIZES_FILE = "sizes.json"
 READ_BYTES = 2**20  # at once

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from inceptionnet.devices import cpu_says
-from inceptionnet.files import replacing
+from inceptionnet.system.devices import cpu_says
+from inceptionnet.system.files import replacing
 
 log = logging.getLogger("inceptionnet")
 

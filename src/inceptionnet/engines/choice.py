@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from inceptionnet import __version__
-from inceptionnet.devices import pick_device
 from inceptionnet.engines.agreement import agreement, evenly_spaced, low_agreement, to_calibrate
 from inceptionnet.engines.cache import Choice, device_name, recall, remember
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, split_calibration
@@ -27,6 +26,7 @@ from inceptionnet.engines.timing import measured, noise
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError, nearest
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.system.devices import pick_device
 from inceptionnet.weights import WeightsFile, read_weights
 
 log = logging.getLogger("inceptionnet")

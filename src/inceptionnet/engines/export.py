@@ -28,7 +28,7 @@ from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.files import PART, make_folder_of, replacing
+from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
 log = logging.getLogger("inceptionnet")

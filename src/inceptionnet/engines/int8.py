@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from torch import Tensor
 
-from inceptionnet.devices import cpu_says
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime
 from inceptionnet.engines.openvino import import_nncf
 from inceptionnet.engines.program import quietly
-from inceptionnet.extras import import_extra
+from inceptionnet.system.devices import cpu_says
+from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

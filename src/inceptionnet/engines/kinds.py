@@ -49,7 +49,7 @@ from inceptionnet.engines.openvino import (
 )
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, listed, missing_extra, nearest
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 from inceptionnet.weights import load_model, read_record
 
 KEYS = (

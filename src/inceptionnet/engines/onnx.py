@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

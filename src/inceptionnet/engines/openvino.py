@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inceptionnet.engines.onnx import INPUT, OUTPUT
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import openvino

@@ -23,10 +23,10 @@ from inceptionnet.data.augment import normalise
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.distributed import ALONE, World
 from inceptionnet.errors import DataError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import SOFTMAX, Outputs, exponential
+from inceptionnet.system.distributed import ALONE, World
 
 
 def top_k(classes: int) -> int:

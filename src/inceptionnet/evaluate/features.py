@@ -16,9 +16,9 @@ from inceptionnet.data.augment import normalise
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, nearest
-from inceptionnet.extras import import_extra
-from inceptionnet.files import as_text, replacing
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.extras import import_extra
+from inceptionnet.system.files import as_text, replacing
 
 EMBED = "embed"
 """The pooled features before the classifier, `InceptionNet.embed`."""

@@ -27,9 +27,9 @@ from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
-from inceptionnet.extras import without_broken_torchvision
-from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.files import replacing
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance

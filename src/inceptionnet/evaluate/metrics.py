@@ -18,7 +18,7 @@ import torch
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
-from inceptionnet.extras import without_broken_torchvision
+from inceptionnet.system.extras import without_broken_torchvision
 
 BINS = 15
 """Confidence bins of equal width, as usual for the expected calibration error."""

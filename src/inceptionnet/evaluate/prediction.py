@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.files import replacing
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.system.files import replacing
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
-from inceptionnet.extras import import_extra
-from inceptionnet.files import as_text, replacing
+from inceptionnet.system.extras import import_extra
+from inceptionnet.system.files import as_text, replacing
 
 KINDS = (".csv", ".parquet")
 

@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inceptionnet.errors import ConfigurationError, InputError, nearest
-from inceptionnet.extras import import_extra
 from inceptionnet.model.network import InceptionNet, check_images
 from inceptionnet.nets.analysis import GridTooSmall, Row, analyse, endpoints, minimum_size
 from inceptionnet.nets.spec import Network
+from inceptionnet.system.extras import import_extra
 
 METHODS = ("gradcam", "integrated-gradients", "occlusion")
 

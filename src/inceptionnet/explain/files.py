@@ -20,8 +20,8 @@ from inceptionnet.errors import ConfigurationError, DataError, DecodeError, near
 from inceptionnet.evaluate.classes import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
-from inceptionnet.files import replacing, shortened
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.files import replacing, shortened
 
 MOST_BYTES = 255
 """In the name of a file, on Linux, macOS and Windows."""

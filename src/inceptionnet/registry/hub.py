@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.extras import import_extra
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
+from inceptionnet.system.extras import import_extra
 from inceptionnet.weights import read_weights, save_weights
 
 import_extra("huggingface_hub", "hub", "inceptionnet.registry.hub")

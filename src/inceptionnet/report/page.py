@@ -19,11 +19,11 @@ from inceptionnet.errors import RunError
 from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
-from inceptionnet.extras import import_extra
-from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.charts import curve_charts, precision_recall_chart, reliability_chart
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
+from inceptionnet.system.extras import import_extra
+from inceptionnet.system.files import replacing
 
 MATRIX = 40
 """The most classes in the confusion matrix; of more, those with the most errors are shown."""

@@ -12,8 +12,8 @@ from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import RunError
-from inceptionnet.extras import import_extra
-from inceptionnet.files import replacing
+from inceptionnet.system.extras import import_extra
+from inceptionnet.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet.errors import RunError
-from inceptionnet.files import replacing
+from inceptionnet.system.files import replacing
 from inceptionnet.train.average import Average
 
 FORMAT = 2

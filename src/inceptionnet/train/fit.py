@@ -10,8 +10,8 @@ from typing import Any
 
 from inceptionnet.classifier import Classifier, load
 from inceptionnet.data.loading import CorruptImages
-from inceptionnet.devices import default_workers
-from inceptionnet.distributed import joined_world
+from inceptionnet.system.devices import default_workers
+from inceptionnet.system.distributed import joined_world
 from inceptionnet.train import loop
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.plan import Plan

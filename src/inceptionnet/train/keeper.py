@@ -11,16 +11,16 @@ from torch import Tensor
 
 import inceptionnet
 from inceptionnet.data.splits import Split
-from inceptionnet.devices import pick_device
-from inceptionnet.distributed import World
 from inceptionnet.errors import InceptionNetError, RunError, WeightsError
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.metrics import Metrics, measure
-from inceptionnet.files import remove_leftovers
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.progress import Bar
 from inceptionnet.report import plots
 from inceptionnet.report.page import write_report
+from inceptionnet.system.devices import pick_device
+from inceptionnet.system.distributed import World
+from inceptionnet.system.files import remove_leftovers
+from inceptionnet.system.progress import Bar
 from inceptionnet.train.changes import Change
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.plan import Job

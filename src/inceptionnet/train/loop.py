@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.loading import Batch, TrainLoader
-from inceptionnet.devices import pick_device
-from inceptionnet.distributed import ALONE, World, restarted
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, TrainingError, listed
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.system.devices import pick_device
+from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.keeper import Keeper

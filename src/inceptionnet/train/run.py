@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inceptionnet.errors import RunError
-from inceptionnet.files import remove_leftovers, replacing
+from inceptionnet.system.files import remove_leftovers, replacing
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from inceptionnet.data.augment import to_input
 from inceptionnet.data.loading import Batch
 from inceptionnet.data.order import parts_of
-from inceptionnet.distributed import ALONE, World
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
 from inceptionnet.train.dropout import seeded

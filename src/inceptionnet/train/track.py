@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 
 
 class Tracker:

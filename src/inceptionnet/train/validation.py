@@ -10,9 +10,9 @@ from torch import Tensor
 
 from inceptionnet.data.augment import to_input
 from inceptionnet.data.loading import EvalLoader, TrainLoader
-from inceptionnet.distributed import World
 from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import Evaluation, evaluate
+from inceptionnet.system.distributed import World
 from inceptionnet.train.batch_norm import RECALIBRATION_BATCHES, batch_statistics
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.plan import Job

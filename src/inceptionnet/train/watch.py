@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.distributed import World
 from inceptionnet.nets.spec import Network, Residual
+from inceptionnet.system.distributed import World
 from inceptionnet.train.batch_norm import Norm, batch_statistics
 
 if TYPE_CHECKING:

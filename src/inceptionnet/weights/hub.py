@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 from inceptionnet.weights.known import published_at
 
 log = logging.getLogger("inceptionnet")

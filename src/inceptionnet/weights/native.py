@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, WeightsError
-from inceptionnet.files import replacing
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.system.files import replacing
 
 FORMAT = 1
 KEY = "inceptionnet"

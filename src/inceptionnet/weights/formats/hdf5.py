@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 from inceptionnet.weights.formats.stored import damaged
 
 HEAP = b"GCOL\x01\0\0\0"  # start of a global heap, followed by its size

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.extras import import_extra
+from inceptionnet.system.extras import import_extra
 from inceptionnet.weights.formats.foreign import of_folder
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries

@@ -1,0 +1,1 @@
+"""What the rest asks of the machine: files, devices, processes, optional packages, and a progress bar."""
