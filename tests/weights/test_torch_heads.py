@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inceptionnet import create_model
+from inceptionnet import create_model, load
 from inceptionnet.errors import WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights import read_weights
@@ -161,6 +161,8 @@ def test_a_head_that_is_stated(network: InceptionNet, body: State, tmp_path: Pat
         torch.testing.assert_close(read.model(**NARROW).eval()(x), expected, rtol=1e-4, atol=1e-4)
         assert read.record.configuration.activation == "sigmoid"
         assert read.report.dropped["net.fc.weight"] == "not in the stated head"
+    with pytest.raises(WeightsError, match="head has 'c', which is no layer"):
+        load(path, head="a relu c")
     refused(state, tmp_path, "head has 'c', which is no layer outside the body and no function", head="a relu c")
     refused(state, tmp_path, "b takes 8 values, but gets 128", head="b")
 

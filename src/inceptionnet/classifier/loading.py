@@ -30,6 +30,7 @@ def load(
     classes: str | Path | Sequence[str] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     activation: str | None = None,
+    head: str | None = None,
     engine: str = "eager",
     precision: str = "fp32",
     calibrate: str | Path | Sequence[str | Path] | None = None,
@@ -52,6 +53,8 @@ def load(
             file's, else as its layout was published.
         activation: what the logits mean: softmax; or sigmoid, of labels that do not exclude each other, or of one logit
             for two classes. Default: as the file says, else softmax.
+        head: of a PyTorch file that does not tell it, the layers between the last grid and the logits, see
+            `read_weights`.
         engine, precision, threads: as for `optimize`; exported files have their own.
         calibrate: for int8, images like those it will see: paths, folders or a data set.
         device: as for `pick_device`.
@@ -79,7 +82,7 @@ def load(
             model.set_activation(activation)
             record = with_activation(record, activation)
     else:
-        read = read_weights(source, name=name)
+        read = read_weights(source, name=name, head=head)
         if activation is not None:
             read = replace(read, record=with_activation(read.record, activation))
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)

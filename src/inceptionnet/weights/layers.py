@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Layers:
     def how(self, words: Iterable[str]) -> str:
         """The command that states a head."""
         example = " ".join(words) or next(iter(self.usual), "fc")
-        return f"inceptionnet convert {self.path.name} OUT.safetensors --head '{example}'"
+        return f"inceptionnet convert {shlex.quote(str(self.path))} OUT.safetensors --head '{example}'"
 
     @property
     def linear(self) -> list[str]:
