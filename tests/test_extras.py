@@ -107,24 +107,26 @@ def test_no_command_minds_a_torchvision_of_another_torch(
     assert "No overlays" not in page and "evidence for the predicted class" in page
 
 
-@pytest.mark.parametrize(
-    ("package", "line"),
-    [
-        ("matplotlib", ["report", "RUN", "--out", "r.html"]),
-        ("jinja2", ["report", "RUN", "--out", "r.html"]),
-        ("captum", ["explain", "RUN", "IMAGE", "--out", "e.png"]),
-        ("openvino", ["export", "RUN", "a.xml"]),
-        ("onnxscript", ["export", "RUN", "a.onnx"]),
-        ("onnxruntime", ["export", "RUN", "a.onnx"]),
-        ("nncf", ["export", "RUN", "a.xml", "--precision", "int8", "--calibrate", "DATA"]),
-        ("pyarrow", ["evaluate", "RUN", "DATA", "--predictions", "p.parquet"]),
-        ("pyarrow", ["features", "RUN", "DATA", "--out", "f.parquet"]),
-        ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.tensorboard=true"]),
-        ("sklearn", ["train", "digits", "--out", "new", "--model", "inception_v1.slim"]),
-        ("datasets", ["train", "hf:nobody/nothing", "--out", "new", "--model", "inception_v1.slim"]),
-        ("huggingface_hub", ["predict", "hf:nobody/nothing", "IMAGE"]),
-    ],
-)  # fmt: skip
+QUICK = [
+    ("captum", ["explain", "RUN", "IMAGE", "--out", "e.png"]),
+    ("pyarrow", ["evaluate", "RUN", "DATA", "--predictions", "p.parquet"]),
+    ("sklearn", ["train", "digits", "--out", "new", "--model", "inception_v1.slim"]),
+]
+SLOW = [
+    ("matplotlib", ["report", "RUN", "--out", "r.html"]),
+    ("jinja2", ["report", "RUN", "--out", "r.html"]),
+    ("openvino", ["export", "RUN", "a.xml"]),
+    ("onnxscript", ["export", "RUN", "a.onnx"]),
+    ("onnxruntime", ["export", "RUN", "a.onnx"]),
+    ("nncf", ["export", "RUN", "a.xml", "--precision", "int8", "--calibrate", "DATA"]),
+    ("pyarrow", ["features", "RUN", "DATA", "--out", "f.parquet"]),
+    ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.tensorboard=true"]),
+    ("datasets", ["train", "hf:nobody/nothing", "--out", "new", "--model", "inception_v1.slim"]),
+    ("huggingface_hub", ["predict", "hf:nobody/nothing", "IMAGE"]),
+]
+
+
+@pytest.mark.parametrize(("package", "line"), [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)])
 def test_what_is_asked_for_is_checked_before_any_work(
     package: str, line: list[str], run: Path, colours: Path, tmp_path: Path
 ) -> None:
