@@ -298,7 +298,7 @@ def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
         r"d \(Dense\) stands .* 'mish'": on(
             keras, base, "Average", la.Dense(3, activation="mish", name="d"), la.Dense(2)
         ),
-        r"Activation\) after the logits": on(keras, base, "Average", la.Dense(3, activation="tanh")),
+        r"\(tanh\) after the logits": on(keras, base, "Average", la.Dense(3, activation="tanh")),
         "its base, MobileNetV2, is not layer by layer a network": keras.Model(other.input, end(other.output)),
         "75×90 px": keras.Model(unlike.input, end(unlike.output)),
         "after b, and batch norm comes after the pool": keras.Model(base.input, end(normed)),
