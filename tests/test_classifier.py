@@ -211,7 +211,7 @@ def test_explain(classifier: Classifier, red: Path) -> None:
         pytest.param(".onnx", {}, marks=pytest.mark.slow),
         pytest.param(".onnx", {"with_preprocessing": True}, marks=pytest.mark.slow),
         pytest.param(".xml", {"batch_size": 2}, marks=pytest.mark.slow),
-        (".pt2", {"with_preprocessing": True}),
+        pytest.param(".pt2", {"with_preprocessing": True}, marks=pytest.mark.slow),
         (".safetensors", {}),
     ],
 )

@@ -378,10 +378,11 @@ def test_predictions_of_an_evaluation_as_a_table(command, run: Path, colours: Pa
         (("convert", "RUN", "OUT"), "c.safetensors"),
         (("export", "RUN", "OUT"), "c.safetensors"),
         (("show", "RUN", "--svg", "OUT"), "n.svg"),
-        (("report", "RUN", "--out", "OUT"), "r.html"),
-        (("bench", "RUN", "--engines", "eager", "--batch", 1, "--rounds", 1, "--plot", "OUT"), "b.png"),
-        (("train", "DATA", "--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1, "--out",
-          "OUT"), "run"),
+        pytest.param(("report", "RUN", "--out", "OUT"), "r.html", marks=pytest.mark.slow),
+        pytest.param(("bench", "RUN", "--engines", "eager", "--batch", 1, "--rounds", 1, "--plot", "OUT"), "b.png",
+                     marks=pytest.mark.slow),
+        pytest.param(("train", "DATA", "--model", "inception_v1.slim", "--width", 0.125, "--size", 32, "--epochs", 1,
+                      "--out", "OUT"), "run", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_missing_folder_of_an_output_is_created(

@@ -474,6 +474,7 @@ def test_an_engine_that_nobody_knows(command, run: Path, colours: Path) -> None:
         ) and "'tensorrt' is not one of 'eager', 'channels_last', " in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(version_of("openvino") is None, reason="openvino is not installed")
 def test_engines_that_go_in_any_order_leave_signal_handlers_alone() -> None:
     """Two OpenVINO cores would leave a stack for them that is gone; SIGCHLD comes when a reading process ends."""

@@ -136,9 +136,13 @@ NETWORKS = [
     ("inception_resnet_v2.slim", 79, "stem_conv_1 stem_conv_5 mixed_5b residual_a1"),
     ("inception_resnet_v1.facenet", 80, "stem_conv_1 stem_conv_5 stem_conv_6 residual_a1 reduction_a reduction_b"),
 ]
+QUICK = ("inception_v3", "inception_resnet_v2.slim")
 
 
-@pytest.mark.parametrize(("name", "size", "endpoints"), NETWORKS, ids=[name for name, *_ in NETWORKS])
+@pytest.mark.parametrize(
+    ("name", "size", "endpoints"),
+    [pytest.param(*one, marks=[] if one[0] in QUICK else pytest.mark.slow, id=one[0]) for one in NETWORKS],
+)
 def test_every_part_of_the_family_keeps_its_numbers(name: str, size: int, endpoints: str, tmp_path: Path) -> None:
     model = cut(name, size, endpoints)
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
@@ -192,7 +196,7 @@ def in_production(file: Path, images: list[Path]) -> list[tuple[str, float]]:
     [
         (".onnx", ["--with-preprocessing"]),
         pytest.param(".xml", ["--with-preprocessing"], marks=pytest.mark.slow),
-        (".pt2", ["--dynamic-batch"]),
+        pytest.param(".pt2", ["--dynamic-batch"], marks=pytest.mark.slow),
     ],
 )
 def test_the_file_alone_predicts_what_the_network_predicts(
@@ -243,8 +247,14 @@ print(json.dumps(said | {"imported": [name for name in others if name in sys.mod
 """
 
 
-@pytest.mark.parametrize("raw", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("ending", GRAPHS)
+@pytest.mark.parametrize(
+    ("ending", "raw"),
+    [
+        pytest.param(ending, raw, marks=[] if (ending, raw) == (".onnx", False) else pytest.mark.slow)
+        for ending in GRAPHS
+        for raw in (False, True)
+    ],
+)
 def test_another_process_in_the_runtimes_defaults_gets_the_same_logits(
     ending: str, raw: bool, weights: Path, tmp_path: Path
 ) -> None:

@@ -73,7 +73,8 @@ def test_a_missing_package_is_one_line() -> None:
     assert str(caught.value) == "reading needs absent-module; install it with: pip install 'inceptionnet[weights]'"
 
 
-@pytest.mark.parametrize("known_to_pip", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow  # the tests above show what import_extra and the commands do
+@pytest.mark.parametrize("known_to_pip", [True, False])
 def test_no_command_minds_a_torchvision_of_another_torch(
     known_to_pip: bool, run: Path, colours: Path, tmp_path: Path
 ) -> None:

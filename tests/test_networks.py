@@ -14,6 +14,8 @@ from inceptionnet.nets.analysis import GridTooSmall, analyse, endpoints, minimum
 from inceptionnet.nets.edits import Configuration, at_size, configure
 from inceptionnet.nets.spec import Conv, MaxPool, Network, SeparableConv
 
+DEEP = ("inception_v4", "inception_resnet_v1", "inception_resnet_v2")
+"""Slow where they are run several times."""
 # The published counts at 1000 classes without auxiliary heads, and multiply-adds in G at the network's own size.
 PUBLISHED = {
     "inception_v1.slim": (6_624_904, 1.498),
@@ -149,7 +151,9 @@ def test_every_intermediate_shape_is_torchs(name: str, size: str) -> None:
         assert (2, *row.output)[: len(expected)] == expected, row.path
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n.partition(".")[0] in DEEP else []) for n in NETWORKS]
+)
 def test_minimum_size_is_torchs(name: str) -> None:
     """Torch itself runs that size and the next ones, and refuses the one below."""
     body, head, _ = build(plain(name))

@@ -299,6 +299,7 @@ def test_metrics_for_tensorboard(colours: Path, tmp_path: Path) -> None:
     assert found == [(row["step"], pytest.approx(row["val_top1"], rel=1e-5)) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tar shards from a web server: nothing is on the disk, and no image is trained on twice or missed."""
     monkeypatch.setenv("no_proxy", "*")
