@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inceptionnet.data import decode, read_image
+from inceptionnet.data import decode, formats, read_image
 from inceptionnet.data.decode import MAX_PIXELS, decode_box, decode_stored
 from inceptionnet.errors import DecodeError
 
@@ -401,8 +401,18 @@ def test_heic_by_the_extra() -> None:
 
 
 def test_heic_without_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inceptionnet.data.formats._heic_is_read", lambda: False)
+    monkeypatch.setattr(formats, "_why_no_heic", formats._why_no_heic.__wrapped__)  # what was found is kept
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     with pytest.raises(DecodeError, match=r"^IMG_1.jpg: is HEIC, .*pip install 'inceptionnet\[heic\]'$"):
+        decode(base64.b64decode(HEIC), name="IMG_1.jpg")
+
+
+def test_a_broken_package_for_heic_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pi_heif.py").write_text('raise RuntimeError("libheif of another version")')
+    monkeypatch.setattr(formats, "_why_no_heic", formats._why_no_heic.__wrapped__)
+    monkeypatch.delitem(sys.modules, "pi_heif", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DecodeError, match=r"^IMG_1.jpg: is HEIC, which needs pi-heif, .*libheif of another version"):
         decode(base64.b64decode(HEIC), name="IMG_1.jpg")
 
 

@@ -81,6 +81,13 @@ def tf(peer: Peer) -> Any:
 
 
 @pytest.fixture(scope="session")
+def keras(peer: Peer) -> Any:
+    keras = peer("keras")
+    keras.config.set_image_data_format("channels_last")
+    return keras
+
+
+@pytest.fixture(scope="session")
 def slim(peer: Peer, tf: Any) -> Iterator[Any]:
     """tf-slim, for which one name of TensorFlow's inside, moved since, is put back."""
     with pytest.MonkeyPatch.context() as patch:

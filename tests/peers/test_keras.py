@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from .conftest import Peer
 from .judging import agree, random_images, recognised
 
 # Keras hands its own variables to NumPy 2 in a way that NumPy 1 asked for.
@@ -25,13 +24,6 @@ NETWORKS = {"InceptionV3": "inception_v3", "InceptionResNetV2": "inception_resne
 SMALL_PX = (96, 96)
 UNNAMED = ("conv2d", "batch_normalization", "activation", "custom_scale_layer", "max_pooling2d", "average_pooling2d")
 Build = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def keras(peer: Peer) -> Any:
-    keras = peer("keras")
-    keras.config.set_image_data_format("channels_last")
-    return keras
 
 
 @pytest.fixture(scope="module")

@@ -34,13 +34,6 @@ IMAGES = [
 
 
 @pytest.fixture(scope="module")
-def keras(peer: Peer) -> Any:
-    keras = peer("keras")
-    keras.config.set_image_data_format("channels_last")
-    return keras
-
-
-@pytest.fixture(scope="module")
 def base(keras: Any) -> Any:
     """One network for all heads: without top, of random weights."""
     return spread(keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(PX, PX, 3)))

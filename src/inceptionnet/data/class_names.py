@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from inceptionnet.data.imagenet import imagenet_classes
-from inceptionnet.data.text import NOT_UTF8, cells_of, decoded, is_damaged, json_of, lines_of, nfc, read_text
+from inceptionnet.data.text import NOT_UTF8, cells_of, decoded, is_damaged, json_of, lines_of, nfc, plain, read_text
 from inceptionnet.errors import DataError, listed
 
 CLASSES_FILE = "classes.txt"
@@ -194,7 +194,7 @@ def _of_table(text: str, suffix: str, where: str) -> ClassNames:
     cells = [(line, [*row[:1], *filter(None, row[1:])]) for line, row in cells]
     if not cells:
         return _checked([], where)
-    header = [re.sub(r"[\s-]+", "_", cell.lower()) for cell in cells[0][1]]
+    header = list(map(plain, cells[0][1]))
     known = any(cell in _NAME_HEADERS or cell in _NUMBER_HEADERS for cell in header) and not any(map(is_number, header))
     body = cells[1:] if known else cells
     width = len(cells[0][1])

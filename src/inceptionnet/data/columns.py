@@ -16,8 +16,8 @@ import numpy.typing as npt
 from inceptionnet.data.class_names import is_number
 from inceptionnet.data.matching import Images
 from inceptionnet.data.names import split_named
-from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS, Cell, Table, matched, plain, steps
-from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc
+from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS, Cell, Table, matched, steps
+from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc, plain
 from inceptionnet.errors import DataError, listed
 
 _VAGUE = frozenset(("id", "name", "key"))

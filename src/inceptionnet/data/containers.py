@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from inceptionnet.data.decode import MAX_BYTES, read_image
@@ -39,7 +40,7 @@ class Tree:
     hidden: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def images(self) -> list[str]:
         """The files that end like an image, at any depth, sorted."""
         return sorted(filter(is_image, self.files))

@@ -19,8 +19,8 @@ import numpy as np
 from inceptionnet.data.columns import Labelled, labels_in
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.matching import Images
-from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, plain, read_metadata, read_table
-from inceptionnet.data.text import Line, lines_of, read_text
+from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, read_metadata, read_table
+from inceptionnet.data.text import Line, lines_of, plain, read_text
 from inceptionnet.errors import DataError, listed
 
 SYNSETS_FILE = "imagenet_2012_validation_synset_labels.txt"  # TF-slim

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from inceptionnet.errors import MissingExtraError
+from inceptionnet.system.extras import import_extra
+
 # Only these: Pillow would run an interpreter on a PostScript file, even if it is named .jpg.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -26,13 +29,13 @@ _OTHERS = (
 
 def formats_for(data: bytes) -> tuple[str, ...]:
     """Pillow's names of the formats to try for an encoded image; HEIC is registered when the first one comes."""
-    return (*FORMATS, "HEIF") if _is_heic(data) and _heic_is_read() else FORMATS
+    return (*FORMATS, "HEIF") if _is_heic(data) and not _why_no_heic() else FORMATS
 
 
 def unknown_format(data: bytes) -> str:
     """Why an encoded image is in none of the formats, as the end of a message."""
-    if _is_heic(data) and not _heic_is_read():
-        return "is HEIC, which needs pi-heif; install it with: pip install 'inceptionnet[heic]'"
+    if _is_heic(data) and (why := _why_no_heic()):
+        return why
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n") if data[:1] != b"\0" else data[:64]
     what = next((what for magic, what in _OTHERS if start.startswith(magic) or start.lower().startswith(magic)), "")
     return f"is not an image in a known format ({', '.join(FORMATS)})" + (f", but {what}" if what else "")
@@ -43,10 +46,10 @@ def _is_heic(data: bytes) -> bool:
 
 
 @cache
-def _heic_is_read() -> bool:
+def _why_no_heic() -> str:
+    """Why HEIC is not read, as the end of a message; empty if it is, from now on."""
     try:
-        import pi_heif
-    except ImportError:
-        return False
-    pi_heif.register_heif_opener()
-    return True
+        import_extra("pi_heif", "heic", "is HEIC, which", "pi-heif").register_heif_opener()
+    except MissingExtraError as error:
+        return str(error)
+    return ""

@@ -6,7 +6,6 @@ class folders are splits whatever they are called, so those with unknown names a
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import PurePosixPath
 
 from inceptionnet.data.containers import Tree
 from inceptionnet.data.names import is_split_word, split_named
+from inceptionnet.data.text import nfc
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
 from inceptionnet.system.files import as_text
 
@@ -81,9 +81,7 @@ def find_layout(where: str, tree: Tree, asked: Mapping[str, str] | None = None) 
     everything = tree.images
     for split, base in bases.items():
         folders = {f"{base}/{name}".lstrip("/"): name for name in sorted(found.inside[base])}
-        classes[split] = {
-            path.removeprefix(below): as_text(unicodedata.normalize("NFC", name)) for path, name in folders.items()
-        }
+        classes[split] = {path.removeprefix(below): as_text(nfc(name)) for path, name in folders.items()}
         inside = f"{base}/" if base else ""
         images[split] = [
             image.removeprefix(below)
@@ -153,11 +151,7 @@ class _Folders:
         base = self.base(folder, split_named(PurePosixPath(folder).name))
         if self.loose[base]:
             return set()
-        return {
-            unicodedata.normalize("NFC", name)
-            for name in self.inside[base]
-            if f"{base}/{name}".lstrip("/") in self.filled
-        }
+        return {nfc(name) for name in self.inside[base] if f"{base}/{name}".lstrip("/") in self.filled}
 
 
 def _named(where: str, found: _Folders, below: str, tops: list[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
-from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, is_image, split_named
+from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, split_named
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
 from inceptionnet.data.splits import Source, Split, make_source
@@ -92,7 +92,7 @@ def open_source(
             return _made(where, title, read_parquet(files, where), asked)
         tree = list_folder(path)
         # A .tar next to images is the archive that they were unpacked from.
-        if (shards := _files(path, "*.tar")) and not any(map(is_image, tree.files)):
+        if (shards := _files(path, "*.tar")) and not tree.images:
             return _from_shards(shards, where, title, asked)
         return _from_tree(where, title, tree, asked)
     if path.suffix.lower() == ".zip":
@@ -164,7 +164,7 @@ class _ByName:
 
 def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
-    images = list(filter(is_image, tree.files))
+    images = tree.images
     if not images:
         raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
     loose = Counter(map(_parent, images))  # folder → images directly in it

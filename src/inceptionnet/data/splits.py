@@ -263,7 +263,7 @@ def make_source(
 
 
 def _check_evaluated(where: str, classes: Sequence[str], name: str, split: Split) -> None:
-    there = np.unique(split.labels)
+    there = _used(split.labels)
     if name in ("val", "test") and len(there) < 2:
         got = f"{len(split)} of {classes[there[0]]}" if len(there) else "none"
         raise DataError(

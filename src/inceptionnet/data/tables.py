@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inceptionnet.data.matching import Images
-from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, read_text
-from inceptionnet.errors import DataError, listed, missing_extra
+from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
+from inceptionnet.errors import DataError, listed
+from inceptionnet.system.extras import import_extra
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -56,11 +57,6 @@ class Table:
     def error(self, line: int, expected: str, got: str, do: str) -> DataError:
         """The error about a line."""
         return DataError(f"{self.file}: line {line}: expected {expected}, got {got}: {do}")
-
-
-def plain(header: str) -> str:
-    """A header as it is compared."""
-    return re.sub(r"[\s-]+", "_", header.strip().lower())
 
 
 def read_table(file: Path, images: Images, columns: int = 2) -> Table:
@@ -205,11 +201,7 @@ def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
 
 
 def _of_parquet(file: Path) -> Table:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_extra("pyarrow", "parquet", f"reading {file}") from None
+    pa, pq = (import_extra(name, "parquet", f"reading {file}") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow

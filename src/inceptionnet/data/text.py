@@ -52,6 +52,11 @@ def nfc(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def plain(header: str) -> str:
+    """The header of a column as it is compared."""
+    return re.sub(r"[\s-]+", "_", header.strip().lower())
+
+
 def is_damaged(text: str) -> bool:
     """Whether a text contains bytes that are not UTF-8."""
     return any("\udc80" <= character <= "\udcff" for character in text)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from inceptionnet.errors import DataError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import SOFTMAX, Outputs, exponential
 from inceptionnet.system.distributed import ALONE, World
+
+Kind = TypeVar("Kind")
+"""`Evaluation`, or `MultiLabelEvaluation`."""
 
 
 def top_k(classes: int) -> int:
@@ -191,20 +194,13 @@ def evaluate_together(
     def results(logs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return _results(logs, labels, outputs, threshold)
 
-    whole, own, errors = collected(members, loader, numbered, results, **options)
-    shared: dict[str, Any] = {"classes": tuple(classes), "decode_errors": errors, "threshold": threshold}
-    of_members = [
-        Evaluation(file=one.file, network=one.network, **shared, **arrays)
-        for one, arrays in zip(members, own, strict=False)
-    ]
-    return Evaluation(members=tuple(of_members), **shared, **whole)
-
-
-Arrays = dict[str, Any]
-"""Arrays of an evaluation by name, one value for each decoded image."""
+    shared = {"classes": tuple(classes), "threshold": threshold}
+    return collected(Evaluation, shared, members, loader, numbered, results, **options)
 
 
 def collected(
+    kind: Callable[..., Kind],
+    shared: Mapping[str, Any],
     members: Sequence[Member],
     loader: EvalLoader,
     numbered: Callable[[Tensor], Tensor],
@@ -213,10 +209,11 @@ def collected(
     at_once: int | None = None,
     advance: Callable[[int, str], None] = lambda images, figures: None,
     world: World = ALONE,
-) -> tuple[Arrays, list[Arrays], tuple[tuple[str, str], ...]]:
-    """The results of an ensemble and of each of its networks (none for one network), and the corrupt images.
+) -> Kind:
+    """The evaluation of an ensemble, of that kind, with those of its networks (none for one network) in it.
 
     Args:
+        shared: fields that are the same for the ensemble and its networks.
         numbered: from the labels of the data to those of the networks.
         results: from log-probabilities and labels to arrays by name, among them `predicted`.
         at_once: number of crops per forward pass; None: all of a batch.
@@ -254,14 +251,16 @@ def collected(
         raise DataError(f"expected images, got {len(all_errors)} of which none can be decoded; check the data")
     joined = {name: np.concatenate([arrays[name] for arrays in full]) for name in full[0]}
     order = np.argsort(joined["indices"], kind="stable")
-    ordered: Arrays = {name: array[order] for name, array in joined.items()}
+    ordered: dict[str, Any] = {name: array[order] for name, array in joined.items()}
     whole = {name: array for name, array in ordered.items() if "." not in name}
-    shared = {name: whole[name] for name in ("indices", "labels")}
+    shared = {**shared, "decode_errors": all_errors}
+    common = {name: whole[name] for name in ("indices", "labels")}
     own = [
-        shared | {name: ordered[f"{i}.{name}"] for name in whole if name not in shared}
-        for i in range(len(members) if len(members) > 1 else 0)
-    ]
-    return whole, own, all_errors
+        kind(file=one.file, network=one.network, **shared, **common,
+             **{name: ordered[f"{i}.{name}"] for name in whole if name not in common})
+        for i, one in enumerate(members if len(members) > 1 else ())
+    ]  # fmt: skip
+    return kind(members=tuple(own), **shared, **whole)
 
 
 def _results(logs: Tensor, labels: Tensor, outputs: Outputs, threshold: float | None) -> dict[str, Tensor]:

@@ -119,10 +119,5 @@ def evaluate_labels(
             "losses": -logs.gather(2, labels[..., None].long())[..., 0].mean(1),
         }
 
-    whole, own, errors = collected(members, loader, numbered, results, **options)
-    shared: dict[str, Any] = {"classes": tuple(classes), "decode_errors": errors, "threshold": threshold}
-    of_members = [
-        MultiLabelEvaluation(file=one.file, network=one.network, **shared, **arrays)
-        for one, arrays in zip(members, own, strict=False)
-    ]
-    return MultiLabelEvaluation(members=tuple(of_members), **shared, **whole)
+    shared = {"classes": tuple(classes), "threshold": threshold}
+    return collected(MultiLabelEvaluation, shared, members, loader, numbered, results, **options)

@@ -22,6 +22,7 @@ from inceptionnet.nets.spec import (
     Linear,
     Network,
     Node,
+    PoolKind,
     Residual,
     SeparableConv,
     V,
@@ -199,6 +200,12 @@ def with_embedding(network: Network, length: int) -> Network:
     return replace(network, head=patched(network.head, {"embedding": replace(layer, filters=length)}))
 
 
+def other_embedding(name: str, length: int) -> int | None:
+    """The length of an embedding as a configuration has it: None for the network's own."""
+    layer = NETWORKS[name].head.get("embedding")
+    return None if isinstance(layer, Linear) and layer.filters == length else length
+
+
 def with_head(network: Network, hidden: Sequence[Hidden], bias: bool, activation: str) -> Network:
     """The network with hidden layers before its dropout and logits; they stay where the classifier is taken away."""
     if activation not in ("softmax", "sigmoid"):
@@ -214,7 +221,7 @@ def with_head(network: Network, hidden: Sequence[Hidden], bias: bool, activation
         first = names[: len(names) - len(last)]
         parts = {**head, "hidden": list(hidden)}
         head = {name: parts[name] for name in (*first, "hidden", *last, "logits") if name in parts}
-    return replace(network, head=head, activation=activation)  # type: ignore[arg-type]
+    return replace(network, head=head, activation=activation)  # type: ignore[arg-type]  # checked above
 
 
 def _hidden(layer: Hidden | Mapping[str, Any]) -> Hidden:
@@ -235,8 +242,9 @@ def _hidden(layer: Hidden | Mapping[str, Any]) -> Hidden:
 
 def with_pool(network: Network, global_pool: str) -> Network:
     """The network with another global pool; with "", without a head, so that it gives its last grid."""
-    if global_pool in ("max", "avgmax", "catavgmax"):
-        return replace(network, head=patched(network.head, {"pool": GlobalPool(global_pool)}))  # type: ignore[arg-type]
+    if global_pool in get_args(PoolKind):
+        pool = GlobalPool(global_pool)  # type: ignore[arg-type]  # it is one of them
+        return replace(network, head=patched(network.head, {"pool": pool}))
     if global_pool:
         raise ConfigurationError(
             f"global_pool is {global_pool!r}; expected 'avg', 'max', 'avgmax', 'catavgmax', or '' for the grid "

@@ -34,6 +34,9 @@ Function = Literal[
 ]
 """Activation functions of hidden layers; `gelu` by the error function, `gelu_tanh` its approximation."""
 
+PoolKind = Literal["max", "avgmax", "catavgmax"]
+"""Global pools other than the average, by timm's names."""
+
 Kernel = int | tuple[int, int]
 """Height and width in pixels, (1, 7) for the papers' 1×7; a single number is a square."""
 
@@ -98,7 +101,7 @@ class AdaptiveAvgPool:
 class GlobalPool:
     """Global pooling other than the average: the maximum, the mean of both, or both concatenated (timm's names)."""
 
-    kind: Literal["max", "avgmax", "catavgmax"]
+    kind: PoolKind
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
-from inceptionnet.weights.native import GIVEN, save_weights, with_activation
+from inceptionnet.weights.native import GIVEN, NUMBERED, save_weights, with_activation
 from inceptionnet.weights.origins import with_channels
 from inceptionnet.weights.reading import Report, read_weights
 
@@ -60,7 +60,7 @@ def convert(
     names = tuple(classes) if classes is not None else held.classes if same else ()
     if not same:
         done.append(f"new classifier for {model.num_classes} classes" if model.num_classes else "classifier removed")
-    origin = GIVEN if classes is not None else report.classes if same else "numbered: the classifier is new"
+    origin = GIVEN if classes is not None else report.classes if same else f"{NUMBERED}: the classifier is new"
     told = {**held.provenance, "changed": done}
     if classes is not None or not same:
         told["classes"] = origin

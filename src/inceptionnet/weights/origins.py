@@ -17,6 +17,7 @@ from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.formats.class_names import class_names_in
 from inceptionnet.weights.known import Published
 from inceptionnet.weights.layouts import Layout
+from inceptionnet.weights.native import NUMBERED, numbers, outputs_of
 
 BACKGROUND = 1001
 """Classes of an ImageNet classifier whose class 0 is the background."""
@@ -25,31 +26,33 @@ log = logging.getLogger("inceptionnet")
 
 def class_names(
     configuration: Configuration, stored: Stored, layout: Layout, keep: bool
-) -> tuple[tuple[str, ...], str]:
-    """Class names, and where they come from: the file, else ImageNet's if their number fits, else numbers."""
-    logits = configuration.num_classes or 0
-    count = 2 if logits == 1 and configuration.activation == "sigmoid" else logits
+) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Class names, where they come from (the file, else ImageNet's if their number fits, else numbers), and the lists
+    in the file that this tells of, by place."""
+    outputs = outputs_of(configuration)
+    count, numbered = outputs.classes, numbers(outputs)
     named = {**stored.class_names, **_of_metadata(stored.metadata)}
     fits = {place: names for place, names in named.items() if len(names) == count}
     if fits and len(set(fits.values())) == 1:
-        return next(iter(fits.values())), f"the file's {listed(fits, last='and')}"
+        return next(iter(fits.values())), f"the file's {listed(fits, last='and')}", tuple(fits)
     if len(set(fits.values())) > 1:
-        disagree = f"numbered: the file's {listed(fits, last='and')} disagree on their order"
-        return tuple(map(str, range(count))), f"{disagree}; give the names with --classes"
+        disagree = f"{NUMBERED}: the file's {listed(fits, last='and')} disagree on their order"
+        return numbered, f"{disagree}; give the names with --classes", tuple(fits)
     other = ""
     if named and count:
         found = listed(f"{place} has {len(names)}" for place, names in named.items())
         other = f" ({found} for {count} classes)"
+    told = tuple(named) if other else ()
     if count == 1000:
-        return imagenet_classes(), f"ImageNet's, since there are 1000{other}"
+        return imagenet_classes(), f"ImageNet's, since there are 1000{other}", told
     if count == BACKGROUND and keep:
-        return ("background", *imagenet_classes()), "ImageNet's after the background, since there are 1001"
+        return ("background", *imagenet_classes()), "ImageNet's after the background, since there are 1001", ()
     if count in layout.by_classes:
-        return tuple(map(str, range(count))), "numbered: the 2015 graph orders its classes differently from ImageNet"
+        return numbered, f"{NUMBERED}: the 2015 graph orders its classes differently from ImageNet", ()
     if not count:
-        return (), "none: no classifier"
-    reason = f"numbered: the file's names do not fit{other}" if other else "numbered: the file has no names"
-    return tuple(map(str, range(count))), reason
+        return (), "none: no classifier", ()
+    reason = f"the file's names do not fit{other}" if other else "the file has no names"
+    return numbered, f"{NUMBERED}: {reason}", told
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -209,14 +209,12 @@ def _published(
     """A file of another library."""
     own = described(stored, name)
     found = own.translation if own else translate(stored, name=name, keep_background=keep, head=head)
-    said = own.said if own else ()
-    if not own:
-        found, said = undescribed(found, stored)
+    said = () if own else undescribed(found, stored)
     layout, configuration = found.layout, found.configuration
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
-    classes, classes_from = class_names(configuration, stored, layout, keep)
+    classes, classes_from, told = class_names(configuration, stored, layout, keep)
     if own:
         prep, prep_from = own.preprocessing, own.origin
     else:
@@ -224,7 +222,7 @@ def _published(
     assumed = (*said, *(clause for clause in found.assumed if not (known and clause == AVERAGE_POOL)))
     if configuration.in_channels != prep.channels:
         prep = with_channels(prep, configuration.in_channels)
-    used = {place.partition(".")[0] for place in stored.class_names if place in classes_from}
+    used = {place.partition(".")[0] for place in told}
     report = Report(
         source=title,
         format=stored.format,

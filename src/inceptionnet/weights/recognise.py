@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -140,7 +140,7 @@ def _cut(found: Found) -> Found | None:
     heads = (*found.layout.classifier, *rest)
     if at < 3 or any(name.startswith(f"{entry}.") for name in found.tensors for entry in heads):
         return None
-    return Found(found.layout, found.prefix, found.tensors, found.origin, found.renamed, ends[at - 1])
+    return replace(found, last=ends[at - 1])
 
 
 def _one_of(whole: list[Found], tensors: Mapping[str, Tensor], stored: Stored) -> Found:
@@ -170,4 +170,4 @@ def _one_of(whole: list[Found], tensors: Mapping[str, Tensor], stored: Stored) -
     if found.last:
         notes.append(f"the file has no layers behind {found.last}: read as a backbone that ends there")
     inside = {ours: t for ours, t in found.tensors.items() if found.origin[ours] not in copies}
-    return Found(found.layout, found.prefix, inside, found.origin, found.renamed, found.last, copies, tuple(notes))
+    return replace(found, tensors=inside, copies=copies, notes=tuple(notes))

@@ -70,7 +70,7 @@ def reparametrised(tensors: Mapping[str, Tensor], missing: Iterable[str]) -> str
     }
     for layer in missing:
         for name in tensors:
-            if name.startswith(layer) and (".parametrizations." in name or "parametrizations" in name):
+            if name.startswith(layer) and "parametrizations" in name:
                 return f"with parametrised weights ({name}); remove the parametrisation before saving"
             for ending, what in kinds.items():
                 if name.startswith(layer) and name.endswith(f"weight{ending}"):

@@ -16,7 +16,7 @@ from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse
-from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.edits import Configuration, configure, other_embedding
 from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
 from inceptionnet.weights.bare import bare, bare_tensors
 from inceptionnet.weights.beside import beside, channels_of
@@ -239,7 +239,8 @@ class _Translator:
         )
 
     def _is_aux(self, name: str) -> bool:
-        return any(name.startswith(f"{entry}.") for names in self.layout.aux.values() for entry in names)
+        mark = self.style.separator
+        return any(name.startswith(entry + mark) for names in self.layout.aux.values() for entry in names)
 
     def _aux(self, ours: dict[str, Tensor]) -> None:
         """The auxiliary heads, if the file has all their layers for the same classes."""
@@ -315,11 +316,11 @@ class _Translator:
     def _reason(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
             return ""  # a counter that affects no output
-        if self.style.order == "torch" and not self._is_aux(name):
-            return ""  # of the head
-        if any(name.startswith(entry) for names in self.layout.aux.values() for entry in names):
+        if self._is_aux(name):
             has = NETWORKS[self.configuration.name].aux
             return "incomplete auxiliary head" if has else "auxiliary head, which the network does not have"
+        if self.style.order == "torch":
+            return ""  # of the head
         return f"not part of {self.configuration.name}"
 
     def _weight_of(self, entry: str, *, conv: bool = False) -> str:
@@ -343,7 +344,7 @@ class _Translator:
             kernel = self.tensors.get(self.style.tensor(entry, "weight", normed=True), kernel)
             if kernel is not None and kernel.dim() == 2:
                 length = int(kernel.shape[1 if self.style.order == "tensorflow" else 0])
-                return None if length == 512 else length
+                return other_embedding(self.layout.networks[0], length)
         return None
 
     def _in_channels(self) -> int:

@@ -4,7 +4,6 @@ from the description, and every layer must have a place here: what has none is r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from inceptionnet.errors import WeightsError, listed
@@ -67,15 +66,15 @@ def _read(stored: Stored, name: str | None) -> Described:
     return Model(stored, base, chain, pool, name).read()
 
 
-def undescribed(found: Translation, stored: Stored) -> tuple[Translation, tuple[str, ...]]:
-    """The translation of a file that does not describe its model, and what is assumed of it.
+def undescribed(found: Translation, stored: Stored) -> tuple[str, ...]:
+    """What is assumed of a file that does not describe its model, beside what its translation says.
 
     Raises:
         WeightsError: Keras's weights of a head that only a description could tell.
     """
     said = (found.layout.remark,) if found.layout.remark else ()
     if stored.format != "Keras" or found.layout.style is not keras.STYLE:
-        return found, said
+        return said
     unused = {name.rpartition("/")[0] for name in found.dropped if name not in stored.dropped}
     if unused:
         raise WeightsError(
@@ -84,10 +83,8 @@ def undescribed(found: Translation, stored: Stored) -> tuple[Translation, tuple[
         )
     classes = found.configuration.num_classes
     if not classes or "predictions/kernel" in stored.tensors:  # none, or Keras's own
-        return found, said
-    activation = "sigmoid" if classes == 1 else "softmax"
-    said = (*said, f"average pool and {activation} assumed, for the file has weights alone")
-    return replace(found, configuration=replace(found.configuration, activation=activation)), said
+        return said
+    return (*said, f"average pool and {found.configuration.activation} assumed, for the file has weights alone")
 
 
 def _base_and_head(stored: Stored, output: Call) -> tuple[Base, list[Call], str]:

@@ -13,7 +13,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.build import NORM
 from inceptionnet.nets.analysis import GridTooSmall, analyse
-from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.nets.edits import Configuration, configure, other_embedding
 from inceptionnet.nets.spec import Activation, BatchNorm, Dropout, Linear, Network
 from inceptionnet.weights.description.base import Base
 from inceptionnet.weights.description.graph import Call, layers_of
@@ -41,8 +41,6 @@ class Described:
     preprocessing: Preprocessing
     origin: str
     """Of the preprocessing, in words."""
-    said: tuple[str, ...]
-    """What is assumed or not taken over, to be said where results are read."""
 
 
 class Model:
@@ -73,7 +71,7 @@ class Model:
         tensors, computed, biases = body_of(self._tree(), self.base.layers, path, held)
         if "embedding" in self.base.network.head:
             parts, length = self._embedding(parts, tensors, computed)
-            bare = replace(bare, embedding=None if length == 512 else length)
+            bare = replace(bare, embedding=other_embedding(self.network, length))
         head = self._head(parts)
         configuration = replace(bare, global_pool=self.found.pool or "avg")
         if head:
@@ -89,9 +87,9 @@ class Model:
         prep = self.scaling.preprocessing
         layout = Layout(self.title, (self.network,), keras.STYLE, {}, (), prep)
         translation = Translation(
-            layout, configuration, tensors, False, self._dropped(), computed, (*self.changed, *self.said)
+            layout, configuration, tensors, False, self._dropped(), computed, tuple(self.changed), tuple(self.said)
         )
-        return Described(translation, prep, self.scaling.origin, tuple(self.said))
+        return Described(translation, prep, self.scaling.origin)
 
     def _network(self, asked: str | None) -> str:
         """The network that the model is, or the one asked for if its weights fit."""
