@@ -206,7 +206,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _text(value: object) -> str:
     match value:
-        case None:
+        case None | [] | ():
             return "–"
         case bool():
             return "yes" if value else "no"
