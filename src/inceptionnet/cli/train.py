@@ -40,9 +40,9 @@ def train(
     size: Annotated[int | None, typer.Option(help="Image size, px. Default: that of --weights, else of the "
                                                   "network.")] = None,
     width: Annotated[float | None, typer.Option(help="Width multiplier. Default: that of --weights, else 1.")] = None,
-    train_from: Annotated[str | None, typer.Option(help="First trained layer of --weights: all, head (a linear probe), "
-                                                        "or an endpoint (see inceptionnet show); earlier layers are "
-                                                        "frozen.")] = None,
+    train_from: Annotated[str | None, typer.Option(help="First trained layer of --weights: all, an endpoint (see "
+                                                        "inceptionnet show) with earlier layers frozen, or head: only "
+                                                        "the classifier, by logistic regression (a linear probe).")] = None,
     bn: Annotated[BatchNormMode | None, typer.Option(metavar="MODE", help="Running statistics of batch norm: update, "
                                                      "freeze (keep those of --weights) or recalibrate (before each "
                                                      "evaluation). Default: as in the recipe.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,10 +35,38 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         figure = new_figure(WIDTH_IN, HEIGHT_IN)
         axes = figure.subplots()
         epochs = [row["epoch"] for row in rows]
-        axes.plot(epochs, [row["lr"] for row in rows], color=TRAIN, marker="o", markersize=3 if len(rows) > 1 else 6)
+        axes.plot(
+            epochs,
+            [row["lr"] or math.nan for row in rows],
+            color=TRAIN,
+            marker="o",
+            markersize=3 if len(rows) > 1 else 6,
+        )
         axes.set(ylabel="learning rate at the end of the epoch")
         over_epochs(axes)
         charts.append(_svg(figure, "learning rate by epoch"))
+    return charts
+
+
+def penalty_charts(head: Mapping[str, Any]) -> list[str]:
+    """Cross-entropy and accuracy on held-out images by the penalty of a logistic regression, as SVG elements.
+
+    Args:
+        head: the content of head.json.
+    """
+    charts, trials = [], head["trials"]
+    with _themed():
+        for what, (unit, factor) in {"loss": CURVES["loss"], "accuracy": CURVES["top1"]}.items():
+            figure = new_figure(WIDTH_IN, HEIGHT_IN)
+            axes = figure.subplots()
+            values = [factor * trial[what] for trial in trials]
+            axes.plot([trial["penalty"] for trial in trials], values, color=HELD_OUT, marker="o", markersize=4,
+                      label="held-out training images")  # fmt: skip
+            axes.axvline(head["penalty"], color=TRAIN, linestyle="--", label=f"chosen: {head['penalty']:.3g}")
+            axes.set(ylabel=unit, xlabel="penalty", xscale="log")
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
+            bare(axes)
+            charts.append(_svg(figure, f"{unit} by penalty"))
     return charts
 
 

@@ -20,7 +20,7 @@ from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.report.charts import curve_charts, precision_recall_chart, reliability_chart
+from inceptionnet.report.charts import curve_charts, penalty_charts, precision_recall_chart, reliability_chart
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import replacing
@@ -50,6 +50,13 @@ class Subject:
     """The content of run.json, or the metadata of the weights."""
     repeat: str = ""
     """The command that repeats the run."""
+    head: Mapping[str, Any] = field(default_factory=dict)
+    """The content of head.json, if the classifier was fitted by logistic regression."""
+
+    @property
+    def descent(self) -> Sequence[Mapping[str, float]]:
+        """The epochs of gradient descent: without the fit of the classifier, which is epoch 0."""
+        return [row for row in self.epochs if row["epoch"]]
 
 
 def write_report(path: Path, subject: Subject) -> None:
@@ -100,12 +107,13 @@ def _content(subject: Subject) -> dict[str, Any]:
         "evaluation": metrics.evaluation,
         "decision": subject.model.outputs.decision(metrics.evaluation.classes, metrics.evaluation.threshold),
         "level": _percent(LEVEL, 0),
-        "curves": curve_charts(subject.epochs) if subject.epochs else [],
+        "curves": curve_charts(subject.epochs) if subject.descent else [],
+        "penalties": penalty_charts(subject.head) if subject.head.get("trials") else [],
         "drawing": svg(subject.model.network),
         "several": several,
         "streamed": streamed,
         "examined": not (several or streamed),
-        "timing": _timing(subject.epochs),
+        "timing": _timing(subject.descent),
         "groups": _groups(subject.settings),
         **(_of_labels(metrics) if isinstance(metrics, MultiLabelMetrics) else _of_classes(subject, metrics)),
     }

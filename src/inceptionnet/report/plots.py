@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) ->
         axes.set_yscale("log")  # the held-out loss of the first epochs can be far larger
     for name, legend, colour in shown:
         values = [row[f"{name}_{what}"] * factor for row in metrics]
+        if name == "train" and not epochs[0]:  # the fit of the classifier, to images that were not augmented
+            values[0] = math.nan
         label = f"{legend}: {values[-1]:.3g} at the end"
         axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3 if len(epochs) > 1 else 6)
     axes.set(ylabel=unit)

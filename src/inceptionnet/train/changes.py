@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.train.plan import Job, check, place_of
+from inceptionnet.train.plan import Job, check, head_alone, place_of
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.settings import value_text
 
@@ -81,7 +81,7 @@ def changed(job: Job, changes: Changes, *, begun: bool) -> Job:
                 f"{value_text(own)}: {FIXED[name]}; omit it, or start another run"
             )
     asked = {**changes.settings, **({} if changes.epochs is None else {"schedule.epochs": changes.epochs})}
-    recipe = job.recipe.changed(asked)
+    recipe = head_alone(job.recipe.changed(asked), asked)
     if begun:
         _check_settings(job.recipe, recipe)
     numbers = {"batch_size": changes.batch_size, "accumulate": changes.accumulate}

@@ -59,7 +59,8 @@ def fit(
         accumulate: gradient-accumulation steps. Default: 1.
         size: image size, px. Default: the network's.
         width: width multiplier. Default: 1, or that of `weights`.
-        train_from: head for a linear probe, an endpoint for it and all after it, or all. Default: as in the recipe.
+        train_from: head for the classifier alone (a linear probe, by logistic regression), an endpoint for it and all
+            after it, or all. Default: as in the recipe.
         bn: what becomes of batch norm's statistics: update, freeze or recalibrate. Default: as in the recipe.
         seed: random seed. Default: 0.
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.

@@ -47,8 +47,9 @@ class Keeper:
         self._clock_s = self._saved_s = time.monotonic()
         splits = job.source.splits
         train, held_out = len(splits["train"]), len(splits[job.held_out])
-        done = (at.epoch - 1) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
-        total = job.recipe.schedule.epochs * (train + held_out)
+        first = 0 if job.recipe.network.fit_head else 1
+        done = (at.epoch - first) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
+        total = (job.recipe.schedule.epochs + 1 - first) * (train + held_out)
         self.bar = Bar(total, "training", shown=world.is_main, done=done)
         self.tracker = Tracker()
 
@@ -108,26 +109,26 @@ class Keeper:
         new = {name: reason for name, reason in everywhere if name not in self.at.decode_errors}
         if new:
             self.at.decode_errors |= new
-            self._attempt(lambda: self.run.write_decode_errors(sorted(self.at.decode_errors.items())))
+            self.attempt(lambda: self.run.write_decode_errors(sorted(self.at.decode_errors.items())))
             for name, reason in new.items():
                 self.note(f"warning: corrupt image skipped: {name}: {reason}")
 
     def step(self, row: Mapping[str, float]) -> None:
         """Write a line of steps.jsonl."""
-        self._attempt(lambda: self.run.log_step(row))
+        self.attempt(lambda: self.run.log_step(row))
 
     def epoch(self, row: dict[str, float], evaluation: Evaluation) -> None:
         """Write a row of metrics.csv, with the elapsed time, and evaluation.json."""
         self._tick()
         row["elapsed_s"] = self.at.seconds
         self.at.rows.append(row)
-        self._attempt(lambda: self.run.write_metrics(self.at.rows))
+        self.attempt(lambda: self.run.write_metrics(self.at.rows))
 
         def details() -> None:
             self.metrics = measure(evaluation)
             self.run.write_json("evaluation.json", {"split": self.job.held_out, **self.metrics.to_dict()})
 
-        self._attempt(details)
+        self.attempt(details)
         self.tracker.log(row, self.at.step)
 
     def due(self) -> bool:
@@ -140,7 +141,7 @@ class Keeper:
         """Write a checkpoint; if that fails, the previous ones are kept."""
         self._tick()
         self._saved_s = time.monotonic()
-        if self._attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
+        if self.attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
             self.checkpointed = self.at.step
 
     def weights(self, model: InceptionNet, evaluation: Evaluation, *, raw: bool) -> None:
@@ -166,7 +167,7 @@ class Keeper:
             classes, prep = self.job.source.classes, self.job.prep
             save_weights(model, file, classes=classes, preprocessing=prep, provenance=about)
 
-        self._attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
+        self.attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
 
     def draw(self, evaluation: Evaluation) -> None:
         """Draw the plots and write the report; if one fails, the run only says so."""
@@ -182,9 +183,9 @@ class Keeper:
             about = subject(self.run, read.record, model, self.metrics, source, self.job.held_out, split)
             write_report(folder / REPORT, about)
 
-        made: dict[str, Callable[[], None]] = {
-            "curves.png": lambda: plots.curves(self.at.rows, folder / "curves.png", title)
-        }
+        made: dict[str, Callable[[], None]] = {}
+        if self.job.recipe.schedule.epochs:
+            made["curves.png"] = lambda: plots.curves(self.at.rows, folder / "curves.png", title)
         if isinstance(split, Split):
             file = folder / "predictions.png"
             made[file.name] = lambda: plots.predictions(evaluation, split, self.job.prep, file, title)
@@ -201,6 +202,8 @@ class Keeper:
     def resume_hint(self) -> str:
         """How to resume the run, for the message about its interruption."""
         line = f"resume with: inceptionnet train --resume --out {shlex.quote(str(self.run.path))}"
+        if self.checkpointed is None and self.run.features.is_dir():
+            return f"{line} (the features computed so far are kept)"
         if self.checkpointed is None:
             return f"{line} (from the start, since there is no checkpoint yet)"
         lost = self.at.step - self.checkpointed
@@ -210,7 +213,7 @@ class Keeper:
         now = time.monotonic()
         self.at.seconds, self._clock_s = self.at.seconds + now - self._clock_s, now
 
-    def _attempt(self, write: Callable[[], Any], *, last: bool = False) -> bool:
+    def attempt(self, write: Callable[[], Any], *, last: bool = False) -> bool:
         """Write, in the main process. A failure is a warning, or an error if it is the last write."""
         if not self.world.is_main:
             return True

@@ -1,4 +1,4 @@
-"""Fine-tuning of parts of a network: freezing (linear probe, or from an endpoint on) and layer-wise learning rates.
+"""Fine-tuning of parts of a network: freezing (all but the head, or from an endpoint on) and layer-wise learning rates.
 
 Frozen endpoints keep their loaded weights and statistics. Layer-wise learning-rate decay is that of Clark et al.,
 ELECTRA, arXiv:2003.10555, and Bao et al., BEiT, arXiv:2106.08254, counted as in BEiT: the layer next to the head has
@@ -29,7 +29,7 @@ def freeze(model: InceptionNet, train_from: str) -> dict[str, nn.Module]:
     classes, and the weights file should hold no untrained head.
 
     Args:
-        train_from: an endpoint of the body; `head`: a linear probe; `all`: the whole network.
+        train_from: an endpoint of the body; `head`: the classifier alone; `all`: the whole network.
 
     Raises:
         ConfigurationError: the network has no such endpoint.

@@ -17,8 +17,10 @@ from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
+from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
-from inceptionnet.train.layers import HEAD, training_summary
+from inceptionnet.train.layers import HEAD
+from inceptionnet.train.opening import opening
 from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
@@ -119,7 +121,7 @@ class _Training:
         )
         self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
         self.features = Features(self.model)
-        self.at = Position(len(self.batches), plan.batch_size)
+        self.at = Position(len(self.batches), plan.batch_size, epoch=0 if self.recipe.network.fit_head else 1)
         self.notes = list(notes)
         if newest:
             tensors, state, unreadable = newest
@@ -164,18 +166,7 @@ class _Training:
 
     def _opening(self) -> Iterator[str]:
         """The log lines at the start of a run."""
-        job, settings, peak = self.job, self.recipe.optimizer, self.stepper.peak_lr
-        yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
-        batch, parts = job.plan.batch_size, job.plan.accumulate
-        shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "accumulation steps")) if n > 1]
-        divided = f" ({' × '.join([*shares, f'{batch / (self.world.size * parts):.3g}'])})" if shares else ""
-        rule = f" ({settings.lr:g} for {settings.lr_batch}, {settings.lr_scaling} scaling)"
-        rule = rule if peak != settings.lr else ""
-        yield (
-            f"recipe {job.plan.recipe}: {settings.name}, effective batch size {batch}{divided}, peak learning rate "
-            f"{peak:.3g}{rule}, {self.recipe.schedule.epochs} epochs of {len(self.batches)} steps"
-        )
-        yield from training_summary(self.model, self.stepper.frozen, peak, settings.layer_decay)
+        yield from opening(self.job, self.stepper, len(self.batches), self.world)
         if self.resumed:
             yield f"resuming in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
         if self.changes:
@@ -204,7 +195,10 @@ class _Training:
     def _epoch(self, epoch: int) -> Evaluation:
         """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
         at, held_out = self.at, self.job.held_out
-        self._train_epoch(epoch)
+        if epoch == 0:
+            self._fit_head()
+        else:
+            self._train_epoch(epoch)
         if not at.counted.seen:
             self._give_up()
         # Before the evaluation, which then needs no state of its own: a run killed during it evaluates again.
@@ -218,9 +212,10 @@ class _Training:
         wait = ""
         if at.counted.data_wait > DATA_WAIT_SHARE:
             wait = f", {at.counted.data_wait:.0%} of the time waiting for data"
+        what = f"epoch {epoch}/{self.recipe.schedule.epochs}" if epoch else "classifier"
         self.keeper.note(
-            f"epoch {epoch}/{self.recipe.schedule.epochs}  train loss {at.counted.loss:.4f} accuracy "
-            f"{at.counted.accuracy:.1%}  {held_out} {found}  {row['images_per_s']:.0f} images/s{wait}"
+            f"{what}  train loss {at.counted.loss:.4f} accuracy {at.counted.accuracy:.1%}  {held_out} {found}  "
+            f"{row['images_per_s']:.0f} images/s{wait}"
         )
         if row["dead_features"] >= DEAD_SHARE:
             share = f"{row['dead_features']:.0%} of the features before the pool were zero for every image of the epoch"
@@ -228,6 +223,32 @@ class _Training:
             self.keeper.once("dead", f"{share}; {helps}")
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
+
+    def _fit_head(self) -> None:
+        """Fit the classifier by logistic regression to the features of the training images."""
+        at, keeper, start = self.at, self.keeper, time.monotonic()
+
+        def advance(images: int) -> None:
+            keeper.bar.advance(images, "", "features of train")
+            if self.world.total([self.stop.requested])[0]:
+                raise Interrupted(f"interrupted while features were computed; {keeper.resume_hint()}")
+
+        folder = keeper.run.features
+        part = features_of(self.model, self.job, folder, self.world, save=keeper.attempt, advance=advance)
+        keeper.decode_errors(part.errors if self.world.is_main else ())
+        seconds = time.monotonic() - start
+        fitted = fit_head(self.model, part, self.job.plan.seed, self.world)
+        if not {name for name, _ in self.model.head.named_children()} - {"pool", "dropout", "logits"}:
+            self.features.alive = (part.features != 0).any(0)
+        if self.stepper.average:
+            self.stepper.average.load(self.model.state_dict())
+        keeper.attempt(lambda: keeper.run.write_json("head.json", about(fitted)))
+        at.counted.seen, at.counted.trained_s = len(part.labels), seconds
+        at.counted.loss_sum, at.counted.correct = (
+            fitted.loss * at.counted.seen,
+            round(fitted.accuracy * at.counted.seen),
+        )
+        keeper.note(f"classifier: logistic regression on {fitted.summary}")
 
     def _train_epoch(self, epoch: int) -> None:
         """Train on the remaining batches of the epoch."""

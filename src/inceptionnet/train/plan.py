@@ -25,7 +25,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.registry.create import create_model
-from inceptionnet.train.layers import ALL
+from inceptionnet.train.layers import ALL, HEAD
 from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.recipes import recipe_named
 from inceptionnet.train.run import Run
@@ -35,6 +35,8 @@ from inceptionnet.weights.hub import is_address
 
 log = logging.getLogger("inceptionnet")
 
+OF_GRADIENT_DESCENT = ("optimizer", "schedule", "loss", "batch_norm", "average", "augment", "watch")
+"""Groups of settings without effect on a logistic regression."""
 SIZED = 500
 """Images of a split whose sizes are compared when a run is resumed."""
 
@@ -178,11 +180,39 @@ def resolve(plan: Plan) -> Job:
             f"--train-from {recipe.network.train_from} freezes the pretrained weights before it; give --weights, or "
             f"--train-from {ALL}"
         )
+    if recipe.network.fit_head and not record:
+        raise ConfigurationError(
+            "--set network.fit_head=true fits the classifier to features of a pretrained network; give --weights"
+        )
+    recipe = head_alone(recipe, asked)
     size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
     seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
     channels = record.configuration.in_channels if record else 3
     prep = replace(start, **seen_as) if start else Preprocessing(channels=channels, **seen_as)
     return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
+
+
+def head_alone(recipe: Recipe, asked: Mapping[str, object]) -> Recipe:
+    """The recipe; where only the classifier is trained, by logistic regression, without epochs of gradient descent.
+
+    Args:
+        asked: settings that the user has stated.
+
+    Raises:
+        ConfigurationError: one of them has no effect then.
+    """
+    if recipe.network.train_from != HEAD:
+        if not recipe.schedule.epochs:
+            raise ConfigurationError(f"schedule.epochs is 0; expected 1 or more, or --train-from {HEAD}")
+        return recipe
+    idle = [key for key in asked if key.partition(".")[0] in OF_GRADIENT_DESCENT or key == "network.aux"]
+    if idle:
+        names = listed("--epochs" if key == "schedule.epochs" else key for key in idle)
+        raise ConfigurationError(
+            f"--train-from {HEAD} fits the classifier by logistic regression, which has no {names}; omit "
+            f"{'it' if len(idle) == 1 else 'them'}, or train from an endpoint, such as the last one"
+        )
+    return recipe.changed({"network.fit_head": True, "schedule.epochs": 0, "network.aux": False})
 
 
 def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Job:

@@ -45,6 +45,7 @@ class Position:
     steps_per_epoch: int
     batch_size: int
     epoch: int = 1
+    """From 1; 0 is the fit of the classifier by logistic regression."""
     batch: int = 0
     extra_steps: int = 0
     """Steps so far, less those that the present batch size would have needed."""
@@ -67,7 +68,7 @@ class Position:
     @property
     def scheduled_step(self) -> int:
         """Number of the next step if the batch size had always been the present one; the schedule depends on it."""
-        return (self.epoch - 1) * self.steps_per_epoch + self.batch
+        return max(self.epoch - 1, 0) * self.steps_per_epoch + self.batch
 
     def change_batch_size(self, batch_size: int, steps_per_epoch: int, continued: Continued) -> None:
         """Go on with another batch size from here on; the steps done keep their numbers."""

@@ -51,7 +51,9 @@ class Optimizer(Settings):
 class Schedule(Settings):
     """Epochs and learning-rate schedule."""
 
-    epochs: int = Field(default=30, ge=1, description="Number of passes over the training set.")
+    epochs: int = Field(
+        default=30, ge=0, description="Number of passes over the training set; 0 with network.train_from=head."
+    )
     name: Literal["cosine", "exponential", "constant"] = Field(
         default="cosine", description="Learning-rate decay after the warm-up."
     )
@@ -82,7 +84,13 @@ class Network(Settings):
 
     train_from: str = Field(
         default="all",
-        description="First trained layer of a pretrained network: all, head (a linear probe), or an endpoint.",
+        description="First trained layer of a pretrained network: all, an endpoint, or head: only the classifier, by "
+        "logistic regression.",
+    )
+    fit_head: bool = Field(
+        default=False,
+        description="Fit the classifier by logistic regression on the features of the pretrained network, before "
+        "other layers are trained.",
     )
     dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout rate; none: as published.")
     residual_scale: float | tuple[float, ...] | None = Field(

@@ -47,6 +47,7 @@ def subject(
         settings = run.read_json("run.json") | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
+        about["head"] = run.head()
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
         metrics=metrics,

@@ -10,6 +10,8 @@ curves.png              loss and accuracy by epoch
 predictions.png         held-out images with their predicted classes
 report.html             all of this on one page, for a browser
 decode_errors.txt       the corrupt images, if any
+features/               the features of the training images, if the classifier was fitted to them
+head.json               the penalty of that fit, and the cross-validation it was chosen by
 checkpoints/            the state of the training, to resume from
 tensorboard/            the metrics for TensorBoard, with log.tensorboard
 """
@@ -87,6 +89,11 @@ class Run:
         """The raw weights, if `weights` are a running average."""
         return self.path / "weights_raw.safetensors"
 
+    @property
+    def features(self) -> Path:
+        """The folder of the features of the training images."""
+        return self.path / "features"
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write or replace a JSON file of the run."""
         self._write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -137,6 +144,10 @@ class Run:
             f"{one['setting']} from epoch {one['epoch']}": f"{value_text(one['before'])} → {value_text(one['after'])}"
             for one in self.read_json("run.json").get("changes", [])
         }
+
+    def head(self) -> dict[str, Any]:
+        """How the classifier was fitted, from head.json; empty if it was not. Raises: RunError: it is damaged."""
+        return self.read_json("head.json") if (self.path / "head.json").is_file() else {}
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv again: one row for each finished epoch."""

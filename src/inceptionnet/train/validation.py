@@ -40,6 +40,9 @@ class Validation:
     def run(self, epoch: int, train_accuracy: float, stop: StopRequest) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate and save the weights; with averaging the raw weights too, as the second result."""
         average, raw = self.stepper.average, None
+        if epoch == 0:  # the average is that of the same weights
+            evaluation = self._evaluate(epoch, "", stop, raw=False)
+            return evaluation, evaluation if average else None
         if average is None:
             evaluation = self._evaluate(epoch, "", stop, raw=False)
             self._suspect_batch_norm(epoch, train_accuracy, evaluation)
@@ -52,7 +55,7 @@ class Validation:
 
     def _evaluate(self, epoch: int, which: str, stop: StopRequest, *, raw: bool) -> Evaluation:
         """Evaluate and save the model's current weights."""
-        if self.job.recipe.batch_norm.mode == "recalibrate" and self.stepper.norms:
+        if epoch and self.job.recipe.batch_norm.mode == "recalibrate" and self.stepper.norms:
             with batch_statistics(self.model, self.stepper.norms, remembered=True), torch.no_grad():
                 for x, _ in self._inputs(epoch, RECALIBRATION_BATCHES):
                     self.model.all_logits(x)  # auxiliary heads have statistics too

@@ -1,0 +1,179 @@
+"""The classifier on a frozen network: the features of all training images once, then a logistic regression on them.
+
+The features are kept in the run folder, in features/: parts of PART images, each a safetensors file with `features`
+(N, D), what the logits are computed from, `indices` (N,), the positions in the train split, and `labels`. A run that
+was interrupted goes on after the parts that are there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from inceptionnet.data.loading import EvalLoader
+from inceptionnet.data.splits import AnySplit, Split
+from inceptionnet.errors import DataError, RunError
+from inceptionnet.evaluate.features import features
+from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.distributed import World
+from inceptionnet.system.files import replacing
+from inceptionnet.train.logistic import FOLDS, Fit, fit
+from inceptionnet.train.plan import Job
+
+PART = 1000
+"""Images of a part; those of a stream are in one."""
+MANY_CLASSES = 100
+"""With more classes the penalty is chosen on a single fold, since the fit would take longer than the features."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The features of some images of a split, of those that could be decoded.
+
+    Shapes: features (N, D) float32, indices (N,) int64, labels (N,) int64 or (N, labels) bool.
+    """
+
+    features: Tensor
+    indices: Tensor
+    labels: Tensor
+    errors: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of each image that could not be decoded."""
+
+    def save(self, file: Path) -> None:
+        """Write it. Raises: RunError: that is not possible."""
+        tensors = {"features": self.features, "indices": self.indices, "labels": self.labels}
+        try:
+            with replacing(file) as temporary:
+                save_file(tensors, temporary, metadata={"errors": json.dumps(self.errors)})
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+    @classmethod
+    def load(cls, file: Path) -> Part | None:
+        """Read it; None if the file is missing or damaged, and the features are to be computed again."""
+        try:
+            with safe_open(file, framework="pt") as opened:
+                errors = tuple((name, why) for name, why in json.loads(opened.metadata()["errors"]))
+                features, indices, labels = map(opened.get_tensor, ("features", "indices", "labels"))
+                return cls(features, indices, labels, errors)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+
+def features_of(
+    model: InceptionNet,
+    job: Job,
+    folder: Path,
+    world: World,
+    *,
+    save: Callable[[Callable[[], None]], Any],
+    advance: Callable[[int], None],
+) -> Part:
+    """The features of all training images, from the parts in `folder` where they are there. All processes call it.
+
+    Args:
+        save: called with what writes a part; it may fail.
+        advance: called with the number of images of each batch; may raise to interrupt.
+
+    Raises:
+        DataError: none of the images can be decoded.
+    """
+    split, found = job.source.splits["train"], list[Part]()
+    for number, (start, images) in enumerate(_parts(split)):
+        file = folder / f"{number:05}.safetensors"
+        part = Part.load(file) if world.is_main else None
+        part = world.gather(part)[0]
+        if part is None:
+            part = _computed(model, job, images, start, world, advance)
+            save(lambda file=file, part=part: part.save(file))  # type: ignore[misc]
+        else:
+            advance(len(images))
+        found.append(part)
+    errors = tuple(error for part in found for error in part.errors)
+    filled = [part for part in found if len(part.labels)]
+    if not filled:
+        name, why = errors[0]
+        raise DataError(f"expected images, got {len(errors)} of which none can be decoded, such as {name} ({why})")
+    values, indices, labels = (
+        torch.cat([getattr(part, name) for part in filled]) for name in ("features", "indices", "labels")
+    )
+    return Part(values, indices, labels, errors)
+
+
+def _parts(split: AnySplit) -> Iterator[tuple[int, AnySplit]]:
+    """The position of the first image, and the images, of each part."""
+    if not isinstance(split, Split):
+        yield 0, split
+        return
+    for start in range(0, len(split), PART):
+        yield start, split.take(np.arange(start, min(start + PART, len(split))))
+
+
+def _computed(
+    model: InceptionNet, job: Job, images: AnySplit, start: int, world: World, advance: Callable[[int], None]
+) -> Part:
+    plan = job.plan
+    loader = EvalLoader(
+        images,
+        job.prep,
+        batch_size=plan.batch_size,
+        workers=plan.workers,
+        corrupt_images=plan.corrupt_images,
+        world=world,
+    )
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    errors: list[tuple[str, str]] = []
+    for batch, array in features(model, loader, job.prep):
+        rows.append((torch.from_numpy(array), batch.indices + start, batch.labels))
+        errors += batch.decode_errors
+        advance(batch.planned)
+    shares = world.gather(([torch.cat(column) for column in zip(*rows, strict=True)], errors))
+    values, indices, labels = (torch.cat(column) for column in zip(*(mine for mine, _ in shares), strict=True))
+    order = indices.argsort()
+    return Part(values[order], indices[order], labels[order], tuple(error for _, each in shares for error in each))
+
+
+def fit_head(model: InceptionNet, part: Part, seed: int, world: World) -> Fit:
+    """Fit the logits of a model to features, by the main process, and set them in all of them."""
+    logits = model.head.logits
+    assert isinstance(logits, nn.Linear)
+    fitted: Fit | None = None
+    if world.is_main:
+        fitted = fit(
+            part.features.to(model.device),
+            part.labels,
+            model.outputs,
+            seed=seed,
+            folds=FOLDS,
+            bias=logits.bias is not None,
+            one_fold=model.outputs.logits > MANY_CLASSES,
+        )
+    fitted = world.gather(fitted)[0]
+    assert fitted is not None
+    with torch.no_grad():
+        logits.weight.copy_(fitted.weight)
+        if logits.bias is not None:
+            logits.bias.copy_(fitted.bias)
+    return fitted
+
+
+def about(fitted: Fit) -> dict[str, Any]:
+    """The content of head.json: the penalty that was chosen, and what every penalty reached."""
+    return {
+        "solver": "logistic regression (L-BFGS)",
+        "penalty": fitted.penalty,
+        "folds": fitted.folds,
+        "images": fitted.images,
+        "accuracy": fitted.accuracy,
+        "summary": fitted.summary,
+        "trials": [asdict(trial) for trial in fitted.trials],
+    }

@@ -1,0 +1,262 @@
+"""Logistic regression on the features of a frozen network, with its penalty chosen by cross-validation.
+
+The objective is that of scikit-learn's LogisticRegression: mean cross-entropy + penalty / 2 · the sum of the squared
+weights (not of the biases), so that its C is 1 / (penalty · images). L-BFGS minimises it in the principal axes of the
+features, each scaled by the curvature that the penalty and the variance along it give, where it needs a tenth of the
+steps. The penalties are tried from the strongest to the weakest, each from the solution of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inceptionnet.model.outputs import Outputs
+
+PENALTIES = tuple(10.0 ** (-k / 2) for k in range(13))
+"""Tried penalties, 1 to 1e-6, on features whose mean square is 1."""
+FOLDS = 5
+PATIENCE = 2
+"""Penalties in a row that may be worse than the best one; the rest, which are weaker still, are not tried."""
+ITERATIONS = 200
+TOLERANCE = 1e-6
+"""A solution is found when no slope is larger, or the objective changes less."""
+SMALLEST = 1e-7
+"""Principal axes with less than this share of the largest variance are rounding errors."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A penalty, and its mean cross-entropy and accuracy on images that were held out of the fit."""
+
+    penalty: float
+    loss: float
+    accuracy: float
+    """Of several labels an image, the mean over the labels."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted classifier, and how its penalty was chosen."""
+
+    weight: Tensor
+    """(logits, D)."""
+    bias: Tensor
+    """(logits,); zeros without biases."""
+    penalty: float
+    trials: tuple[Trial, ...]
+    """Every penalty that was tried; empty if there was nothing to hold out."""
+    held_out: Tensor
+    """(N, logits): the logits of every image by the fit, with the chosen penalty, that the image was held out of;
+    empty if there was nothing to hold out."""
+    folds: int
+    images: int
+    loss: float
+    """Mean cross-entropy of the images it was fitted to."""
+    accuracy: float
+    """Accuracy on the images it was fitted to."""
+
+    @property
+    def summary(self) -> str:
+        """What was fitted, and how the penalty was chosen, for a log line."""
+        if not self.trials:
+            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images"
+        chosen = next(trial for trial in self.trials if trial.penalty == self.penalty)
+        how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "a held-out fifth of the training images"
+        return f"{self.images} images; penalty {self.penalty:.3g} by {how}, accuracy {chosen.accuracy:.1%} there"
+
+
+def fit(
+    features: Tensor,
+    labels: Tensor,
+    outputs: Outputs,
+    *,
+    seed: int = 0,
+    folds: int = FOLDS,
+    groups: Sequence[object] | None = None,
+    image_weights: Tensor | None = None,
+    bias: bool = True,
+    one_fold: bool = False,
+) -> Fit:
+    """Fit logits to features; the penalty is that of the smallest mean cross-entropy on held-out images.
+
+    Args:
+        features: (N, D) float32, on the device to compute on.
+        labels: (N,) int64, or of several labels an image (N, labels) bool.
+        outputs: what the logits mean.
+        seed: of the folds.
+        groups: for each image; images of one group are in the same fold.
+        image_weights: (N,) weight of each image in the mean. Default: all the same.
+        bias: whether the logits have biases.
+        one_fold: hold out only the first fold, which takes a fifth of the time.
+    """
+    y = _targets(labels.to(features.device), outputs)
+    axes = _Axes(features, centred=bias)
+    rows = torch.ones(len(y), device=y.device) if image_weights is None else image_weights.to(y)
+    fold = torch.as_tensor(stratified_folds(labels.cpu().numpy(), folds, seed, groups), device=y.device)
+    parts = [part for part in (fold == number for number in range(folds)) if part.any() and not part.all()]
+    problems = [_Problem(axes, y, rows * ~part, outputs, bias=bias) for part in parts[: 1 if one_fold else None]]
+    tested = torch.stack(parts[: len(problems)]).any(0) if problems else torch.zeros(len(y), dtype=torch.bool)
+    trials: list[Trial] = []
+    best, held_out, worse = PENALTIES[len(PENALTIES) // 2], torch.zeros(0, y.shape[1]), 0
+    for penalty in PENALTIES if problems else ():
+        logits = torch.zeros_like(y)
+        for problem, part in zip(problems, parts, strict=False):
+            problem.solve(penalty)
+            logits[part] = problem.logits()[part]
+        trials.append(Trial(penalty, *_judged(logits[tested], y[tested], rows[tested], outputs)))
+        if trials[-1].loss <= min(trial.loss for trial in trials):
+            best, held_out, worse = penalty, logits.cpu(), 0
+        elif (worse := worse + 1) > PATIENCE:
+            break
+    whole = _Problem(axes, y, rows, outputs, bias=bias)
+    for penalty in (penalty for penalty in PENALTIES if penalty >= best):
+        whole.solve(penalty)
+    weight, offset = whole.solution()
+    loss, accuracy = _judged(whole.logits(), y, rows, outputs)
+    return Fit(
+        weight.cpu(),
+        offset.cpu(),
+        best,
+        tuple(trials),
+        held_out,
+        len(problems),
+        len(y),
+        loss,
+        accuracy,
+    )
+
+
+def stratified_folds(
+    labels: npt.NDArray[np.int64 | np.bool_], folds: int, seed: int, groups: Sequence[object] | None = None
+) -> npt.NDArray[np.int64]:
+    """The fold of each image: the images of every class, or set of labels, are spread over all folds evenly.
+
+    With `groups`, whole groups are placed, the largest first, each where its classes are rarest.
+
+    Shapes: labels (N,) or (N, labels) → (N,).
+    """
+    rng = np.random.default_rng(seed)
+    kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    if groups is not None:
+        return _grouped_folds(kinds, folds, rng, np.unique([str(group) for group in groups], return_inverse=True)[1])
+    fold, start = np.zeros(len(kinds), np.int64), 0
+    for kind in range(kinds.max(initial=-1) + 1):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        fold[members] = (start + np.arange(len(members))) % folds
+        start += len(members)  # so that classes smaller than the number of folds do not all miss the same one
+    return fold
+
+
+def _grouped_folds(
+    kinds: npt.NDArray[np.intp], folds: int, rng: np.random.Generator, groups: npt.NDArray[np.intp]
+) -> npt.NDArray[np.int64]:
+    table = np.zeros((groups.max() + 1, kinds.max() + 1))
+    np.add.at(table, (groups, kinds), 1)
+    shares, sizes = table / table.sum(0), table.sum(1)
+    held, place = np.zeros((folds, table.shape[1])), np.zeros(len(table), np.int64)
+    order = rng.permutation(len(table))
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        place[group] = np.lexsort((held.sum(1), held @ table[group]))[0]
+        held[place[group]] += shares[group]
+    return place[groups]
+
+
+def _targets(labels: Tensor, outputs: Outputs) -> Tensor:
+    """What the probabilities should be. Shapes: → (N, logits) float32."""
+    if outputs.activation == "softmax":
+        return F.one_hot(labels, outputs.logits).float()
+    return labels.float().reshape(len(labels), -1)
+
+
+def _judged(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over the images."""
+    share = rows / rows.sum()
+    if outputs.activation == "softmax":
+        losses, right = -(y * logits.log_softmax(1)).sum(1), (logits.argmax(1) == y.argmax(1)).float()
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1)
+        right = ((logits >= 0) == (y > 0)).float().mean(1)
+    return float((losses * share).sum()), float((right * share).sum())
+
+
+class _Axes:
+    """Features along their principal axes.
+
+    Shapes: `values` (N, r), with r at most N and D; `variances` (r,); `axes` (r, D).
+    """
+
+    def __init__(self, features: Tensor, *, centred: bool) -> None:
+        self.mean = features.mean(0) * centred  # without biases nothing could take its place
+        rest = features - self.mean
+        self.size = float(features.square().mean()) or 1.0
+        """The mean square of a feature; penalties are stated for 1."""
+        short = len(features) < features.shape[1]
+        gram = (rest @ rest.t() if short else rest.t() @ rest) / len(features)
+        variances, vectors = torch.linalg.eigh(gram.double())
+        kept = variances > SMALLEST * variances[-1].clamp_min(1e-300)
+        self.variances, vectors = variances[kept].to(features), vectors[:, kept].to(features)
+        norms = (self.variances * len(features)).sqrt()
+        self.values = vectors * norms if short else rest @ vectors
+        self.axes = (vectors / norms).t() @ rest if short else vectors.t()
+
+
+class _Problem:
+    """The regression on the images with a weight; it keeps its last solution, from which it solves the next."""
+
+    def __init__(self, axes: _Axes, y: Tensor, rows: Tensor, outputs: Outputs, *, bias: bool) -> None:
+        self.axes, self.y, self.bias = axes, y, bias
+        self.softmax = outputs.activation == "softmax"
+        self.share = (rows / rows.sum())[:, None]
+        logits = y.shape[1]
+        self.curvature = (1 - 1 / logits) / logits if self.softmax else 0.25
+        """Of the cross-entropy by a logit, where all classes are equally probable."""
+        self.weight, self.offset = y.new_zeros(logits, len(axes.variances)), y.new_zeros(logits)
+
+    def solve(self, penalty: float) -> None:
+        penalty *= self.axes.size
+        scale = (self.curvature * self.axes.variances + penalty).rsqrt()
+        seen = self.axes.values * scale
+        weight, offset = self.weight / scale, self.offset.clone()
+        solver = torch.optim.LBFGS(
+            [weight, offset],
+            max_iter=ITERATIONS,
+            history_size=10,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=TOLERANCE,
+            line_search_fn="strong_wolfe",
+        )
+
+        def objective() -> Tensor:
+            logits = F.linear(seen, weight, offset)
+            if self.softmax:
+                logs = logits.log_softmax(1)
+                losses, probabilities = -(self.y * logs), logs.exp()
+            else:
+                losses = F.binary_cross_entropy_with_logits(logits, self.y, reduction="none")
+                probabilities = logits.sigmoid()
+            slope = ((probabilities - self.y) * self.share).t().contiguous()
+            scaled = weight * scale
+            weight.grad = slope @ seen + penalty * scaled * scale
+            offset.grad = slope.sum(1) * self.bias
+            total: Tensor = (losses * self.share).sum() + penalty / 2 * scaled.square().sum()
+            return total
+
+        with torch.no_grad():
+            solver.step(objective)  # type: ignore[no-untyped-call]
+        self.weight, self.offset = weight * scale, offset
+
+    def logits(self) -> Tensor:
+        """Of all images. Shapes: → (N, logits)."""
+        return F.linear(self.axes.values, self.weight, self.offset)
+
+    def solution(self) -> tuple[Tensor, Tensor]:
+        """Weights (logits, D) and biases (logits,)."""
+        weight = self.weight @ self.axes.axes
+        return weight, self.offset - weight @ self.axes.mean
