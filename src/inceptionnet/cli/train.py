@@ -41,8 +41,8 @@ def train(
                                                   "network.")] = None,
     width: Annotated[float | None, typer.Option(help="Width multiplier. Default: that of --weights, else 1.")] = None,
     train_from: Annotated[str | None, typer.Option(help="First trained layer of --weights: all, an endpoint (see "
-                                                        "inceptionnet show) with earlier layers frozen, or head: only "
-                                                        "the classifier, by logistic regression (a linear probe).")] = None,
+                                                        "inceptionnet show) with earlier layers frozen, or head: "
+                                                        "the classifier alone, by logistic regression.")] = None,
     bn: Annotated[BatchNormMode | None, typer.Option(metavar="MODE", help="Running statistics of batch norm: update, "
                                                      "freeze (keep those of --weights) or recalibrate (before each "
                                                      "evaluation). Default: as in the recipe.")] = None,
