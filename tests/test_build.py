@@ -124,6 +124,7 @@ QUICK = ("inception_v1",)
 """LRN and biases. Capturing takes up to half a minute for the others."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
 )

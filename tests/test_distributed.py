@@ -131,6 +131,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in Run(run).read_steps()]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     """With dropout, averages, colours, clipping, auxiliary heads, accumulation, and a batch that does not divide."""
     job = plan(data, model="inception_v1", size=72, accumulate=2, settings={"network.aux": True})

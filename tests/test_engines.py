@@ -74,7 +74,9 @@ def test_torch_gives_the_networks_numbers(name: str, engine: str) -> None:
     assert made.about["library"] == f"torch {version_of('torch')}" and made.about["shape"] == [3, size, size]
 
 
-@pytest.mark.parametrize("engine", OF_OTHERS)
+@pytest.mark.parametrize(
+    "engine", [OF_OTHERS[0], pytest.param("openvino", marks=[*OF_OTHERS[1].marks, pytest.mark.slow])]
+)
 def test_runtimes_give_the_networks_numbers_for_any_number_of_images(
     engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +121,7 @@ def test_bf16_is_what_its_digits_allow(engine: str) -> None:
     assert 1e-4 < made.about["difference"] < 3e-2 and close(made(x), model, x, 3e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(version_of("openvino") is None, reason="openvino is not installed")
 def test_openvino_computes_in_bf16_only_where_that_is_asked_for() -> None:
     """And the test above that it does not where it is not, on a CPU that could."""
@@ -130,6 +133,7 @@ def test_openvino_computes_in_bf16_only_where_that_is_asked_for() -> None:
         assert 1e-4 < made.about["difference"] < 3e-2
 
 
+@pytest.mark.slow
 def test_compiled_once_and_never_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own interpreter in place of the C++ compiler, which would take half a minute."""
     options: list[dict[str, object]] = []

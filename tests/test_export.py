@@ -191,6 +191,7 @@ def in_production(file: Path, images: list[Path]) -> list[tuple[str, float]]:
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "options"),
     [
@@ -247,6 +248,7 @@ print(json.dumps(said | {"imported": [name for name in others if name in sys.mod
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "raw"),
     [
@@ -280,6 +282,7 @@ def test_another_process_in_the_runtimes_defaults_gets_the_same_logits(
         assert said["hint"] in ("f32", "bf16"), "bf16 is of the processor; the layers do not follow it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [False, True])
 def test_openvino_reads_that_each_layer_is_to_be_computed_in_float32(raw: bool, weights: Path, tmp_path: Path) -> None:
     """What a processor without bfloat16 can show: OpenVINO itself honours the marks of the layers it reads.
@@ -331,6 +334,7 @@ def test_metadata_come_back_letter_by_letter(ending: str, tmp_path: Path) -> Non
     assert read_metadata(file) == about
 
 
+@pytest.mark.slow
 def test_a_network_without_classifier_gives_features_for_a_fixed_batch(
     weights: Path, tmp_path: Path, command: Command
 ) -> None:

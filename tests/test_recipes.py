@@ -242,7 +242,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "v3" else name for name in TRAININGS]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("v3", "v4") else name for name in TRAININGS]
 )
 def test_each_recipe_trains(name: str, colours: Path, tmp_path: Path) -> None:
     changes = TRAININGS[name]

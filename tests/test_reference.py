@@ -118,6 +118,7 @@ def test_same_logits_at_native_size(pair: Pair) -> None:
     assert relative_difference(got, expected) <= TOLERANCE_FLOAT32
 
 
+@pytest.mark.slow
 def test_same_logits_exactly_on_other_sizes(pair: Pair) -> None:
     pair.reference.double()
     pair.network.double()

@@ -118,7 +118,16 @@ def test_files_that_are_no_weights(saved: tuple[InceptionNet, Path], tmp_path: P
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["inception_v1", "inception_v2.slim", "inception_v3.torchvision", "inception_v4.slim"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inception_v1",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("inception_v2.slim", "inception_v3.torchvision", "inception_v4.slim")
+        ),
+    ],
+)
 def test_a_bare_state_dict_is_enough_for_a_network_of_that_name(name: str, tmp_path: Path) -> None:
     model = create_model(name, num_classes=4, width=0.125, in_channels=2)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "bare.pth")

@@ -26,6 +26,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write({**tensors, "extra": torch.zeros(2)}, tmp_path_factory.mktemp("w") / "googlenet.pth")
 
 
+@pytest.mark.slow
 def test_convert_reports_and_the_result_predicts_the_same(command, file: Path, colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     code, printed, _ = command("convert", file, out)
@@ -103,6 +104,7 @@ def test_an_existing_file_stays_if_the_conversion_fails(file: Path, tmp_path: Pa
     assert out.read_bytes() == b"precious" and list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_training_starts_from_another_librarys_file(command, file: Path, colours: Path, tmp_path: Path) -> None:
     code, printed, told = command(
         "train", colours, "--weights", file, "--train-from", "head", "--size", 64, "--epochs", 1, "--out",

@@ -61,6 +61,7 @@ def equal(a: InceptionNet, b: InceptionNet) -> bool:
     return list(ours) == list(theirs) and all(ours[name].equal(theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_every_layer_of_every_network_has_a_name() -> None:
     """Names pair with the tree's layers, none twice, and none is left over."""
     for layout in LAYOUTS:
