@@ -52,6 +52,8 @@ class Subject:
     """The command that repeats the run."""
     head: Mapping[str, Any] = field(default_factory=dict)
     """The content of head.json, if the classifier was fitted by logistic regression."""
+    best: Mapping[str, float] = field(default_factory=dict)
+    """The row of `epochs` with the best accuracy on the validation split, if epochs may be chosen by one."""
 
     @property
     def descent(self) -> Sequence[Mapping[str, float]]:

@@ -26,7 +26,7 @@ from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.reporting import subject
-from inceptionnet.train.run import REPORT, Run
+from inceptionnet.train.run import REPORT, Run, best_row
 from inceptionnet.train.track import Tracker
 from inceptionnet.weights import read_weights, save_weights
 
@@ -44,6 +44,7 @@ class Keeper:
         self.metrics: Metrics
         """Of the last epoch; in the main process."""
         self._warned: set[str] = set()
+        self._written = False
         self._clock_s = self._saved_s = time.monotonic()
         splits = job.source.splits
         train, held_out = len(splits["train"]), len(splits[job.held_out])
@@ -167,7 +168,14 @@ class Keeper:
             classes, prep = self.job.source.classes, self.job.prep
             save_weights(model, file, classes=classes, preprocessing=prep, provenance=about)
 
-        self.attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
+        written = self.attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
+        if not raw:
+            self._written = written
+
+    def best(self) -> None:
+        """Keep the weights that were just written as the best ones, if no epoch was better on the validation split."""
+        if self._written and best_row(self.at.rows) is self.at.rows[-1]:
+            self.attempt(self.run.keep_best)
 
     def draw(self, evaluation: Evaluation) -> None:
         """Draw the plots and write the report; if one fails, the run only says so."""

@@ -23,7 +23,7 @@ from inceptionnet.train.layers import HEAD
 from inceptionnet.train.opening import opening
 from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
-from inceptionnet.train.run import Run
+from inceptionnet.train.run import Run, best_row
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
 from inceptionnet.train.track import summary_writer
@@ -158,9 +158,13 @@ class _Training:
             try:
                 for epoch in range(self.at.epoch, epochs + 1):
                     evaluation = self._epoch(epoch)
+                    if self._without_progress(epoch):
+                        break
             except KeyboardInterrupt:
                 message = f"interrupted in epoch {self.at.epoch} of {epochs}; {keeper.resume_hint()}"
                 raise Interrupted(message) from None
+            for line in self._closing():
+                keeper.note(line)
             keeper.draw(evaluation)
         return evaluation
 
@@ -206,6 +210,7 @@ class _Training:
         evaluation, raw = self.validation.run(epoch, at.counted.accuracy, self.stop)
         row = self._row(evaluation, raw)
         self.keeper.epoch(row, evaluation)
+        self.keeper.best()
         found = f"loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%}"
         if raw:
             found = f"averaged loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%} (raw {raw.top1:.1%})"
@@ -223,6 +228,28 @@ class _Training:
             self.keeper.once("dead", f"{share}; {helps}")
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
+
+    def _without_progress(self, epoch: int) -> bool:
+        """Whether the run ends before its last epoch, since its patience is over."""
+        patience, best = self.recipe.schedule.patience, best_row(self.at.rows)
+        if not patience or not best or epoch == self.recipe.schedule.epochs or epoch - best["epoch"] < patience:
+            return False
+        epochs = "epoch" if patience == 1 else f"{patience} epochs"
+        self.keeper.note(
+            f"stopped early, after epoch {epoch} of {self.recipe.schedule.epochs}: no better accuracy on val in "
+            f"the last {epochs}"
+        )
+        return True
+
+    def _closing(self) -> Iterator[str]:
+        """The log lines at the end of a run."""
+        rows, best = self.at.rows, best_row(self.at.rows)
+        if best and best is not rows[-1]:
+            yield (
+                f"best epoch {best['epoch']:.0f}: val accuracy {best['val_top1']:.1%}, last epoch "
+                f"{rows[-1]['val_top1']:.1%}; the best one's weights are {self.keeper.run.best_weights.name}, and val "
+                "flatters them, since it chose them"
+            )
 
     def _fit_head(self) -> None:
         """Fit the classifier by logistic regression to the features of the training images."""

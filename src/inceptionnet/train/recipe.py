@@ -54,6 +54,11 @@ class Schedule(Settings):
     epochs: int = Field(
         default=30, ge=0, description="Number of passes over the training set; 0 with network.train_from=head."
     )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Early stopping: end after this many epochs without a better accuracy on the validation split.",
+    )
     name: Literal["cosine", "exponential", "constant"] = Field(
         default="cosine", description="Learning-rate decay after the warm-up."
     )

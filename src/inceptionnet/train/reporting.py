@@ -13,7 +13,7 @@ from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
-from inceptionnet.train.run import Run
+from inceptionnet.train.run import Run, best_row
 from inceptionnet.weights import Record
 
 
@@ -48,6 +48,7 @@ def subject(
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
         about["head"] = run.head()
+        about["best"] = best_row(about["epochs"])
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
         metrics=metrics,

@@ -2,7 +2,8 @@
 
 run.json                arguments, recipe, data and environment; enough to repeat the run
 weights.safetensors     the weights of the last finished epoch (their average, if the recipe has one), with everything
-                        for prediction; weights_raw.safetensors: the raw weights beside an average
+                        for prediction; weights_raw.safetensors: the raw weights beside an average;
+                        weights_best.safetensors: those of the epoch with the best accuracy on the validation split
 metrics.csv             one row per epoch
 steps.jsonl             one line every log.every_steps steps
 evaluation.json         the last evaluation with per-class metrics
@@ -21,6 +22,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,16 @@ class TrainedOn(NamedTuple):
         if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
             at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
         return TrainedOn(self.data if data is None else data, at or self.labels, self.splits)
+
+
+def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The row of metrics.csv with the best accuracy on the validation split; of several that with the smallest loss.
+
+    Empty without a validation split: a test split is not for choosing an epoch.
+    """
+    if not rows or "val_top1" not in rows[0]:
+        return {}
+    return min(rows, key=lambda row: (-row["val_top1"], row["val_loss"]))
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,11 @@ class Run:
     def features(self) -> Path:
         """The folder of the features of the training images."""
         return self.path / "features"
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of the epoch with the best accuracy on the validation split."""
+        return self.path / "weights_best.safetensors"
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write or replace a JSON file of the run."""
@@ -148,6 +165,14 @@ class Run:
     def head(self) -> dict[str, Any]:
         """How the classifier was fitted, from head.json; empty if it was not. Raises: RunError: it is damaged."""
         return self.read_json("head.json") if (self.path / "head.json").is_file() else {}
+
+    def keep_best(self) -> None:
+        """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""
+        try:
+            with replacing(self.best_weights) as temporary:
+                shutil.copyfile(self.weights, temporary)
+        except OSError as error:
+            raise RunError(f"{self.best_weights}: cannot be written: {error.strerror}") from None
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv again: one row for each finished epoch."""
