@@ -11,7 +11,9 @@ predictions.png         held-out images with their predicted classes
 report.html             all of this on one page, for a browser
 decode_errors.txt       the corrupt images, if any
 checkpoints/            the state of the training, to resume from
-tensorboard/            the metrics for TensorBoard, with log.tensorboard
+trackers.json           the runs of experiment trackers that this run continues in, with log.trackers
+tensorboard/, mlflow/,  what the trackers write, unless it goes to a server
+wandb/
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from inceptionnet.system.files import remove_leftovers, replacing
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
-REPORT = "report.html"
+REPORT, TRACKERS = "report.html", "trackers.json"
 
 
 class TrainedOn(NamedTuple):
