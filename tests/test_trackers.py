@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -29,9 +29,9 @@ USED = {"log.trackers": "mlflow"}
 class Fake:
     """A tracker that keeps runs in memory, as a server would, and fails at given calls of `log`."""
 
-    runs: dict[str, dict[str, Any]] = {}
-    failing: set[int] = set()
-    calls = 0
+    runs: ClassVar[dict[str, dict[str, Any]]] = {}
+    failing: ClassVar[set[int]] = set()
+    calls: ClassVar[int] = 0
 
     def __init__(self, subject: Subject, known: Mapping[str, Any], metrics: Sequence[str]) -> None:
         number = known.get("run", f"run {len(self.runs)}")
@@ -80,7 +80,7 @@ def test_the_setting_takes_one_or_several_names() -> None:
     assert chosen("none") == () == Recipe().log.trackers
     assert Recipe().changed({"log.trackers": ["mlflow"]}).log.trackers == ("mlflow",)
     for text in ("mlfow", "tensorboard,mlfow", "", "5"):
-        with pytest.raises(ConfigurationError, match="setting log.trackers is .*'tensorboard', 'mlflow' or 'wandb'"):
+        with pytest.raises(ConfigurationError, match=r"setting log\.trackers is .*'tensorboard', 'mlflow' or 'wandb'"):
             chosen(text)
     lines = listing(Recipe(), 100)
     assert "log.trackers=none\n" in lines and "Choices: tensorboard, mlflow, wandb." in " ".join(lines.split())
