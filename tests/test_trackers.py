@@ -155,7 +155,9 @@ def test_a_resumed_run_continues_in_the_same_run_of_the_tracker(
     (told,) = fake.runs.values()
     assert steps(told) == [row["step"] for row in Run(tmp_path / "run").read_metrics()]
     assert list(told["changes"].values()) == ["2 → 3"]
-    assert Run(tmp_path / "run").read_json("trackers.json") == {"mlflow": {"run": "run 0", "step": steps(told)[-1]}}
+    assert Run(tmp_path / "run").read_json("trackers.json") == {
+        "mlflow": {"run": "run 0", "step": steps(told)[-1], "closed": True}
+    }
 
 
 def test_a_tracker_that_comes_later_has_the_earlier_epochs_too(colours: Path, tmp_path: Path, fake: type[Fake]) -> None:

@@ -79,7 +79,12 @@ def settings_of(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_secrets(text: str) -> str:
     """An address without user name, password and query; other text unchanged."""
-    return re.sub(r"://[^/\s]*@", "://", text).partition("?")[0] if "://" in text else text
+    return without_password(text).partition("?")[0] if "://" in text else text
+
+
+def without_password(text: str) -> str:
+    """A text without user names and passwords in its addresses."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

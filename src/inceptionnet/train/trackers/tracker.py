@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 from inceptionnet.errors import Interrupted, RunError
 from inceptionnet.train.run import TRACKERS, Run
 from inceptionnet.train.trackers.mlflow import MLflow, mlflow
-from inceptionnet.train.trackers.subject import Backend, Subject
+from inceptionnet.train.trackers.subject import Backend, Subject, without_password
 from inceptionnet.train.trackers.tensorboard import TensorBoard, summary_writer
 from inceptionnet.train.trackers.wandb import WandB, wandb
 
@@ -98,8 +99,14 @@ class _Tracker:
 
     def close(self, outcome: str) -> None:
         backend, self._backend = self._backend, None
+
+        def end() -> None:
+            assert backend
+            backend.close(outcome)
+            self._remember(backend, closed=True)
+
         if backend:
-            self._try(lambda: backend.close(outcome))
+            self._try(end)
 
     def _write(self, rows: Sequence[Mapping[str, float]]) -> None:
         if self._backend is None:
@@ -110,7 +117,7 @@ class _Tracker:
                 step = int(row["step"])
                 self._backend.log({name: value for name, value in row.items() if name not in NOT_METRICS}, step)
                 self._last = step
-                self._remember()
+                self._remember(self._backend)
 
     def _open(self) -> None:
         known = self._known().get(self.name, {})
@@ -122,15 +129,14 @@ class _Tracker:
                 f"warning: {self.name} has metrics up to step {self._last} already, and the run goes on from step "
                 f"{self.subject.step}; those of the steps between are not sent again"
             )
-        self._remember()
+        self._remember(self._backend)
 
     def _known(self) -> dict[str, Any]:
         return self._run.read_json(TRACKERS) if (self._run.path / TRACKERS).is_file() else {}
 
-    def _remember(self) -> None:
+    def _remember(self, backend: Backend, *, closed: bool = False) -> None:
         """Write to the run folder which run of the tracker this is, and what it has."""
-        assert self._backend
-        known = self._known() | {self.name: {**self._backend.identity, "step": self._last}}
+        known = self._known() | {self.name: {**backend.identity, "step": self._last, "closed": closed}}
         self._run.write_json(TRACKERS, known)
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -144,7 +150,7 @@ class _Tracker:
             self._again_s = time.monotonic() + PAUSE * took_s
             if not self._warned:
                 self._warned = True
-                reason = " ".join(str(error).split())[:300]
+                reason = textwrap.shorten(without_password(str(error)), 240, placeholder=" …")
                 reason = reason if isinstance(error, RunError) else f"{type(error).__name__}: {reason}"
                 self.note(
                     f"warning: {self.name} failed ({reason}); training continues, metrics.csv has every epoch, and "

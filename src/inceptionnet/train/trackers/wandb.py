@@ -14,6 +14,8 @@ from typing import Any
 from inceptionnet.system.extras import import_extra
 from inceptionnet.train.trackers.subject import PROJECT, Subject, environment
 
+QUIET = {"WANDB_ERROR_REPORTING": "false"}
+"""Nothing goes to the makers of the library unless the user has asked for it."""
 PATIENCE_S = 60.0
 """How long the end of a run waits for the server, where WANDB_FINISH_TIMEOUT does not say."""
 
@@ -24,6 +26,7 @@ class WandB:
     Mode, project, entity, name and server are those of the user's environment and settings files.
     """
 
+    @environment(**QUIET)
     def __init__(self, subject: Subject, known: Mapping[str, Any], metrics: Sequence[str]) -> None:
         package = self._package = wandb()
         settings = package.setup().settings
@@ -33,8 +36,6 @@ class WandB:
             signed_in = package.login(prompt=False, verify=False)
             mode = mode if signed_in else "offline"
         number = known.get("run") or settings.run_id or secrets.token_hex(4)
-        again = known.get("run") is not None and known.get("mode") == mode
-        self.last_step = int(known.get("step", -1)) if again else -1
         self.identity: Mapping[str, str] = {"run": number, "mode": mode}
         self._run = package.init(
             project=settings.project or PROJECT,
@@ -53,6 +54,12 @@ class WandB:
                 finish_timeout_raises=True,
             ),
         )
+        # What was logged last may be lost where the service was killed too; a server knows what it has, and what an
+        # offline run has is certain only if it was closed.
+        kept = known.get("closed") if mode == "offline" else True
+        self.last_step = int(known.get("step", -1)) if kept and known.get("mode") == mode else -1
+        if mode != "offline":
+            self.last_step = min(self.last_step, self._run.starting_step - 1)
         place = self._run.settings.sync_dir
         match mode:
             case "offline":
@@ -87,10 +94,6 @@ class WandB:
 
 
 def wandb() -> ModuleType:
-    """The package, whose own error reports are off unless the user has asked for them.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    with environment(WANDB_ERROR_REPORTING="false"):
+    """The package. Raises: MissingExtraError."""
+    with environment(**QUIET):
         return import_extra("wandb", "wandb", "log.trackers=wandb")
