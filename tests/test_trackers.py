@@ -95,7 +95,7 @@ def test_all_settings_every_epoch_and_the_final_evaluation(colours: Path, tmp_pa
         assert metrics == pytest.approx(row, rel=1e-5, abs=1e-9)
     final = run.read_json("evaluation.json")
     assert told["final"]["final/top1"] == final["top1"] and told["final"]["final/loss"] == final["loss"]
-    assert told["files"] == ["run.json", "evaluation.json"]
+    assert told["files"] == ["evaluation.json"]
     assert told["outcome"] == "finished"
     settings = told["settings"]
     assert {f"recipe.{key}" for key, _ in Recipe().items()} <= settings.keys()

@@ -107,7 +107,7 @@ def test_mlflow(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [value for key, value in found.data.tags.items() if key.startswith("changed: schedule.epochs")] == ["2 → 3"]
     assert found.data.params["data.classes"] == "3" and found.data.params["plan.data"] == str(colours)
     assert found.info.status == "FINISHED" and found.info.run_name == "a run"
-    assert {one.path for one in client.list_artifacts(found.info.run_id)} == {"run.json", "evaluation.json"}
+    assert {one.path for one in client.list_artifacts(found.info.run_id)} == {"evaluation.json"}
 
 
 def test_mlflow_where_the_user_says(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

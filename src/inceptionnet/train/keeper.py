@@ -28,7 +28,7 @@ from inceptionnet.train.position import Position
 from inceptionnet.train.reporting import subject
 from inceptionnet.train.run import REPORT, Run
 from inceptionnet.train.trackers import Subject, Trackers
-from inceptionnet.train.trackers.subject import settings_of
+from inceptionnet.train.trackers.subject import settings_of, without_secrets
 from inceptionnet.weights import read_weights, save_weights
 
 
@@ -101,7 +101,9 @@ class Keeper:
         """Give the final evaluation to the trackers, with the files that describe the run."""
         figures = self.metrics.to_dict() if self.world.is_main else {}
         final = {name: float(value) for name, value in figures.items() if isinstance(value, (int, float))}
-        files = [self.run.path / name for name in ("run.json", "evaluation.json", REPORT)]
+        title = self.job.source.title
+        names = ["evaluation.json", *([REPORT] if title == without_secrets(title) else [])]  # the report has the title
+        files = [self.run.path / name for name in names]
         self.trackers.finish(self.at.rows, final, files)
 
     def note(self, line: str) -> None:
