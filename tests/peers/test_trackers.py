@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -52,11 +53,11 @@ def colours(tmp_path: Path) -> Path:
     return write_images(tmp_path / "colours", 8)
 
 
-def wandb_records(run: Path) -> Iterator[Any]:
-    """The records of all .wandb files of a run folder, in the order of writing."""
+def wandb_records(run: Path, *, newest: bool = False) -> Iterator[Any]:
+    """The records of all .wandb files of a run folder, or the newest, in the order of writing."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for file in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+    for file in sorted(run.glob("wandb/offline-run-*/*.wandb"))[-1 if newest else 0 :]:
         data, at, whole = file.read_bytes(), FIRST, b""
         while at + HEADER <= len(data):
             length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
@@ -69,10 +70,10 @@ def wandb_records(run: Path) -> Iterator[Any]:
                 whole = b""
 
 
-def wandb_history(run: Path) -> list[dict[str, str]]:
+def wandb_history(run: Path, *, newest: bool = False) -> list[dict[str, str]]:
     return [
         {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-        for record in wandb_records(run)
+        for record in wandb_records(run, newest=newest)
         if record.HasField("history")
     ]
 
@@ -191,17 +192,18 @@ def test_wandb_as_the_user_configures_it(
 def test_a_wandb_service_that_dies_is_one_warning_and_no_epoch_is_lost(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    psutil = pytest.importorskip("psutil")
     plain, calls = WandB.log, []
 
     def killed(self: WandB, metrics: Any, step: int) -> None:
         calls.append(step)
         if len(calls) == 2:
-            cores = [one for one in psutil.Process().children(recursive=True) if "wandb-core" in one.name()]
+            cores = [
+                one for one in gc.get_objects() if isinstance(one, subprocess.Popen) and "wandb-core" in str(one.args)
+            ]
             assert cores
             for one in cores:
                 one.kill()
-            psutil.wait_procs(cores)
+                one.wait()
         plain(self, metrics, step)
 
     monkeypatch.setattr(WandB, "log", killed)
@@ -246,6 +248,6 @@ def test_a_killed_run_goes_on_in_the_same_runs(colours: Path, tmp_path: Path) ->
     found, client = mlflow_run(tmp_path / "run")
     assert [one.step for one in client.get_metric_history(found.info.run_id, "val_top1")] == steps
     assert found.info.status == "FINISHED"
-    # wandb's own process may have been killed before it wrote: what is not certain to be there is written again.
-    assert [int(one["_step"]) for one in wandb_history(tmp_path / "run")] == [*steps[:2], *steps]
+    # wandb's own process might have been killed too, before it wrote: all that is not certain to be there is repeated.
+    assert [int(one["_step"]) for one in wandb_history(tmp_path / "run", newest=True)] == steps
     assert len({file.name for file in (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")}) == 1, "one id"
