@@ -13,7 +13,7 @@ help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
 	@echo "make test    every check and test but the slow ones"
 	@echo "make slow    the slow tests"
-	@echo "make peers   compare with the libraries whose weights are read; they are 1.4 GB"
+	@echo "make peers   compare with the libraries whose weights are read; they are 1.6 GB"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
 

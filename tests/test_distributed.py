@@ -134,7 +134,9 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     """With dropout, averages, colours, clipping, auxiliary heads, accumulation, and a batch that does not divide."""
-    job = plan(data, model="inception_v1", size=72, accumulate=2, settings={"network.aux": True})
+    job = plan(
+        data, model="inception_v1", size=72, accumulate=2, settings={"network.aux": True, "log.trackers": "tensorboard"}
+    )
     torchrun(job, tmp_path / "two")
     train(job, tmp_path / "one")
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -146,6 +148,7 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     assert results[1]["loss"] == pytest.approx(results[0]["loss"], abs=1e-5)
     assert (tmp_path / "two" / "decode_errors.txt").read_text() == (tmp_path / "one" / "decode_errors.txt").read_text()
     assert json.loads((tmp_path / "two" / "run.json").read_text())["environment"]["processes"] == 2
+    assert len([*(tmp_path / "two" / "tensorboard").iterdir()]) == 1, "the main process alone writes"
 
 
 @pytest.mark.slow

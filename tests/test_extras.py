@@ -121,7 +121,9 @@ SLOW = [
     ("onnxruntime", ["export", "RUN", "a.onnx"]),
     ("nncf", ["export", "RUN", "a.xml", "--precision", "int8", "--calibrate", "DATA"]),
     ("pyarrow", ["features", "RUN", "DATA", "--out", "f.parquet"]),
-    ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.tensorboard=true"]),
+    ("tensorboard", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.trackers=tensorboard"]),
+    ("mlflow", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.trackers=mlflow"]),
+    ("wandb", ["train", "DATA", "--out", "new", "--model", "inception_v1", "--set", "log.trackers=wandb"]),
     ("datasets", ["train", "hf:nobody/nothing", "--out", "new", "--model", "inception_v1.slim"]),
     ("huggingface_hub", ["predict", "hf:nobody/nothing", "IMAGE"]),
 ]

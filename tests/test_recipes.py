@@ -171,7 +171,7 @@ def test_every_setting_is_described() -> None:
             assert one.description.endswith(".") and "\n" not in one.description and len(one.description) < 130, one.key
             assert recipe.changed({one.key: value_text(one.value)}) == recipe, "the text is what --set takes"
             for choice in one.choices:
-                assert dict(recipe.changed({one.key: choice}).items())[one.key] == choice
+                assert dict(recipe.changed({one.key: choice}).items())[one.key] in (choice, (choice,))
         assert all(group.description.endswith(".") for group in describe(recipe))
 
 
@@ -212,6 +212,7 @@ def test_none_is_a_word_where_it_is_one_and_nothing_elsewhere() -> None:
         ("schedule.name=xyz", r"setting schedule\.name is 'xyz': .*'cosine', 'exponential' or 'constant'$"),
         ("schedul.name=cosine", r"unknown setting 'schedul\.name': did you mean schedule\.name"),
         ("average.decay=1", r"setting average\.decay is '1': .*less than 1$"),
+        ("log.trackers=mlfow", r"setting log\.trackers is 'mlfow': .*; did you mean mlflow\?$"),
         ("schedule.epochs=2.5", r"setting schedule\.epochs is '2\.5': .*integer"),
     ],
 )
@@ -225,7 +226,8 @@ def test_every_setting_can_be_set_to_what_it_is() -> None:
     """What a run folder holds is a recipe, from JSON's values and from text."""
     for recipe in (*PAPER.values(), recipe_named("finetune", "inception_v3")):
         assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
-        assert Recipe().changed({key: str(value) for key, value in recipe.items()}) == recipe
+        as_text = {key: value_text(value) if isinstance(value, tuple) else str(value) for key, value in recipe.items()}
+        assert Recipe().changed(as_text) == recipe
 
 
 # The colours are told apart by hue, so colour distortion is off. The papers' rates are for batches 4 to 200 times as

@@ -289,16 +289,6 @@ def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_metrics_for_tensorboard(colours: Path, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(tiny_plan(colours, epochs=2, settings={"log.tensorboard": True}), tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    rows = Run(tmp_path / "run").read_metrics()
-    found = [(event.step, event.value) for event in events.Scalars("val_top1")]
-    assert found == [(row["step"], pytest.approx(row["val_top1"], rel=1e-5)) for row in rows]
-
-
 @pytest.mark.slow
 def test_a_streamed_run_stopped_within_an_epoch_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tar shards from a web server: nothing is on the disk, and no image is trained on twice or missed."""

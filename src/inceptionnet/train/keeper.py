@@ -27,12 +27,13 @@ from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.reporting import subject
 from inceptionnet.train.run import REPORT, Run, best_row
-from inceptionnet.train.track import Tracker
+from inceptionnet.train.trackers import Subject, Trackers
+from inceptionnet.train.trackers.subject import settings_of, without_secrets
 from inceptionnet.weights import read_weights, save_weights
 
 
 class Keeper:
-    """Writes the run folder, checkpoints and TensorBoard logs, and shows progress, for the training loop."""
+    """Writes the run folder, checkpoints and experiment trackers, and shows progress, for the training loop."""
 
     def __init__(
         self, job: Job, run: Run, world: World, at: Position, *, resumed: bool, changes: Sequence[Change] = ()
@@ -52,7 +53,7 @@ class Keeper:
         done = (at.epoch - first) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
         total = (job.recipe.schedule.epochs + 1 - first) * (train + held_out)
         self.bar = Bar(total, "training", shown=world.is_main, done=done)
-        self.tracker = Tracker()
+        self.trackers = Trackers()
 
     def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:
         """Create the run folder, or prepare it for resuming; everything else has been checked before.
@@ -77,8 +78,10 @@ class Keeper:
             self.run.write_json("run.json", self.job.describe(model, self.world.size))
         elif self.changes:
             self._record(model)
-        if self.job.recipe.log.tensorboard:
-            self.tracker = Tracker(self.run.path, self.at.step)
+        if names := self.job.recipe.log.trackers:
+            about = self.run.read_json("run.json")
+            subject = Subject(self.run.path, settings_of(about), self.run.changes(), self.at.step)
+            self.trackers = Trackers(names, subject, self.note)
 
     def _record(self, model: InceptionNet) -> None:
         """Write the changed settings to run.json, and from when on they hold."""
@@ -91,6 +94,19 @@ class Keeper:
             *(first | {"setting": one.name, "before": one.before, "after": one.after} for one in self.changes),
         ]
         self.run.write_json("run.json", about)
+
+    def track(self) -> None:
+        """Open the run in its trackers, or continue it there."""
+        self.trackers.open(self.at.rows, [f"{self.job.held_out}_top1", f"{self.job.held_out}_loss"])
+
+    def finish(self) -> None:
+        """Give the final evaluation to the trackers, with the files that describe the run."""
+        figures = self.metrics.to_dict() if self.world.is_main else {}
+        final = {name: float(value) for name, value in figures.items() if isinstance(value, (int, float))}
+        title = self.job.source.title
+        names = ["evaluation.json", *([REPORT] if title == without_secrets(title) else [])]  # the report has the title
+        files = [self.run.path / name for name in names]
+        self.trackers.finish(self.at.rows, final, files)
 
     def note(self, line: str) -> None:
         """Print a log line."""
@@ -130,7 +146,7 @@ class Keeper:
             self.run.write_json("evaluation.json", {"split": self.job.held_out, **self.metrics.to_dict()})
 
         self.attempt(details)
-        self.tracker.log(row, self.at.step)
+        self.trackers.log(self.at.rows)
 
     def due(self) -> bool:
         """Whether a checkpoint within the epoch is due."""

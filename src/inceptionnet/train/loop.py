@@ -26,7 +26,7 @@ from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run, best_row
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
-from inceptionnet.train.track import summary_writer
+from inceptionnet.train.trackers import check_installed
 from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
@@ -101,8 +101,7 @@ class _Training:
     ) -> None:
         self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
         plan, device = job.plan, pick_device(job.plan.device)
-        if self.recipe.log.tensorboard:
-            summary_writer()
+        check_installed(self.recipe.log.trackers)
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
         model = job.empty_model() if newest else job.model()
         if self.recipe.compute.channels_last:
@@ -152,9 +151,10 @@ class _Training:
         """Train the remaining epochs, then draw the plots and the report."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
-        with StopRequest() as self.stop, keeper.bar, keeper.tracker:
+        with StopRequest() as self.stop, keeper.bar, keeper.trackers:
             for line in (*self.notes, *self._opening()):
                 keeper.note(line)
+            keeper.track()
             try:
                 for epoch in range(self.at.epoch, epochs + 1):
                     evaluation = self._epoch(epoch)
@@ -166,6 +166,7 @@ class _Training:
             for line in self._closing():
                 keeper.note(line)
             keeper.draw(evaluation)
+            keeper.finish()
         return evaluation
 
     def _opening(self) -> Iterator[str]:

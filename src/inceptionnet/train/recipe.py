@@ -7,14 +7,25 @@ descriptions here are those of `train --settings`. The named recipes are in reci
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inceptionnet.data.preprocess import Color, Interpolation, Resize, TrainInterpolation
 from inceptionnet.errors import ConfigurationError, nearest
 
 BatchNormMode = Literal["update", "freeze", "recalibrate"]
+
+
+def _as_names(value: object) -> object:
+    """One name, several or none, as a tuple of different names."""
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)):
+        return value
+    return tuple(dict.fromkeys(name.strip() if isinstance(name, str) else name for name in names))
+
+
+Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(_as_names)]
 
 
 class Settings(BaseModel):
@@ -187,7 +198,10 @@ class Log(Settings):
     """Logs and plots besides metrics.csv."""
 
     every_steps: int = Field(default=10, ge=1, description="Steps between two lines of steps.jsonl.")
-    tensorboard: bool = Field(default=False, description="Write TensorBoard logs.")
+    trackers: Trackers = Field(
+        default=(),
+        description="Experiment trackers, with commas: settings and metrics of the run for each; none: none.",
+    )
     report: bool = Field(default=True, description="Write report.html, curves.png and predictions.png at the end.")
 
 
@@ -271,7 +285,10 @@ def choices_of(key: str) -> tuple[str, ...]:
     """The words that a setting takes; empty for numbers and other values."""
     group, _, name = key.partition(".")
     annotation = type(getattr(Recipe(), group)).model_fields[name].annotation
-    return tuple(choice for choice in get_args(annotation) if isinstance(choice, str))
+    several = [get_args(part) for part in get_args(annotation)]  # of a tuple of words
+    return tuple(
+        word for word in (*get_args(annotation), *(w for words in several for w in words)) if isinstance(word, str)
+    )
 
 
 def _nearest_choice(key: str, value: object) -> str:

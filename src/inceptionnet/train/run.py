@@ -14,7 +14,9 @@ decode_errors.txt       the corrupt images, if any
 features/               the features of the training images, if the classifier was fitted to them
 head.json               the penalty of that fit, and the cross-validation it was chosen by
 checkpoints/            the state of the training, to resume from
-tensorboard/            the metrics for TensorBoard, with log.tensorboard
+trackers.json           the runs of experiment trackers that this run continues in, with log.trackers
+tensorboard/, mlflow/,  what the trackers write, unless it goes to a server
+wandb/
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from inceptionnet.system.files import remove_leftovers, replacing
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
-REPORT = "report.html"
+REPORT, TRACKERS = "report.html", "trackers.json"
 
 
 class TrainedOn(NamedTuple):

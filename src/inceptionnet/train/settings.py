@@ -33,7 +33,7 @@ class Group:
 def value_text(value: object) -> str:
     """A value as `--set` takes it: none, true, 0.004, sgd, or numbers with commas."""
     match value:
-        case None:
+        case None | () | []:
             return "none"
         case bool():
             return str(value).lower()
