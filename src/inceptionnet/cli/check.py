@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Labels, Splits, Workers
+from inceptionnet.cli.options import GroupBy, Json, Labels, Splits, Workers
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -20,6 +20,7 @@ def check(
     labels: Labels = None,
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, as for train.")] = 0,
     splits: Splits = None,
+    group_by: GroupBy = None,
     limit_listed: Annotated[
         int, typer.Option(help="Number of duplicates of each kind to name; corrupt images are all named.", min=0)
     ] = 10,
@@ -36,7 +37,7 @@ def check(
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.progress import Bar
 
-    source = open_source(data, seed=seed, labels=labels, splits=splits)
+    source = open_source(data, seed=seed, labels=labels, splits=splits, group_by=group_by)
     corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 

@@ -161,6 +161,8 @@ class Keeper:
         }
         if self.job.plan.labels:
             about["labels"] = self.job.plan.labels
+        if self.job.plan.group_by:
+            about["group_by"] = self.job.plan.group_by
 
         def write() -> None:
             classes, prep = self.job.source.classes, self.job.prep
