@@ -68,7 +68,7 @@ def make_source(
         _check_trained(where, classes, splits)
         for name, split in found.items():
             _check_evaluated(where, classes, name, split)
-    return _source(title, classes, splits, [note, *notes], suggestions or {}, is_held_out)
+    return _source(title, classes, splits, [note, *notes], suggestions or {}, is_held_out, by.name)
 
 
 def _how_held_out(train: Split, val: Split, by: GroupBy) -> str:
@@ -147,8 +147,9 @@ def _source(
     notes: Sequence[str],
     suggestions: Mapping[str, object],
     held_out: bool = False,
+    grouped_by: str = "",
 ) -> Source:
     splits = {name: found[name] for name in ("train", "val", "test") if name in found}
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     note = "; ".join([f"{notes[0]} ({counts})", *notes[1:]])
-    return Source(title, tuple(classes), splits, note, suggestions, held_out)
+    return Source(title, tuple(classes), splits, note, suggestions, held_out, grouped_by)

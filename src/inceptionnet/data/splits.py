@@ -52,6 +52,11 @@ class Split:
         return Split([self.names[i] for i in positions], self.labels[positions], _Taken(self.read, positions), groups)
 
 
+def evenly_spaced(number: int, most: int) -> npt.NDArray[np.intp]:
+    """At most `most` of `number` positions, evenly spaced from the first to the last."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.intp))
+
+
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
     """Images that are read one after another, without random access.
@@ -125,6 +130,7 @@ class Source:
     A data set for training has "train" and at least one of "val" and "test"; one for evaluation has at least one split.
     `suggestions`: settings that suit these images better than the defaults, by dotted name ("augment.flip").
     `held_out`: "val" was held out by `hold_out`, since the data set has no splits.
+    `grouped_by`: the column or the expression that the groups of the images are from, if they have some.
     """
 
     title: str
@@ -133,6 +139,7 @@ class Source:
     note: str
     suggestions: Mapping[str, object] = field(default_factory=dict)
     held_out: bool = False
+    grouped_by: str = ""
 
     @property
     def multi_label(self) -> bool:

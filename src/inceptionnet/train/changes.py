@@ -79,7 +79,8 @@ def changed(job: Job, changes: Changes, *, begun: bool) -> Job:
         if value is not None and (place_of(value) if name == "weights" else value) != own:
             raise ConfigurationError(
                 f"--{name.replace('_', '-')} {value}: cannot change in a run that is "
-                f"{'resumed' if begun else 'repeated'}, which has {value_text(own)}: {FIXED[name]}; omit it, or start another run"
+                f"{'resumed' if begun else 'repeated'}, which has {value_text(own)}: "
+                f"{FIXED[name]}; omit it, or start another run"
             )
     asked = {**changes.settings, **({} if changes.epochs is None else {"schedule.epochs": changes.epochs})}
     recipe = job.recipe.changed(asked)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 import inceptionnet
+from inceptionnet.data.leaks import MOST_IMAGES, find_leaks
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import InceptionNetError, RunError, WeightsError
 from inceptionnet.evaluate.evaluation import Evaluation
@@ -89,6 +90,17 @@ class Keeper:
             *(first | {"setting": one.name, "before": one.before, "after": one.after} for one in self.changes),
         ]
         self.run.write_json("run.json", about)
+
+    def leaks(self) -> list[str]:
+        """Log lines on images and groups that are in two splits, which run.json keeps; empty in the other processes."""
+        if not self.world.is_main:
+            return []
+        source, plan = self.job.source, self.job.plan
+        with Bar(min(sum(map(len, source.splits.values())), MOST_IMAGES), "looking for copies") as bar:
+            lines = find_leaks(source, plan.workers, advance=bar.advance)
+        if lines:
+            self.run.write_json("run.json", self.run.read_json("run.json") | {"leaks": lines})
+        return lines
 
     def note(self, line: str) -> None:
         """Print a log line."""

@@ -150,8 +150,9 @@ class _Training:
         """Train the remaining epochs, then draw the plots and the report."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
+        leaks = [] if self.resumed else keeper.leaks()
         with StopRequest() as self.stop, keeper.bar, keeper.tracker:
-            for line in (*self.notes, *self._opening()):
+            for line in (*self.notes, *self._opening(), *leaks):
                 keeper.note(line)
             try:
                 for epoch in range(self.at.epoch, epochs + 1):

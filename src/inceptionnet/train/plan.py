@@ -17,8 +17,7 @@ import inceptionnet
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
-from inceptionnet.data.splits import Source, Split
-from inceptionnet.engines.agreement import evenly_spaced
+from inceptionnet.data.splits import Source, Split, evenly_spaced
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InceptionNetError, RunError, listed
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
