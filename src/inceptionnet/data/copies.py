@@ -88,9 +88,11 @@ class Copies:
         for a, b in combinations(arrays, 2):
             ours, theirs = self._looks[a], self._looks[b]
             across[f"{a} and {b}"] = [
-                (ours[j][0], theirs[i][0])
+                (ours[j][0], place)
                 for i, j in enumerate(nearest(arrays[b], arrays[a]))
                 if j >= 0 and not any(one.split == a for one in self._same(theirs[i][1]))
+                for place in self._same(theirs[i][1])
+                if place.split == b
             ]
         pairs = [pair for some in (*within.values(), *across.values()) for pair in some]
         conflicting = [(one, other) for one, other in pairs if one.labels != other.labels]
