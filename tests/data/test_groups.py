@@ -143,7 +143,7 @@ def test_what_is_called_group_and_is_none(flat: Path, tmp_path: Path) -> None:
 
 def test_two_columns_of_groups(flat: Path, tmp_path: Path) -> None:
     file = table(tmp_path, "image,label,patient,video", "{image},{label},{patient},{image}")
-    with pytest.raises(DataError, match="expected one column of groups, .* got patient and video: choose one with"):
+    with pytest.raises(DataError, match=r"expected one column of groups, .* got patient and video: choose one with"):
         open_source(flat, labels=file)
     assert open_source(flat, labels=file, group_by="patient").grouped_by == "patient"
     file = table(tmp_path, "image,label,patient,video,split", "{image},{label},{patient},{image},train")
