@@ -2,7 +2,7 @@
 
 A signature is the cosine transform of the grey image at 32×32 px: its 16×16 lowest frequencies without the mean, each
 weighted by its frequency, since the strength of photographs falls with it. Brightness and contrast do not matter.
-Rotated, mirrored and strongly cropped copies are not found. The thresholds are measured: docs/decisions/0012.
+Rotated, mirrored and strongly cropped copies are not found. The thresholds are measured: docs/decisions/0013.
 """
 
 from __future__ import annotations

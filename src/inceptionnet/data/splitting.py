@@ -3,7 +3,7 @@
 A group (by itself: an image) is in val if a hash of its name and the seed is below VAL_SHARE. So adding or removing
 images moves no other image, and a folder, its copy and its zip are split identically. Chance alone leaves small classes
 far from that share, so a class is kept within LEAST_SHARE and MOST_SHARE: groups whose hash is nearest to VAL_SHARE
-move, as few as possible, and only then may an added image move another. Source: docs/decisions/0012.
+move, as few as possible, and only then may an added image move another. Source: docs/decisions/0013.
 """
 
 from __future__ import annotations
