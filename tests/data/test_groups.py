@@ -195,6 +195,8 @@ def test_refusals(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", NAMES)
     with pytest.raises(DataError, match=r"that --group-by \(Q\+\)_ matches, got none of 30, such as ill/P00_0.png: co"):
         open_source(root, group_by="(Q+)_")
+    with pytest.raises(ConfigurationError, match="--group-by: expected a column or a regular expression, got an empty"):
+        open_source(root, group_by=" ")
     with pytest.raises(ConfigurationError, match=r"--group-by \(P_: expected a regular expression, got a mistake"):
         open_source(root, group_by="(P_")
     with pytest.raises(DataError, match=r"expected a class in 2 groups \(\^\[a-z\]\+\) or more to hold some out"):

@@ -43,6 +43,8 @@ def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[di
         DataError: it matches no image; or it is neither an expression nor a column of the labels.
     """
     splits = dict(found)
+    if by.asked is not None and not by.asked.strip():
+        raise ConfigurationError("--group-by: expected a column or a regular expression, got an empty one; omit it")
     if not by.name:
         return splits, []
     if not by.column:
