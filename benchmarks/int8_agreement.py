@@ -17,8 +17,9 @@ from torch import Tensor
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.sources import open_source
+from inceptionnet.data.splits import evenly_spaced
 from inceptionnet.engines import int8
-from inceptionnet.engines.agreement import agreement, evenly_spaced
+from inceptionnet.engines.agreement import agreement
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -99,6 +100,31 @@ def test_what_is_found(nasty: Path, workers: int) -> None:
     assert report.duplicates["train"].examples == (("train/cat/1.jpg", "train/cat/2.jpg"),)
     leak = (("train/dog/0.jpg", "val/cat/0.jpg"),)
     assert report.duplicates_across_splits["train and val"].examples == report.conflicting_labels.examples == leak
+
+
+def test_near_duplicates_and_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = [encoded(Image.open(io.BytesIO(photo(seed=seed))).resize((150, 100)), "PNG") for seed in range(4)]
+    files = {f"train/{'ab'[i % 2]}/P{i}.jpg": photo(seed=i) for i in range(4)}
+    files |= {"train/b/P9.png": again[1], "val/a/P0.png": again[0], "val/b/P7.png": again[2], "val/b/P8.png": again[2]}
+    root = write_tree(tmp_path, files)
+    report = check(open_source(root, group_by="P."), workers=0)
+    assert report.near_duplicates["train"].examples == (("train/b/P1.jpg", "train/b/P9.png"),)
+    assert report.near_duplicates_across_splits["train and val"].examples == (
+        ("train/a/P0.jpg", "val/a/P0.png"), ("train/a/P2.jpg", "val/b/P7.png"), ("train/a/P2.jpg", "val/b/P8.png"),
+    )  # fmt: skip
+    assert report.near_conflicting_labels.images == 2 and report.duplicates["val"].images == 1 and not report.plain
+    assert report.groups == {"train": 5, "val": 3} and report.grouped_by == "P."
+    assert report.groups_across_splits["train and val"].examples == ("P0",)
+    code, out, _ = command(capsys, monkeypatch, root, "--workers", 0, "--group-by", "P.", "--limit-listed", 1)
+    assert code == 0 and "groups    5 in train, 3 in val (P.)\n\n1 group in both train and val\n  P0\n" in out
+    assert "3 near-duplicates in both train and val\n  val/a/P0.png ≈ train/a/P0.jpg\n  … and 2 more\n" in out
+    assert "1 near-duplicate within train\n" in out and "2 near-duplicates with conflicting labels\n" in out
+    code, out, _ = command(capsys, monkeypatch, root, "--workers", 0, "--group-by", "P.", "--json")
+    found = json.loads(out)
+    assert found["groups_across_splits"] == {"train and val": {"groups": 1, "examples": ["P0"]}}
+    assert found["near_duplicates"] == {"train": {"images": 1, "examples": [["train/b/P1.jpg", "train/b/P9.png"]]}}
 
 
 def test_how_many_duplicates_are_named(tmp_path: Path) -> None:

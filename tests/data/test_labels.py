@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from inceptionnet.data import Source, Split, open_source
+from inceptionnet.data.assembly import hold_out
 from inceptionnet.data.check import check
-from inceptionnet.data.splits import hold_out
 from inceptionnet.errors import DataError
 
 from .made import png, write_tree, write_zip

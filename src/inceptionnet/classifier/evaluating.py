@@ -93,6 +93,7 @@ def evaluate_together(
     sample: int | None = None,
     labels: str | Path | None = None,
     splits: str | None = None,
+    group_by: str | None = None,
     exclude: str | Path | None = None,
     threshold: float | None = None,
     classes: str | Path | Sequence[str] | None = None,
@@ -114,6 +115,8 @@ def evaluate_together(
         labels: a file with the labels of the images, see docs/data.md. Default, for images in one folder: one with a
             well-known name.
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
+        group_by: what a split that is made here does not divide, see `open_source`. Default: as in the training of the
+            first classifier.
         exclude: a text file with names of images to exclude, or the numbers that ImageNet's end in, one a line.
         threshold: probability from which a label is predicted, or of two classes the second. Default: 0.5 for sigmoid;
             for softmax the most probable class is predicted.
@@ -138,7 +141,10 @@ def evaluate_together(
     least = _threshold(classifiers, threshold)
     views = tuple(Crops(one.record.preprocessing, crops, tuple(scales)) for one in classifiers)
     seeds = [one.record.provenance["seed"] for one in classifiers if "seed" in one.record.provenance]
-    source = open_source(data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True, splits=splits)
+    together = next(filter(None, [group_by, *(one.record.provenance.get("group_by") for one in classifiers)]), None)
+    source = open_source(
+        data, seed=seeds[0] if seeds else 0, labels=labels, evaluating=True, splits=splits, group_by=together
+    )
     if source.multi_label and not outputs.multi_label:
         raise DataError(
             f"{data}: expected one label an image, for {outputs}, got several; evaluate a network with sigmoid of "

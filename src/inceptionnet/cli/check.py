@@ -1,4 +1,4 @@
-"""`inceptionnet check DATA`: find corrupt images, duplicates and class imbalance in a data set."""
+"""`inceptionnet check DATA`: find corrupt images, copies, leaks between splits and class imbalance in a data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Json, Labels, Splits, Workers
+from inceptionnet.cli.options import GroupBy, Json, Labels, Splits, Workers
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -20,6 +20,7 @@ def check(
     labels: Labels = None,
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, as for train.")] = 0,
     splits: Splits = None,
+    group_by: GroupBy = None,
     limit_listed: Annotated[
         int, typer.Option(help="Number of duplicates of each kind to name; corrupt images are all named.", min=0)
     ] = 10,
@@ -28,7 +29,8 @@ def check(
 ) -> None:
     """Decode every image of a data set; exit code 0 if all can be decoded, 1 if some are corrupt, 2 for other errors.
 
-    Prints counts by class and split, corrupt images with the reason, sizes, formats, and duplicates.
+    Prints counts by class and split, corrupt images with the reason, sizes, formats, images that are the same or nearly
+    the same, and groups in two splits.
     """
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
@@ -36,7 +38,7 @@ def check(
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.progress import Bar
 
-    source = open_source(data, seed=seed, labels=labels, splits=splits)
+    source = open_source(data, seed=seed, labels=labels, splits=splits, group_by=group_by)
     corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 
@@ -98,12 +100,13 @@ def _print(report: Report, data: str, note: str) -> None:
         print(f"modes     {_listed(report.modes)}")
         if report.unusual:
             print(f"unusual   {_listed(report.unusual)}; converted to plain RGB or grey when decoded")
-    kinds = {f"in both {splits}": found for splits, found in report.duplicates_across_splits.items()}
-    kinds |= {f"within {split}": found for split, found in report.duplicates.items()}
-    kinds["with conflicting labels"] = report.conflicting_labels
-    for kind, found in kinds.items():
-        if found.images:
-            _print_duplicates(kind, found)
+    _print_groups(report)
+    _print_copies("duplicate", "=", report.duplicates_across_splits, report.duplicates, report.conflicting_labels)
+    near = report.near_duplicates_across_splits, report.near_duplicates, report.near_conflicting_labels
+    _print_copies("near-duplicate", "≈", *near)
+    if report.plain:
+        some = "1 image is" if report.plain == 1 else f"{report.plain:,} images are"
+        print(f"\n{some} too plain to look for near-duplicates")
 
     if report.decode_errors:
         print()
@@ -116,10 +119,32 @@ def _print(report: Report, data: str, note: str) -> None:
         print(f"all {len(report):,} images can be decoded")
 
 
-def _print_duplicates(kind: str, found: Duplicates) -> None:
-    print(f"\n{found.images:,} {'duplicate' if found.images == 1 else 'duplicates'} {kind}")
+def _print_groups(report: Report) -> None:
+    if report.groups:
+        counts = ", ".join(f"{count:,} in {split}" for split, count in report.groups.items())
+        print(f"groups    {counts} ({report.grouped_by})")
+    for splits, found in report.groups_across_splits.items():
+        print(f"\n{found.groups:,} {'group' if found.groups == 1 else 'groups'} in both {splits}")
+        for group in found.examples:
+            print(f"  {group}")
+        if found.groups > len(found.examples):
+            print(f"  … and {found.groups - len(found.examples):,} more")
+
+
+def _print_copies(
+    what: str, sign: str, across: Mapping[str, Duplicates], within: Mapping[str, Duplicates], conflicting: Duplicates
+) -> None:
+    kinds = {f"in both {splits}": found for splits, found in across.items()}
+    kinds |= {f"within {split}": found for split, found in within.items()}
+    for kind, found in {**kinds, "with conflicting labels": conflicting}.items():
+        if found.images:
+            _print_duplicates(f"{what}{'s' * (found.images != 1)} {kind}", sign, found)
+
+
+def _print_duplicates(kind: str, sign: str, found: Duplicates) -> None:
+    print(f"\n{found.images:,} {kind}")
     for earlier, later in found.examples:
-        print(f"  {later} = {earlier}")
+        print(f"  {later} {sign} {earlier}")
     if found.images > len(found.examples):
         print(f"  … and {found.images - len(found.examples):,} more")
 

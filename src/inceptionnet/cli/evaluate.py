@@ -14,6 +14,7 @@ from inceptionnet.cli.options import (
     ClassOrder,
     Device,
     Engine,
+    GroupBy,
     Json,
     Labels,
     Precision,
@@ -55,6 +56,7 @@ def evaluate(
                                                min=1)] = None,
     labels: Labels = None,
     splits: Splits = None,
+    group_by: GroupBy = None,
     exclude: Annotated[Path | None, typer.Option(help="A text file with names of images to exclude, or the numbers "
                                                       "that ImageNet's end in, one a line.")] = None,
     classes: ClassOrder = None,
@@ -103,8 +105,8 @@ def evaluate(
             return
         found = evaluate_together(
             classifiers, data, split=split, crops=crops, scales=sides, sample=sample, labels=labels, splits=splits,
-            exclude=exclude, classes=classes, threshold=threshold, predictions=predictions, batch_size=batch_size,
-            workers=default_workers(workers),
+            group_by=group_by, exclude=exclude, classes=classes, threshold=threshold, predictions=predictions,
+            batch_size=batch_size, workers=default_workers(workers),
             world=world,
         )  # fmt: skip
     if not world.is_main:

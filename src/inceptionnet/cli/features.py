@@ -40,7 +40,7 @@ def features(
     extraction.check_file(out)
     classifier = opened(weights, device=device)
     model, prep, record = classifier.model, classifier.preprocessing, classifier.record
-    source = open_images(data, seed=record.provenance.get("seed", 0))
+    source = open_images(data, seed=record.provenance.get("seed", 0), group_by=record.provenance.get("group_by"))
     chosen, images = source.pick(split)
     assert isinstance(images, Split)  # since it is no stream
     of_split = list(source.splits) if chosen == "all" else [chosen]

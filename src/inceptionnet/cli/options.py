@@ -76,6 +76,13 @@ Splits = Annotated[
     typer.Option(metavar="train=A,val=B", help="Which folders of DATA are its splits, or none if they are classes. "
                  "Default: by their names."),
 ]  # fmt: skip
+GroupBy = Annotated[
+    str | None,
+    typer.Option("--group-by", metavar="COLUMN|REGEX|none", help="What a split made here must not divide: a column of "
+                 "--labels such as patient_id, or a regular expression for the names of images such as '(P[0-9]+)_', "
+                 "whose first group or whole match names the group. Default: a column called group, patient_id, "
+                 "subject_id, video …, if there is one."),
+]  # fmt: skip
 Classes = Annotated[
     str | None,
     typer.Option(metavar="FILE|imagenet", help="The class names in the order of the logits: one a line, NUMBER NAME, "

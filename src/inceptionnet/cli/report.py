@@ -43,7 +43,7 @@ def report(
         raise ConfigurationError(f"{weights}: expected a run folder, or --data and --out with weights; give both")
     check_extras()
     classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
-    place, splits = str(split), None
+    place, splits, group_by = str(split), None, None
     own = run is not None and (data is None or (labels is None and is_data_of(run, data)))
     if run is not None and own:
         trained_on, held_out = run.evaluated_on()
@@ -51,6 +51,7 @@ def report(
             check_there(run, trained_on.data)
         now = trained_on.moved(data, labels)
         data, labels, splits = now.data, Path(now.labels) if now.labels else None, now.splits
+        group_by = now.group_by
         place = held_out if split == "auto" else split
     found = evaluate_together(
         [classifier],
@@ -58,6 +59,7 @@ def report(
         split=place,
         labels=labels,
         splits=splits,
+        group_by=group_by,
         classes=classes,
         batch_size=batch_size,
         workers=default_workers(workers),

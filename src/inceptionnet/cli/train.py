@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import Device, Labels, Splits, Workers
+from inceptionnet.cli.options import Device, GroupBy, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
 
 RecipeName = Literal["default", "finetune", "paper"]
@@ -49,6 +49,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Random seed of the validation split, initialisation and "
                                            "training.")] = 0,
     splits: Splits = None,
+    group_by: GroupBy = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
                                                        "recipe, see --settings. Repeatable.")] = None,
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
@@ -128,6 +129,7 @@ def train(
                 weights=weights,
                 seed=seed,
                 splits=splits,
+                group_by=group_by,
                 settings=asked,
                 labels=None if labels is None else str(labels),
                 **machine,  # type: ignore[arg-type]

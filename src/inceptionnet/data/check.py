@@ -1,19 +1,17 @@
-"""A check of a data set: every image is read and decoded once, as in training, and the findings are counted.
-
-Memory: a 16-byte hash, the label and the name of each image, about 250 bytes per image.
-"""
+"""A check of a data set: every image is read and decoded once, as in training, and the findings are counted."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import combinations
-from typing import Any, TypeAlias
+from typing import Any
 
+from inceptionnet.data.copies import Copies, Pairs, Place
+from inceptionnet.data.groups import divided_groups
 from inceptionnet.data.inspection import Inspection, inspect_images
-from inceptionnet.data.splits import Source
+from inceptionnet.data.splits import Source, Split
 
 # Powers of two, and the input sizes of the family between them.
 SHORT_SIDES_PX = (32, 64, 128, 160, 224, 299, 512, 1024, 2048)
@@ -49,10 +47,18 @@ class Bin:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images with the same bytes as an earlier one: their number, and the first few as (earlier, later)."""
+    """Copies of earlier images: their number, and the first few as (earlier, later)."""
 
     images: int
     examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DividedGroups:
+    """Groups of images that are in two splits: their number, and the names of the first few."""
+
+    groups: int
+    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,13 @@ class Report:
     duplicates: Mapping[str, Duplicates]  # split → within the split
     duplicates_across_splits: Mapping[str, Duplicates]  # "train and val" → in both, a leak
     conflicting_labels: Duplicates  # the same bytes with different labels
+    near_duplicates: Mapping[str, Duplicates]  # as above, for images with other bytes that look nearly the same
+    near_duplicates_across_splits: Mapping[str, Duplicates]
+    near_conflicting_labels: Duplicates
+    plain: int  # images that are too plain to be compared by their look
+    grouped_by: str  # the column or expression that says which images belong together
+    groups: Mapping[str, int]  # split → groups
+    groups_across_splits: Mapping[str, DividedGroups]  # "train and val" → in both, a leak
 
     def __len__(self) -> int:
         return sum(self.images.values())
@@ -109,9 +122,6 @@ def check(
     return tally.report()
 
 
-_Place: TypeAlias = tuple[str, tuple[int, ...], str]  # split, labels, name
-
-
 class _Tally:
     def __init__(self, source: Source, listed: int) -> None:
         self.source, self.listed = source, listed
@@ -121,8 +131,7 @@ class _Tally:
         self.bytes = 0
         self.formats, self.modes, self.unusual, self.bins = (Counter[Any]() for _ in range(4))
         self.extremes: dict[str, tuple[float, SizedImage]] = {}
-        self.first: dict[bytes, _Place] = {}
-        self.again: defaultdict[bytes, list[_Place]] = defaultdict(list)
+        self.copies = Copies()
 
     def add(self, split: str, name: str, labels: tuple[int, ...], look: Inspection) -> None:
         self.images[split] += 1
@@ -142,24 +151,15 @@ class _Tally:
         for extreme, rank in ranks.items():
             if extreme not in self.extremes or rank > self.extremes[extreme][0]:
                 self.extremes[extreme] = rank, SizedImage(split, name, width, height)
-        place = split, labels, name
-        if self.first.setdefault(look.digest, place) is not place:
-            self.again[look.digest].append(place)
+        self.copies.add(Place(split, labels, name), look.digest, look.signature)
 
     def report(self) -> Report:
         lows, highs = [1, *SHORT_SIDES_PX], [*SHORT_SIDES_PX, None]
         used = range(min(self.bins, default=0), max(self.bins, default=-1) + 1)
-        groups = [[self.first[digest], *others] for digest, others in self.again.items()]
-        repeated, shared = defaultdict[str, list[tuple[_Place, _Place]]](list), dict[str, list[tuple[_Place, _Place]]]()
-        for group in groups:
-            by_split = defaultdict(list)
-            for place in group:
-                by_split[place[0]].append(place)
-            for split, (one, *others) in by_split.items():
-                repeated[split] += [(one, other) for other in others]
-            for a, b in combinations(by_split, 2):
-                shared.setdefault(f"{a} and {b}", []).extend((by_split[a][0], other) for other in by_split[b])
-        conflicting = [(group[0], other) for group in groups for other in group[1:] if other[1] != group[0][1]]
+        same, near = self.copies.exact(), self.copies.near()
+        grouped = {
+            name: split for name, split in self.source.splits.items() if isinstance(split, Split) and split.groups
+        }
         return Report(
             classes=self.source.classes,
             images=self.images,
@@ -171,10 +171,23 @@ class _Tally:
             unusual=dict(self.unusual.most_common()),
             short_sides=tuple(Bin(lows[i], highs[i], self.bins[i]) for i in used),
             extremes={extreme: image for extreme, (_, image) in self.extremes.items()},
-            duplicates={split: self._duplicates(pairs) for split, pairs in repeated.items() if pairs},
-            duplicates_across_splits={splits: self._duplicates(pairs) for splits, pairs in shared.items()},
-            conflicting_labels=self._duplicates(conflicting),
+            duplicates=self._by_split(same.within),
+            duplicates_across_splits=self._by_split(same.across),
+            conflicting_labels=self._duplicates(same.conflicting),
+            near_duplicates=self._by_split(near.within),
+            near_duplicates_across_splits=self._by_split(near.across),
+            near_conflicting_labels=self._duplicates(near.conflicting),
+            plain=self.copies.plain,
+            grouped_by=self.source.grouped_by,
+            groups={split: len(set(images.groups) - {""}) for split, images in grouped.items()},
+            groups_across_splits={
+                splits: DividedGroups(len(shared), tuple(shared[: self.listed]))
+                for splits, shared in divided_groups(grouped).items()
+            },
         )
 
-    def _duplicates(self, pairs: Sequence[tuple[_Place, _Place]]) -> Duplicates:
-        return Duplicates(len(pairs), tuple((a[2], b[2]) for a, b in pairs[: self.listed]))
+    def _by_split(self, found: Mapping[str, Pairs]) -> dict[str, Duplicates]:
+        return {splits: self._duplicates(pairs) for splits, pairs in found.items()}
+
+    def _duplicates(self, pairs: Pairs) -> Duplicates:
+        return Duplicates(len(pairs), tuple((a.name, b.name) for a, b in pairs[: self.listed]))

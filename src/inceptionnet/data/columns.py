@@ -14,13 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from inceptionnet.data.class_names import is_number
+from inceptionnet.data.groups import NO_GROUPS
 from inceptionnet.data.matching import Images
 from inceptionnet.data.names import split_named
-from inceptionnet.data.tables import IMAGE_HEADERS, LABEL_HEADERS, SPLIT_HEADERS, Cell, Table, matched, steps
+from inceptionnet.data.tables import (
+    GROUP_HEADERS,
+    IMAGE_HEADERS,
+    LABEL_HEADERS,
+    SPLIT_HEADERS,
+    Cell,
+    Table,
+    matched,
+    steps,
+)
 from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc, plain
 from inceptionnet.errors import DataError, listed
 
 _VAGUE = frozenset(("id", "name", "key"))
+_VAGUE_GROUPS = frozenset(("group", "groups"))
 _PLURAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 _ZERO_ONE = frozenset(("0", "1", "0.0", "1.0", "false", "true"))
 _ONE = frozenset(("1", "1.0", "true"))
@@ -38,6 +49,11 @@ class Labelled:
     labels: npt.NDArray[np.int64 | np.bool_]
     splits: tuple[str, ...] = ()
     """The split of each, if the file says it."""
+    groups: tuple[str, ...] = ()
+    """The group of each, if the file has a column of groups; empty for an image without."""
+    group_column: str = ""
+    columns: tuple[str, ...] = ()
+    """All headers."""
     notes: tuple[str, ...] = ()
 
 
@@ -47,18 +63,21 @@ class _Row:
     image: int
     labels: tuple[str, ...]
     split: str
+    group: str
 
 
-def labels_in(table: Table, images: Images) -> Labelled:
-    """The labels in a table. Raises: DataError."""
+def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labelled:
+    """The labels in a table; `group_by` as in `GroupBy.asked`. Raises: DataError."""
     image = _image_column(table, images)
     others = [i for i in range(len(table.rows[0][1])) if i != image]
     if table.header:  # pandas writes the number of a row into a column without name
         others = [i for i in others if plain(table.header[i]) and not plain(table.header[i]).startswith("unnamed:")]
     split = _split_column(table, others)
     others = [i for i in others if i != split]
+    group = _group_column(table, others, group_by, has_splits=split is not None)
+    others = [i for i in others if i != group]
     label, stated, unused = _label_columns(table, others)
-    rows, notes = _rows(table, images, image, split, label)
+    rows, notes = _rows(table, images, image, split, group, label)
     if unused:
         notes.append(f"columns not used: {listed(table.header[i] or 'without name' for i in unused)}")
     rows.sort(key=lambda row: row.image)
@@ -66,7 +85,9 @@ def labels_in(table: Table, images: Images) -> Labelled:
     classes, labels = _numbered(rows, table.file, stated, named)
     positions = np.array([row.image for row in rows], np.int64)
     splits = tuple(row.split for row in rows) if split is not None else ()
-    return Labelled(classes, positions, labels, splits, tuple(notes))
+    groups = () if group is None else _same_numbers([row.group for row in rows])
+    called = "" if group is None else table.header[group]
+    return Labelled(classes, positions, labels, splits, groups, called.strip(), table.header, tuple(notes))
 
 
 def _image_column(table: Table, images: Images) -> int:
@@ -104,6 +125,34 @@ def _split_column(table: Table, columns: Sequence[int]) -> int | None:
             raise table.error(line, f"a split in column {table.header[i]} (train, val or test)", repr(got)[:60],
                               "correct it, or rename the column")  # fmt: skip
     return None
+
+
+def _group_column(table: Table, columns: Sequence[int], group_by: str | None, *, has_splits: bool) -> int | None:
+    """The column with the groups of the images: the one that is asked for, else one with a header that people use."""
+    if not table.header or group_by == NO_GROUPS:
+        return None
+    if group_by is not None:
+        return next((i for i in columns if plain(table.header[i]) == plain(group_by)), None)
+    named = [i for i in columns if plain(table.header[i]) in GROUP_HEADERS and not _is_no_group(table, i)]
+    if len(named) == len(columns):  # one of them has the labels
+        return None
+    if len(named) > 1 and not has_splits:
+        names = listed((table.header[i] for i in named), ordered=True, last="and")
+        raise table.error(table.rows[0][0], "one column of groups, which no split divides", names,
+                          f"choose one with --group-by, or --group-by {NO_GROUPS}")  # fmt: skip
+    return named[0] if len(named) == 1 else None
+
+
+def _is_no_group(table: Table, column: int) -> bool:
+    """Whether a column called group has something else: splits, or two kinds such as treated and not."""
+    values = {cells[column] for _, cells in table.rows}
+    return plain(table.header[column]) in _VAGUE_GROUPS and (len(values) < 3 or all(map(_split, values)))
+
+
+def _same_numbers(groups: Sequence[str]) -> tuple[str, ...]:
+    """The groups; numbers without the .0 that pandas writes beside missing ones."""
+    whole = tuple(re.sub(r"\.0+$", "", group) for group in groups)
+    return whole if all(is_number(group) for group in whole if group) else tuple(groups)
 
 
 def _split(cell: Cell) -> str:
@@ -157,7 +206,7 @@ def _is_one(cell: Cell) -> bool:
 
 
 def _rows(
-    table: Table, images: Images, image: int, split: int | None, label: Sequence[int]
+    table: Table, images: Images, image: int, split: int | None, group: int | None, label: Sequence[int]
 ) -> tuple[list[_Row], list[str]]:
     """The rows with an image and a label, and notes on the others."""
     found: list[_Row] = []
@@ -188,7 +237,9 @@ def _rows(
             if not labels:
                 empty.append(places[0])
         part = _split(cells[split]) if split is not None else ""
-        found.append(_Row(line, places[0], labels, part))
+        held = cells[group] if group is not None else ""
+        together = nfc((held if isinstance(held, str) else ";".join(held)).strip())
+        found.append(_Row(line, places[0], labels, part, together))
     several = any(len(row.labels) > 1 for row in found)
     if len(label) > 1 and not several and (none := [row.line for row in found if not row.labels]):
         raise table.error(none[0], "a 1 in one of the columns of classes", "none", "correct it, or remove the row")
@@ -200,8 +251,8 @@ def _rows(
     if lost:
         rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
         notes.append(f"{rows} of {table.file} without image in the data: {listed(lost, 3, ordered=True)}")
-    held = {row.image for row in found}
-    if bare := [name for i, name in enumerate(images.names) if i not in held]:
+    labelled = {row.image for row in found}
+    if bare := [name for i, name in enumerate(images.names) if i not in labelled]:
         some = "1 image" if len(bare) == 1 else f"{len(bare)} images"
         notes.append(f"{some} without label not used: {listed(bare, 3)}")
     return found, notes

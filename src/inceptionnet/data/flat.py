@@ -51,8 +51,8 @@ def find_labels(images: Path, *, evaluating: bool) -> Path | None:
     return next(filter(Path.is_file, [*files, *(above / SOLUTION_FILE for above in folder.parents[3:4])]), None)
 
 
-def read_labels(file: Path, names: Sequence[str]) -> Labelled:
-    """Read a label file of any kind for images of these names, sorted.
+def read_labels(file: Path, names: Sequence[str], group_by: str | None = None) -> Labelled:
+    """Read a label file of any kind for images of these names, sorted; `group_by` as for `labels_in`.
 
     Of ImageNet's files, classes are wnids; only those that occur are listed.
     Raises: DataError for an unknown kind of file, or one that does not match the images.
@@ -67,7 +67,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labelled:
     table = read_table(file, images)
     if file.stem == "metadata" and len(table.header) == 2 and not any(plain(h) in LABEL_HEADERS for h in table.header):
         raise DataError(f"{file}: expected a column label, got {listed(table.header, ordered=True)}: add it")
-    found = labels_in(table, images)
+    found = labels_in(table, images, group_by)
     return found if found.labels.ndim > 1 else _of_imagenet(file, found, names)
 
 
@@ -79,10 +79,10 @@ def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
     return files if len(files) == len(found) > 1 else {}
 
 
-def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str]) -> Labelled:
+def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str], group_by: str | None = None) -> Labelled:
     """The labels of images in several folders, each with a table of its own. Raises: as `read_labels`."""
     images = Images(names)
-    return labels_in(read_metadata(files, images), images)
+    return labels_in(read_metadata(files, images), images, group_by)
 
 
 def _of_imagenet(file: Path, found: Labelled, names: Sequence[str]) -> Labelled:

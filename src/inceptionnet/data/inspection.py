@@ -21,8 +21,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from inceptionnet.data.decode import DARK, decode
+from inceptionnet.data.decode import DARK, decode, decode_box
 from inceptionnet.data.formats import formats_for
+from inceptionnet.data.similar import signature
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, DecodeError
 
@@ -35,6 +36,8 @@ class Inspection(NamedTuple):
 
     reason: str
     digest: bytes = b""
+    signature: bytes = b""
+    """How it looks, see similar.py; empty for a plain image."""
     bytes: int = 0
     size_px: tuple[int, int] = (0, 0)
     format: str = ""
@@ -42,6 +45,7 @@ class Inspection(NamedTuple):
     unusual: tuple[str, ...] = ()
 
 
+Look: TypeAlias = Callable[[Callable[[], bytes], str], Inspection]
 _Items: TypeAlias = Sequence[int] | Sequence[bytes]  # positions in a split, or the images of a stream themselves
 _Reads: TypeAlias = Mapping[str, Callable[[int], bytes]]
 
@@ -69,21 +73,27 @@ def _chunks(source: Source) -> Iterator[Chunk]:
                     yield Chunk(name, names, [(label,) for label in labels], data)
 
 
-def inspect_images(source: Source, workers: int) -> Generator[tuple[Chunk, list[Inspection]], None, None]:
+def inspect_images(
+    source: Source, workers: int, look: Look | None = None
+) -> Generator[tuple[Chunk, list[Inspection]], None, None]:
     """Inspect all images, split by split in order, in `workers` processes (0: in this one).
+
+    Args:
+        look: what is done with each, `inspect` or `glance`. Default: `inspect`.
 
     Raises: DataError if a stream breaks off or a process dies.
     """
     reads = {name: split.read for name, split in source.splits.items() if isinstance(split, Split)}
+    look = look or inspect
     if not workers:
         for chunk in _chunks(source):
-            yield chunk, _inspect_all(reads, chunk.split, chunk.names, chunk.items)
+            yield chunk, _inspect_all(look, reads, chunk.split, chunk.names, chunk.items)
         return
     pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(reads,))
     waiting = deque[tuple[Chunk, Future[list[Inspection]]]]()
     try:
         for chunk in _chunks(source):
-            waiting.append((chunk, pool.submit(_work, chunk.split, chunk.names, chunk.items)))
+            waiting.append((chunk, pool.submit(_work, look, chunk.split, chunk.names, chunk.items)))
             if len(waiting) >= 4 * workers:
                 yield waiting[0][0], waiting[0][1].result()
                 waiting.popleft()
@@ -110,30 +120,42 @@ def _prepare(reads: _Reads) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and silently
 
 
-def _work(split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
-    return _inspect_all(_reads, split, names, items)
+def _work(look: Look, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
+    return _inspect_all(look, _reads, split, names, items)
 
 
-def _inspect_all(reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
+def _inspect_all(look: Look, reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # Pillow's warnings about images that it can read, and about decompression bombs
         return [
-            _inspect(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
+            look(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
             for name, item in zip(names, items, strict=True)
         ]
 
 
-def _inspect(read: Callable[[], bytes], name: str) -> Inspection:
+def glance(read: Callable[[], bytes], name: str) -> Inspection:
+    """The hash and the signature of an image only; a JPEG is decoded at a fraction of its size."""
     try:
         data = read()
-        size = decode(data, name=name).size
+        grey = decode_box(data, lambda width, height: (0, 0, width, height), at_least_px=64, channels=1, name=name)
+    except DecodeError as error:
+        return Inspection(str(error).removeprefix(f"{name}: "))
+    return Inspection("", hashlib.blake2b(data, digest_size=16).digest(), signature(grey))
+
+
+def inspect(read: Callable[[], bytes], name: str) -> Inspection:
+    """Everything about an image; it is decoded whole."""
+    try:
+        data = read()
+        whole = decode(data, name=name)
     except DecodeError as error:
         return Inspection(str(error).removeprefix(f"{name}: "))
     with Image.open(io.BytesIO(data), formats=formats_for(data)) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        return Inspection("", digest, len(data), size, str(image.format), image.mode, tuple(_unusual(image)))
+        seen = len(data), whole.size, str(image.format), image.mode, tuple(_unusual(image))
+        return Inspection("", digest, signature(whole), *seen)
 
 
 def _unusual(image: Image.Image) -> Iterator[str]:

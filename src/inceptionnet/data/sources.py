@@ -11,20 +11,22 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from inceptionnet.data.assembly import make_source
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
+from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
 from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, split_named
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
-from inceptionnet.data.splits import Source, Split, make_source
+from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, listed, nearest
 from inceptionnet.system.extras import import_extra
 
@@ -43,6 +45,7 @@ class _Asked:
     labels: Path | None
     evaluating: bool
     splits: Mapping[str, str] | None = None
+    group_by: GroupBy = field(default_factory=GroupBy)
 
 
 def open_source(
@@ -52,28 +55,35 @@ def open_source(
     labels: str | Path | None = None,
     evaluating: bool = False,
     splits: str | None = None,
+    group_by: str | None = None,
 ) -> Source:
     """Open the data set at `data`: `digits`, a folder, a .zip, .parquet files or .tar shards (./digits is a folder).
 
     Shards: a folder of them, a single file, or a brace pattern (shards/train-{000..009}.tar). `hf:NAME` and URLs of
     shards are streamed (see streams.py). `seed` decides which images are held out if the data set has neither val nor
-    test (see splits.hold_out).
+    test (see splitting.py).
     `evaluating`: for evaluation only. The train split may be missing, and one class is enough.
     `labels`: a file with the labels, and perhaps splits, of the images of a folder or .zip (see flat.py). Of a flat
     folder, one with a well-known name in or next to it is used without being named (see flat.find_labels).
     `splits`: which folders of a folder or .zip are its splits, as train=A,val=B; or none, if they are classes.
     Default: by their names (see layout.py).
+    `group_by`: what no split may divide: a column of the labels, such as patient_id, or a regular expression for the
+    names of images, such as "(P[0-9]+)_"; or none. Default: a column with a well-known name (see groups.py).
     Raises: DataError for data that cannot be trained (or evaluated) on; MissingExtraError for a missing reader.
     """
     where, path = str(data), Path(data)
-    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating, parse_splits(splits))
+    asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating, parse_splits(splits),
+                   GroupBy(group_by))  # fmt: skip
     if where == "digits":
         _refuse_options(where, asked, "digits")
-        return _digits(seed)
+        return _digits(asked)
     if where.startswith(STREAMS):
         from inceptionnet.data.streams import open_stream
 
         _refuse_options(where, asked, "a stream")
+        if asked.group_by.name:
+            raise DataError(f"{where}: expected images that can be split for --group-by, got a stream, which has its "
+                            "own splits: omit it")  # fmt: skip
         return open_stream(where)
     try:
         is_folder = path.stat() and path.is_dir()
@@ -132,10 +142,11 @@ def _from_shards(shards: list[Path], where: str, title: str, asked: _Asked) -> S
 
 def _made(where: str, title: str, read: tuple[list[str], dict[str, Split], list[str]], asked: _Asked) -> Source:
     classes, found, ignored = read
-    return make_source(where, title, classes, found, seed=asked.seed, evaluating=asked.evaluating, ignored=ignored)
+    return make_source(where, title, classes, found, seed=asked.seed, evaluating=asked.evaluating, ignored=ignored,
+                       group_by=asked.group_by)  # fmt: skip
 
 
-def _digits(seed: int) -> Source:
+def _digits(asked: _Asked) -> Source:
     """scikit-learn's 1797 handwritten digits of 8×8 px, their 17 grey values scaled to 0–255."""
     sklearn = import_extra("sklearn.datasets", "digits", "the digits data set", package="scikit-learn")
     bunch = sklearn.load_digits()
@@ -148,7 +159,8 @@ def _digits(seed: int) -> Source:
     split = Split(names, bunch.target.astype(np.int64), encoded.__getitem__)
     # A mirrored digit is no digit, and digits fill their images to the border, so that crops must be large.
     suggestions = {"augment.flip": False, "augment.area_min": 0.7, "preprocess.crop": 1.0}
-    return make_source("digits", "digits", list("0123456789"), {"": split}, seed=seed, suggestions=suggestions)
+    return make_source("digits", "digits", list("0123456789"), {"": split}, seed=asked.seed, suggestions=suggestions,
+                       group_by=asked.group_by)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -239,9 +251,10 @@ def _labelled(
     below = f"{folder}/" if folder else ""
     names = sorted(image.removeprefix(below) for image in images)
     if len(files) == 1:
-        read = read_labels(next(iter(files.values())), names)
+        read = read_labels(next(iter(files.values())), names, asked.group_by.asked)
     else:
-        read = read_metadata_labels({at.removeprefix(below): file for at, file in files.items()}, names)
+        at = {folder.removeprefix(below): file for folder, file in files.items()}
+        read = read_metadata_labels(at, names, asked.group_by.asked)
     used = [names[i] for i in read.positions]
     tops = [name.partition("/")[0] if "/" in name else "" for name in used]
     splits = read.splits or tuple(map(split_named, tops))
@@ -253,12 +266,14 @@ def _labelled(
     for split in sorted(set(splits)):
         places = np.flatnonzero(np.array(splits) == split)
         part = [used[i] for i in places]
-        found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part))
+        groups = [read.groups[i] for i in places] if read.groups else ()
+        found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part), groups)
     paths = {file.resolve() for file in files.values()}
     called = {file.name for file in files.values()}
     own = {name for name in tree.files if _name(name) in called and Path(where, name).resolve() in paths}
     inside = replace(tree, files=[name for name in tree.files if name not in own])
     others = inside.ignored(len(images))
+    asked = replace(asked, group_by=replace(asked.group_by, column=read.group_column, columns=read.columns))
     return _made(
         where,
         title,

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from inceptionnet.data.assembly import make_stream_source
 from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, parse_bytes
 from inceptionnet.data.decode import MAX_BYTES
 from inceptionnet.data.names import EXTENSIONS, expand, is_split_word, member_path, split_named
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
-from inceptionnet.data.splits import Encoded, Source, StreamSplit, make_stream_source
+from inceptionnet.data.splits import Encoded, Source, StreamSplit
 from inceptionnet.data.web import Download, fetch
 from inceptionnet.errors import DataError, InceptionNetError, listed
 from inceptionnet.system.extras import import_extra

@@ -36,6 +36,12 @@ LABEL_HEADERS = frozenset((
 ))  # fmt: skip
 SPLIT_HEADERS = frozenset(("split", "splits", "set", "subset", "partition", "data_set", "dataset", "phase", "usage",
                            "data_split", "fold"))  # fmt: skip
+GROUP_HEADERS = frozenset((
+    "group", "groups", "group_id", "groupid", "group_name", "patient", "patients", "patient_id", "patientid",
+    "patient_name", "subject", "subject_id", "subjectid", "participant", "participant_id", "person", "person_id",
+    "lesion_id", "video", "video_id", "video_name", "videoid", "clip", "clip_id", "sequence", "sequence_id", "scene",
+    "scene_id", "product", "product_id", "animal_id", "specimen_id", "slide_id",
+))  # fmt: skip
 MARKS = (",", ";", "\t", "|", FIRST_SPACE, LAST_SPACE)
 """Separators of cells."""
 METADATA_NAME = "file_name"

@@ -23,7 +23,7 @@ SPLIT = "all"
 """The single split of unlabelled images."""
 
 
-def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
+def open_images(paths: Sequence[str], *, seed: int = 0, group_by: str | None = None) -> Source:
     """Open `paths` as a data set (see `open_source`) or as unlabelled images; the note says which, and why.
 
     Several paths, image files, and a folder or archive that is not a data set or whose classes cover less than half
@@ -38,7 +38,7 @@ def open_images(paths: Sequence[str], *, seed: int = 0) -> Source:
     tree = _inside(paths[0])
     names = tree.images
     try:
-        source = _at_hand(open_source(paths[0], seed=seed, evaluating=True))
+        source = _at_hand(open_source(paths[0], seed=seed, evaluating=True, group_by=group_by))
         held = sum(map(len, source.splits.values()))
         if held >= len(names) - held:
             return source

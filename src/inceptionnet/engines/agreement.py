@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.preprocess import Pixels, Preprocessing
-from inceptionnet.data.splits import Split
+from inceptionnet.data.splits import Split, evenly_spaced
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
@@ -97,11 +96,6 @@ def load_images(paths: Sequence[str], prep: Preprocessing, most: int = MAX_IMAGE
             f"{where}: expected images, got {len(errors)} of which none can be decoded, such as {name} ({why})"
         )
     return Images(pixels, f"of {total} images of {where}", tuple(errors))
-
-
-def evenly_spaced(number: int, most: int) -> npt.NDArray[np.intp]:
-    """At most `most` of `number` positions, evenly spaced from the first to the last."""
-    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.intp))
 
 
 def random_images(prep: Preprocessing) -> Images:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from inceptionnet import __version__
-from inceptionnet.engines.agreement import agreement, evenly_spaced, low_agreement, to_calibrate
+from inceptionnet.data.splits import evenly_spaced
+from inceptionnet.engines.agreement import agreement, low_agreement, to_calibrate
 from inceptionnet.engines.cache import Choice, device_name, recall, remember
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, split_calibration
 from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target, build_engine, reason, version_of

@@ -19,6 +19,7 @@ FIXED = {
     "width": "the checkpoint holds the weights of this width",
     "seed": "the held-out images and the order of the others follow from it",
     "splits": "they say which images it is trained on",
+    "group_by": "the held-out images follow from it",
 }
 """Why an option cannot change in a run, or in a repetition of one."""
 
@@ -77,8 +78,9 @@ def changed(job: Job, changes: Changes, *, begun: bool) -> Job:
         own = _own(job, name)
         if value is not None and (place_of(value) if name == "weights" else value) != own:
             raise ConfigurationError(
-                f"--{name} {value}: cannot change in a run that is {'resumed' if begun else 'repeated'}, which has "
-                f"{value_text(own)}: {FIXED[name]}; omit it, or start another run"
+                f"--{name.replace('_', '-')} {value}: cannot change in a run that is "
+                f"{'resumed' if begun else 'repeated'}, which has {value_text(own)}: "
+                f"{FIXED[name]}; omit it, or start another run"
             )
     asked = {**changes.settings, **({} if changes.epochs is None else {"schedule.epochs": changes.epochs})}
     recipe = head_alone(job.recipe.changed(asked), asked)

@@ -37,6 +37,7 @@ def fit(
     bn: str | None = None,
     seed: int | None = None,
     splits: str | None = None,
+    group_by: str | None = None,
     settings: Mapping[str, object] | None = None,
     corrupt_images: CorruptImages | None = None,
     workers: int | None = None,
@@ -64,6 +65,8 @@ def fit(
         bn: what becomes of batch norm's statistics: update, freeze or recalibrate. Default: as in the recipe.
         seed: random seed. Default: 0.
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
+        group_by: what no split divides: a column of `labels` such as patient_id, a regular expression for the names of
+            images such as "(P[0-9]+)_", or none. Default: a column with a well-known name, see docs/data.md.
         settings: other settings of the recipe, such as `{"optimizer.lr": 0.01}`.
         corrupt_images: fail, or skip and name them. Default: fail.
         workers: processes that decode images. Default: half of the cores, at most 4.
@@ -85,7 +88,7 @@ def fit(
         if resume:
             fixed = {
                 "model": model, "weights": start, "recipe": recipe, "size": size, "width": width, "seed": seed,
-                "splits": splits,
+                "splits": splits, "group_by": group_by,
             }  # fmt: skip
             changes = Changes(str(data), labelled, epochs, batch_size, accumulate, asked, machine, fixed)
             loop.resume(folder, world, changes)
@@ -93,7 +96,7 @@ def fit(
             sizes: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "seed": seed}
             plan = Plan(
                 data=str(data), model=model, recipe=recipe, epochs=epochs, size=size, width=width, weights=start,
-                splits=splits, labels=labelled, settings=asked, **machine,
+                splits=splits, group_by=group_by, labels=labelled, settings=asked, **machine,
                 **{name: n for name, n in sizes.items() if n is not None},
             )  # fmt: skip
             loop.train(plan, folder, world)

@@ -142,18 +142,23 @@ def _computed(
     return Part(values[order], indices[order], labels[order], tuple(error for _, each in shares for error in each))
 
 
-def fit_head(model: InceptionNet, part: Part, seed: int, world: World) -> Fit:
-    """Fit the logits of a model to features, by the main process, and set them in all of them."""
+def fit_head(model: InceptionNet, part: Part, split: AnySplit, seed: int, world: World) -> Fit:
+    """Fit the logits of a model to features, by the main process, and set them in all of them.
+
+    The images of one group of the split are in the same fold of the cross-validation.
+    """
     logits = model.head.logits
     assert isinstance(logits, nn.Linear)
     fitted: Fit | None = None
     if world.is_main:
+        units = split.units if isinstance(split, Split) and split.groups else None
         fitted = fit(
             part.features.to(model.device),
             part.labels,
             model.outputs,
             seed=seed,
             folds=FOLDS,
+            groups=None if units is None else [units[i] for i in part.indices.tolist()],
             bias=logits.bias is not None,
             one_fold=model.outputs.logits > MANY_CLASSES,
         )

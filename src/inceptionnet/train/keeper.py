@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 import inceptionnet
+from inceptionnet.data.leaks import MOST_IMAGES, find_leaks
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import InceptionNetError, RunError, WeightsError
 from inceptionnet.evaluate.evaluation import Evaluation
@@ -108,6 +109,17 @@ class Keeper:
         files = [self.run.path / name for name in names]
         self.trackers.finish(self.at.rows, final, files)
 
+    def leaks(self) -> list[str]:
+        """Log lines on images and groups that are in two splits, which run.json keeps; empty in the other processes."""
+        if not self.world.is_main:
+            return []
+        source, plan = self.job.source, self.job.plan
+        with Bar(min(sum(map(len, source.splits.values())), MOST_IMAGES), "looking for copies") as bar:
+            lines = find_leaks(source, plan.workers, advance=bar.advance)
+        if lines:
+            self.run.write_json("run.json", self.run.read_json("run.json") | {"leaks": lines})
+        return lines
+
     def note(self, line: str) -> None:
         """Print a log line."""
         self.bar.note(line)
@@ -179,6 +191,8 @@ class Keeper:
         }
         if self.job.plan.labels:
             about["labels"] = self.job.plan.labels
+        if self.job.plan.group_by:
+            about["group_by"] = self.job.plan.group_by
 
         def write() -> None:
             classes, prep = self.job.source.classes, self.job.prep

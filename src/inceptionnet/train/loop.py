@@ -151,8 +151,9 @@ class _Training:
         """Train the remaining epochs, then draw the plots and the report."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
+        leaks = [] if self.resumed else keeper.leaks()
         with StopRequest() as self.stop, keeper.bar, keeper.trackers:
-            for line in (*self.notes, *self._opening()):
+            for line in (*self.notes, *self._opening(), *leaks):
                 keeper.note(line)
             keeper.track()
             try:
@@ -265,7 +266,8 @@ class _Training:
         part = features_of(self.model, self.job, folder, self.world, save=keeper.attempt, advance=advance)
         keeper.decode_errors(part.errors if self.world.is_main else ())
         seconds = time.monotonic() - start
-        fitted = fit_head(self.model, part, self.job.plan.seed, self.world)
+        split = self.job.source.splits["train"]
+        fitted = fit_head(self.model, part, split, self.job.plan.seed, self.world)
         if not {name for name, _ in self.model.head.named_children()} - {"pool", "dropout", "logits"}:
             self.features.alive = (part.features != 0).any(0)
         if self.stepper.average:

@@ -17,8 +17,7 @@ import inceptionnet
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
-from inceptionnet.data.splits import Source, Split
-from inceptionnet.engines.agreement import evenly_spaced
+from inceptionnet.data.splits import Source, Split, evenly_spaced
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InceptionNetError, RunError, listed
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
@@ -65,6 +64,12 @@ class Plan:
     settings: Mapping[str, object] = field(default_factory=dict)
     labels: str | None = None
     """The file with the labels of the images."""
+    group_by: str | None = None
+    """What a split must not divide, see `open_source`."""
+
+    def open_source(self) -> Source:
+        """The data set, with its splits. Raises: DataError, ConfigurationError."""
+        return open_source(self.data, seed=self.seed, labels=self.labels, splits=self.splits, group_by=self.group_by)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def resolve(plan: Plan) -> Job:
     network = plan.model or (record.configuration.name if record else None)
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
-    source = open_source(plan.data, seed=plan.seed, labels=plan.labels, splits=plan.splits)
+    source = plan.open_source()
     if source.multi_label:
         raise ConfigurationError(
             f"{plan.labels or plan.data}: expected one label an image, got several, which training does not support "
@@ -241,7 +246,7 @@ def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Jo
         check_there(run, plan.data)
     now = run.data().moved(None if data is None else _absolute(data), labels)
     plan = replace(plan, data=now.data, labels=now.labels)
-    source = open_source(plan.data, seed=plan.seed, labels=plan.labels, splits=plan.splits)
+    source = plan.open_source()
     if what := _difference(source, trained_on):
         restore = "restore them" if data is None else "give the place of the same images with --data"
         raise RunError(

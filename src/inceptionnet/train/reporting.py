@@ -74,10 +74,10 @@ def next_commands(run: Run) -> list[str]:
     Raises:
         RunError: run.json or evaluation.json is missing or damaged.
     """
-    (data, labels, splits), split = run.evaluated_on()
+    (data, labels, splits, group_by), split = run.evaluated_on()
     folder = shlex.quote(str(run.path))
     images = shlex.quote(data) if Path(data).is_dir() and _holds_images(Path(data)) else "IMAGE"
-    given = {"--labels": labels, "--splits": splits}
+    given = {"--labels": labels, "--splits": splits, "--group-by": group_by}
     options = "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
     return [
         f"inceptionnet evaluate {folder} {shlex.quote(data)}{options} --split {split}",

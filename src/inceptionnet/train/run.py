@@ -44,13 +44,14 @@ class TrainedOn(NamedTuple):
     data: str
     labels: str | None
     splits: str | None
+    group_by: str | None
 
     def moved(self, data: str | None, labels: str | Path | None = None) -> TrainedOn:
         """The same data at another place; a file of labels that lies in it has moved with it, unless it is given."""
         at = None if labels is None else str(Path(labels).resolve())
         if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
             at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
-        return TrainedOn(self.data if data is None else data, at or self.labels, self.splits)
+        return TrainedOn(self.data if data is None else data, at or self.labels, self.splits, self.group_by)
 
 
 def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -148,7 +149,7 @@ class Run:
         """The data of the run. Raises: RunError: run.json is damaged."""
         try:
             plan = self.read_json("run.json")["plan"]
-            return TrainedOn(str(plan["data"]), plan.get("labels"), plan.get("splits"))
+            return TrainedOn(str(plan["data"]), plan.get("labels"), plan.get("splits"), plan.get("group_by"))
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / 'run.json'}: is damaged: {error}") from None
 
