@@ -20,7 +20,7 @@ from PIL import Image
 from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
 from inceptionnet.data.imagenet import imagenet_wnids
-from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
+from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout, parse_splits
 from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, split_named
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
@@ -203,6 +203,11 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         images_of = layout.images[split]
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
         found[split] = Split(images_of, labels, _ByName(read, images_of))
+    deeper = [image for split in folders for image in layout.images[split]
+              if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
+    if deeper:
+        inner = listed({_parent(image) for image in deeper}, 3)
+        notes.append(f"{len(deeper)} images in folders inside class folders are of that class ({inner})")
     used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
     return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
 
@@ -243,8 +248,7 @@ def _labelled(
     else:
         read = read_metadata_labels({at.removeprefix(below): file for at, file in files.items()}, names)
     used = [names[i] for i in read.positions]
-    tops = [name.partition("/")[0] if "/" in name else "" for name in used]
-    splits = read.splits or tuple(map(split_named, tops))
+    splits = read.splits or _split_by_folder(where, used, asked)
     if not all(splits):
         # ImageNet's validation set is one split, whatever else is evaluated on its images.
         whole = "val" if asked.evaluating and set(read.classes) <= set(imagenet_wnids()) else ""
@@ -265,6 +269,27 @@ def _labelled(
         (list(read.classes), found, [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]),
         asked,
     )
+
+
+def _split_by_folder(where: str, images: Sequence[str], asked: _Asked) -> tuple[str, ...]:
+    """The split of each image of a list by its first folder, "" if none is one. Raises: DataError for some alone."""
+    tops = [name.partition("/")[0] if "/" in name else "" for name in images]
+    if asked.splits is None:
+        named = {top: split_named(top) for top in tops}
+    else:
+        named = {folder: split for split, folder in asked.splits.items()}
+        if unknown := named.keys() - set(tops):
+            raise DataError(f"{where}: expected the folders of --splits to hold images of the list, got none in "
+                            f"{listed(unknown)}: known: {listed(set(tops) - {''}) or 'none'}")  # fmt: skip
+    found = tuple(named.get(top, "") for top in tops)
+    if any(found) and not all(found):
+        some, others = ({top or "no folder" for top, split in zip(tops, found, strict=True) if bool(split) is known}
+                        for known in (True, False))  # fmt: skip
+        raise DataError(
+            f"{where}: expected every image of the list in a folder of a split, got images in {listed(others)} beside "
+            f"{listed(some)}: add a column split to the list, remove those rows, or give --splits {NO_SPLITS}"
+        )
+    return found
 
 
 def _labelled_splits(where: str, layout: Layout, asked: _Asked) -> tuple[dict[str, dict[str, str]], list[str]]:

@@ -130,6 +130,13 @@ class Source:
     suggestions: Mapping[str, object] = field(default_factory=dict)
     held_out: bool = False
 
+    def note_on(self, split: str) -> str:
+        """The note for results on a split: nothing is held out of `all`."""
+        if not self.held_out or split != "all":
+            return self.note
+        _, *others = self.note.split("; ")
+        return "; ".join([f"not split ({sum(map(len, self.splits.values()))} images)", *others])
+
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none: labels are then (N, classes) bool, not (N,) int64."""
@@ -259,7 +266,16 @@ def make_source(
         _check_trained(where, classes, splits)
         for name, split in found.items():
             _check_evaluated(where, classes, name, split)
-    return _source(title, classes, splits, [note, *ignored], suggestions or {}, held_out)
+    return _source(title, classes, splits, [note, *_alike(classes), *ignored], suggestions or {}, held_out)
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A note on classes that may be one: names that differ in case or spaces only."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault("".join(name.split()).casefold(), []).append(name)
+    pairs = [listed(map(repr, names), last="and") for names in groups.values() if len(names) > 1]
+    return [f"classes that differ in case or spaces only: {listed(pairs, 3)}"] if pairs else []
 
 
 def _check_evaluated(where: str, classes: Sequence[str], name: str, split: Split) -> None:
