@@ -23,7 +23,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A googlenet of full width, with a tensor too many."""
     torch.manual_seed(0)
     tensors = as_published(create_model("inception_v1.torchvision", aux=True), GOOGLENET)
-    return write({**tensors, "extra": torch.zeros(2, dtype=torch.int64)}, tmp_path_factory.mktemp("w") / "googlenet.pth")
+    return write(
+        {**tensors, "extra": torch.zeros(2, dtype=torch.int64)}, tmp_path_factory.mktemp("w") / "googlenet.pth"
+    )
 
 
 def test_convert_reports_and_the_result_predicts_the_same(command, file: Path, colours: Path, tmp_path: Path) -> None:

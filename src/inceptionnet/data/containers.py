@@ -10,6 +10,7 @@ import lzma
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,8 @@ class Tree:
     """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`.
 
     `hidden` and `loops` are paths that were not entered: hidden files and folders, and links to a folder above them.
-    `guessed` are paths in an archive whose names are not UTF-8 and do not say what they are.
+    `guessed` are paths in an archive whose names are not UTF-8 and do not say what they are, `repeated` those that it
+    has several times, of which the last counts.
     """
 
     files: list[str]
@@ -41,6 +43,7 @@ class Tree:
     hidden: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
 
     @cached_property
     def images(self) -> list[str]:
@@ -60,6 +63,7 @@ class Tree:
             (len(others), f"files that are not images ignored ({', '.join(kinds[:5])})"),
             (len(self.hidden), f"hidden files and folders ignored ({_names(self.hidden)})"),
             (len(self.loops), f"links to a folder above them ignored ({_names(self.loops)})"),
+            (len(self.repeated), f"files twice in the archive, of which the last is used ({_names(self.repeated)})"),
             (
                 len(self.guessed),
                 f"names that are not UTF-8 read as code page 437 ({listed(self.guessed, 3)}): if they are in another "
@@ -205,12 +209,15 @@ def list_zip(path: Path) -> Tree:
             f"{path}: expected a zip file without a password, got an encrypted one: unpack it and give the folder"
         )
     guessed = tuple(sorted(file for file in files if _name(named[file])[1]))
+    times = Counter(member_path(_name(member)[0]) for member in members)
+    repeated = tuple(file for file in files if times[file] > 1)
     return Tree(
         files,
         folders,
         lambda below: _ZipReader(path.resolve(), below + "/" if below else ""),
         hidden,
         guessed=guessed,
+        repeated=repeated,
     )
 
 

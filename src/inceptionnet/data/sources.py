@@ -166,7 +166,10 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
     images = tree.images
     if not images:
-        raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
+        raise DataError(
+            f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
+            f"{_endings(tree.files)}"
+        )
     loose = Counter(map(_parent, images))  # folder → images directly in it
     if files := _labels_files(where, loose, asked):
         return _labelled(where, title, tree, images, asked, files)
@@ -210,6 +213,11 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         notes.append(f"{len(deeper)} images in folders inside class folders are of that class ({inner})")
     used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
     return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
+
+
+def _endings(files: Sequence[str]) -> str:
+    endings = sorted({Path(file).suffix.lower() for file in files} - {""})
+    return f" ({' '.join(endings[:5])})" if endings else ""
 
 
 def _sort_them() -> str:

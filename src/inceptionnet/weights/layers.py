@@ -60,7 +60,11 @@ class Layers:
                 return Part(name, Linear(len(weight), bias="bias" in held), matrix)
             if weight.numel() == 1 and weight.dim() == 1 and "bias" not in held:
                 return Part(name, Activation("leaky_relu", float(weight)))  # a PReLU of one slope
-        kind = " (a normalisation other than batch norm, or an activation with weights)" if weight is not None and weight.dim() == 1 else ""
+        kind = (
+            " (a normalisation other than batch norm, or an activation with weights)"
+            if weight is not None and weight.dim() == 1
+            else ""
+        )
         shapes = listed(f"{part} {tuple(t.shape)}" for part, t in held.items())
         raise WeightsError(
             f"{self.path}: {name}, {shapes}: a layer of a kind that is not known{kind}, behind the published network; "

@@ -26,7 +26,11 @@ SLOTS = ("drop", "aa", "act")
 
 
 def check_body(
-    path: Path, modules: Mapping[str, Module], network: Network, at: Mapping[str, tuple[str, str]], inside: Iterable[str]
+    path: Path,
+    modules: Mapping[str, Module],
+    network: Network,
+    at: Mapping[str, tuple[str, str]],
+    inside: Iterable[str],
 ) -> list[str]:
     """What is assumed of the body's modules.
 

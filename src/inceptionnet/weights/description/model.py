@@ -52,7 +52,9 @@ class Model:
 
     def __init__(self, stored: Stored, base: Base, chain: list[Call], pool: str, name: str | None) -> None:
         self.stored, self.base, self.chain = stored, base, chain
-        if quantised := [name for name, _, config in layers_of(stored.description) if _is_quantised(config.get("dtype"))]:
+        if quantised := [
+            name for name, _, config in layers_of(stored.description) if _is_quantised(config.get("dtype"))
+        ]:
             raise WeightsError(
                 f"{stored.path}: {listed(quantised)} quantised (int8 or the like), whose weights and activations are "
                 "rounded; give the model that it was quantised from"
