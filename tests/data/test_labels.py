@@ -86,7 +86,8 @@ def test_tables_of_labels(tmp_path: Path, case: str) -> None:
     assert source.note.partition(" (")[0] == plain.note.partition(" (")[0], "the rule of folders that are not split"
     unused = {"other columns": "source", "headers of no language that we know": "Nr", "0/1 columns as floats": "from",
               "0/1 beside a label": "blurred, outdoors"}.get(case)  # fmt: skip
-    assert source.note.endswith(f"; columns not used: {unused}" if unused else f"; labels from {tmp_path / file}")
+    end = f"labels from {tmp_path / file}" + "; a class for each 0/1 column: ant, bee" * (case == "0/1 columns")
+    assert source.note.endswith(f"; columns not used: {unused}" if unused else f"; {end}")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -181,7 +182,7 @@ def test_images_beside_folders_of_splits_are_not_mixed_with_them(tmp_path: Path)
     with pytest.raises(DataError, match=r"got images in more beside test, train: add a column split .* --splits none"):
         open_source(folder, labels=file)
     assert open_source(folder, labels=file, splits="none").held_out
-    splits = open_source(folder, labels=file, splits="train=train,val=test,test=more").splits
+    splits = open_source(folder, labels=file, splits="train=train,val=test,test=more", evaluating=True).splits
     assert {one: len(split) for one, split in splits.items()} == {"train": 2, "val": 1, "test": 1}
     with pytest.raises(DataError, match="expected the folders of --splits to hold images of the list, got none in x"):
         open_source(folder, labels=file, splits="train=train,val=x")

@@ -1,7 +1,7 @@
 """The body of a file that holds the modules themselves, compared with the published network.
 
 Tensors of the same names and shapes are no proof: people set a stride, swap every ReLU for SiLU or take a pool away.
-What the modules say is compared; a `forward` is not in the file, and that of other authors' classes is assumed and said.
+What the modules say is compared. A `forward` is not in the file: that of other authors' classes is assumed and said.
 """
 
 from __future__ import annotations
