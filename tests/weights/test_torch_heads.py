@@ -267,6 +267,13 @@ def test_other_causes_are_named(whole: State, tmp_path: Path, change: Any, messa
     refused(change(whole), tmp_path, message)
 
 
+def test_layers_beside_a_network_of_this_package_are_named(network: InceptionNet, tmp_path: Path) -> None:
+    backbone = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+    read = read_weights(saved({**under("net", backbone), **under("fc", nn.Linear(D, 3))}, tmp_path))
+    assert read.report.dropped == {"fc.weight": "not under net.", "fc.bias": "not under net."}
+    assert "not used: fc.bias, fc.weight" in read.assumed
+
+
 def test_eight_bits_are_no_weights(whole: State, tmp_path: Path) -> None:
     read = read_weights(saved({**whole, "fc.weight": whole["fc.weight"].to(torch.float8_e4m3fn)}, tmp_path))
     with pytest.raises(

@@ -73,9 +73,7 @@ def translate(
     if own := bare_tensors(stored):
         layout, configuration = bare(own, name)
         derived = () if configuration.width == 1 else (f"width {configuration.width:g}, from the tensors' shapes",)
-        return Translation(
-            layout, configuration, own.tensors, background=False, dropped=stored.dropped, changed=derived
-        )
+        return Translation(layout, configuration, own.tensors, background=False, dropped=own.dropped, changed=derived)
     if why := changed_weights(stored.tensors):
         raise WeightsError(f"{stored.path}: {why}")
     tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
