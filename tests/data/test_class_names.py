@@ -56,6 +56,7 @@ OTHERS = {
     "from 1": ("1 001.Albatross\n2 002.Auklet\n", ("001.Albatross", "002.Auklet")),
     "numbers in the names": ("7 up\ncola\n3 musketeers\nfanta\n", ("7 up", "cola", "3 musketeers", "fanta")),
     "years": ("Hummer 2000\nFiat 2012\n", ("Hummer 2000", "Fiat 2012")),
+    "a list of YAML": ("- ant\n- bee\n", ("ant", "bee")),
     "counted": ("class 0\nclass 1\nclass 2\n", ("class 0", "class 1", "class 2")),
     "coins": ("1 euro\n2 euro\n", ("1 euro", "2 euro")),
     "Caltech": ("001.ak47\n002.flag\n", ("001.ak47", "002.flag")),

@@ -96,6 +96,16 @@ def test_names_in_zips_are_utf8_where_they_can_be(tmp_path: Path) -> None:
         tree = list_zip(zip_named(tmp_path / f"{case}.zip", name, extra))
         assert tree.files == [expected], case
         assert tree.reader("")(expected) == png(9), case
+        assert (tree.guessed == (expected,)) is (case in ("cp437", "neither", "japanese")), case
+    (said,) = list_zip(tmp_path / "neither.zip").ignored(1)
+    assert said.startswith("1 names that are not UTF-8 read as code page 437 (τ╠/0.png): if they are in another")
+
+
+def test_a_name_twice_in_a_zip_is_said(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", {"a/0.png": png(1), "a/1.png": png(2), "a\\0.png": png(3)})
+    tree = list_zip(path)
+    assert tree.images == ["a/0.png", "a/1.png"] and tree.reader("")("a/0.png") == png(3)
+    assert tree.ignored(2) == ["1 files twice in the archive, of which the last is used (0.png)"]
 
 
 def test_tars_that_are_no_plain_tar(tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ def test_tiffs_of_science() -> None:
 def test_sixteen_bits_that_use_twelve_are_scaled_as_they_are_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said_dark", False)
+    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said", set())
     values = np.array([[0, 2000, 4080]], np.uint16)
     for name in ("a.png", "b.png"):
         found = np.asarray(decode(encoded(Image.fromarray(values)), channels=1, name=name))
@@ -373,6 +373,18 @@ def test_sixteen_bits_that_use_twelve_are_scaled_as_they_are_and_said_once(
     assert said.startswith("a.png: has 16-bit values up to 4080 only, nearly black of 65535")
     decode(encoded(Image.fromarray(values * 16)))
     assert len(caplog.records) == 1
+
+
+def test_the_first_of_several_pages_is_used_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said", set())
+    pages = [Image.new("RGB", (3, 2), colour) for colour in ("red", "lime", "blue")]
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    for _ in range(2):
+        assert (np.asarray(decode(data, name="a.tif")) == (255, 0, 0)).all()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "a.tif: has 3 pages, of which the first is used; save others as files of their own"
 
 
 @pytest.mark.parametrize(("format", "how"), [("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {})])

@@ -86,7 +86,8 @@ def test_tables_of_labels(tmp_path: Path, case: str) -> None:
     assert source.note.partition(" (")[0] == plain.note.partition(" (")[0], "the rule of folders that are not split"
     unused = {"other columns": "source", "headers of no language that we know": "Nr", "0/1 columns as floats": "from",
               "0/1 beside a label": "blurred, outdoors"}.get(case)  # fmt: skip
-    assert source.note.endswith(f"; columns not used: {unused}" if unused else f"; labels from {tmp_path / file}")
+    end = f"labels from {tmp_path / file}" + "; a class for each 0/1 column: ant, bee" * (case == "0/1 columns")
+    assert source.note.endswith(f"; columns not used: {unused}" if unused else f"; {end}")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -172,6 +173,31 @@ def test_splits_of_the_file_go_before_folders(tmp_path: Path) -> None:
     assert {one: list(split.names) for one, split in source.splits.items() if isinstance(split, Split)} == {
         "train": ["train/1.png", "test/2.png"][::-1], "val": ["train/0.png", "test/3.png"][::-1],
     }  # fmt: skip
+
+
+def test_images_beside_folders_of_splits_are_not_mixed_with_them(tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "d", ["train/0.png", "train/1.png", "test/2.png", "more/3.png"])
+    file = tmp_path / "x.csv"
+    file.write_text(table(lambda i: f"{i}.png,{name(i)}", "image,label"))
+    with pytest.raises(DataError, match=r"got images in more beside test, train: add a column split .* --splits none"):
+        open_source(folder, labels=file)
+    assert open_source(folder, labels=file, splits="none").held_out
+    splits = open_source(folder, labels=file, splits="train=train,val=test,test=more", evaluating=True).splits
+    assert {one: len(split) for one, split in splits.items()} == {"train": 2, "val": 1, "test": 1}
+    with pytest.raises(DataError, match="expected the folders of --splits to hold images of the list, got none in x"):
+        open_source(folder, labels=file, splits="train=train,val=x")
+
+
+def test_what_may_be_meant_otherwise_is_said(tmp_path: Path) -> None:
+    folder, file = write_tree(tmp_path / "d", FILES), tmp_path / "x.csv"
+    file.write_text(table(lambda i: f"{i}.png,{int(i < 2)},{i % 2},{1 - i % 2}", "image,sex,cat,dog"))
+    assert "a class for each 0/1 column: sex, cat, dog" in open_source(folder, labels=file).note
+    file.write_text(table(lambda i: f"{i}.png,{('Cat', 'cat', 'dog', 'dog')[i]}", "image,label"))
+    note = open_source(folder, labels=file, evaluating=True).note
+    assert "classes that differ in case or spaces only: 'Cat' and 'cat'" in note
+    file.write_text("sep=;\n" + table(lambda i: f"{i}.png,{name(i)},x", "image,label,place").replace(",", ";"))
+    note = open_source(folder, labels=file).note
+    assert "without image" not in note and "columns not used: place" in note
 
 
 def test_what_has_no_counterpart_is_counted(tmp_path: Path) -> None:
@@ -280,6 +306,8 @@ REFUSED = {
                 "line 2: expected a split in column split .*, got 'mine': correct it"),
     "another encoding": ("image,label\n0.png,b\n1.png,L\udcf6we\n",
                          "line 3: is not in UTF-8: save the file as UTF-8"),
+    "a missing value": (table(lambda i: f"{i}.png,{'nan' if i == 1 else 'a'}", "image,label"),
+                        "line 3: expected a label, got 'nan', which pandas writes for a missing value"),
     "labels alone": ("label\na\nb\n", "line 2: expected 2 cells, as in NAME LABEL .*, got 1 in 'a'"),
     "no label": (table(lambda i: f"{i}.png,", "image,label"), "line 2: expected a label for every image"),
     "a column twice": (table(lambda i: f"{i}.png,{i % 2},{1 - i % 2}", "image,a,a"), "expected every class once"),
@@ -295,6 +323,13 @@ def test_tables_that_are_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError, match=reason.replace("|", r"\|")) as caught:
         open_source(folder, labels=file)
     assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
+
+
+def test_a_spreadsheet_is_named(tmp_path: Path) -> None:
+    file = write_tree(tmp_path / "d", FILES) / "x.xlsx"
+    file.write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match=r"got a spreadsheet \(\.xlsx\): save it as CSV UTF-8"):
+        open_source(tmp_path / "d", labels=file)
 
 
 def test_a_line_of_json_lines(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def held_by_hand(names: list[str], seed: int) -> set[str]:
     return held
 
 
+def test_a_note_on_all_images_speaks_of_no_held_out_ones(tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "d", ["a/x/0.png", "a/y/1.png", "b/2.png", "b/3.png", "b/notes.txt"])
+    source = open_source(folder, evaluating=True)
+    assert source.note_on("val") == source.note and "held out" in source.note
+    inner = "2 images in folders inside class folders are of that class (a/x, a/y)"
+    assert source.note_on("all") == f"not split (4 images); {inner}; 1 files that are not images ignored (.txt)"
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 7])
 def test_unsplit_folder_is_held_out_by_name_and_seed(tmp_path: Path, seed: int) -> None:
     source = open_source(write_tree(tmp_path / "pets", CLASSES_OF_8), seed=seed)
@@ -99,8 +107,12 @@ def test_split_folders(tmp_path: Path, alias: str) -> None:
     assert source.splits["train"].names == ["train/cat/a.jpg", "train/dog/deep/b.PNG"]
     assert source.splits["val"].names == [f"{alias}/cat/c.png", f"{alias}/dog/c.png"]
     assert source.splits["val"].labels.tolist() == source.splits["test"].labels.tolist() == [0, 1]
+    deep = "1 images in folders inside class folders are of that class (train/dog/deep)"
     said = "" if alias == "val" else f"; split folders: train = train, val = {alias}, test = test"
-    assert source.note == f"split as found (2 train, 2 val, 2 test){said}; 1 files that are not images ignored (.txt)"
+    assert (
+        source.note
+        == f"split as found (2 train, 2 val, 2 test){said}; {deep}; 1 files that are not images ignored (.txt)"
+    )
 
 
 def test_train_alone_is_split_and_train_with_test_is_not(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet import load_model
+from inceptionnet.errors import WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.weights import convert, read_weights
 
@@ -89,6 +90,72 @@ def test_a_whole_module_tells_its_activations(peer: Peer, folder: Path, function
     model = googlenet(peer)
     model.fc = mlp(function)
     same(saved(ready(model), folder), model, V1)
+
+
+def swapped(model: nn.Module, old: type[nn.Module], new: Callable[[], nn.Module]) -> None:
+    for name, child in model.named_children():
+        if isinstance(child, old):
+            setattr(model, name, new())
+        else:
+            swapped(child, old, new)
+
+
+def set_on(module: nn.Module, name: str, value: Any) -> None:
+    setattr(module, name, value)
+
+
+GOOGLENETS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "no pool": (lambda m: set_on(m, "maxpool1", nn.Identity()), r"maxpool1 \(Identity\) is in the body"),
+    "another pool": (
+        lambda m: set_on(m, "maxpool2", nn.AvgPool2d(3, 2, ceil_mode=True)),
+        r"maxpool2 \(AvgPool2d\) .* has no pool of AvgPool2d 3×3, stride 2",
+    ),
+    "a pool that rounds down": (
+        lambda m: set_on(m.maxpool2, "ceil_mode", False),
+        r"maxpool2 \(MaxPool2d\) .* MaxPool2d 3×3, stride 2, padding 0;",
+    ),
+    "stride": (lambda m: set_on(m.conv1.conv, "stride", (1, 1)), r"conv1\.conv .* stride \(1, 1\), .* has \(2, 2\)"),
+    "dilation": (lambda m: set_on(m.conv3.conv, "dilation", (2, 2)), r"conv3\.conv \(Conv2d\) with dilation"),
+    "padding": (lambda m: set_on(m.conv3.conv, "padding_mode", "reflect"), "with padding_mode 'reflect'"),
+    "an activation": (
+        lambda m: set_on(m, "inception4a", nn.Sequential(m.inception4a, nn.SiLU())),
+        "but without inception4a",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOOGLENETS)
+def test_a_whole_module_whose_body_was_changed(peer: Peer, folder: Path, case: str) -> None:
+    change, message = GOOGLENETS[case]
+    model = ready(googlenet(peer))
+    change(model)
+    with pytest.raises(WeightsError, match=message):
+        load_model(saved(model, folder))
+
+
+def test_a_whole_module_with_other_activations(peer: Peer, folder: Path) -> None:
+    model = peer("timm").create_model("inception_v3", num_classes=4)
+    swapped(model, nn.ReLU, nn.SiLU)
+    with pytest.raises(WeightsError, match=r"Conv2d_1a_3x3\.bn\.act \(SiLU\) is in the body"):
+        load_model(saved(ready(model), folder))
+
+
+class Basic(nn.Module):
+    """A block of the user's own, whose forward no file has."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv, self.bn = block.conv, block.bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.bn(self.conv(x)))
+
+
+def test_a_forward_in_the_body_is_assumed_and_said(peer: Peer, folder: Path) -> None:
+    model = ready(googlenet(peer))
+    model.conv2 = Basic(model.conv2)
+    same(saved(model, folder), model, V1)
+    assert "forward of Basic in the body is not in the file" in read_weights(folder / "w.pth").assumed
 
 
 def test_a_stated_head(peer: Peer, folder: Path) -> None:

@@ -258,6 +258,21 @@ def test_tf_keras(peer: Peer, folder: Path, form: str) -> None:
     assert "tf.math.truediv" in clf.assumed and "(TFOpLambda) of the model" in clf.assumed
 
 
+def own(keras: Any, name: str) -> Any:
+    """A class of the user's that is called like one of Keras's and does something else."""
+    return type(name, (keras.layers.Layer,), {"call": lambda self, x: 2 * x})
+
+
+def compiled(model: Any, loss: str) -> Any:
+    model.compile(loss=loss)
+    return model
+
+
+def quantised(model: Any) -> Any:
+    model.layers[-1].quantize("int8")
+    return model
+
+
 def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
     la = keras.layers
     pooled = la.GlobalAveragePooling2D()(base.output)
@@ -294,6 +309,18 @@ def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
         r"\(tanh\) after the logits": on(keras, base, "Average", la.Dense(3, activation="tanh")),
         "its base, MobileNetV2, is not layer by layer a network": keras.Model(other.input, end(other.output)),
         "75×90 px": keras.Model(unlike.input, end(unlike.output)),
+        r"n1 \(Normalization\) stands between the input": around(
+            plain, la.Normalization(axis=1, mean=[100.0] * PX, variance=[50.0] * PX, name="n1")(plain)
+        ),
+        r"cast.* \(Cast\) stands between the input": around(
+            plain, keras.ops.cast(la.Rescaling(1 / 127.5)(plain), "int32")
+        ),
+        r"r \(Rescaling, a class of its author\) stands": around(plain, own(keras, "Rescaling")(name="r")(plain)),
+        r"s \(Swish, a class of its author\) stands": on(
+            keras, base, "Average", own(keras, "Swish")(name="s"), la.Dense(3)
+        ),
+        "trained with a loss of values (mse|.mse.)": compiled(on(keras, base, "Average", la.Dense(1)), "mse"),
+        "dense.* quantised": quantised(on(keras, base, "Average", la.Dense(3))),
         "after b, and batch norm comes after the pool": keras.Model(base.input, end(normed)),
     }
     return list(models.items())

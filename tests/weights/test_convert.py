@@ -23,7 +23,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A googlenet of full width, with a tensor too many."""
     torch.manual_seed(0)
     tensors = as_published(create_model("inception_v1.torchvision", aux=True), GOOGLENET)
-    return write({**tensors, "extra": torch.zeros(2)}, tmp_path_factory.mktemp("w") / "googlenet.pth")
+    return write(
+        {**tensors, "extra": torch.zeros(2, dtype=torch.int64)}, tmp_path_factory.mktemp("w") / "googlenet.pth"
+    )
 
 
 @pytest.mark.slow
@@ -33,7 +35,7 @@ def test_convert_reports_and_the_result_predicts_the_same(command, file: Path, c
     assert code == 0 and "it also fits inception_v1.slim: choose with --model" in printed
     # 57 convolutions with batch norm, logits, and two heads of a convolution with batch norm and two linear layers.
     assert f"{57 * 5 + 2 + 2 * (5 + 2 + 2)} tensors" in printed
-    assert "1 tensor (a buffer, not a layer): extra" in printed
+    assert "1 tensor (a count, not a layer): extra" in printed
     assert "1000: ImageNet's, since there are 1000" in printed and "224 px, keep-aspect 0.875, bilinear" in printed
     image = next(colours.rglob("*.png"))
     rows = [json.loads(command("predict", weights, image, "--json")[1]) for weights in (file, out)]

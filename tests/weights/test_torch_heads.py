@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -189,12 +190,35 @@ def test_class_names_that_disagree_are_not_used(whole: State, tmp_path: Path) ->
     assert "the file's names do not fit (classes has 2 for 3 classes)" in read.report.classes
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_to_idx", {"a": 0, "b": 2, "c": 3}),
+        ("class_to_idx", {"a": 1, "b": 2, "c": 3}),
+        ("class_to_idx", {"a": 0, "b": 1, "c": 1}),
+        ("class_to_idx", {"a": torch.tensor(0), "b": torch.tensor(1), "c": torch.tensor(2)}),
+        ("classes", np.array(["a", "b", "c"])),
+        ("classes", {"a", "b", "c"}),
+        ("classes", ["a", "a", "b"]),
+        ("classes", ["a", "", "b"]),
+        ("classes", ["a", "b\nb", "c"]),
+    ],
+)
+def test_class_names_that_cannot_be_used_are_named(whole: State, tmp_path: Path, key: str, value: Any) -> None:
+    read = read_weights(saved({"state_dict": whole, key: value}, tmp_path))
+    assert read.record.classes == ("0", "1", "2")
+    assert f"the file's names do not fit ({key} " in read.assumed
+
+
 def test_what_is_no_layer_is_left_out_and_said(whole: State, tmp_path: Path) -> None:
     state = {**under("model", whole), "criterion.weight": torch.ones(3), "train_f1.tp": torch.ones(3),
-             "steps": torch.tensor(3), "center_loss.centers": torch.ones(3, D)}  # fmt: skip
+             "steps": torch.tensor(3), "class_weights": torch.ones(3),
+             "center_loss.centers": torch.ones(3, D)}  # fmt: skip
     read = read_weights(saved(state, tmp_path))
-    assert set(read.report.dropped) == {"criterion.weight", "train_f1.tp", "steps", "center_loss.centers"}
-    assert "not used: center_loss.centers, criterion.weight, steps … and 1 more" in read.assumed
+    assert set(read.report.dropped) == {
+        "criterion.weight", "train_f1.tp", "steps", "class_weights", "center_loss.centers",
+    }  # fmt: skip
+    assert "not used: center_loss.centers, class_weights, criterion.weight … and 2 more" in read.assumed
 
 
 def test_copies_of_the_network(network: InceptionNet, whole: State, tmp_path: Path) -> None:
@@ -227,6 +251,13 @@ def test_a_normalisation_inside_the_network_becomes_preprocessing(whole: State, 
         (lambda s: {**s, "fc.lora_A.default.weight": torch.ones(2, D)}, "of a LoRA adapter beside them .*; merge them"),
         (lambda s: {**s, "fc.weight_fake_quant.scale": torch.ones(1)}, "a network of quantisation-aware training"),
         (lambda s: {**s, "temperature": torch.tensor([1.5])}, r"temperature = 1\.5: a number that the logits may be"),
+        (lambda s: {**s, "avgpool.p": torch.tensor([3.0])}, r"avgpool\.p of shape \(1,\): no weight, bias or stat"),
+        (lambda s: {**s, "fc.1.alpha": torch.tensor([2.0])}, r"fc\.1\.alpha of shape \(1,\): no weight, bias or stat"),
+        (lambda s: {**s, "fc.prototypes": torch.ones(3, D)}, r"fc\.prototypes of shape \(3, 128\): no weight, bias"),
+        (lambda s: {**s, **under("fc", nn.utils.parametrizations.weight_norm(nn.Linear(D, 3)))},
+         r"a head with parametrised weights \(fc\.parametrizations\.weight\.original0\)"),
+        (lambda s: {**s, "x.weight_g": torch.ones(3, 1), "x.weight_v": torch.ones(3, D)},
+         r"a head with weight-normalised weights \(x\.weight_g\)"),
         (lambda s: {"stages.0.blocks.0.token_mixer.dwconv_hw.weight": torch.ones(3)}, "got timm's inception_next"),
         (lambda s: {"block1.rep.0.conv1.weight": torch.ones(3)}, "got xception, by its tensor names"),
         (lambda s: {"conv1.conv.weight": quantised(torch.ones(2, 2))}, r"a quantised network \(int8\)"),
@@ -234,6 +265,21 @@ def test_a_normalisation_inside_the_network_becomes_preprocessing(whole: State, 
 )  # fmt: skip
 def test_other_causes_are_named(whole: State, tmp_path: Path, change: Any, message: str) -> None:
     refused(change(whole), tmp_path, message)
+
+
+def test_layers_beside_a_network_of_this_package_are_named(network: InceptionNet, tmp_path: Path) -> None:
+    backbone = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+    read = read_weights(saved({**under("net", backbone), **under("fc", nn.Linear(D, 3))}, tmp_path))
+    assert read.report.dropped == {"fc.weight": "not under net.", "fc.bias": "not under net."}
+    assert "not used: fc.bias, fc.weight" in read.assumed
+
+
+def test_eight_bits_are_no_weights(whole: State, tmp_path: Path) -> None:
+    read = read_weights(saved({**whole, "fc.weight": whole["fc.weight"].to(torch.float8_e4m3fn)}, tmp_path))
+    with pytest.raises(
+        WeightsError, match=r"expected floating-point weights, got head\.logits\.weight \(torch\.float8"
+    ):
+        read.model(**NARROW)
 
 
 def test_a_cut_backbone(network: InceptionNet, body: State, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Evaluated:
         return {
             "data": self.data,
             "split": self.split_name,
-            "split_note": self.source.note,
+            "split_note": self.source.note_on(self.split_name),
             "class_order": self.class_order,
             "crops": [{"count": view.shown, "scales_px": view.scales} for view in self.crops],
             "engines": list(self.metrics.evaluation.engines),

@@ -151,9 +151,9 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     together = " + ".join(f"{one.source}: {one.record.configuration.name}" for one in classifiers)
     title = f"{together} on {found.data}, {found.split_name}"
     if isinstance(metrics, MultiLabelMetrics):
-        _print_labels(metrics, title, found.source.note)
+        _print_labels(metrics, title, found.source.note_on(found.split_name))
     else:
-        _print_classes(metrics, title, found.source.note)
+        _print_classes(metrics, title, found.source.note_on(found.split_name))
     views = {f"{view.shown} crops (shorter side {', '.join(map(str, view.scales))} px)" for view in found.crops
              if view.shown > 1}  # fmt: skip
     if classifiers[1:]:

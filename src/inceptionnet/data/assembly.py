@@ -68,7 +68,16 @@ def make_source(
         _check_trained(where, classes, splits)
         for name, split in found.items():
             _check_evaluated(where, classes, name, split)
-    return _source(title, classes, splits, [note, *notes], suggestions or {}, is_held_out, by.name)
+    return _source(title, classes, splits, [note, *_alike(classes), *notes], suggestions or {}, is_held_out, by.name)
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A note on classes that may be one: names that differ in case or spaces only."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault("".join(name.split()).casefold(), []).append(name)
+    pairs = [listed(map(repr, names), last="and") for names in groups.values() if len(names) > 1]
+    return [f"classes that differ in case or spaces only: {listed(pairs, 3)}"] if pairs else []
 
 
 def _how_held_out(train: Split, val: Split, by: GroupBy) -> str:

@@ -110,7 +110,9 @@ def _damage(text: str) -> int:
 
 
 def _bare(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Lines without what a list in a program has around each name: a comma after it, quotes around it."""
+    """Lines without what a list has around each name: a dash before it, a comma after it, quotes around it."""
+    if len(lines) > 1 and all(text.startswith("- ") for _, text in lines):
+        lines = [(n, text[2:].strip()) for n, text in lines]
     if len(lines) > 1 and all(text.endswith(",") for _, text in lines[:-1]):
         lines = [(n, text.removesuffix(",").rstrip()) for n, text in lines]
     for quote in "\"'":

@@ -78,6 +78,8 @@ def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labe
     others = [i for i in others if i != group]
     label, stated, unused = _label_columns(table, others)
     rows, notes = _rows(table, images, image, split, group, label)
+    if len(label) > 1:
+        notes.append(f"a class for each 0/1 column: {listed((table.header[i] for i in label), ordered=True)}")
     if unused:
         notes.append(f"columns not used: {listed(table.header[i] or 'without name' for i in unused)}")
     rows.sort(key=lambda row: row.image)
@@ -262,6 +264,9 @@ def _labels(table: Table, line: int, cell: Cell, header: str) -> tuple[str, ...]
     """The labels in a cell; several are separated by ; or |, or are a list."""
     parts = cell if isinstance(cell, tuple) else tuple(re.split(r"[;|]", cell))
     labels = tuple(nfc(part.strip()) for part in parts if part.strip())
+    if missing := [label for label in labels if label.lower() == "nan"]:
+        raise table.error(line, "a label", f"{missing[0]!r}, which pandas writes for a missing value",
+                          "leave the cell empty, or name the class otherwise")  # fmt: skip
     if is_damaged("".join(labels)):
         raise DataError(f"{table.file}: line {line}: {NOT_UTF8}")
     if isinstance(cell, str) and header in _PLURAL and len(labels) == 1:

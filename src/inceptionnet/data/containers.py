@@ -10,6 +10,7 @@ import lzma
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,8 @@ class Tree:
     """A container: posix paths of its files and folders; `reader(below)` reads paths relative to `below`.
 
     `hidden` and `loops` are paths that were not entered: hidden files and folders, and links to a folder above them.
+    `guessed` are paths in an archive whose names are not UTF-8 and do not say what they are, `repeated` those that it
+    has several times, of which the last counts.
     """
 
     files: list[str]
@@ -39,6 +42,8 @@ class Tree:
     reader: Callable[[str], Callable[[str], bytes]]
     hidden: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
 
     @cached_property
     def images(self) -> list[str]:
@@ -58,6 +63,12 @@ class Tree:
             (len(others), f"files that are not images ignored ({', '.join(kinds[:5])})"),
             (len(self.hidden), f"hidden files and folders ignored ({_names(self.hidden)})"),
             (len(self.loops), f"links to a folder above them ignored ({_names(self.loops)})"),
+            (len(self.repeated), f"files twice in the archive, of which the last is used ({_names(self.repeated)})"),
+            (
+                len(self.guessed),
+                f"names that are not UTF-8 read as code page 437 ({listed(self.guessed, 3)}): if they are in another "
+                "encoding, unpack the archive and give the folder",
+            ),
         )
         return [f"{count} {what}" for count, what in counts if count]
 
@@ -197,28 +208,42 @@ def list_zip(path: Path) -> Tree:
         raise DataError(
             f"{path}: expected a zip file without a password, got an encrypted one: unpack it and give the folder"
         )
-    return Tree(files, folders, lambda below: _ZipReader(path.resolve(), below + "/" if below else ""), hidden)
+    guessed = tuple(sorted(file for file in files if _name(named[file])[1]))
+    times = Counter(member_path(_name(member)[0]) for member in members)
+    repeated = tuple(file for file in files if times[file] > 1)
+    return Tree(
+        files,
+        folders,
+        lambda below: _ZipReader(path.resolve(), below + "/" if below else ""),
+        hidden,
+        guessed=guessed,
+        repeated=repeated,
+    )
 
 
 def _by_path(members: Iterable[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    return {path: member for member in members if (path := member_path(_name(member)))}
+    return {path: member for member in members if (path := member_path(_name(member)[0]))}
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:
     return member.filename.endswith(("/", "\\"))
 
 
-def _name(member: zipfile.ZipInfo) -> str:
-    """A member's name: many writers store UTF-8 without saying so, which zipfile reads as code page 437."""
+def _name(member: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether its encoding is a guess.
+
+    Many writers store UTF-8 without saying so, which zipfile reads as code page 437.
+    """
     extra = member.extra
     while len(extra) >= 4:
         kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
         if kind == UNICODE_PATH and (name := _utf8(extra[9 : 4 + size])):
-            return name
+            return name, False
         extra = extra[4 + size :]
     if member.flag_bits & UTF8_FLAG:
-        return member.filename
-    return _utf8(member.orig_filename.encode("cp437").partition(b"\0")[0]) or member.filename
+        return member.filename, False
+    name = _utf8(member.orig_filename.encode("cp437").partition(b"\0")[0])
+    return name or member.filename, not name
 
 
 def _utf8(name: bytes) -> str:

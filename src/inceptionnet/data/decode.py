@@ -13,7 +13,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ log = logging.getLogger("inceptionnet")
 
 DARK = 4095
 """A 16-bit image without larger values is nearly black; it may be one of 12 bits."""
-_said_dark = False
+_said: set[str] = set()
 _UNTOUCHED = 0xA5  # a last row of this value only was probably not decoded: it is decoded again by Pillow
 _ORIENTATION_TAG, _PHOTOMETRIC_TAG = 0x0112, 262
 _UPRIGHT = {
@@ -160,6 +160,7 @@ def _whole_or_error(name: str) -> Iterator[None]:
 
 
 def _whole(image: Image.Image, channels: int, name: str) -> Image.Image:
+    _say_pages(image, name)
     image.load()
     plain = _plain(image, name)
     turn = _UPRIGHT.get(_orientation(image))
@@ -245,14 +246,26 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
 
 
 def _say_dark(name: str, highest: int) -> None:
-    """Once in a process, since every image of such a data set is so."""
-    global _said_dark
-    if not _said_dark:
-        _said_dark = True
-        log.warning(
-            f"{name}: has 16-bit values up to {highest} only, nearly black of 65535; if its full range is {DARK}, as "
-            "of 12-bit cameras, scale the images"
-        )
+    _say_once(
+        "dark",
+        f"{name}: has 16-bit values up to {highest} only, nearly black of 65535; if its full range is {DARK}, as "
+        "of 12-bit cameras, scale the images",
+    )
+
+
+def _say_pages(image: Image.Image, name: str) -> None:
+    pages = 1
+    with suppress(Exception):  # a damaged second page does not make the first corrupt
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    if pages > 1:
+        _say_once("pages", f"{name}: has {pages} pages, of which the first is used; save others as files of their own")
+
+
+def _say_once(kind: str, what: str) -> None:
+    """Once in a process for each kind, since every image of such a data set is so."""
+    if kind not in _said:
+        _said.add(kind)
+        log.warning(what)
 
 
 def _orientation(image: Image.Image) -> int:

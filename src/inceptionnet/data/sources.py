@@ -22,7 +22,7 @@ from inceptionnet.data.containers import Tree, list_folder, list_zip
 from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
 from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.imagenet import imagenet_wnids
-from inceptionnet.data.layout import Layout, class_folder, find_layout, parse_splits
+from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout, parse_splits
 from inceptionnet.data.names import EXTENSIONS, expand, is_hidden, split_named
 from inceptionnet.data.parquet import read_parquet
 from inceptionnet.data.shards import read_shards
@@ -178,7 +178,10 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
     """The layout of folders and zips; image names are relative to the folder that contains the splits or classes."""
     images = tree.images
     if not images:
-        raise DataError(f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files")
+        raise DataError(
+            f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
+            f"{_endings(tree.files)}"
+        )
     loose = Counter(map(_parent, images))  # folder → images directly in it
     if files := _labels_files(where, loose, asked):
         return _labelled(where, title, tree, images, asked, files)
@@ -215,8 +218,18 @@ def _from_tree(where: str, title: str, tree: Tree, asked: _Asked) -> Source:
         images_of = layout.images[split]
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
         found[split] = Split(images_of, labels, _ByName(read, images_of))
+    deeper = [image for split in folders for image in layout.images[split]
+              if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
+    if deeper:
+        inner = listed({_parent(image) for image in deeper}, 3)
+        notes.append(f"{len(deeper)} images in folders inside class folders are of that class ({inner})")
     used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
     return _made(where, title, (classes, found, [*layout.notes, *notes, *tree.ignored(used)]), asked)
+
+
+def _endings(files: Sequence[str]) -> str:
+    endings = sorted({Path(file).suffix.lower() for file in files} - {""})
+    return f" ({' '.join(endings[:5])})" if endings else ""
 
 
 def _sort_them() -> str:
@@ -256,8 +269,7 @@ def _labelled(
         at = {folder.removeprefix(below): file for folder, file in files.items()}
         read = read_metadata_labels(at, names, asked.group_by.asked)
     used = [names[i] for i in read.positions]
-    tops = [name.partition("/")[0] if "/" in name else "" for name in used]
-    splits = read.splits or tuple(map(split_named, tops))
+    splits = read.splits or _split_by_folder(where, used, asked)
     if not all(splits):
         # ImageNet's validation set is one split, whatever else is evaluated on its images.
         whole = "val" if asked.evaluating and set(read.classes) <= set(imagenet_wnids()) else ""
@@ -280,6 +292,27 @@ def _labelled(
         (list(read.classes), found, [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]),
         asked,
     )
+
+
+def _split_by_folder(where: str, images: Sequence[str], asked: _Asked) -> tuple[str, ...]:
+    """The split of each image of a list by its first folder, "" if none is one. Raises: DataError for some alone."""
+    tops = [name.partition("/")[0] if "/" in name else "" for name in images]
+    if asked.splits is None:
+        named = {top: split_named(top) for top in tops}
+    else:
+        named = {folder: split for split, folder in asked.splits.items()}
+        if unknown := named.keys() - set(tops):
+            raise DataError(f"{where}: expected the folders of --splits to hold images of the list, got none in "
+                            f"{listed(unknown)}: known: {listed(set(tops) - {''}) or 'none'}")  # fmt: skip
+    found = tuple(named.get(top, "") for top in tops)
+    if any(found) and not all(found):
+        some, others = ({top or "no folder" for top, split in zip(tops, found, strict=True) if bool(split) is known}
+                        for known in (True, False))  # fmt: skip
+        raise DataError(
+            f"{where}: expected every image of the list in a folder of a split, got images in {listed(others)} beside "
+            f"{listed(some)}: add a column split to the list, remove those rows, or give --splits {NO_SPLITS}"
+        )
+    return found
 
 
 def _labelled_splits(where: str, layout: Layout, asked: _Asked) -> tuple[dict[str, dict[str, str]], list[str]]:

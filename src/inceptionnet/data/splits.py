@@ -141,6 +141,13 @@ class Source:
     held_out: bool = False
     grouped_by: str = ""
 
+    def note_on(self, split: str) -> str:
+        """The note for results on a split: nothing is held out of `all`."""
+        if not self.held_out or split != "all":
+            return self.note
+        _, *others = self.note.split("; ")
+        return "; ".join([f"not split ({sum(map(len, self.splits.values()))} images)", *others])
+
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none: labels are then (N, classes) bool, not (N,) int64."""

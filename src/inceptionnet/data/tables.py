@@ -73,6 +73,8 @@ def read_table(file: Path, images: Images, columns: int = 2) -> Table:
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _of_parquet(file)
+    if suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
+        raise DataError(f"{file}: expected {EXPECTED}, got a spreadsheet ({suffix}): save it as CSV UTF-8")
     text = read_text(file, EXPECTED)
     if suffix in (".jsonl", ".ndjson"):
         return _of_objects(str(file), list(json_lines(text, str(file))))
@@ -101,7 +103,9 @@ def read_metadata(files: Mapping[str, Path], images: Images) -> Table:
 
 def _of_cells(file: str, text: str, images: Images, columns: int) -> Table:
     ways, errors = [], []
-    for mark in MARKS:
+    if stated := re.match(r"sep=(.)\n", text):  # a line of Excel's own
+        text = "\n" + text[len(stated[0]) :]
+    for mark in stated[1] if stated else MARKS:
         try:
             ways.append(cells_of(text, mark, file))
         except DataError as error:

@@ -33,7 +33,8 @@ def bare_tensors(stored: Stored) -> Stored | None:
         return None
     prefix = prefixes.pop()
     own = {name.removeprefix(prefix): tensor for name, tensor in stored.tensors.items() if name.startswith(prefix)}
-    return replace(stored, tensors=own)
+    outside = dict.fromkeys((name for name in stored.tensors if not name.startswith(prefix)), f"not under {prefix}")
+    return replace(stored, tensors=own, dropped={**stored.dropped, **outside})
 
 
 def bare(stored: Stored, name: str | None) -> tuple[Layout, Configuration]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.nets.spec import Branches, Conv, Linear, Node, Residual, SeparableConv
 from inceptionnet.weights.formats.wrapped import AVERAGED
-from inceptionnet.weights.layers import OF_LOGITS, Layers, not_layers, owners_of
+from inceptionnet.weights.layers import OF_LOGITS, Layers, no_part, not_layers, owners_of
 from inceptionnet.weights.recognise import Found
+from inceptionnet.weights.strangers import reparametrised
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Beside:
     notes: tuple[str, ...]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
     """Mean and std of the input's normalisation, for images in [0, 1]."""
-    scale: str
+    unclear: str
     """Why the logits may not be those of the layers alone; empty if they are."""
 
 
@@ -47,24 +48,36 @@ def beside(left: Mapping[str, Tensor], found: Found, path: Path, configuration: 
     useless = not_layers(left)
     normalisation = _normalisation(left, configuration.in_channels)
     if normalisation is not None:
-        left = {name: tensor for name, tensor in left.items() if name not in useless or not _is_statistic(name)}
-        useless = {name: reason for name, reason in useless.items() if name in left}
+        left = {name: tensor for name, tensor in left.items() if not _is_statistic(name)}
         notes.append("the input's normalisation (mean, std) moved into the preprocessing")
-    scales = [name for name, t in left.items() if OF_LOGITS.search(name) and t.numel() == 1 and float(t) != 1]
-    scale = ""
-    if scales:
-        scale = (
-            f"{scales[0]} = {float(left[scales[0]]):.4g}: a number that the logits may be scaled by, in a place that "
-            "the file does not tell; fold it into the classifier, or state the head without it, with convert --head"
-        )
+    scalars = {name for name, t in left.items() if OF_LOGITS.search(name) and t.numel() == 1 and name not in useless}
+    useless |= dict.fromkeys((name for name in scalars if float(left[name]) == 1), "a factor of 1")
+    left = {name: tensor for name, tensor in left.items() if name not in useless}
     layers = Layers(
         path,
-        owners_of({name: tensor for name, tensor in left.items() if name not in useless}),
+        owners_of(left),
         width,
         tuple(f"{found.prefix}{name}" for name in found.layout.classifier),
         fastai=found.prefix.startswith("0."),
     )
-    return Beside(layers, {**dropped, **useless}, tuple(notes), normalisation, scale)
+    return Beside(layers, {**dropped, **useless}, tuple(notes), normalisation, _unclear(left, scalars))
+
+
+def _unclear(left: Mapping[str, Tensor], scalars: set[str]) -> str:
+    if scales := [name for name in left if name in scalars]:
+        return (
+            f"{scales[0]} = {float(left[scales[0]]):.4g}: a number that the logits may be scaled by, in a place that "
+            "the file does not tell; fold it into the classifier, or state the head without it, with convert --head"
+        )
+    if why := reparametrised(left, left):
+        return f"a head {why}"
+    if unknown := no_part(left):
+        shape = tuple(left[unknown[0]].shape)
+        return (
+            f"{unknown[0]} of shape {shape}: no weight, bias or statistics of a layer that is known, and the file does "
+            "not tell what it is for; if the logits do not need it, state the head without it, with convert --head"
+        )
+    return ""
 
 
 def channels_of(node: Node, path: str, ours: Mapping[str, Tensor]) -> int:

@@ -133,7 +133,9 @@ def _check(
         told = "; ".join(f"{what}: {listed(names)}" for what, names in faults.items() if names)
         raise WeightsError(f"{path}: does not fit {model.network.name} as configured; {told}")
     floats = [name for name in both if wanted[name].is_floating_point()]
-    if kinds := [f"{name} ({state[name].dtype})" for name in floats if not state[name].is_floating_point()]:
+    # Numbers of 8 bits need scales to be weights, and torch does not compute with them.
+    bad = [name for name in floats if not state[name].is_floating_point() or state[name].element_size() == 1]
+    if kinds := [f"{name} ({state[name].dtype})" for name in bad]:
         raise WeightsError(
             f"{path}: expected floating-point weights, got {listed(kinds)}; give a file that is not quantised"
         )

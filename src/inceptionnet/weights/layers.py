@@ -26,6 +26,12 @@ OF_LOSS = re.compile(
 OF_LOGITS = re.compile(r"(^|[._])(temperature|temp|tau|(logits?_)?scale)$", re.IGNORECASE)
 """Names of numbers that logits are divided or multiplied by."""
 LAYER_PARTS = {"weight", "bias", "running_mean", "running_var"}
+OF_TRAINING = re.compile(
+    r"(^|[._])(dummy\w*|device\w*|\w*(step|epoch|iter|iteration|update)s?|n_averaged|\w*decay|momentum|lr|best\w*|"
+    r"\w*threshold|\w*queue|(class|cls|pos|loss|ce|label|category|sample)_?(weight|count|freq)\w*)$",
+    re.IGNORECASE,
+)
+"""Names of numbers that a training needs and the logits do not."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,11 @@ class Layers:
                 return Part(name, Linear(len(weight), bias="bias" in held), matrix)
             if weight.numel() == 1 and weight.dim() == 1 and "bias" not in held:
                 return Part(name, Activation("leaky_relu", float(weight)))  # a PReLU of one slope
-        kind = " (a normalisation other than batch norm)" if weight is not None and weight.dim() == 1 else ""
+        kind = (
+            " (a normalisation other than batch norm, or an activation with weights)"
+            if weight is not None and weight.dim() == 1
+            else ""
+        )
         shapes = listed(f"{part} {tuple(t.shape)}" for part, t in held.items())
         raise WeightsError(
             f"{self.path}: {name}, {shapes}: a layer of a kind that is not known{kind}, behind the published network; "
@@ -89,11 +99,15 @@ def not_layers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
             found[name] = "of a loss or a metric, not a layer"
         elif not tensor.is_floating_point():
             found[name] = "a count, not a layer"
-        elif name.rpartition(".")[2] not in LAYER_PARTS and not re.search(r"weight|bias", name.rpartition(".")[2]):
-            found[name] = "a buffer, not a layer"
-        elif "weight" in name.rpartition(".")[2] and name.rpartition(".")[2] != "weight" and tensor.dim() < 2:
-            found[name] = "weights of classes, not a layer"
+        elif OF_TRAINING.search(name) or not tensor.numel():
+            found[name] = "of the training, not a layer"
     return found
+
+
+def no_part(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Of tensors behind the body, those that are no part of a known layer, such as the exponent of a GeM pool."""
+    return [name for name in tensors if not re.search(r"weight|bias", last := name.rpartition(".")[2])
+            and last not in LAYER_PARTS]  # fmt: skip
 
 
 def _natural(name: str) -> tuple[tuple[int, int, str], ...]:

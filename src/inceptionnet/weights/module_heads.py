@@ -130,6 +130,22 @@ def _tops(
     return tops, assumed
 
 
+def inside_of(modules: Mapping[str, Module], prefix: str, body: Sequence[str]) -> list[str]:
+    """The modules of the body, below the network's own, without auxiliary heads.
+
+    Args:
+        prefix, body: as for `module_head`.
+    """
+    network = prefix.rstrip(".")
+    behind = _behind(modules, network, body)
+    found = []
+    for child in _children(modules, network):
+        below = [path for path in modules if path == child or path.startswith(f"{child}.")]
+        auxiliary = not {*below} & {*body} and any(modules[path].name in ("Conv2d", "Linear") for path in below)
+        found += [] if child in behind or auxiliary else below
+    return found
+
+
 def _behind(modules: Mapping[str, Module], network: str, body: Sequence[str]) -> list[str]:
     """The network's children behind the last one with a layer of the body."""
     children = _children(modules, network)

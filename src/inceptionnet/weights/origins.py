@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import floor
 from typing import Any
@@ -15,6 +16,7 @@ from inceptionnet.errors import InceptionNetError, listed
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.formats.class_names import class_names_in
+from inceptionnet.weights.formats.stored import one_line
 from inceptionnet.weights.known import Published
 from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.native import NUMBERED, numbers, outputs_of
@@ -32,7 +34,7 @@ def class_names(
     outputs = outputs_of(configuration)
     count, numbered = outputs.classes, numbers(outputs)
     named = {**stored.class_names, **_of_metadata(stored.metadata)}
-    fits = {place: names for place, names in named.items() if len(names) == count}
+    fits = {place: names for place, names in named.items() if not _misfit(names, count)}
     if fits and len(set(fits.values())) == 1:
         return next(iter(fits.values())), f"the file's {listed(fits, last='and')}", tuple(fits)
     if len(set(fits.values())) > 1:
@@ -40,7 +42,7 @@ def class_names(
         return numbered, f"{disagree}; give the names with --classes", tuple(fits)
     other = ""
     if named and count:
-        found = listed(f"{place} has {len(names)}" for place, names in named.items())
+        found = listed(f"{place} {_misfit(names, count)}" for place, names in named.items())
         other = f" ({found} for {count} classes)"
     told = tuple(named) if other else ()
     if count == 1000:
@@ -53,6 +55,16 @@ def class_names(
         return (), "none: no classifier", ()
     reason = f"the file's names do not fit{other}" if other else "the file has no names"
     return numbered, f"{NUMBERED}: {reason}", told
+
+
+def _misfit(names: Sequence[str], count: int) -> str:
+    """Why names that a file has cannot be those of so many classes; empty if they can."""
+    if not names:
+        return "is no list of names and not numbered from 0 without gaps"
+    if len(names) != count:
+        return f"has {len(names)}"
+    odd = [name for name, times in Counter(names).items() if times > 1 or not name.strip() or not name.isprintable()]
+    return f"has {one_line(repr(odd[0]), 40)}, blank, twice or of several lines" if odd else ""
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,8 @@ from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.heads import Head, head_of
 from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
-from inceptionnet.weights.module_heads import check_eps, module_head
+from inceptionnet.weights.module_body import check_body
+from inceptionnet.weights.module_heads import check_eps, inside_of, module_head
 from inceptionnet.weights.origins import BACKGROUND
 from inceptionnet.weights.recognise import Found, recognise
 from inceptionnet.weights.strangers import changed_weights, reparametrised
@@ -72,9 +73,7 @@ def translate(
     if own := bare_tensors(stored):
         layout, configuration = bare(own, name)
         derived = () if configuration.width == 1 else (f"width {configuration.width:g}, from the tensors' shapes",)
-        return Translation(
-            layout, configuration, own.tensors, background=False, dropped=stored.dropped, changed=derived
-        )
+        return Translation(layout, configuration, own.tensors, background=False, dropped=own.dropped, changed=derived)
     if why := changed_weights(stored.tensors):
         raise WeightsError(f"{stored.path}: {why}")
     tensors = named(stored.tensors) if stored.format == "Keras" else dict(stored.tensors)
@@ -99,6 +98,7 @@ class _Translator:
         self.outside = {name: tensor for name, tensor in tensors.items() if name not in known}
         self.keep_background, self.stated = keep_background, stated
         self.used: set[str] = set()
+        self.at: dict[str, tuple[str, str]] = {}
         self.missing: list[str] = []
         self.initialised: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
@@ -157,7 +157,15 @@ class _Translator:
                 where, _, rest = row.path.partition(".")
                 endpoint = rest.partition(".")[0]
                 entry = next(self.entries[f"aux.{endpoint}" if where == "aux" else endpoint])
+                if where == "body":
+                    self.at[row.path] = self._modules_of(entry, "gamma" in tensors_of(row, network.conventions))
                 ours |= self._layer(entry, row, tensors_of(row, network.conventions))
+
+    def _modules_of(self, entry: str, normed: bool) -> tuple[str, str]:
+        """The file's paths of a layer's convolution and batch norm."""
+        names = [self.style.tensor(entry, part, normed=normed) for part in ("weight", "mean" if normed else "bias")]
+        convolution, norm = (self.found.origin.get(name, "").rpartition(".")[0] for name in names)
+        return convolution, norm if normed else ""
 
     def _complete(self) -> None:
         """Raises: WeightsError if tensors are missing so far."""
@@ -198,11 +206,14 @@ class _Translator:
         layers, self.normalisation = found.layers, found.normalisation
         self.dropped |= found.dropped
         self.notes += found.notes
-        if found.scale and self.stated is None:
-            raise WeightsError(f"{self.stored.path}: {found.scale}")
+        if found.unclear and self.stated is None:
+            raise WeightsError(f"{self.stored.path}: {found.unclear}")
         modules = self.stored.modules
         body = [self.found.origin[name].rpartition(".")[0] for name in sorted(self.used)]
-        check_eps(layers, modules, body, network.conventions.batch_norm_eps)
+        if modules:
+            check_eps(layers, modules, body, network.conventions.batch_norm_eps)
+            inside = inside_of(modules, self.found.prefix, [convolution for convolution, _ in self.at.values()])
+            self.assumed += check_body(self.stored.path, modules, network, self.at, inside)
         read: TorchHead | None
         if self.stated is not None:
             read = stated_head(layers, self.stated)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from inceptionnet.weights.description.graph import TENSOR, Call
+from inceptionnet.weights.description.graph import INPUT, TENSOR, Call
 
 SYMMETRIC = ("inception_v3", "inception_resnet_v2", "xception", "mobilenet", "mobilenet_v2", "nasnet")
 """Keras's applications whose `preprocess_input` maps 0 to 255 to [-1, 1]."""
@@ -18,6 +18,7 @@ OPERATIONS = {
     "Subtract": "-", "math.subtract": "-", "Sub": "-",
     "Add": "+", "math.add": "+", "__operators__.add": "+", "AddV2": "+",
 }  # fmt: skip
+CASTS = ("Cast", "cast")
 EPSILON = 1e-7
 """What Keras's Normalization divides by at least."""
 
@@ -38,7 +39,7 @@ def affine_of(call: Call, tensors: Mapping[str, Tensor]) -> Affine | None:
         case "Normalization":
             return _normalization(call, tensors)
         case "Lambda":
-            known = _application(c)
+            known = _application(c) or is_named_alone(call)
             return _both(1 / 127.5, -1.0) if known else None
     sign = OPERATIONS.get(operation_of(call))
     if sign is None or len(call.inputs) != 1:
@@ -71,21 +72,27 @@ def _operands(call: Call) -> tuple[bool, Any]:
 
 
 def _application(config: Mapping[str, Any]) -> bool:
-    """Whether a Lambda is `preprocess_input` of an application that maps to [-1, 1].
-
-    Keras 3 keeps its name only; on a network of this family it is the family's.
-    """
+    """Whether a Lambda is `preprocess_input` of an application that maps to [-1, 1]."""
     function = config.get("function")
     module = str(config.get("module") or "")
     if isinstance(function, Mapping) and function.get("class_name") == "function":
-        module, function = str(function.get("module")), function.get("config")
-        if function == "preprocess_input" and module == "builtins":
-            return True
+        module = str(function.get("module"))
     return module.rpartition(".")[2] in SYMMETRIC and ".applications." in f".{module}"
+
+
+def is_named_alone(call: Call) -> bool:
+    """Whether a layer is a Lambda of a function `preprocess_input`; Keras 3 does not write of which application."""
+    function = call.config.get("function") if call.kind == "Lambda" else None
+    return isinstance(function, Mapping) and (function.get("config"), function.get("module")) == (
+        "preprocess_input", "builtins",
+    )  # fmt: skip
 
 
 def _normalization(call: Call, tensors: Mapping[str, Tensor]) -> Affine | None:
     c = call.config
+    axis = c.get("axis", -1)
+    if axis not in (None, -1, 3, [], [-1], [3]):  # of rows, of columns, or of every pixel
+        return None
     mean, variance = c.get("mean"), c.get("variance")
     if mean is None or variance is None:
         mean, variance = tensors.get(f"{call.name}/mean"), tensors.get(f"{call.name}/variance")
@@ -114,6 +121,15 @@ def _numbers(value: Any) -> Tensor | None:
         return None
     # One number for each channel: the other axes have length 1.
     return found.flatten() if found.numel() and found.numel() == (found.shape[-1] if found.dim() else 1) else None
+
+
+def is_cast(call: Call) -> bool:
+    """Whether a layer changes the type of numbers alone: to a floating-point one, or of the image itself."""
+    if operation_of(call) not in CASTS:
+        return False
+    stated = [call.config.get("dtype") if call.kind == "Cast" else None, call.named.get("dtype"), *call.operands]
+    dtype = next((one for one in stated if isinstance(one, str)), "")
+    return "float" in dtype or (bool(call.inputs) and call.inputs[0].kind == INPUT)
 
 
 def operation_of(call: Call) -> str:

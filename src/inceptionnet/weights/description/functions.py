@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inceptionnet.weights.description.graph import Call
+from inceptionnet.weights.description.graph import Call, is_of_keras
 
 PLAIN = {
     "linear": "linear", "relu": "relu", "relu6": "relu6", "selu": "selu", "tanh": "tanh", "sigmoid": "sigmoid",
@@ -33,18 +33,12 @@ def named(activation: Any) -> Found | None:
     if isinstance(activation, Mapping):
         inner = activation.get("config")
         if activation.get("class_name") == "function" or not isinstance(inner, Mapping):
-            return named(inner) if isinstance(inner, str) and _keras(activation) else None
-        return _of(str(activation.get("class_name")), inner)
+            return named(inner) if isinstance(inner, str) and is_of_keras(activation) else None
+        return _of(str(activation.get("class_name")), inner) if is_of_keras(activation) else None
     if activation == "leaky_relu":
         return "leaky_relu", LEAKY_SLOPE
     found = PLAIN.get(activation) if isinstance(activation, str) else None
     return (found, None) if found else None
-
-
-def _keras(activation: Mapping[str, Any]) -> bool:
-    """Whether a function is Keras's own: those of users may have the same name."""
-    module = str(activation.get("module"))
-    return module.startswith(("keras", "tf_keras", "tensorflow")) or activation.get("registered_name") in (None, "")
 
 
 def _of(kind: str, config: Mapping[str, Any]) -> Found | None:

@@ -64,6 +64,12 @@ def graph_of(description: Mapping[str, Any]) -> tuple[list[Call], list[Call]]:
     return reader.inputs, outputs
 
 
+def is_of_keras(described: Mapping[str, Any]) -> bool:
+    """Whether a class or function is Keras's own: those of users may have the same name."""
+    top = str(described.get("module")).partition(".")[0]
+    return top in ("keras", "tf_keras", "tensorflow") or described.get("registered_name") in (None, "")
+
+
 def layers_of(model: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Name, class and configuration of every layer and model in a description, from outside to inside."""
     config = model.get("config") if isinstance(model, Mapping) else None
@@ -141,9 +147,10 @@ class _Reader:
         config = layer["config"]
         if not isinstance(config, Mapping):
             raise Unreadable(f"the layer {_name(layer)} has no configuration")
-        return self._counted(
-            Call(_name(layer), str(layer["class_name"]), config, tuple(inputs), operands, named, training)
-        )
+        kind = str(layer["class_name"])
+        if not is_of_keras(layer):
+            kind = f"{layer.get('registered_name')}, a class of its author"
+        return self._counted(Call(_name(layer), kind, config, tuple(inputs), operands, named, training))
 
     def _input(self, name: str, shape: Any) -> Call:
         found = self._counted(Call(name, INPUT, {}))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inceptionnet.errors import WeightsError
 from inceptionnet.nets.spec import Activation, BatchNorm, Dropout, Linear
+from inceptionnet.weights.description.affine import is_cast
 from inceptionnet.weights.description.base import INACTIVE, does_nothing
 from inceptionnet.weights.description.functions import function_of, named
 from inceptionnet.weights.description.graph import Call
@@ -96,7 +97,7 @@ def _add(found: Found, call: Call, grid: tuple[int, int] | None, path: Path, ten
         found.parts.append(Part(call.name, BatchNorm(float(eps)), roles_of(call, path, tensors)))
     elif not found.pool:
         raise _between(path, call, "before any global pool")
-    elif call.kind in ("Flatten", "Cast", "TFOpLambda") and (call.kind != "TFOpLambda" or c.get("function") == "cast"):
+    elif call.kind == "Flatten" or is_cast(call):
         return  # of a vector
     elif call.kind == "Dense":
         roles = roles_of(call, path, tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import dropwhile
@@ -32,6 +33,9 @@ PUBLISHED = {
     "inception_resnet_v1.facenet": facenet.KERAS,
 }
 
+OF_VALUES = re.compile(r"\b(mse|mae|mape|msle)\b|meansquared|meanabsolute|huber|logcosh|poisson|cosinesim|hinge")
+"""Losses of regression and of margins, in lower case without underscores."""
+
 
 @dataclass(frozen=True)
 class Described:
@@ -48,6 +52,13 @@ class Model:
 
     def __init__(self, stored: Stored, base: Base, chain: list[Call], pool: str, name: str | None) -> None:
         self.stored, self.base, self.chain = stored, base, chain
+        if quantised := [
+            name for name, _, config in layers_of(stored.description) if _is_quantised(config.get("dtype"))
+        ]:
+            raise WeightsError(
+                f"{stored.path}: {listed(quantised)} quantised (int8 or the like), whose weights and activations are "
+                "rounded; give the model that it was quantised from"
+            )
         self.network = self._network(name)
         published = PUBLISHED.get(base.network.name)
         self.title = published.name if published else f"{base.network.name} in Keras"
@@ -173,6 +184,12 @@ class Model:
         """What makes probabilities of logits that the model gives as they are: by its loss, else by their number."""
         loss = str(_loss(self.stored.description)).lower()
         classes = [part.node.filters for part in parts if isinstance(part.node, Linear)][-1]
+        if values := OF_VALUES.search(loss.replace("_", "")):
+            raise WeightsError(
+                f"{self.stored.path}: its output has no activation and was trained with a loss of values "
+                f"({values[0]}), not of classes; this package has probabilities only: run the model in Keras, or save "
+                "it without the last layer for its features"
+            )
         if "binary" in loss:
             self.said.append("its output is logits: sigmoid, by its binary loss")
             return "sigmoid"
@@ -194,6 +211,12 @@ class Model:
 def _loss(description: Mapping[str, Any]) -> Any:
     compiled = description.get("compile_config")
     return compiled.get("loss") if isinstance(compiled, Mapping) else None
+
+
+def _is_quantised(dtype: Any) -> bool:
+    """Whether a layer's dtype policy is of a quantised layer."""
+    inner = dtype.get("config") if isinstance(dtype, Mapping) else None
+    return "_from_" in _policy(dtype) or (isinstance(inner, Mapping) and bool(inner.get("mode")))
 
 
 def _policy(dtype: Any) -> str:

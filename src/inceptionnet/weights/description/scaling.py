@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.weights.description.affine import Affine, affine_of, operation_of
+from inceptionnet.weights.description.affine import Affine, affine_of, is_cast, is_named_alone, operation_of
 from inceptionnet.weights.description.base import does_nothing
 from inceptionnet.weights.description.graph import INPUT, Call
 
@@ -30,7 +30,6 @@ RANDOM = frozenset(
     }
 )  # fmt: skip
 """Augmentation, which Keras leaves out at inference."""
-CASTS = ("Cast", "cast")
 
 
 @dataclass
@@ -59,6 +58,7 @@ def preprocessing_of(
     """
     total = Affine(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     scaled: list[str] = []
+    named_alone = ""
     left: list[str] = []
     said: list[str] = []
     used: set[str] = set()
@@ -80,7 +80,7 @@ def preprocessing_of(
         elif _resizes(call) and resized is None:
             resized = call
             sizes = sizes or [_size(call)]
-        elif not (does_nothing(call) or _is(call, CASTS)):
+        elif not (does_nothing(call) or is_cast(call)):
             affine = affine_of(call, tensors)
             if affine is None or len(call.inputs) != 1:
                 raise WeightsError(
@@ -90,6 +90,8 @@ def preprocessing_of(
             if not (affine.scale == 1).all() or not (affine.offset == 0).all():
                 total = Affine(total.scale * affine.scale, total.scale * affine.offset + total.offset)
                 scaled.append(str(call))
+                if is_named_alone(call):
+                    named_alone = f" ({call.name} calls some preprocess_input: to [-1, 1], as InceptionV3's, assumed)"
                 used.add(call.name)
         call = call.inputs[0]
     size, where = _side(sizes, call, path), "as the file says"
@@ -99,7 +101,7 @@ def preprocessing_of(
     mean, std = usual.mean, usual.std
     if scaled:
         mean, std, unit = _mean_std(total, path, scaled)
-        origin.append(f"scaled by {listed(scaled[::-1], ordered=True)} of the model{unit}")
+        origin.append(f"scaled by {listed(scaled[::-1], ordered=True)} of the model{unit}{named_alone}")
     else:
         origin.append("scaled to [-1, 1] (assumed, for the model has no layer that scales)" if not _odd(usual) else
                       "scaled as published (assumed, for the model has no layer that scales)")  # fmt: skip
@@ -108,6 +110,11 @@ def preprocessing_of(
     if left:
         said.append(f"augmentation of the model not taken over, which is inactive at inference: {listed(left)}")
     channels = _channels(image)
+    if scaled and len(mean) not in (1, channels):
+        raise WeightsError(
+            f"{path}: {listed(scaled, ordered=True)} between the input and the base give {len(mean)} channels of an "
+            f"input of {channels}; give the model an input of {len(mean)} channels, and save that"
+        )
     if len(mean) not in (1, channels):
         mean, std = mean[:1], std[:1]
     found = Preprocessing(

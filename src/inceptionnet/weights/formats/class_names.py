@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 KEYS = frozenset({
     "classes", "classnames", "classlabels", "classlist", "classtoidx", "classtoindex", "classtoid", "class2idx",
     "class2id", "idxtoclass", "indextoclass", "idtoclass", "idx2class", "id2class", "labels", "labelnames",
@@ -16,7 +18,10 @@ MAX_DEPTH = 5
 
 
 def class_names_in(content: Any) -> dict[str, tuple[str, ...]]:
-    """By place (`hyper_parameters.class_names`), every list of class names in the content of a checkpoint."""
+    """By place (`hyper_parameters.class_names`), every list of class names in the content of a checkpoint.
+
+    Empty for what has such a key and cannot be read, such as numbers with gaps or NumPy's arrays.
+    """
     return dict(_found(content, (), frozenset()))
 
 
@@ -49,7 +54,24 @@ def _found(content: Any, place: tuple[str, ...], above: frozenset[int]) -> Itera
             here = (*place, str(key))
             usual = str(key).lower().replace("_", "").replace("-", "") in KEYS
             names = names_of(getattr(value, "values_in_order", None) or value) if usual else None
+            inner: list[tuple[str, tuple[str, ...]]] = []
             if names:
-                yield ".".join(here), names
+                inner = [(".".join(here), names)]
             elif isinstance(value, Mapping) or hasattr(value, "__dict__"):
-                yield from _found(value, here, above | {id(content)})
+                inner = list(_found(value, here, above | {id(content)}))
+            yield from inner
+            if usual and not inner and _could_be_names(value):
+                yield ".".join(here), ()
+
+
+def _could_be_names(value: Any) -> bool:
+    """Whether an unreadable value may hold class names: a collection, or an object of a class that is not imported."""
+    if isinstance(value, Mapping):
+        return bool(getattr(value, "kind", "")) or any(map(_is_plain, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and bool(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this may be a name or a number, of NumPy or torch too."""
+    one = isinstance(value, Tensor) and value.numel() == 1
+    return one or isinstance(value, str | int) or bool(getattr(value, "kind", ""))
