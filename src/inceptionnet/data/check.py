@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
+from inceptionnet.data.balance import imbalance, imbalance_note
 from inceptionnet.data.inspection import Inspection, inspect_images
-from inceptionnet.data.splits import Source
+from inceptionnet.data.splits import Source, Split
 
 # Powers of two, and the input sizes of the family between them.
 SHORT_SIDES_PX = (32, 64, 128, 160, 224, 299, 512, 1024, 2048)
@@ -72,6 +73,8 @@ class Report:
     duplicates: Mapping[str, Duplicates]  # split → within the split
     duplicates_across_splits: Mapping[str, Duplicates]  # "train and val" → in both, a leak
     conflicting_labels: Duplicates  # the same bytes with different labels
+    imbalance: float | None  # training images of the largest class to the smallest; None: several labels an image
+    imbalance_note: str  # what to do about it; empty: nothing, or nothing that a stream supports
 
     def __len__(self) -> int:
         return sum(self.images.values())
@@ -159,9 +162,11 @@ class _Tally:
                 repeated[split] += [(one, other) for other in others]
             for a, b in combinations(by_split, 2):
                 shared.setdefault(f"{a} and {b}", []).extend((by_split[a][0], other) for other in by_split[b])
+        train, classes = self.source.splits.get("train"), self.source.classes
+        counts = [] if train is None or self.source.multi_label else self.counts["train"]
         conflicting = [(group[0], other) for group in groups for other in group[1:] if other[1] != group[0][1]]
         return Report(
-            classes=self.source.classes,
+            classes=classes,
             images=self.images,
             counts={split: tuple(counts) for split, counts in self.counts.items()},
             decode_errors=tuple(self.errors),
@@ -174,6 +179,8 @@ class _Tally:
             duplicates={split: self._duplicates(pairs) for split, pairs in repeated.items() if pairs},
             duplicates_across_splits={splits: self._duplicates(pairs) for splits, pairs in shared.items()},
             conflicting_labels=self._duplicates(conflicting),
+            imbalance=imbalance(counts) if counts else None,
+            imbalance_note=imbalance_note(counts, classes) if counts and isinstance(train, Split) else "",
         )
 
     def _duplicates(self, pairs: Sequence[tuple[_Place, _Place]]) -> Duplicates:

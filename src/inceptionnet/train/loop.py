@@ -24,6 +24,7 @@ from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
+from inceptionnet.train.targets import imbalance_of
 from inceptionnet.train.track import summary_writer
 from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
@@ -115,6 +116,7 @@ class _Training:
             workers=plan.workers,
             corrupt_images=plan.corrupt_images,
             parts=plan.accumulate,
+            sampler=job.recipe.data.sampler,
             world=world,
         )
         self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
@@ -166,6 +168,7 @@ class _Training:
         """The log lines at the start of a run."""
         job, settings, peak = self.job, self.recipe.optimizer, self.stepper.peak_lr
         yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
+        yield from [imbalance] if (imbalance := imbalance_of(job.source, job.recipe)) else []
         batch, parts = job.plan.batch_size, job.plan.accumulate
         shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "accumulation steps")) if n > 1]
         divided = f" ({' × '.join([*shares, f'{batch / (self.world.size * parts):.3g}'])})" if shares else ""

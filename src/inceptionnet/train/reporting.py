@@ -13,7 +13,9 @@ from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
+from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.run import Run
+from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
 
 
@@ -47,6 +49,7 @@ def subject(
         settings = run.read_json("run.json") | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
+        about["imbalance"] = imbalance_of(source, Recipe.model_validate(settings["recipe"]))
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
         metrics=metrics,
