@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+Sampler = Literal["shuffled", "balanced"]
 
 UNEQUAL = 3
 """From this ratio of the largest to the smallest class on, imbalance is pointed out."""

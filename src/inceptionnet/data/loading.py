@@ -22,9 +22,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from inceptionnet.data.augment import training_crop
+from inceptionnet.data.balance import Sampler
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
-from inceptionnet.data.order import BatchOrder, Continued, Key, Sampler
+from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.policies import vary
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split

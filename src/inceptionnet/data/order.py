@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch.utils.data
 
-from inceptionnet.data.balance import balanced_order, occurrences
+from inceptionnet.data.balance import Sampler, balanced_order, occurrences
 from inceptionnet.data.splits import AnySplit, Encoded, Split
 from inceptionnet.errors import ConfigurationError, InceptionNetError
 from inceptionnet.system.distributed import World, cut
-
-Sampler = Literal["shuffled", "balanced"]
 
 
 class Key(NamedTuple):

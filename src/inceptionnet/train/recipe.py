@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inceptionnet.data.order import Sampler
+from inceptionnet.data.balance import Sampler
 from inceptionnet.data.preprocess import LEVELS, Color, Interpolation, Policy, Resize, TrainInterpolation
 from inceptionnet.errors import ConfigurationError, nearest
 

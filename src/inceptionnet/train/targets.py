@@ -44,8 +44,8 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mixup or CutMix of this process's share of a step, drawn by `key`; with both, either with the same probability.
 
-    An image without a partner (the last one of an odd number, or beside a corrupt one) is not mixed. `x` is changed in
-    place by CutMix.
+    An image without a partner (the last one of an odd number, or beside a corrupt one) is not mixed. `x` is changed
+    in place.
     Shapes: x float (N, C, H, W), targets (N, classes), rows (N,) on the CPU, of `planned` ones → as x and targets.
     """
     rng = np.random.default_rng(list(key))
@@ -57,10 +57,11 @@ def mix(
         height, width = x.shape[-2:]
         (top, bottom), (left, right) = (_side(side, sqrt(1 - own), rng) for side in (height, width))
         own = 1 - (bottom - top) * (right - left) / (height * width)
-        x[:, :, top:bottom, left:right] = x[:, :, top:bottom, left:right].index_select(0, partner)
+        x[:, :, top:bottom, left:right] = x[:, :, top:bottom, left:right][partner]
     else:
-        x = torch.lerp(x.index_select(0, partner), x, own)
-    return x, torch.lerp(targets.index_select(0, partner), targets, own)
+        other = x[partner]  # index_select would change the memory format
+        x.mul_(own).add_(other, alpha=1 - own)
+    return x, torch.lerp(targets[partner], targets, own)
 
 
 def _side(side: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
