@@ -163,7 +163,7 @@ def test_refusals_of_class_weights() -> None:
         class_weights(source, both)
     with pytest.raises(ConfigurationError, match=r"^loss.class_weights is balanced: .* got a stream; use .*=none$"):
         class_weights(source, Recipe().changed({"loss.class_weights": "balanced"}))
-    assert class_weights(source, Recipe()) is None and imbalance_of(source, Recipe()) == ""
+    assert class_weights(source, Recipe()) is None and imbalance_of(source, Recipe().model_dump()) == ""
 
 
 def test_a_training_says_that_its_classes_are_unequal(tmp_path: Path, command: Any) -> None:

@@ -31,7 +31,7 @@ def vary(pixels: Pixels, prep: Preprocessing, augment: Augment, rng: np.random.G
     Colour saturation leaves images of one channel as they are, as in Pillow.
     Shapes: (H, W, C), C is 1 or 3 → the same.
     """
-    fill = tuple(round(255 * value) for value in prep.mean)
+    fill = tuple(min(max(round(255 * value), 0), 255) for value in prep.mean)
     if augment.policy != "none":
         image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
         count = augment.rand_operations if augment.policy == "rand" else 1

@@ -168,7 +168,8 @@ class _Training:
         """The log lines at the start of a run."""
         job, settings, peak = self.job, self.recipe.optimizer, self.stepper.peak_lr
         yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
-        yield from [imbalance] if (imbalance := imbalance_of(job.source, job.recipe)) else []
+        if imbalance := imbalance_of(job.source, job.recipe.model_dump()):
+            yield imbalance
         batch, parts = job.plan.batch_size, job.plan.accumulate
         shares = [f"{n} {what}" for n, what in ((self.world.size, "processes"), (parts, "accumulation steps")) if n > 1]
         divided = f" ({' × '.join([*shares, f'{batch / (self.world.size * parts):.3g}'])})" if shares else ""

@@ -13,7 +13,6 @@ from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
-from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.run import Run
 from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
@@ -49,7 +48,7 @@ def subject(
         settings = run.read_json("run.json") | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
-        about["imbalance"] = imbalance_of(source, Recipe.model_validate(settings["recipe"]))
+        about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
         metrics=metrics,

@@ -96,7 +96,7 @@ class Stepper:
         sums = torch.zeros(2, device=device)
         x = to_input(batch.images.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
         labels = batch.labels.to(device, non_blocking=True)
-        targets = one_hot(labels, len(self.job.source.classes))
+        targets = one_hot(labels, len(self.job.source.classes), x.dtype)
         if self.job.augment.mixes:
             # A key with a fifth number, since those of dropout have three.
             key = (self.job.plan.seed, number, 0, 0, 1)

@@ -7,8 +7,9 @@ neighbour in the shuffled batch, which every number of processes and of gradient
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ from inceptionnet.errors import ConfigurationError
 from inceptionnet.train.recipe import Recipe
 
 
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Shapes: labels (N,) int64 → (N, classes) float32."""
-    return F.one_hot(labels, classes).float()
+def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Shapes: labels (N,) int64 → (N, classes) of the type."""
+    return F.one_hot(labels, classes).to(dtype)
 
 
 def soft(targets: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
@@ -102,11 +103,15 @@ def class_weights(source: Source, recipe: Recipe) -> Tensor | None:
     return torch.from_numpy(balanced_weights(class_counts(split.labels, len(source.classes)))).float()
 
 
-def imbalance_of(source: Source, recipe: Recipe) -> str:
-    """`imbalance_note` of the training split; empty for a stream, several labels an image, and without the split."""
+def imbalance_of(source: Source, recipe: Mapping[str, Any]) -> str:
+    """`imbalance_note` of the training split; empty for a stream, several labels an image, and without the split.
+
+    Args:
+        recipe: the settings by group, as in run.json.
+    """
     split = source.splits.get("train")
     if not isinstance(split, Split) or source.multi_label:
         return ""
-    own = {"loss.class_weights": recipe.loss.class_weights, "data.sampler": recipe.data.sampler}
-    balanced_by = [key for key, value in own.items() if value == "balanced"]
+    names = (("loss", "class_weights"), ("data", "sampler"))
+    balanced_by = [f"{group}.{name}" for group, name in names if recipe.get(group, {}).get(name) == "balanced"]
     return imbalance_note(class_counts(split.labels, len(source.classes)), source.classes, balanced_by)
