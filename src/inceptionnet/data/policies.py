@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -50,11 +51,13 @@ def vary(pixels: Pixels, prep: Preprocessing, augment: Augment, rng: np.random.G
     return erase(pixels, fill, rng) if augment.erase and rng.random() < augment.erase else pixels
 
 
+@cache
 def trivial_space() -> Space:
     """Operation → (its amount at each of the LEVELS magnitudes, whether a random sign applies), of TrivialAugment."""
     return _space(shear=0.99, translate_px=32.0, degrees=135.0, factor=0.99, bits=6)
 
 
+@cache
 def rand_space(size_px: int) -> Space:
     """The same for RandAugment, whose translations grow with the image."""
     return _space(shear=0.3, translate_px=150 / 331 * size_px, degrees=30.0, factor=0.9, bits=4)

@@ -151,7 +151,9 @@ class Augmentation(Settings):
     rand_operations: int = Field(default=2, ge=1, description="Operations per image of RandAugment.")
     rand_magnitude: int = Field(default=9, ge=0, lt=LEVELS, description="Magnitude of RandAugment, 0 to 30.")
     mixup: float = Field(
-        default=0.0, ge=0, description="Alpha of mixup, 0: off; usually 0.1 to 0.8. With cutmix: either, by step."
+        default=0.0,
+        ge=0,
+        description="Alpha of mixup, 0: off; usually 0.1 to 0.8. With cutmix: either at random, per step.",
     )
     cutmix: float = Field(default=0.0, ge=0, description="Alpha of CutMix, 0: off; usually 1.")
     erase: float = Field(default=0.0, ge=0, le=1, description="Probability of random erasing of an image.")
