@@ -162,8 +162,8 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
     What follows is so on the CPU alone: on CUDA some sums have no fixed order, so that two runs drift apart even if
     nothing happens to them, and the losses are only near.
     """
-    settings = {"compute.precision": "bf16", "network.dropout": 0.2, "augment.color": "full", "log.every_steps": 1,
-                "optimizer.lr": 0.002}  # fmt: skip
+    settings = {"compute.precision": "bf16", "network.dropout": 0.2, "augment.color": "full", "augment.mixup": 0.4,
+                "augment.cutmix": 1, "log.every_steps": 1, "optimizer.lr": 0.002}  # fmt: skip
     plan = tiny_plan(colours, device=DEVICE, model="inception_v1", size=65, width=0.25, settings=settings)
     train(plan, tmp_path / "whole")
     losses = [row["loss"] for row in Run(tmp_path / "whole").read_steps()]

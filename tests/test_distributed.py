@@ -133,10 +133,13 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
-    """With dropout, averages, colours, clipping, auxiliary heads, accumulation, and a batch that does not divide."""
-    job = plan(
-        data, model="inception_v1", size=72, accumulate=2, settings={"network.aux": True, "log.trackers": "tensorboard"}
-    )
+    """With all that is random, averages, clipping, auxiliary heads, accumulation, and a batch that does not divide.
+
+    Images are mixed with one another, and one of them is corrupt.
+    """
+    settings = {"network.aux": True, "augment.policy": "rand", "augment.erase": 0.5, "augment.mixup": 0.4,
+                "augment.cutmix": 1, "data.sampler": "balanced", "log.trackers": "tensorboard"}  # fmt: skip
+    job = plan(data, model="inception_v1", size=72, accumulate=2, settings=settings)
     torchrun(job, tmp_path / "two")
     train(job, tmp_path / "one")
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")

@@ -170,6 +170,23 @@ def test_more_classes_than_the_network_had(run: Path, colours: Path, tmp_path: P
     assert load(tmp_path / "run", device="cpu").classes == ("blue", "green", "red", "rouge")
 
 
+def test_balanced_classes_have_the_same_weight(
+    colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(colours, tmp_path / "data")
+    for file in sorted((data / "red").iterdir())[6:]:
+        file.unlink()
+    given: list[Any] = []
+    real = head_module.fit
+    monkeypatch.setattr(head_module, "fit", lambda *a, **b: given.append((a[1], b["image_weights"])) or real(*a, **b))
+    train(plan(data, run), tmp_path / "plain")
+    train(plan(data, run, {"loss.class_weights": "balanced"}), tmp_path / "balanced")
+    (_, none), (labels, weights) = given
+    assert none is None
+    sums = [float(weights[labels == label].sum()) for label in range(3)]
+    assert sums == pytest.approx([len(labels) / 3] * 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -30,11 +30,12 @@ from .conftest import COLOURS, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
 
-# Everything that has a state or is random: momentum and mean squares, averages, masks, colours, parts of a step.
+# All that has a state or is random: momentum and mean squares, averages, masks, augmentation, order, parts of a step.
 SETTINGS = {
     "optimizer.name": "rmsprop", "optimizer.lr": 0.02, "optimizer.clip_norm": 2, "average.decay": 0.99,
     "network.dropout": 0.4, "augment.color": "full", "augment.interpolation": "random", "checkpoint.every_steps": 2,
-    "log.every_steps": 1,
+    "log.every_steps": 1, "augment.policy": "trivial", "augment.erase": 0.5, "augment.mixup": 0.4, "augment.cutmix": 1,
+    "data.sampler": "balanced",
 }  # fmt: skip
 
 # Runs in a process of its own; what comes first in it kills that process at some point.

@@ -72,6 +72,8 @@ def _print(report: Report, data: str, note: str) -> None:
         if split == "train" and max(counts) > min(counts):
             most, fewest = (report.classes[counts.index(pick(counts))] for pick in (max, min))
             print(f"{split}: largest class {most} ({max(counts):,}), smallest class {fewest} ({min(counts):,})")
+            if report.imbalance_note:
+                print(report.imbalance_note)
         elif 0 in counts:
             print(
                 f"{split}: no images of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}"

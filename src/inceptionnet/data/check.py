@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inceptionnet.data.balance import imbalance, imbalance_note
 from inceptionnet.data.copies import Copies, Pairs, Place
 from inceptionnet.data.groups import divided_groups
 from inceptionnet.data.inspection import Inspection, inspect_images
@@ -85,6 +86,8 @@ class Report:
     grouped_by: str  # the column or expression that says which images belong together
     groups: Mapping[str, int]  # split → groups
     groups_across_splits: Mapping[str, DividedGroups]  # "train and val" → in both, a leak
+    imbalance: float | None  # training images of the largest class to the smallest; None: several labels an image
+    imbalance_note: str  # what to do about it; empty: nothing, or nothing that a stream supports
 
     def __len__(self) -> int:
         return sum(self.images.values())
@@ -160,8 +163,10 @@ class _Tally:
         grouped = {
             name: split for name, split in self.source.splits.items() if isinstance(split, Split) and split.groups
         }
+        train, classes = self.source.splits.get("train"), self.source.classes
+        counts = [] if train is None or self.source.multi_label else self.counts["train"]
         return Report(
-            classes=self.source.classes,
+            classes=classes,
             images=self.images,
             counts={split: tuple(counts) for split, counts in self.counts.items()},
             decode_errors=tuple(self.errors),
@@ -184,6 +189,8 @@ class _Tally:
                 splits: DividedGroups(len(shared), tuple(shared[: self.listed]))
                 for splits, shared in divided_groups(grouped).items()
             },
+            imbalance=imbalance(counts) if counts else None,
+            imbalance_note=imbalance_note(counts, classes) if counts and isinstance(train, Split) else "",
         )
 
     def _by_split(self, found: Mapping[str, Pairs]) -> dict[str, Duplicates]:

@@ -1,7 +1,8 @@
 """Data loaders: split → batches of uint8 images, the same for any number of workers and processes.
 
 A training batch is a function of (seed, epoch, position): the order comes from a generator seeded with (seed, epoch),
-the augmentation of an image from one seeded with (seed, epoch, index). A run that is resumed within an epoch therefore
+the augmentation of an image from one seeded with (seed, epoch, index), and where an epoch has an image again, also with
+the number of its repetition. A run that is resumed within an epoch therefore
 neither skips nor repeats an image. An image that cannot be decoded is either raised as a DecodeError or skipped and
 listed; it is never replaced by another image.
 """
@@ -21,9 +22,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from inceptionnet.data.augment import training_crop
+from inceptionnet.data.balance import Sampler
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.order import BatchOrder, Continued, Key
+from inceptionnet.data.policies import vary
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.errors import DataError, DecodeError
@@ -83,8 +86,10 @@ class TrainLoader:
     Args:
         batch_size: effective (global) batch size: images per step, over all processes and gradient-accumulation steps.
         parts: number of gradient-accumulation steps per step, of nearly equal size (see `order.parts_of`).
+        sampler: "shuffled": every image once in an epoch; "balanced": every class equally often.
 
-    Raises: DecodeError if corrupt_images is "fail"; DataError if no image of an epoch can be decoded.
+    Raises: DecodeError if corrupt_images is "fail"; DataError if no image of an epoch can be decoded;
+        ConfigurationError for a balanced stream.
     """
 
     def __init__(
@@ -98,9 +103,10 @@ class TrainLoader:
         workers: int,
         corrupt_images: CorruptImages,
         parts: int = 1,
+        sampler: Sampler = "shuffled",
         world: World = ALONE,
     ) -> None:
-        self._plan = BatchOrder(split, batch_size, seed, parts, world)
+        self._plan = BatchOrder(split, batch_size, seed, parts, world, sampler=sampler, pairs=augment.mixes)
         self._batches = _Batches(_Images(_here(split), prep, augment, seed), self._plan, workers, corrupt_images)
 
     def __len__(self) -> int:
@@ -177,9 +183,10 @@ class _Images(Dataset[_Sample]):
             if self.augment is None:
                 pixels = self._evaluated(data, name)
             else:
-                rng = np.random.default_rng((self.seed, key.epoch, key.position))
+                rng = np.random.default_rng((self.seed, key.epoch, key.position, key.repetition))
                 draws = draw(rng)
-                pixels = (training_crop(data, self.prep, self.augment, rng, name=name)[None],)
+                crop = training_crop(data, self.prep, self.augment, rng, name=name)
+                pixels = (vary(crop, self.prep, self.augment, rng)[None],)
         except DecodeError as error:
             why = str(error).removeprefix(f"{name}: ")
         return _Sample(key._replace(item=None), name, label, pixels, draws, why)

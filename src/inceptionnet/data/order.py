@@ -7,11 +7,12 @@ from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch.utils.data
 
+from inceptionnet.data.balance import Sampler, balanced_order, occurrences
 from inceptionnet.data.splits import AnySplit, Encoded, Split
-from inceptionnet.errors import InceptionNetError
-from inceptionnet.system.distributed import World
+from inceptionnet.errors import ConfigurationError, InceptionNetError
+from inceptionnet.system.distributed import World, cut
 
 
 class Key(NamedTuple):
@@ -21,6 +22,8 @@ class Key(NamedTuple):
     row: int
     position: int
     item: Encoded | None = None
+    repetition: int = 0
+    """How often the epoch has had this image already."""
 
 
 class Continued(NamedTuple):
@@ -34,24 +37,50 @@ class Continued(NamedTuple):
     image: int
 
 
-def parts_of(planned: int, parts: int) -> list[range]:
-    """The rows of each gradient-accumulation step: of nearly equal size, and never a single image."""
+def parts_of(planned: int, parts: int, *, pairs: bool = False) -> list[range]:
+    """The rows of each gradient-accumulation step: of nearly equal size, and never a single image.
+
+    Args:
+        pairs: rows 2k and 2k + 1 stay together, for images that are mixed.
+    """
     count = max(1, min(parts, planned // 2))
-    return [range(planned * i // count, planned * (i + 1) // count) for i in range(count)]
+    return [cut(range(planned), i, count, pairs=pairs) for i in range(count)]
 
 
-class BatchOrder(Sampler[list[Key]]):
+class BatchOrder(torch.utils.data.Sampler[list[Key]]):
     """Batches of keys, shuffled by (seed, epoch), or in order without a seed; set `epoch` and `first` beforehand.
 
     Training batches have nearly equal sizes: 50 images in batches of 8 are 7 batches of 7 or 8, not 6 of 8 and one of
     2, whose batch-norm statistics and gradient would be noisy. An image that would be alone in a batch is dropped.
 
+    sampler: "balanced" has every class equally often instead of every image once. pairs: rows 2k and 2k + 1 of a batch
+    are in the same process and gradient-accumulation step.
+
     A stream's error is not raised here but kept in `error`: raised inside DataLoader it would leave the workers in a
     reference cycle (see loading.py).
     """
 
-    def __init__(self, split: AnySplit, batch_size: int, seed: int | None, parts: int, world: World) -> None:
+    def __init__(
+        self,
+        split: AnySplit,
+        batch_size: int,
+        seed: int | None,
+        parts: int,
+        world: World,
+        *,
+        sampler: Sampler = "shuffled",
+        pairs: bool = False,
+    ) -> None:
         self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
+        self.sampler, self.pairs = sampler, pairs
+        if sampler == "balanced" and not (isinstance(split, Split) and split.labels.ndim == 1):
+            got = (
+                "several labels an image" if isinstance(split, Split) else "a stream, whose labels are not known before"
+            )
+            raise ConfigurationError(
+                f"data.sampler is balanced: expected images with one label each that can be read in any order, got "
+                f"{got}; use data.sampler=shuffled"
+            )
         self.epoch = self.first = 0
         self.error: InceptionNetError | None = None
         self.continued: Continued | None = None
@@ -69,11 +98,15 @@ class BatchOrder(Sampler[list[Key]]):
                 self.error = error
             return
         epoch, order = self.epoch, np.arange(len(self.split))
-        if self.seed is not None:
+        if self.seed is not None and self.sampler == "balanced":
+            order = balanced_order(self.split.labels.astype(np.int64), self.seed, epoch)
+        elif self.seed is not None:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
+        before = occurrences(order)
         for batch in range(self.first, self.total):
-            chosen = order[slice(*self._bounds(batch))]
-            yield [Key(epoch, row, int(chosen[row])) for row in self._mine(len(chosen))]
+            rows = slice(*self._bounds(batch))
+            keys = list(zip(order[rows].tolist(), before[rows].tolist(), strict=True))
+            yield [Key(epoch, row, keys[row][0], None, keys[row][1]) for row in self._mine(len(keys))]
 
     def planned(self, batch: int) -> int:
         """Number of images of a batch over all processes."""
@@ -116,7 +149,8 @@ class BatchOrder(Sampler[list[Key]]):
         return start + used * (batch - first) // total, start + used * (batch + 1 - first) // total
 
     def _mine(self, planned: int) -> list[int]:
-        return [row for part in parts_of(planned, self.parts) for row in self.world.share(part)]
+        parts = parts_of(planned, self.parts, pairs=self.pairs)
+        return [row for part in parts for row in self.world.share(part, pairs=self.pairs)]
 
     def _streamed(self) -> Iterator[list[Key]]:
         """Every process reads the whole stream and keeps its own rows: the same batches for any number of processes."""

@@ -25,12 +25,14 @@ Interpolation = Literal["bilinear", "bicubic", "tf1-bilinear"]
 AnyInterpolation = Literal[Interpolation, "nearest", "area"]
 Color = Literal["none", "fast", "full"]
 TrainInterpolation = Literal["same", "random"]
+Policy = Literal["none", "trivial", "rand"]
 Pixels = npt.NDArray[np.uint8]  # (H, W, C)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 TRIES = 100
 ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 RANDOM_INTERPOLATIONS: tuple[AnyInterpolation, ...] = ("bilinear", "nearest", "bicubic", "area")
+LEVELS = 31  # magnitudes of a policy, from 0
 CHANGES = ("mirror", "order", "brightness", "saturation", "hue", "contrast")  # the columns of `draw`
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -103,6 +105,9 @@ class Augment:
 
     color: the released colour distortions; "fast": brightness and saturation, "full": also hue and contrast.
     interpolation: "same" as the preprocessing, or "random": one of four per image, as released together with "full".
+    policy: "trivial": TrivialAugment (wide), "rand": RandAugment with `rand_operations` of `rand_magnitude` (0 to 30).
+    mixup, cutmix: alpha of the beta distribution of the mixing ratio, one per step; 0: off; with both, one at random.
+    erase: probability of random erasing.
     Raises: ConfigurationError for values that cannot be used.
     """
 
@@ -110,13 +115,35 @@ class Augment:
     flip: bool = True
     color: Color = "none"
     interpolation: TrainInterpolation = "same"
+    policy: Policy = "none"
+    rand_operations: int = 2
+    rand_magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         usable = _is_number(self.area_min) and 0 < self.area_min <= 1
         _require("area_min", "a number in (0, 1]", self.area_min, usable, what="augment")
-        for name, known in (("color", get_args(Color)), ("interpolation", get_args(TrainInterpolation))):
+        words = {"color": get_args(Color), "interpolation": get_args(TrainInterpolation), "policy": get_args(Policy)}
+        for name, known in words.items():
             value = getattr(self, name)
             _require(name, " or ".join(known), value, value in known, what="augment")
+        value = self.rand_operations
+        _require("rand_operations", "a whole number from 1 up", value, type(value) is int and value > 0, what="augment")
+        usable = type(self.rand_magnitude) is int and 0 <= self.rand_magnitude < LEVELS
+        expected = f"a whole number from 0 to {LEVELS - 1}"
+        _require("rand_magnitude", expected, self.rand_magnitude, usable, what="augment")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            _require(name, "a number from 0 up", value, _is_number(value) and value >= 0, what="augment")
+        usable = _is_number(self.erase) and 0 <= self.erase <= 1
+        _require("erase", "a number in [0, 1]", self.erase, usable, what="augment")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a step are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def draw(rng: np.random.Generator) -> npt.NDArray[np.float32]:

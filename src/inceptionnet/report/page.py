@@ -48,6 +48,8 @@ class Subject:
     """The rows of metrics.csv; empty for weights without a run."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The content of run.json, or the metadata of the weights."""
+    imbalance: str = ""
+    """What to know about training classes of unequal size, in one line."""
     repeat: str = ""
     """The command that repeats the run."""
     head: Mapping[str, Any] = field(default_factory=dict)

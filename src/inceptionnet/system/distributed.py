@@ -45,11 +45,20 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, rows: range) -> range:
-        """This process's share of the rows: contiguous, in order of rank, and as equal as possible."""
-        return range(
-            rows.start + len(rows) * self.rank // self.size, rows.start + len(rows) * (self.rank + 1) // self.size
-        )
+    def share(self, rows: range, *, pairs: bool = False) -> range:
+        """This process's share of the rows: contiguous, in order of rank, and as equal as possible.
+
+        Args:
+            pairs: the first and second row stay together, the third and fourth, and so on.
+        """
+        return cut(rows, self.rank, self.size, pairs=pairs)
+
+
+def cut(rows: range, number: int, count: int, *, pairs: bool = False) -> range:
+    """Piece `number` of `count` pieces of the rows, as equal as possible; with `pairs` every piece begins at a pair."""
+    step, units = (2, (len(rows) + 1) // 2) if pairs else (1, len(rows))
+    start, stop = (rows.start + step * (units * i // count) for i in (number, number + 1))
+    return range(start, rows.stop if number + 1 == count else stop)
 
 
 ALONE = World()

@@ -26,6 +26,7 @@ FIXED = {
 FIXED_SETTINGS = {
     "optimizer.name": "the checkpoint holds the state of this optimiser",
     "optimizer.layer_decay": "the state of the optimiser is ordered by it",
+    "data.sampler": "the order of the images of an epoch follows from it",
     "network": "the checkpoint holds the weights and the optimiser's state of this network",
     "preprocess": "the run was trained and evaluated with it",
 }

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from inceptionnet.data.balance import balanced_weights, class_counts
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.errors import DataError, RunError
@@ -142,22 +143,28 @@ def _computed(
     return Part(values[order], indices[order], labels[order], tuple(error for _, each in shares for error in each))
 
 
-def fit_head(model: InceptionNet, part: Part, split: AnySplit, seed: int, world: World) -> Fit:
-    """Fit the logits of a model to features, by the main process, and set them in all of them.
+def fit_head(model: InceptionNet, job: Job, part: Part, world: World) -> Fit:
+    """Fit the logits of a model to the features of the training images, by the main process, and set them in all.
 
-    The images of one group of the split are in the same fold of the cross-validation.
+    Images of one group are in the same fold of the cross-validation. With balanced classes, in the loss or by the
+    sampler, every class has the same weight.
     """
     logits = model.head.logits
     assert isinstance(logits, nn.Linear)
     fitted: Fit | None = None
     if world.is_main:
+        split, weights = job.source.splits["train"], None
         units = split.units if isinstance(split, Split) and split.groups else None
+        if "balanced" in (job.recipe.loss.class_weights, job.recipe.data.sampler):
+            counts = class_counts(part.labels.numpy(), len(job.source.classes))
+            weights = torch.from_numpy(balanced_weights(counts)).float()[part.labels]
         fitted = fit(
             part.features.to(model.device),
             part.labels,
             model.outputs,
-            seed=seed,
+            seed=job.plan.seed,
             folds=FOLDS,
+            image_weights=weights,
             groups=None if units is None else [units[i] for i in part.indices.tolist()],
             bias=logits.bias is not None,
             one_fold=model.outputs.logits > MANY_CLASSES,

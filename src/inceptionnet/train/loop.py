@@ -116,6 +116,7 @@ class _Training:
             workers=plan.workers,
             corrupt_images=plan.corrupt_images,
             parts=plan.accumulate,
+            sampler=job.recipe.data.sampler,
             world=world,
         )
         self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
@@ -266,8 +267,7 @@ class _Training:
         part = features_of(self.model, self.job, folder, self.world, save=keeper.attempt, advance=advance)
         keeper.decode_errors(part.errors if self.world.is_main else ())
         seconds = time.monotonic() - start
-        split = self.job.source.splits["train"]
-        fitted = fit_head(self.model, part, split, self.job.plan.seed, self.world)
+        fitted = fit_head(self.model, self.job, part, self.world)
         if not {name for name, _ in self.model.head.named_children()} - {"pool", "dropout", "logits"}:
             self.features.alive = (part.features != 0).any(0)
         if self.stepper.average:

@@ -8,6 +8,7 @@ from inceptionnet.system.distributed import World
 from inceptionnet.train.layers import training_summary
 from inceptionnet.train.plan import Job
 from inceptionnet.train.step import Stepper
+from inceptionnet.train.targets import imbalance_of
 
 CLASSIFIER = "logistic regression on the features of the training images"
 
@@ -16,6 +17,8 @@ def opening(job: Job, stepper: Stepper, steps: int, world: World) -> Iterator[st
     """Data, classifier, and gradient descent, with `steps` per epoch."""
     yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
     recipe = job.recipe
+    if imbalance := imbalance_of(job.source, recipe.model_dump()):
+        yield imbalance
     if not recipe.schedule.epochs:
         weights = sum(weight.numel() for weight in stepper.model.head.get_submodule("logits").parameters())
         yield f"fitting the classifier alone ({weights:,} parameters): {CLASSIFIER}"

@@ -34,8 +34,8 @@ from inceptionnet.weights.hub import is_address
 
 log = logging.getLogger("inceptionnet")
 
-OF_GRADIENT_DESCENT = ("optimizer", "schedule", "loss", "batch_norm", "average", "augment", "watch")
-"""Groups of settings without effect on a logistic regression."""
+OF_GRADIENT_DESCENT = ("optimizer", "schedule", "data", "loss", "batch_norm", "average", "augment", "watch")
+"""Groups of settings without effect on a logistic regression, but for loss.class_weights."""
 SIZED = 500
 """Images of a split whose sizes are compared when a run is resumed."""
 
@@ -211,6 +211,7 @@ def head_alone(recipe: Recipe, asked: Mapping[str, object]) -> Recipe:
             raise ConfigurationError(f"schedule.epochs is 0; expected 1 or more, or --train-from {HEAD}")
         return recipe
     idle = [key for key in asked if key.partition(".")[0] in OF_GRADIENT_DESCENT or key == "network.aux"]
+    idle = [key for key in idle if key != "loss.class_weights"]
     if idle:
         names = listed("--epochs" if key == "schedule.epochs" else key for key in idle)
         raise ConfigurationError(

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inceptionnet.data.preprocess import Color, Interpolation, Resize, TrainInterpolation
+from inceptionnet.data.balance import Sampler
+from inceptionnet.data.preprocess import LEVELS, Color, Interpolation, Policy, Resize, TrainInterpolation
 from inceptionnet.errors import ConfigurationError, nearest
 
 BatchNormMode = Literal["update", "freeze", "recalibrate"]
@@ -86,12 +87,25 @@ class Schedule(Settings):
     decay_epochs: float = Field(default=2.0, gt=0, description="Epochs between two steps of the exponential schedule.")
 
 
+class Data(Settings):
+    """Which training images an epoch has."""
+
+    sampler: Sampler = Field(
+        default="shuffled",
+        description="shuffled: every image once; balanced: as many images, every class equally often.",
+    )
+
+
 class Loss(Settings):
     """Cross-entropy loss."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing; [v3] section 7.")
     aux_weight: float = Field(
         default=0.4, ge=0, description="Weight of the loss of each auxiliary head; 0.3 in [v1], 0.4 in [v3] and [v4]."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="balanced: the loss of an image times images / (classes × images of its class), on average 1.",
     )
 
 
@@ -155,6 +169,18 @@ class Augmentation(Settings):
     interpolation: TrainInterpolation = Field(
         default="same", description="same: as in preprocess; random: bilinear, nearest, bicubic or area for each image."
     )
+    policy: Policy = Field(
+        default="none", description="trivial: TrivialAugment (wide), one operation per image; rand: RandAugment."
+    )
+    rand_operations: int = Field(default=2, ge=1, description="Operations per image of RandAugment.")
+    rand_magnitude: int = Field(default=9, ge=0, lt=LEVELS, description="Magnitude of RandAugment, 0 to 30.")
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="Alpha of mixup, 0: off; usually 0.1 to 0.8. With cutmix: either at random, per step.",
+    )
+    cutmix: float = Field(default=0.0, ge=0, description="Alpha of CutMix, 0: off; usually 1.")
+    erase: float = Field(default=0.0, ge=0, le=1, description="Probability of random erasing of an image.")
 
 
 class Preprocess(Settings):
@@ -210,6 +236,7 @@ class Recipe(Settings):
 
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    data: Data = Data()
     loss: Loss = Loss()
     network: Network = Network()
     batch_norm: BatchNorm = BatchNorm()

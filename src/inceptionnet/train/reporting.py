@@ -14,6 +14,7 @@ from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
 from inceptionnet.train.run import Run, best_row
+from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
 
 
@@ -49,6 +50,7 @@ def subject(
         about["epochs"] = run.read_metrics()
         about["head"] = run.head()
         about["best"] = best_row(about["epochs"])
+        about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
         title=f"{record.configuration.name} on {source.title}",
         metrics=metrics,

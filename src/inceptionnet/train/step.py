@@ -22,6 +22,7 @@ from inceptionnet.train.dropout import seeded
 from inceptionnet.train.layers import freeze
 from inceptionnet.train.optimizers import lr_factor, make_optimizer, peak_lr
 from inceptionnet.train.plan import Job
+from inceptionnet.train.targets import class_weights, mix, one_hot, soft
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class StepResult:
 
     images: int
     loss: float
-    """Mean cross-entropy of the main head, with label smoothing, without the auxiliary heads."""
+    """Mean cross-entropy of the main head, with label smoothing and class weights, without the auxiliary heads."""
     correct: int
-    """Correctly classified images."""
+    """Correctly classified images; of mixed ones those that got the label of the larger part."""
     gradient_norm: float
     lr: float
     """Learning rate of the head, which layer-wise decay does not lower."""
@@ -56,6 +57,8 @@ class Stepper:
         self.extra_steps = 0
         """Steps that another batch size needed for what is done; the schedule does not count them."""
         recipe = self.recipe
+        weights = class_weights(job.source, recipe)
+        self.class_weights = None if weights is None else weights.to(model.device)
         self.dropouts = seeded(model)
         if world.size > 1:
             synchronise(model, model.device)
@@ -79,7 +82,7 @@ class Stepper:
     def step(self, batch: Batch, number: int) -> StepResult:
         """Train step `number` of the run (from 0) on this process's share of a batch; all processes must call it."""
         recipe, device = self.recipe, self.model.device
-        rows = parts_of(batch.planned, self.job.plan.accumulate)
+        rows = parts_of(batch.planned, self.job.plan.accumulate, pairs=self.job.augment.mixes)
         mine = [(batch.rows >= part.start) & (batch.rows < part.stop) for part in rows]
         counts = self.world.total([float(part.sum()) for part in mine])
         # Batch norm cannot train on one image; a part with so few, because of corrupt images, is skipped.
@@ -92,9 +95,16 @@ class Stepper:
         kept = snapshot(self.norms)
         sums = torch.zeros(2, device=device)
         x = to_input(batch.images.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
+        labels = batch.labels.to(device, non_blocking=True)
+        targets = one_hot(labels, len(self.job.source.classes), x.dtype)
+        if self.job.augment.mixes:
+            # A key with a fifth number, since those of dropout have three.
+            key = (self.job.plan.seed, number, 0, 0, 1)
+            x, targets = mix(x, targets, batch.rows, batch.planned, self.job.augment, key)
+            labels = targets.argmax(1)
+        targets = soft(targets, recipe.loss.label_smoothing, self.class_weights)
         if not recipe.compute.channels_last:
             x = x.contiguous()
-        labels = batch.labels.to(device, non_blocking=True)
         for i in used:
             chosen = mine[i].nonzero()[:, 0]
             for k, dropout in enumerate(self.dropouts):
@@ -102,7 +112,7 @@ class Stepper:
             last = i == used[-1]
             before = kept if i == used[0] else snapshot(self.norms)
             with nullcontext() if last or self.world.size == 1 else self.network.no_sync():  # type: ignore[operator]
-                self._part(x, labels, chosen if len(rows) > 1 else None, images, sums)
+                self._part(x, labels, targets, chosen if len(rows) > 1 else None, images, sums)
             if recipe.batch_norm.mode != "freeze":
                 blend(before, momentum_at(number, recipe.batch_norm.momentum, fresh=self.fresh))
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -134,20 +144,19 @@ class Stepper:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _part(self, x: Tensor, labels: Tensor, chosen: Tensor | None, images: int, sums: Tensor) -> None:
+    def _part(
+        self, x: Tensor, labels: Tensor, targets: Tensor, chosen: Tensor | None, images: int, sums: Tensor
+    ) -> None:
         """Accumulate the gradients of a part, and add its loss and correct predictions to `sums`."""
         if chosen is not None:
-            x, labels = x[chosen.to(x.device)], labels[chosen.to(x.device)]
+            x, labels, targets = (values[chosen.to(x.device)] for values in (x, labels, targets))
         settings = self.recipe.loss
         autocast = self.recipe.compute.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.network(x)
         if autocast:
             outputs = {head: logits.float() for head, logits in outputs.items()}
-        losses = {
-            head: F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing, reduction="sum")
-            for head, logits in outputs.items()
-        }
+        losses = {head: F.cross_entropy(logits, targets, reduction="sum") for head, logits in outputs.items()}
         loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
         assert isinstance(loss, Tensor)
         # DistributedDataParallel averages over processes; the gradient is to be the mean over all images of the step.
