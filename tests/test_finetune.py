@@ -198,7 +198,8 @@ def test_resumed_and_repeated_bit_for_bit(
     optimizer: str, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"network.train_from": "inception_4d", "optimizer.layer_decay": 0.6, "optimizer.name": optimizer,
-                "average.decay": 0.9, "batch_norm.mode": "recalibrate", "network.dropout": 0.3}  # fmt: skip
+                "average.decay": 0.9, "batch_norm.mode": "recalibrate", "network.dropout": 0.3,
+                "network.fit_head": True}  # fmt: skip
     plan = from_weights(colours, run, settings, epochs=2)
     train(plan, tmp_path / "whole")
     step = Stepper.step

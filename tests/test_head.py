@@ -222,6 +222,33 @@ def test_a_fitted_run_cannot_go_on_for_epochs(
     assert "--train-from head fits the classifier by logistic regression, which has no --epochs" in said
 
 
+def test_other_layers_are_trained_after_it(
+    colours: Path, run: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"network.train_from": "inception_5b", "network.fit_head": True, "average.decay": 0.5,
+                "batch_norm.mode": "recalibrate", "log.report": True}  # fmt: skip
+    train(plan(colours, run, settings, epochs=2), tmp_path / "run")
+    first, *others = Run(tmp_path / "run").read_metrics()
+    assert [first["epoch"], *(row["epoch"] for row in others)] == [0, 1, 2]
+    (alone,) = Run(fitted).read_metrics()
+    assert first["val_loss"] == first["val_raw_loss"] == pytest.approx(alone["val_loss"], abs=1e-4)
+    assert all(row["lr"] > 0 and row["step"] == 4 * row["epoch"] for row in others)
+    assert (tmp_path / "run" / "curves.png").exists() and len(parts(tmp_path / "run")) == 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "before other layers were trained" in page and "2 epochs in" in page
+    said = capsys.readouterr().err
+    assert "the classifier is fitted first" in said and "training head, inception_5b" in said
+
+
+def test_the_step_after_it_starts_from_the_fitted_classifier(
+    colours: Path, run: Path, fitted: Path, tmp_path: Path
+) -> None:
+    settings = {"network.train_from": "inception_5b", "network.fit_head": True, "optimizer.lr": 1e-12}
+    train(plan(colours, run, settings, epochs=1), tmp_path / "run")
+    one, other = (load_file(weights_of(folder))["head.logits.weight"] for folder in (fitted, tmp_path / "run"))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_weights_are_needed(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"network\.fit_head=true fits .* give --weights$"):
         train(tiny_plan(colours, settings={"network.fit_head": True}), tmp_path / "run")

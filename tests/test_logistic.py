@@ -30,7 +30,7 @@ def test_the_solution_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, p
     x, y = X[:400], Y[:400]
     found = fit(x, y, TEN)
     peer = LogisticRegression(C=1 / (penalty * mean_square(x) * len(x)), max_iter=3000, tol=1e-8).fit(x, y)
-    logits, expected = x @ found.weight.T + found.bias, peer.decision_function(x)
+    logits, expected = (x @ found.weight.T + found.bias) / found.scale, peer.decision_function(x)
     off = np.abs(logits.log_softmax(1).numpy() - torch.from_numpy(expected).log_softmax(1).numpy()).max()
     assert off < 0.01 * np.abs(expected).max()
 
@@ -59,7 +59,7 @@ def test_several_labels_are_a_regression_each(monkeypatch: pytest.MonkeyPatch) -
     for column in range(3):
         peer = LogisticRegression(C=1 / (1e-2 * mean_square(x) * len(x)), max_iter=3000, tol=1e-8)
         expected = peer.fit(x, labels[:, column]).decision_function(x)
-        logits = (x @ found.weight[column] + found.bias[column]).numpy()
+        logits = ((x @ found.weight[column] + found.bias[column]) / found.scale).numpy()
         assert np.abs(logits - expected).max() < 0.01 * np.abs(expected).max()
     assert found.held_out.shape == (300, 3)
 
@@ -71,9 +71,11 @@ def test_one_logit_is_the_second_class_against_the_first() -> None:
     assert float(right.float().mean()) > 0.75
 
 
-def test_the_scale_of_the_features_does_not_matter() -> None:
+def test_the_scale_of_the_features_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "PENALTIES", (1e-2,))
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
     one, other = fit(X[:200], Y[:200], TEN), fit(1000 * X[:200], Y[:200], TEN)
-    assert one.penalty == other.penalty
+    assert one.scale == pytest.approx(other.scale, abs=1e-3)
     assert torch.allclose(one.weight, 1000 * other.weight, atol=0.02 * float(one.weight.abs().max()))
 
 
@@ -85,7 +87,20 @@ def test_a_weight_of_two_is_an_image_twice(monkeypatch: pytest.MonkeyPatch) -> N
     weighted = fit(X[:100], Y[:100], TEN, image_weights=weights)
     twice = torch.cat([torch.arange(100), torch.arange(30)])
     repeated = fit(X[twice], Y[twice], TEN)
-    assert torch.allclose(weighted.weight, repeated.weight, atol=0.01 * float(weighted.weight.abs().max()))
+    one, other = weighted.weight / weighted.scale, repeated.weight / repeated.scale
+    assert torch.allclose(one, other, atol=0.01 * float(one.abs().max()))
+
+
+def test_over_confident_logits_are_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A penalty that is far too weak fits noise; scaled, its held-out loss is not worse than that of no knowledge."""
+    monkeypatch.setattr(logistic, "PENALTIES", (1e-6,))
+    x = torch.randn(60, 100, generator=torch.Generator().manual_seed(0))
+    found = fit(x, torch.arange(60) % 3, Outputs("softmax", 3))
+    (trial,) = found.trials
+    assert found.scale == trial.scale < 0.2 and trial.loss < np.log(3) + 0.05
+    assert found.accuracy == 1 and found.loss > 0.2  # and it says so of the images that it knows, too
+    own = torch.nn.functional.cross_entropy(found.held_out, torch.arange(60) % 3)
+    assert float(own) == pytest.approx(trial.loss, abs=1e-5)
 
 
 def test_without_biases_there_are_none() -> None:

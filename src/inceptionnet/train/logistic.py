@@ -4,10 +4,14 @@ The objective is that of scikit-learn's LogisticRegression: mean cross-entropy +
 weights (not of the biases), so that its C is 1 / (penalty · images). L-BFGS minimises it in the principal axes of the
 features, each scaled by the curvature that the penalty and the variance along it give, where it needs a tenth of the
 steps. The penalties are tried from the strongest to the weakest, each from the solution of the one before.
+
+A weak penalty often classifies better and is over-confident. So the logits of held-out images are scaled by one number
+(temperature scaling, Guo et al., arXiv:1706.04599) before penalties are compared, and those of the result by the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inceptionnet.model.outputs import Outputs
@@ -27,6 +32,7 @@ PATIENCE = 2
 ITERATIONS = 200
 TOLERANCE = 1e-6
 """A solution is found when no slope is larger, or the objective changes less."""
+LEAST_SCALE = 0.01
 SMALLEST = 1e-7
 """Principal axes with less than this share of the largest variance are rounding errors."""
 
@@ -36,7 +42,10 @@ class Trial:
     """A penalty, and its mean cross-entropy and accuracy on images that were held out of the fit."""
 
     penalty: float
+    scale: float
+    """Of the logits, at most 1: that with the smallest loss."""
     loss: float
+    """Of the scaled logits."""
     accuracy: float
     """Of several labels an image, the mean over the labels."""
 
@@ -50,6 +59,8 @@ class Fit:
     bias: Tensor
     """(logits,); zeros without biases."""
     penalty: float
+    scale: float
+    """Weights and biases are those of the regression times this."""
     trials: tuple[Trial, ...]
     """Every penalty that was tried; empty if there was nothing to hold out."""
     held_out: Tensor
@@ -84,7 +95,7 @@ def fit(
     bias: bool = True,
     one_fold: bool = False,
 ) -> Fit:
-    """Fit logits to features; the penalty is that of the smallest mean cross-entropy on held-out images.
+    """Fit logits to features; penalty and scale are those of the smallest mean cross-entropy on held-out images.
 
     Args:
         features: (N, D) float32, on the device to compute on.
@@ -104,26 +115,28 @@ def fit(
     problems = [_Problem(axes, y, rows * ~part, outputs, bias=bias) for part in parts[: 1 if one_fold else None]]
     tested = torch.stack(parts[: len(problems)]).any(0) if problems else torch.zeros(len(y), dtype=torch.bool)
     trials: list[Trial] = []
-    best, held_out, worse = PENALTIES[len(PENALTIES) // 2], torch.zeros(0, y.shape[1]), 0
+    best, held_out, worse = Trial(PENALTIES[len(PENALTIES) // 2], 1.0, np.inf, 0.0), torch.zeros(0, y.shape[1]), 0
     for penalty in PENALTIES if problems else ():
         logits = torch.zeros_like(y)
         for problem, part in zip(problems, parts, strict=False):
             problem.solve(penalty)
             logits[part] = problem.logits()[part]
-        trials.append(Trial(penalty, *_judged(logits[tested], y[tested], rows[tested], outputs)))
-        if trials[-1].loss <= min(trial.loss for trial in trials):
-            best, held_out, worse = penalty, logits.cpu(), 0
+        trial = _judged(penalty, logits[tested], y[tested], rows[tested], outputs)
+        trials.append(trial)
+        if trial.loss < best.loss:
+            best, held_out, worse = trial, (trial.scale * logits).cpu(), 0
         elif (worse := worse + 1) > PATIENCE:
             break
     whole = _Problem(axes, y, rows, outputs, bias=bias)
-    for penalty in (penalty for penalty in PENALTIES if penalty >= best):
+    for penalty in (penalty for penalty in PENALTIES if penalty >= best.penalty):
         whole.solve(penalty)
     weight, offset = whole.solution()
-    loss, accuracy = _judged(whole.logits(), y, rows, outputs)
+    loss, accuracy = _figures(best.scale * whole.logits(), y, rows, outputs)
     return Fit(
-        weight.cpu(),
-        offset.cpu(),
-        best,
+        (best.scale * weight).cpu(),
+        (best.scale * offset).cpu(),
+        best.penalty,
+        best.scale,
         tuple(trials),
         held_out,
         len(problems),
@@ -175,7 +188,18 @@ def _targets(labels: Tensor, outputs: Outputs) -> Tensor:
     return labels.float().reshape(len(labels), -1)
 
 
-def _judged(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
+def _judged(penalty: float, logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> Trial:
+    """What a penalty reached, with the best scale of its logits."""
+
+    def loss(log_scale: float) -> float:
+        return _figures(math.exp(log_scale) * logits, y, rows, outputs)[0]
+
+    found = minimize_scalar(loss, bounds=(math.log(LEAST_SCALE), 0), method="bounded")
+    scale = math.exp(found.x) if found.fun < loss(0) else 1.0
+    return Trial(penalty, scale, *_figures(scale * logits, y, rows, outputs))
+
+
+def _figures(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over the images."""
     share = rows / rows.sum()
     if outputs.activation == "softmax":

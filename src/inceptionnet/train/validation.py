@@ -59,7 +59,8 @@ class Validation:
             with batch_statistics(self.model, self.stepper.norms, remembered=True), torch.no_grad():
                 for x, _ in self._inputs(epoch, RECALIBRATION_BATCHES):
                     self.model.all_logits(x)  # auxiliary heads have statistics too
-        title = f"epoch {epoch}/{self.job.recipe.schedule.epochs} {self.job.held_out}{which}"
+        what = f"epoch {epoch}/{self.job.recipe.schedule.epochs}" if epoch else "classifier"
+        title = f"{what} {self.job.held_out}{which}"
 
         def advance(images: int, figures: str) -> None:
             if stop.requested and self.world.size == 1:
