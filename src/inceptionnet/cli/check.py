@@ -1,13 +1,15 @@
-"""`inceptionnet check DATA`: find corrupt images, copies, leaks between splits and class imbalance in a data set."""
+"""`inceptionnet check DATA`: corrupt images, copies, leaks between splits, class imbalance, labels that look wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import GroupBy, Json, Labels, Splits, Workers
+from inceptionnet.cli.options import BatchSize, Device, GroupBy, Json, Labels, Splits, Workers
+from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -22,23 +24,53 @@ def check(
     splits: Splits = None,
     group_by: GroupBy = None,
     limit_listed: Annotated[
-        int, typer.Option(help="Number of duplicates of each kind to name; corrupt images are all named.", min=0)
+        int, typer.Option(help="Number of duplicates of each kind, or with --weights of labels, to list; corrupt "
+                          "images are all listed.", min=0)
     ] = 10,
+    weights: Annotated[
+        str | None, typer.Option(metavar="RUN|WEIGHTS", help="Rank the labels instead: the images whose labels are the "
+                                 "least probable by cross-validation on the features of this network come first. A run "
+                                 "folder, a weights file of any known layout, or hf:OWNER/NAME.",
+                                 rich_help_panel="Labels that look wrong")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --weights: write a page with thumbnails of the first "
+                                  "images of the ranking.", rich_help_panel="Labels that look wrong")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --weights: write the whole ranking into this .csv or "
+                                  ".parquet file.", rich_help_panel="Labels that look wrong")
+    ] = None,
+    batch_size: BatchSize = 32,
     workers: Workers = None,
+    device: Device = "auto",
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Decode every image of a data set; exit code 0 if all can be decoded, 1 if some are corrupt, 2 for other errors.
 
     Prints counts by class and split, corrupt images with the reason, sizes, formats, images that are the same or nearly
-    the same, and groups in two splits.
+    the same, and groups in two splits. With --weights it ranks the labels instead, the least probable first, which
+    takes one pass of the network over the images.
     """
+    from inceptionnet.cli.label_check import print_labels
     from inceptionnet.cli.tables import print_json
     from inceptionnet.data.check import check
     from inceptionnet.data.sources import open_source
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.progress import Bar
 
+    for option, file in {"html": html, "table": table}.items():
+        if file and not weights:
+            raise ConfigurationError(f"--{option} {file}: is for the ranking of labels; add --weights, or omit it")
     source = open_source(data, seed=seed, labels=labels, splits=splits, group_by=group_by)
+    if weights:
+        corrupt_images = print_labels(
+            source, data, weights, labels=labels, html=html, table=table, listed=limit_listed, seed=seed,
+            batch_size=batch_size, workers=default_workers(workers), device=device, json=json,
+        )  # fmt: skip
+        if corrupt_images:
+            raise typer.Exit(1)
+        return
     corrupt = 0
     with Bar(sum(map(len, source.splits.values())), "checking") as bar:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from inceptionnet.system.files import as_text, replacing
 KINDS = (".csv", ".parquet")
 
 
-def check_kind(path: Path) -> None:
+def check_kind(path: Path, option: str = "--predictions") -> None:
     """Raises: ConfigurationError for a file that is neither .csv nor .parquet; MissingExtraError without pyarrow."""
     if path.suffix not in KINDS:
-        raise ConfigurationError(f"--predictions {path}: expected a file ending in {' or '.join(KINDS)}")
+        raise ConfigurationError(f"{option} {path}: expected a file ending in {' or '.join(KINDS)}")
     if path.suffix == ".parquet":
         import_extra("pyarrow.parquet", "parquet", f"writing {path}")
 
@@ -39,23 +39,29 @@ def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation,
     Raises:
         ConfigurationError: the file cannot be written; an existing file is unchanged.
     """
-    columns = {"image": [as_text(names[i]) for i in evaluation.indices], **_columns(evaluation)}
+    write_table(path, {"image": [as_text(names[i]) for i in evaluation.indices], **_columns(evaluation)})
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]], option: str = "--predictions") -> None:
+    """Write columns of equal length to a .csv or .parquet file.
+
+    Raises:
+        ConfigurationError: the file cannot be written; an existing file is unchanged.
+    """
     try:
         with replacing(path) as temporary:
             if path.suffix == ".parquet":
                 import pyarrow
                 import pyarrow.parquet
 
-                pyarrow.parquet.write_table(pyarrow.table(columns), str(temporary))
+                pyarrow.parquet.write_table(pyarrow.table(dict(columns)), str(temporary))
                 return
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 writer.writerows(zip(*columns.values(), strict=True))
     except OSError as error:
-        raise ConfigurationError(
-            f"--predictions {path}: cannot be written: {error.strerror}; choose another file"
-        ) from None
+        raise ConfigurationError(f"{option} {path}: cannot be written: {error.strerror}; choose another file") from None
 
 
 def _columns(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, list[Any]]:

@@ -55,7 +55,7 @@ def small_images(evaluation: Evaluation, split: Split, prep: Preprocessing) -> d
             pixels = seen(split, index, prep)
         except DecodeError:  # deleted or damaged since the evaluation
             continue
-        text = _encoded(pixels, SMALL_PX, "WEBP", 60)
+        text = encoded(pixels, SMALL_PX, "WEBP", 60)
         room -= len(text)
         if room < 0:
             break
@@ -127,10 +127,10 @@ def examples(
 
 
 def _uri(pixels: Pixels) -> str:
-    return "data:image/webp;base64," + _encoded(pixels, LARGE_PX, "WEBP", 80)
+    return "data:image/webp;base64," + encoded(pixels, LARGE_PX, "WEBP", 80)
 
 
-def _encoded(pixels: Pixels, most_px: int, form: str, quality: int) -> str:
+def encoded(pixels: Pixels, most_px: int, form: str, quality: int) -> str:
     """(H, W, C) as an image file of at most `most_px` a side, in base64."""
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     if max(image.size) > most_px:

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import inceptionnet
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
-from inceptionnet.errors import RunError
 from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.charts import curve_charts, penalty_charts, precision_recall_chart, reliability_chart
+from inceptionnet.report.html import from_template, percent, write_html
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.files import replacing
 
 MATRIX = 40
 """The most classes in the confusion matrix; of more, those with the most errors are shown."""
@@ -70,28 +68,13 @@ def write_report(path: Path, subject: Subject) -> None:
         MissingExtraError: jinja2 or matplotlib is not installed. Without captum the page has no overlays, and says so.
         RunError: the file cannot be written; an existing file is unchanged.
     """
-    text = rendered(subject)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file") from None
+    write_html(path, rendered(subject))
 
 
 def rendered(subject: Subject) -> str:
     """The page as text. Raises: MissingExtraError, as `write_report`."""
     check_extras()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("inceptionnet.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "within": _within, "duration": _duration}
-    return environment.get_template("report.html").render(_content(subject))
+    return from_template("report.html", _content(subject), {"within": _within, "duration": _duration})
 
 
 def check_extras() -> None:
@@ -105,12 +88,11 @@ def _content(subject: Subject) -> dict[str, Any]:
     metrics, streamed = subject.metrics, not isinstance(subject.split, Split)
     several = isinstance(metrics, MultiLabelMetrics)
     return {
-        "version": inceptionnet.__version__,
         "subject": subject,
         "metrics": metrics,
         "evaluation": metrics.evaluation,
         "decision": subject.model.outputs.decision(metrics.evaluation.classes, metrics.evaluation.threshold),
-        "level": _percent(LEVEL, 0),
+        "level": percent(LEVEL, 0),
         "curves": curve_charts(subject.epochs) if subject.descent else [],
         "penalties": penalty_charts(subject.head) if subject.head.get("trials") else [],
         "drawing": svg(subject.model.network),
@@ -227,10 +209,6 @@ def _text(value: object) -> str:
             return ", ".join(map(str, value[:SHORT])) + more
         case _:
             return str(value)
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def _within(interval: Interval | None, form: str = "percent") -> str:

@@ -1,0 +1,83 @@
+"""A page of the images whose labels look wrong: thumbnails, the label that is the least probable first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inceptionnet.data.decode import decode_box
+from inceptionnet.data.splits import Split
+from inceptionnet.errors import DecodeError
+from inceptionnet.evaluate.label_ranking import LabelRanking
+from inceptionnet.report.html import from_template, write_html
+from inceptionnet.report.images import encoded
+
+MOST, BUDGET_BYTES = 300, 5_000_000
+"""Limits on the thumbnails of a page: number and size."""
+SIDE_PX = 200
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image of the ranking; the whole of it, not what the network sees."""
+
+    rank: int
+    name: str
+    split: str
+    label: str
+    predicted: str
+    label_probability: float
+    predicted_probability: float
+    image: str
+    """WebP file in base64."""
+
+
+def write_labels(path: Path, ranking: LabelRanking, images: Split, *, title: str, notes: Sequence[str]) -> int:
+    """Write the page: up to MOST images whose predicted class is not their label.
+
+    Args:
+        images: what the positions of the ranking refer to.
+        notes: how the ranking was made, and what to know before it is believed; one sentence each.
+
+    Returns: the number of images on it.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        RunError: the file cannot be written; an existing file is unchanged.
+    """
+    shown = thumbnails(ranking, images)
+    content = {"title": title, "notes": notes, "ranking": ranking, "shown": shown}
+    write_html(path, from_template("labels.html", content))
+    return len(shown)
+
+
+def thumbnails(ranking: LabelRanking, images: Split) -> list[Thumbnail]:
+    """The images on the page."""
+    found, room = list[Thumbnail](), BUDGET_BYTES
+    for i in ranking.differing[:MOST].tolist():
+        position = int(ranking.positions[i])
+        try:
+            pixels = decode_box(
+                images.read(position), lambda width, height: (0, 0, width, height), at_least_px=SIDE_PX,
+                name=ranking.names[i],
+            )  # fmt: skip
+        except DecodeError:  # deleted or damaged since its features were computed
+            continue
+        text = encoded(pixels, SIDE_PX, "WEBP", 75)
+        room -= len(text)
+        if room < 0:
+            break
+        found.append(
+            Thumbnail(
+                i + 1,
+                ranking.names[i],
+                ranking.splits[i],
+                ranking.classes[ranking.labels[i]],
+                ranking.classes[ranking.predicted[i]],
+                float(ranking.label_probability[i]),
+                float(ranking.predicted_probability[i]),
+                text,
+            )
+        )
+    return found
