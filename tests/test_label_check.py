@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,9 @@ def test_the_order_of_the_ranking_by_hand() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0]])
     names = list("vwxyz")
     ranking = rank_labels(
-        probabilities, labels, classes=("a", "b", "c"), names=names, splits=["val"] * 5, positions=np.arange(5)
-    )
+        probabilities, labels, classes=("a", "b", "c", "unused"), names=names, splits=["val"] * 5,
+        positions=np.arange(5), units=names,
+    )  # fmt: skip
     assert list(ranking.names) == ["w", "x", "v", "y"]  # w and x are equally improbable; z is alone in its class
     assert ranking.label_probability.tolist() == [0.4, 0.4, 0.7, 0.8]
     assert ranking.predicted.tolist() == [0, 1, 0, 1] and ranking.predicted_probability.tolist() == [0.5, 0.5, 0.7, 0.8]
@@ -81,7 +83,23 @@ def test_the_order_of_the_ranking_by_hand() -> None:
     says_little, no_proof, few, alone = ranking.cautions()
     assert "agree with 50.0% of the labels, not clearly more than always the largest class (50.0%)" in says_little
     assert no_proof.startswith("a low probability is no proof")
-    assert few.endswith("low probabilities: a, b") and alone.endswith("the only image of its class: z (c)")
+    assert few.endswith("low probabilities: a, b") and alone.endswith("one image or one group: 1 image of c")
+
+
+def test_images_of_one_group_do_not_predict_one_another() -> None:
+    """Every group has a feature of its own, by which its images would predict each other's labels with certainty."""
+    group, rng = np.repeat(np.arange(40), 3), np.random.default_rng(0)
+    features = torch.from_numpy(10 * np.eye(40)[group]).float()
+    labels = rng.permutation(np.arange(40) % 2)[group]
+    labels[-3:] = 2  # all images of a class are of one group
+    about = {"classes": tuple("abc"), "splits": ["train"] * 120, "positions": np.arange(120)}
+    alike, _ = label_check.judged(features, split_of(labels), **about)  # type: ignore[arg-type]
+    grouped = replace(split_of(labels), groups=[f"patient {i}" for i in group])
+    apart, fitted = label_check.judged(features, grouped, **about)  # type: ignore[arg-type]
+    assert alike.accuracy > 0.85 and np.median(alike.label_probability) > 0.9 and not alike.alone
+    assert apart.label_probability.max() < 0.6 and not apart.informative and fitted.folds == 5
+    assert (apart.alone, apart.unranked, len(apart)) == (("c",), 3, 117)
+    assert "one image or one group: 3 images of c" in apart.cautions()[-1]
 
 
 def test_the_command(mislabelled: Path, run: Path, tmp_path: Path, command: Command) -> None:
@@ -147,8 +165,9 @@ def test_names_are_escaped_and_the_rest_is_counted(tmp_path: Path, monkeypatch: 
     split = Split(names, np.array([0, 0, 0, 1, 1, 1]), lambda index: png(40 * index) if index else b"gone")
     probabilities = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4], [0.7, 0.3], [0.1, 0.9]])
     ranking = rank_labels(
-        probabilities, split.labels, classes=("<i>", "&"), names=names, splits=["train"] * 6, positions=np.arange(6)
-    )
+        probabilities, split.labels, classes=("<i>", "&"), names=names, splits=["train"] * 6, positions=np.arange(6),
+        units=names,
+    )  # fmt: skip
     monkeypatch.setattr(page_module, "MOST", 4)
     file = tmp_path / "page.html"
     shown = page_module.write_labels(file, ranking, split, title="<u>", notes=["a note"])
@@ -211,9 +230,9 @@ def test_errors(mislabelled: Path, run: Path, tmp_path: Path, command: Command) 
 def test_classes_of_one_image_each_cannot_be_ranked() -> None:
     features, labels = clusters(4, 4)
     about = {"classes": tuple("abcd"), "splits": ["train"] * 4, "positions": np.arange(4)}
-    with pytest.raises(DataError, match="one with two images, to hold some out, got 4 images of 4 classes"):
+    with pytest.raises(DataError, match="to hold some out, got 4 images of 4 classes; add"):
         label_check.judged(features, split_of(labels), **about)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="got 4 images of 1 classes"):
+    with pytest.raises(DataError, match="got 4 images of 1 class; add"):
         label_check.judged(features, split_of(labels * 0), **about)  # type: ignore[arg-type]
 
 

@@ -40,8 +40,11 @@ class LabelRanking:
     predicted_probability: npt.NDArray[np.float64]
     few: tuple[str, ...]
     """Classes with fewer than FEW images."""
-    alone: tuple[tuple[str, str], ...]
-    """(image, class) of each image that is the only one of its class, and is not ranked: nothing could predict it."""
+    alone: tuple[str, ...]
+    """Classes with one image, or whose images are all of one group: they are not ranked, since every prediction of them
+    would be by a classifier that has not seen the class."""
+    unranked: int
+    """The number of images of these classes."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,8 +84,8 @@ class LabelRanking:
         if self.few:
             found.append(f"fewer than {FEW} images, so that their labels have low probabilities: {listed(self.few)}")
         if self.alone:
-            which = listed(f"{name} ({kind})" for name, kind in self.alone)
-            found.append(f"not ranked, since each is the only image of its class: {which}")
+            images = f"{self.unranked:,} image{'s' * (self.unranked > 1)}"
+            found.append(f"not ranked, since the class has one image or one group: {images} of {listed(self.alone)}")
         return found
 
     def columns(self) -> dict[str, list[Any]]:
@@ -107,18 +110,21 @@ def rank_labels(
     names: Sequence[str],
     splits: Sequence[str],
     positions: npt.NDArray[np.int64],
+    units: Sequence[str],
 ) -> LabelRanking:
     """Rank images by the probability of their label; equal ones stay in the order given.
 
     Args:
         probabilities: (N, classes), of each image by a classifier that was not trained on it.
         labels, names, splits, positions: of each image.
+        units: what was held out as a whole: the group of each image, or its name.
     """
     counts = np.bincount(labels, minlength=len(classes))
+    apart = np.bincount(np.array([label for label, _ in {*zip(labels.tolist(), units, strict=True)}], np.int64))
     own = probabilities[np.arange(len(labels)), labels]
     predicted = probabilities.argmax(1)
     order = np.argsort(own, kind="stable")
-    order = order[counts[labels[order]] > 1]
+    order = order[apart[labels[order]] > 1]
     return LabelRanking(
         classes=tuple(classes),
         names=[names[i] for i in order],
@@ -128,6 +134,7 @@ def rank_labels(
         predicted=predicted[order],
         label_probability=own[order],
         predicted_probability=probabilities.max(1)[order],
-        few=tuple(name for name, count in zip(classes, counts, strict=True) if 1 < count < FEW),
-        alone=tuple((names[i], classes[labels[i]]) for i in np.flatnonzero(counts[labels] == 1).tolist()),
+        few=tuple(classes[i] for i in range(len(apart)) if apart[i] > 1 and counts[i] < FEW),
+        alone=tuple(classes[i] for i in range(len(apart)) if apart[i] == 1),
+        unranked=len(labels) - len(order),
     )

@@ -156,18 +156,24 @@ def judged(
         splits, positions: of each image.
 
     Raises:
-        DataError: no class has two images, so that nothing could be predicted.
+        DataError: nothing can be predicted: a single class, or no class with two images or groups.
     """
     labels = images.labels.astype(np.int64)
-    if np.bincount(labels).max() < 2 or len(np.unique(labels)) < 2:
+    kinds = len(np.unique(labels))
+    if kinds < 2 or len({*zip(labels.tolist(), images.units, strict=True)}) == kinds:
         raise DataError(
-            f"expected two classes or more and one with two images, to hold some out, got {len(images)} images of "
-            f"{len(np.unique(labels))} classes; add images"
+            "expected two classes or more, and one with two images (of two groups, if there are groups), to hold some "
+            f"out, got {len(images)} images of {kinds} {'class' if kinds == 1 else 'classes'}; add images"
         )
     groups = images.units if images.groups else None
     fitted = fit(values, torch.from_numpy(labels), Outputs("softmax", len(classes)), seed=seed, groups=groups)
-    probabilities = fitted.held_out.double().softmax(1).numpy()
     ranking = rank_labels(
-        probabilities, labels, classes=classes, names=images.names, splits=splits, positions=positions
+        fitted.held_out.double().softmax(1).numpy(),
+        labels,
+        classes=classes,
+        names=images.names,
+        splits=splits,
+        positions=positions,
+        units=images.units,
     )
     return ranking, fitted
