@@ -116,6 +116,8 @@ QUICK = [
 SLOW = [
     ("matplotlib", ["report", "RUN", "--out", "r.html"]),
     ("jinja2", ["report", "RUN", "--out", "r.html"]),
+    ("jinja2", ["check", "DATA", "--weights", "RUN", "--html", "l.html"]),
+    ("pyarrow", ["check", "DATA", "--weights", "RUN", "--table", "l.parquet"]),
     ("openvino", ["export", "RUN", "a.xml"]),
     ("onnxscript", ["export", "RUN", "a.onnx"]),
     ("onnxruntime", ["export", "RUN", "a.onnx"]),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, GroupBy, Json, Labels, Splits, Workers
+from inceptionnet.cli.options import Device, GroupBy, Json, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
 
 BAR = 40  # characters
+RANKING = "Labels that look wrong"
 
 
 def check(
@@ -31,17 +32,17 @@ def check(
         str | None, typer.Option(metavar="RUN|WEIGHTS", help="Rank the labels instead: the images whose labels are the "
                                  "least probable by cross-validation on the features of this network come first. A run "
                                  "folder, a weights file of any known layout, or hf:OWNER/NAME.",
-                                 rich_help_panel="Labels that look wrong")
+                                 rich_help_panel=RANKING)
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --weights: write a page with thumbnails of the first "
-                                  "images of the ranking.", rich_help_panel="Labels that look wrong")
+                                  "images of the ranking.", rich_help_panel=RANKING)
     ] = None,
     table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --weights: write the whole ranking into this .csv or "
-                                  ".parquet file.", rich_help_panel="Labels that look wrong")
+                                  ".parquet file.", rich_help_panel=RANKING)
     ] = None,
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[int, typer.Option(help="With --weights: batch size.", min=1, rich_help_panel=RANKING)] = 32,
     workers: Workers = None,
     device: Device = "auto",
     json: Json = False,

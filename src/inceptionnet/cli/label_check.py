@@ -82,9 +82,12 @@ def print_labels(
             "labels": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
         })  # fmt: skip
         return len(found.decode_errors)
-    for line in (source.note, classifier.assumed, how, f"{reused:,} images: features kept in {weights}" * bool(reused)):
-        if line:
-            print(line)
+    print(source.note)
+    if classifier.assumed:
+        print(f"assumed: {classifier.assumed}")
+    print(how)
+    if reused:
+        print(f"the features of {reused:,} of these images are from {weights}")
     print()
     print_table(
         ["", "image", "split", "label", "probability", "predicted", "probability"],
@@ -93,6 +96,7 @@ def print_labels(
             for rank, name, split, label, predicted, own, other in list(zip(*columns.values(), strict=True))[:listed]
         ],
         right={0, 4, 6},
+        optional=(2,),
         title=f"{source.title}: the least probable labels",
     )
     print(f"{len(ranking.differing):,} of {len(ranking):,} images are predicted as another class than their label")
