@@ -33,7 +33,7 @@ from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_images
 def test_run_folder_is_whole(run: Path) -> None:
     assert {file.name for file in run.iterdir()} == {
         "run.json", "weights.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json", "curves.png",
-        "predictions.png", "report.html", "checkpoints",
+        "predictions.png", "report.html", "checkpoints", "weights_best.safetensors",
     }  # fmt: skip
     assert len(list((run / "checkpoints").iterdir())) == 2, "the newest ones"
     metrics = Run(run).read_metrics()

@@ -200,7 +200,11 @@ def test_objects_beside_the_weights_are_not_imported(tmp_path: Path) -> None:
         ({"id2label": {"0": "a", "1": "b"}}, {"id2label": ("a", "b")}),
         ({"args": argparse.Namespace(classes=("a", "b"))}, {"args.classes": ("a", "b")}),
         ({"meta": {"data": {"Label_Names": ["a"]}}}, {"meta.data.Label_Names": ("a",)}),
-        ({"class_to_idx": {"a": 0, "b": 2}, "labels": [0, 1], "classes": 5, "names": []}, {}),
+        # Names that cannot be used are empty, so that the reader can say so.
+        (
+            {"class_to_idx": {"a": 0, "b": 2}, "labels": [0, 1], "classes": 5, "names": []},
+            {"class_to_idx": (), "labels": ()},
+        ),
     ],
 )
 def test_class_names_beside_the_weights(
