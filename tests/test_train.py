@@ -42,7 +42,7 @@ def test_run_folder_is_whole(run: Path) -> None:
     about = json.loads((run / "run.json").read_text())
     assert about["data"]["classes"] == sorted(COLOURS)
     assert sum(about["data"]["images"].values()) == 36
-    assert about["recipe"] == Recipe().changed({"schedule.epochs": EPOCHS_OF_RUN}).model_dump()
+    assert about["recipe"] == json.loads(Recipe().changed({"schedule.epochs": EPOCHS_OF_RUN}).model_dump_json())
     record = read_record(run / "weights.safetensors")
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert record.classes == tuple(sorted(COLOURS)) and record.provenance["epochs"] == EPOCHS_OF_RUN
