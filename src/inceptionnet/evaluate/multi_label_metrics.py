@@ -89,23 +89,6 @@ class MultiLabelMetrics:
         }
 
 
-def average_precisions(evaluation: MultiLabelEvaluation) -> tuple[float | None, ...]:
-    """The area under each label's precision-recall curve, as a sum of steps; None without support."""
-    from torchmetrics.functional.classification import binary_average_precision
-
-    labels, probabilities = torch.from_numpy(evaluation.labels).long(), torch.from_numpy(evaluation.probabilities)
-    return tuple(
-        binary_average_precision(probabilities[:, i], labels[:, i]).item() if support else None
-        for i, support in enumerate(labels.sum(0).tolist())
-    )
-
-
-def mean_average_precision(evaluation: MultiLabelEvaluation) -> float | None:
-    """The mean of `average_precisions` over the labels with support; None if no image has a label."""
-    known = [area for area in average_precisions(evaluation) if area is not None]
-    return float(np.mean(known)) if known else None
-
-
 def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
     """Compute all metrics of an evaluation with several labels an image, and of its members."""
     from torchmetrics.functional.classification import (
@@ -124,7 +107,6 @@ def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
 
     three = (multilabel_precision, multilabel_recall, multilabel_f1_score)
     support = evaluation.labels.sum(0)
-    areas = average_precisions(evaluation)
     found, area_intervals = _bootstrap(evaluation)
     correct = (evaluation.labels & evaluation.predicted).sum(0)
     by_label = zip(evaluation.classes, support, correct, evaluation.predicted.sum(0), strict=True)
@@ -135,11 +117,11 @@ def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
             class_figures(name, *map(int, numbers), *of_label)
             for (name, *numbers), of_label in zip(by_label, figures, strict=True)
         ),
-        average_precision=areas,
+        average_precision=evaluation.average_precision,
         average_precision_intervals=area_intervals,
         macro=Average(*(of(metric, "macro") for metric in three)),
         micro=Average(*(of(metric, "micro") for metric in three)),
-        mean_average_precision=mean_average_precision(evaluation),
+        mean_average_precision=evaluation.mean_average_precision,
         subset_accuracy=multilabel_exact_match(predicted, labels, num_labels=count).item(),
         hamming_loss=multilabel_hamming_distance(predicted, labels, num_labels=count, average="micro").item(),
         intervals={

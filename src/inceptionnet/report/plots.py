@@ -141,7 +141,7 @@ def bare(axes: Axes) -> None:
 def predictions(
     evaluation: Evaluation | MultiLabelEvaluation, split: Split, prep: Preprocessing, path: Path, title: str
 ) -> None:
-    """Draw evenly spaced held-out images, then the most confident errors, with several labels those of the largest loss.
+    """Draw evenly spaced held-out images, then the most confident errors; of several labels those of the largest loss.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -18,7 +18,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.evaluate.evaluation import Evaluation, Member, evaluate
 from inceptionnet.evaluate.metrics import Metrics, measure
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation, evaluate_labels
-from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics, mean_average_precision, measure_labels
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics, measure_labels
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 
@@ -42,7 +42,7 @@ def figures(evaluation: AnyEvaluation) -> dict[str, float]:
     """The metrics of an evaluation by name; of no image with a label the mean average precision is NaN."""
     if isinstance(evaluation, Evaluation):
         return {"loss": evaluation.loss, "top1": evaluation.top1}
-    found = mean_average_precision(evaluation)
+    found = evaluation.mean_average_precision
     return {
         "loss": evaluation.loss,
         "map": nan if found is None else found,
@@ -72,7 +72,7 @@ def summary(evaluation: AnyEvaluation) -> str:
 
 
 def deciding(row: Mapping[str, float]) -> str:
-    """The metric of a row of metrics.csv that chooses the best epoch, a key of BEST; empty without a validation split."""
+    """The metric of a row that chooses the best epoch, a key of BEST; empty without a validation split."""
     return next((name for name in BEST if f"val_{name}" in row), "")
 
 

@@ -1,8 +1,8 @@
 """Logistic regression on the features of a frozen network, with its penalty chosen by cross-validation.
 
 The objective is that of scikit-learn's LogisticRegression: mean cross-entropy + penalty / 2 · the sum of the squared
-weights (not of the biases), so that its C is 1 / (penalty · images). With several labels an image it is the sum over the
-labels, one logistic regression each, with the same penalty. L-BFGS minimises it in the principal axes of the
+weights (not of the biases), so that its C is 1 / (penalty · images). With several labels an image it is the sum over
+the labels, one logistic regression each, with the same penalty. L-BFGS minimises it in the principal axes of the
 features, each scaled by the curvature that the penalty and the variance along it give, where it needs a tenth of the
 steps. The penalties are tried from the strongest to the weakest, each from the solution of the one before.
 """
@@ -219,7 +219,10 @@ class _Axes:
 
 
 class _Problem:
-    """The regression on the images with a weight, rows (N, 1) or (N, logits); it keeps its last solution, from which it solves the next."""
+    """The regression on the images with a weight; it keeps its last solution, from which it solves the next.
+
+    Shapes: y (N, logits), rows (N, 1) or (N, logits).
+    """
 
     def __init__(self, axes: _Axes, y: Tensor, rows: Tensor, outputs: Outputs, *, bias: bool) -> None:
         self.axes, self.y, self.bias = axes, y, bias

@@ -115,8 +115,8 @@ class Network(Settings):
 
     activation: Literal["auto", "softmax", "sigmoid"] = Field(
         default="auto",
-        description="What the logits mean. sigmoid: several labels an image, or one logit for two classes; auto: sigmoid "
-        "for several labels, or with weights that have one logit for these two classes, else softmax.",
+        description="What the logits mean. sigmoid: several labels an image, or one logit for two classes; auto: "
+        "sigmoid for several labels, or with weights that have one logit for these two classes, else softmax.",
     )
     train_from: str = Field(
         default="all",
