@@ -44,7 +44,7 @@ NAMES = tuple(COLOURS)
 
 
 def tagged(folder: Path, count: int = 40) -> Path:
-    """Images with a patch of each colour that labels.csv names for them, of three, two, one or none; a quarter has red."""
+    """Images with a patch of each colour that labels.csv names for them: of none to three; a quarter has red."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     rows: list[tuple[object, ...]] = [("image", *NAMES)]

@@ -105,8 +105,8 @@ class Loss(Settings):
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="balanced: the loss of an image times images / (classes × images of its class), on average 1; of "
-        "several labels an image, for each label by itself, whose two classes are absent and present.",
+        description="balanced: the loss of an image times images / (classes × images of its class); of several labels "
+        "each by itself.",
     )
 
 
@@ -115,8 +115,8 @@ class Network(Settings):
 
     activation: Literal["auto", "softmax", "sigmoid"] = Field(
         default="auto",
-        description="What the logits mean. sigmoid: several labels an image, or one logit for two classes; auto: "
-        "sigmoid for several labels, or with weights that have one logit for these two classes, else softmax.",
+        description="sigmoid: several labels an image, or one logit for two classes; auto: sigmoid for several labels "
+        "or weights with one logit for the same two classes.",
     )
     train_from: str = Field(
         default="all",
