@@ -115,8 +115,7 @@ class Network(Settings):
 
     activation: Literal["auto", "softmax", "sigmoid"] = Field(
         default="auto",
-        description="sigmoid: several labels an image, or one logit for two classes; auto: sigmoid for several labels "
-        "or weights with one logit for the same two classes.",
+        description="sigmoid: several labels an image, or one logit for two classes; auto: by the labels and weights.",
     )
     train_from: str = Field(
         default="all",
