@@ -32,8 +32,8 @@ from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_images
 
 def test_run_folder_is_whole(run: Path) -> None:
     assert {file.name for file in run.iterdir()} == {
-        "run.json", "weights.safetensors", "weights_best.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json", "curves.png",
-        "predictions.png", "report.html", "checkpoints",
+        "run.json", "weights.safetensors", "weights_best.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json",
+        "curves.png", "predictions.png", "report.html", "checkpoints",
     }  # fmt: skip
     assert len(list((run / "checkpoints").iterdir())) == 2, "the newest ones"
     metrics = Run(run).read_metrics()
@@ -43,7 +43,7 @@ def test_run_folder_is_whole(run: Path) -> None:
     assert about["data"]["classes"] == sorted(COLOURS)
     assert sum(about["data"]["images"].values()) == 36
     own = {"schedule.epochs": EPOCHS_OF_RUN, "network.activation": "softmax"}
-    assert about["recipe"] == Recipe().changed(own).model_dump()
+    assert Recipe.model_validate(about["recipe"]) == Recipe().changed(own)
     record = read_record(run / "weights.safetensors")
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert record.classes == tuple(sorted(COLOURS)) and record.provenance["epochs"] == EPOCHS_OF_RUN
