@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from inceptionnet import load
 from inceptionnet.evaluate.evaluation import Evaluation
-from inceptionnet.train import validation
+from inceptionnet.train import figures
 from inceptionnet.train.changes import Changes
+from inceptionnet.train.figures import best_row
 from inceptionnet.train.loop import resume, train
-from inceptionnet.train.run import Run, best_row
+from inceptionnet.train.run import Run
 
 from .conftest import tiny_plan
 
@@ -35,7 +36,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, correct: Sequence[int], losses: Se
             np.full(10, loss, np.float32), (),
         )  # fmt: skip
 
-    monkeypatch.setattr(validation, "evaluate", evaluated)
+    monkeypatch.setattr(figures, "evaluate", evaluated)
 
 
 def epochs_of(run: Path) -> list[int]:

@@ -32,8 +32,8 @@ from .conftest import COLOURS, EPOCHS_OF_RUN, tiny_plan, write_images
 
 def test_run_folder_is_whole(run: Path) -> None:
     assert {file.name for file in run.iterdir()} == {
-        "run.json", "weights.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json", "curves.png",
-        "predictions.png", "report.html", "checkpoints", "weights_best.safetensors",
+        "run.json", "weights.safetensors", "weights_best.safetensors", "metrics.csv", "steps.jsonl", "evaluation.json",
+        "curves.png", "predictions.png", "report.html", "checkpoints",
     }  # fmt: skip
     assert len(list((run / "checkpoints").iterdir())) == 2, "the newest ones"
     metrics = Run(run).read_metrics()
@@ -42,7 +42,8 @@ def test_run_folder_is_whole(run: Path) -> None:
     about = json.loads((run / "run.json").read_text())
     assert about["data"]["classes"] == sorted(COLOURS)
     assert sum(about["data"]["images"].values()) == 36
-    assert about["recipe"] == json.loads(Recipe().changed({"schedule.epochs": EPOCHS_OF_RUN}).model_dump_json())
+    own = {"schedule.epochs": EPOCHS_OF_RUN, "network.activation": "softmax"}
+    assert Recipe.model_validate(about["recipe"]) == Recipe().changed(own)
     record = read_record(run / "weights.safetensors")
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert record.classes == tuple(sorted(COLOURS)) and record.provenance["epochs"] == EPOCHS_OF_RUN

@@ -85,19 +85,6 @@ def test_fit_takes_labels(flat: tuple[Path, Path], tmp_path: Path) -> None:
     assert clf.classes == tuple(COLOURS)
 
 
-def test_several_labels_an_image_are_refused(
-    command: Command, run: Path, flat: tuple[Path, Path], tmp_path: Path
-) -> None:
-    folder, file = flat
-    file.write_text(file.read_text().replace(",red", ",red;blue"))
-    code, _, err = command("train", folder, "--labels", file, "--out", tmp_path / "run", *QUICK)
-    assert code == 2 and not (tmp_path / "run").exists()
-    assert err == (
-        f"error: {file}: expected one label an image, got several, which training does not support yet; give a file "
-        "with one label an image\n"
-    )
-
-
 def test_a_run_with_groups(command: Command, flat: tuple[Path, Path], tmp_path: Path) -> None:
     """What was held out together is so in every later command, and no other grouping is accepted."""
     folder, file = flat

@@ -92,6 +92,7 @@ def train(
     from inceptionnet.system.distributed import joined_world
     from inceptionnet.train import loop
     from inceptionnet.train.changes import FIXED, Changes
+    from inceptionnet.train.figures import summary
     from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings, with_shortcuts
     from inceptionnet.train.reporting import next_commands
@@ -136,7 +137,7 @@ def train(
             )
             evaluation = loop.train(plan, out, world)
         if world.is_main:
-            print(f"{out}: accuracy {evaluation.top1:.2%} on {len(evaluation.labels)} held-out images")
+            print(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
             with suppress(RunError):  # a file that could not be written has been warned about
                 print("next:", *next_commands(Run(out)), sep="\n  ")
 

@@ -72,6 +72,23 @@ class MultiLabelEvaluation:
         """(N,): share of the labels that are predicted incorrectly."""
         return np.asarray(np.not_equal(self.predicted, self.labels).mean(1), np.float32)
 
+    @cached_property
+    def average_precision(self) -> tuple[float | None, ...]:
+        """Of each label: the area under its precision-recall curve, as a sum of steps; None without support."""
+        from torchmetrics.functional.classification import binary_average_precision
+
+        labels, probabilities = torch.from_numpy(self.labels).long(), torch.from_numpy(self.probabilities)
+        return tuple(
+            binary_average_precision(probabilities[:, i], labels[:, i]).item() if support else None
+            for i, support in enumerate(labels.sum(0).tolist())
+        )
+
+    @cached_property
+    def mean_average_precision(self) -> float | None:
+        """Mean over the labels with support; None if no image has a label."""
+        known = [area for area in self.average_precision if area is not None]
+        return float(np.mean(known)) if known else None
+
     @property
     def loss(self) -> float:
         """Mean binary cross-entropy."""

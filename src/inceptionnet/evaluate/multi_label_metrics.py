@@ -92,7 +92,6 @@ class MultiLabelMetrics:
 def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
     """Compute all metrics of an evaluation with several labels an image, and of its members."""
     from torchmetrics.functional.classification import (
-        binary_average_precision,
         multilabel_exact_match,
         multilabel_f1_score,
         multilabel_hamming_distance,
@@ -102,17 +101,12 @@ def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
 
     count = len(evaluation.classes)
     labels, predicted = (torch.from_numpy(array).long() for array in (evaluation.labels, evaluation.predicted))
-    probabilities = torch.from_numpy(evaluation.probabilities)
 
     def of(metric: Any, average: str) -> Any:
         return metric(predicted, labels, num_labels=count, average=average).tolist()
 
     three = (multilabel_precision, multilabel_recall, multilabel_f1_score)
     support = evaluation.labels.sum(0)
-    areas = [
-        binary_average_precision(probabilities[:, i], labels[:, i]).item() if support[i] else None for i in range(count)
-    ]
-    known = [area for area in areas if area is not None]
     found, area_intervals = _bootstrap(evaluation)
     correct = (evaluation.labels & evaluation.predicted).sum(0)
     by_label = zip(evaluation.classes, support, correct, evaluation.predicted.sum(0), strict=True)
@@ -123,11 +117,11 @@ def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
             class_figures(name, *map(int, numbers), *of_label)
             for (name, *numbers), of_label in zip(by_label, figures, strict=True)
         ),
-        average_precision=tuple(areas),
+        average_precision=evaluation.average_precision,
         average_precision_intervals=area_intervals,
         macro=Average(*(of(metric, "macro") for metric in three)),
         micro=Average(*(of(metric, "micro") for metric in three)),
-        mean_average_precision=float(np.mean(known)) if known else None,
+        mean_average_precision=evaluation.mean_average_precision,
         subset_accuracy=multilabel_exact_match(predicted, labels, num_labels=count).item(),
         hamming_loss=multilabel_hamming_distance(predicted, labels, num_labels=count, average="micro").item(),
         intervals={

@@ -105,6 +105,22 @@ class Outputs:
             return probabilities >= (THRESHOLD if threshold is None else threshold)
         return probabilities.argmax(1) if threshold is None else (probabilities[:, 1] >= threshold).long()
 
+    def decided(self, logits: Tensor) -> Tensor:
+        """As `predicted` with the usual threshold, from logits and on their device.
+
+        Shapes: (N, logits) → (N,) int64; of several labels an image (N, labels) int64, 1 for those that are predicted.
+        """
+        if self.activation == "softmax":
+            return logits.argmax(1)
+        present = (logits >= 0).long()
+        return present if self.multi_label else present[:, 0]
+
+    def hits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Whether each image is classified correctly, with all of its labels. Shapes: (N, logits), labels → (N,)."""
+        decided = self.decided(logits)
+        same = decided == labels.reshape(decided.shape)
+        return same.all(1) if self.multi_label else same
+
     def decision(self, classes: Sequence[str], threshold: float | None) -> str:
         """How a threshold decides, in one line; empty without one."""
         if threshold is None:

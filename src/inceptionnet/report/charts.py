@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
-from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, draw_curve, new_figure, over_epochs
+from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, curves_of, draw_curve, new_figure, over_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,8 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
     """Loss, accuracy and learning rate by epoch, as SVG elements."""
     charts = []
     with _themed():
-        for what, (unit, _) in CURVES.items():
+        for what in curves_of(rows):
+            unit, _ = CURVES[what]
             figure = new_figure(WIDTH_IN, HEIGHT_IN)
             draw_curve(figure.subplots(), rows, what)
             charts.append(_svg(figure, f"{unit} by epoch"))
@@ -54,9 +55,9 @@ def penalty_charts(head: Mapping[str, Any]) -> list[str]:
     Args:
         head: the content of head.json.
     """
-    charts, trials = [], head["trials"]
+    charts, trials, accuracy = [], head["trials"], (f"{head['measure']} (%)", 100)
     with _themed():
-        for what, (unit, factor) in {"loss": CURVES["loss"], "accuracy": CURVES["top1"]}.items():
+        for what, (unit, factor) in {"loss": CURVES["loss"], "accuracy": accuracy}.items():
             figure = new_figure(WIDTH_IN, HEIGHT_IN)
             axes = figure.subplots()
             values = [factor * trial[what] for trial in trials]

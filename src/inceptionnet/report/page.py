@@ -53,7 +53,13 @@ class Subject:
     head: Mapping[str, Any] = field(default_factory=dict)
     """The content of head.json, if the classifier was fitted by logistic regression."""
     best: Mapping[str, float] = field(default_factory=dict)
-    """The row of `epochs` with the best accuracy on the validation split, if epochs may be chosen by one."""
+    """The row of `epochs` that is best on the validation split, if epochs may be chosen by one."""
+    chosen_by: str = ""
+    """The metric by which it is the best, in words."""
+    best_value: str = ""
+    """The metric in that row."""
+    last_value: str = ""
+    """The metric in the last row."""
 
     @property
     def descent(self) -> Sequence[Mapping[str, float]]:

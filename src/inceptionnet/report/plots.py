@@ -13,6 +13,7 @@ from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import RunError
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import replacing
 
@@ -26,32 +27,50 @@ TRAIN, HELD_OUT, RAW, INCORRECT, CORRECT = "#7a8793", "#1f6fb2", "#9fc5e8", "#b3
 COLUMNS, ROWS = 8, 2
 
 
-CURVES = {"loss": ("cross-entropy loss", 1), "top1": ("accuracy (%)", 100)}
-"""The curves by epoch: axis label, and the factor to its unit."""
+CURVES = {
+    "loss": ("cross-entropy loss", 1),
+    "top1": ("accuracy (%)", 100),
+    "map": ("mean average precision", 1),
+    "subset_accuracy": ("subset accuracy (%)", 100),
+}
+"""The curves by epoch: axis label, and the factor to its unit; see `curves_of`."""
 
 
 def curves(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
-    """Draw loss and accuracy on training and held-out images by epoch.
+    """Draw loss and accuracy on training and held-out images by epoch; with several labels an image also mean average
+    precision, on held-out images.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         RunError: the file cannot be written.
     """
-    figure = new_figure(9, 4.2)
-    for axes, what in zip(figure.subplots(1, 2), CURVES, strict=True):
+    drawn = curves_of(metrics)
+    figure = new_figure(4.5 * len(drawn), 4.2)
+    for axes, what in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
         draw_curve(axes, metrics, what)
     figure.suptitle(title)
     _save(figure, path)
 
 
+def curves_of(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+    """The keys of CURVES that rows of metrics.csv have: accuracy for one label an image, the last two for several."""
+    return [name for name in CURVES if any(key.endswith(f"_{name}") for key in metrics[0])]
+
+
+def _held_out(row: Mapping[str, float]) -> str:
+    return next(key for key in row if key.endswith("_loss") and key != "train_loss").removesuffix("_loss")
+
+
 def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, float]], what: str) -> None:
     """Draw one of `CURVES`: training, held-out, and with averaged weights the raw ones too."""
     unit, factor = CURVES[what]
-    held_out = next(key for key in metrics[0] if key.endswith("_top1") and key != "train_top1").removesuffix("_top1")
+    held_out = _held_out(metrics[0])
     epochs = [row["epoch"] for row in metrics]
-    shown = [("train", "train, augmented", TRAIN), (held_out, held_out, HELD_OUT)]
-    if f"{held_out}_raw_{what}" in metrics[0]:
-        shown[1:] = [
+    shown = [("train", "train, augmented", TRAIN)] if f"train_{what}" in metrics[0] else []
+    if f"{held_out}_raw_{what}" not in metrics[0]:
+        shown += [(held_out, held_out, HELD_OUT)]
+    else:
+        shown += [
             (f"{held_out}_raw", f"{held_out}, raw weights", RAW),
             (held_out, f"{held_out}, averaged", HELD_OUT),
         ]
@@ -119,8 +138,10 @@ def bare(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path: Path, title: str) -> None:
-    """Draw evenly spaced held-out images, then the most confident errors.
+def predictions(
+    evaluation: Evaluation | MultiLabelEvaluation, split: Split, prep: Preprocessing, path: Path, title: str
+) -> None:
+    """Draw evenly spaced held-out images, then the most confident errors; of several labels those of the largest loss.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -128,12 +149,16 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
     """
     count = COLUMNS * ROWS
     even = np.unique(np.linspace(0, len(evaluation.labels) - 1, min(count, len(evaluation.labels))).astype(int))
-    errors = evaluation.most_confident(correct=False)
-    groups = [("evenly spaced", even), (f"most confident of {len(errors)} errors", errors[:count])]
+    if isinstance(evaluation, MultiLabelEvaluation):
+        errors = np.flatnonzero(~evaluation.correct)
+        errors, first = errors[np.argsort(-evaluation.losses[errors], kind="stable")], "largest loss"
+    else:
+        errors, first = evaluation.most_confident(correct=False), "most confident"
+    groups = [("evenly spaced", even), (f"{first} of {len(errors)} errors", errors[:count])]
     groups = [(heading, chosen) for heading, chosen in groups if len(chosen)]
     lines = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
     figure = new_figure(1.45 * COLUMNS, 1.75 * sum(lines) + 0.5 * len(groups) + 0.6)
-    figure.suptitle(f"{title}: accuracy {evaluation.top1:.1%} on {len(evaluation.labels)} held-out images")
+    figure.suptitle(f"{title}: {evaluation.summary} on {len(evaluation.labels)} held-out images")
     parts = figure.subfigures(len(groups), 1, height_ratios=lines, squeeze=False)[:, 0]
     for part, (heading, chosen), rows in zip(parts, groups, lines, strict=True):
         part.suptitle(heading, fontsize=10, color="#444444")
@@ -145,12 +170,17 @@ def predictions(evaluation: Evaluation, split: Split, prep: Preprocessing, path:
     _save(figure, path)
 
 
-def _image(axes: Any, evaluation: Evaluation, i: int, split: Split, prep: Preprocessing) -> None:
+def _image(axes: Any, evaluation: Evaluation | MultiLabelEvaluation, i: int, split: Split, prep: Preprocessing) -> None:
     index = int(evaluation.indices[i])
     pixels = seen(split, index, prep)
     axes.imshow(pixels.squeeze(), cmap="gray" if prep.channels == 1 else None, vmin=0, vmax=255)
-    said, truth = (evaluation.classes[k[i]] for k in (evaluation.predicted, evaluation.labels))
-    text = f"{_short(said)} {evaluation.confidence[i]:.0%}"
+    if isinstance(evaluation, MultiLabelEvaluation):
+        rows = evaluation.predicted[i], evaluation.labels[i]
+        said, truth = (", ".join(np.array(evaluation.classes)[row]) or "none" for row in rows)
+        text = _short(said)
+    else:
+        said, truth = (evaluation.classes[k[i]] for k in (evaluation.predicted, evaluation.labels))
+        text = f"{_short(said)} {evaluation.confidence[i]:.0%}"
     if said != truth:
         text += f"\ntrue: {_short(truth)}"
     axes.set_title(text, fontsize=8, color=CORRECT if said == truth else INCORRECT, pad=3)

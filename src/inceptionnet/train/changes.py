@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.train.activation import with_activation
 from inceptionnet.train.plan import Job, check, head_alone, place_of
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.settings import value_text
+from inceptionnet.weights import read_record
 
 FIXED = {
     "model": "the checkpoint holds the weights of this network",
@@ -87,6 +89,8 @@ def changed(job: Job, changes: Changes, *, begun: bool) -> Job:
     recipe = head_alone(job.recipe.changed(asked), asked)
     if begun:
         _check_settings(job.recipe, recipe)
+    start = read_record(plan.weights) if plan.weights and recipe.network.activation == "auto" else None
+    recipe = with_activation(recipe, job.source, start)
     numbers = {"batch_size": changes.batch_size, "accumulate": changes.accumulate}
     plan = replace(
         plan,

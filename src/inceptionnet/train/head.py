@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inceptionnet.data.balance import balanced_weights, class_counts
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.errors import DataError, RunError
@@ -29,6 +28,7 @@ from inceptionnet.system.distributed import World
 from inceptionnet.system.files import replacing
 from inceptionnet.train.logistic import FOLDS, Fit, fit
 from inceptionnet.train.plan import Job
+from inceptionnet.train.targets import balanced, targets_of
 
 PART = 1000
 """Images of a part; those of a stream are in one."""
@@ -147,7 +147,7 @@ def fit_head(model: InceptionNet, job: Job, part: Part, world: World) -> Fit:
     """Fit the logits of a model to the features of the training images, by the main process, and set them in all.
 
     Images of one group are in the same fold of the cross-validation. With balanced classes, in the loss or by the
-    sampler, every class has the same weight.
+    sampler, every class has the same weight; of several labels an image, the absence and the presence of each.
     """
     logits = model.head.logits
     assert isinstance(logits, nn.Linear)
@@ -156,8 +156,8 @@ def fit_head(model: InceptionNet, job: Job, part: Part, world: World) -> Fit:
         split, weights = job.source.splits["train"], None
         units = split.units if isinstance(split, Split) and split.groups else None
         if "balanced" in (job.recipe.loss.class_weights, job.recipe.data.sampler):
-            counts = class_counts(part.labels.numpy(), len(job.source.classes))
-            weights = torch.from_numpy(balanced_weights(counts)).float()[part.labels]
+            by_class = balanced(part.labels.numpy(), len(job.source.classes))
+            weights = (targets_of(part.labels, model.outputs) * by_class).sum(-1)
         fitted = fit(
             part.features.to(model.device),
             part.labels,
@@ -185,6 +185,7 @@ def about(fitted: Fit) -> dict[str, Any]:
         "penalty": fitted.penalty,
         "folds": fitted.folds,
         "images": fitted.images,
+        "measure": fitted.measure,
         "accuracy": fitted.accuracy,
         "summary": fitted.summary,
         "trials": [asdict(trial) for trial in fitted.trials],

@@ -13,8 +13,8 @@ import inceptionnet
 from inceptionnet.data.leaks import MOST_IMAGES, find_leaks
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import InceptionNetError, RunError, WeightsError
-from inceptionnet.evaluate.evaluation import Evaluation
-from inceptionnet.evaluate.metrics import Metrics, measure
+from inceptionnet.evaluate.metrics import Metrics
+from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report import plots
 from inceptionnet.report.page import write_report
@@ -24,10 +24,11 @@ from inceptionnet.system.files import remove_leftovers
 from inceptionnet.system.progress import Bar
 from inceptionnet.train.changes import Change
 from inceptionnet.train.checkpoint import Checkpoints
+from inceptionnet.train.figures import AnyEvaluation, best_row, figures, measured
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.reporting import subject
-from inceptionnet.train.run import REPORT, Run, best_row
+from inceptionnet.train.run import REPORT, Run
 from inceptionnet.train.trackers import Subject, Trackers
 from inceptionnet.train.trackers.subject import settings_of, without_secrets
 from inceptionnet.weights import read_weights, save_weights
@@ -43,7 +44,7 @@ class Keeper:
         self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
         """The step of the newest checkpoint."""
-        self.metrics: Metrics
+        self.metrics: Metrics | MultiLabelMetrics
         """Of the last epoch; in the main process."""
         self._warned: set[str] = set()
         self._written = False
@@ -98,7 +99,8 @@ class Keeper:
 
     def track(self) -> None:
         """Open the run in its trackers, or continue it there."""
-        self.trackers.open(self.at.rows, [f"{self.job.held_out}_top1", f"{self.job.held_out}_loss"])
+        judged = "map" if self.job.source.multi_label else "top1"
+        self.trackers.open(self.at.rows, [f"{self.job.held_out}_{judged}", f"{self.job.held_out}_loss"])
 
     def finish(self) -> None:
         """Give the final evaluation to the trackers, with the files that describe the run."""
@@ -146,7 +148,7 @@ class Keeper:
         """Write a line of steps.jsonl."""
         self.attempt(lambda: self.run.log_step(row))
 
-    def epoch(self, row: dict[str, float], evaluation: Evaluation) -> None:
+    def epoch(self, row: dict[str, float], evaluation: AnyEvaluation) -> None:
         """Write a row of metrics.csv, with the elapsed time, and evaluation.json."""
         self._tick()
         row["elapsed_s"] = self.at.seconds
@@ -154,7 +156,7 @@ class Keeper:
         self.attempt(lambda: self.run.write_metrics(self.at.rows))
 
         def details() -> None:
-            self.metrics = measure(evaluation)
+            self.metrics = measured(evaluation)
             self.run.write_json("evaluation.json", {"split": self.job.held_out, **self.metrics.to_dict()})
 
         self.attempt(details)
@@ -173,7 +175,7 @@ class Keeper:
         if self.attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
             self.checkpointed = self.at.step
 
-    def weights(self, model: InceptionNet, evaluation: Evaluation, *, raw: bool) -> None:
+    def weights(self, model: InceptionNet, evaluation: AnyEvaluation, *, raw: bool) -> None:
         """Write the model's current weights.
 
         Raises:
@@ -187,8 +189,9 @@ class Keeper:
             "seed": self.job.plan.seed,
             "recipe": self.job.plan.recipe,
             "epochs": self.at.epoch,
-            f"{self.job.held_out}_top1": evaluation.top1,
         }
+        accuracies = {name: value for name, value in figures(evaluation).items() if name != "loss" and value == value}
+        about |= {f"{self.job.held_out}_{name}": value for name, value in accuracies.items()}
         if self.job.plan.labels:
             about["labels"] = self.job.plan.labels
         if self.job.plan.group_by:
@@ -207,7 +210,7 @@ class Keeper:
         if self._written and best_row(self.at.rows) is self.at.rows[-1]:
             self.attempt(self.run.keep_best)
 
-    def draw(self, evaluation: Evaluation) -> None:
+    def draw(self, evaluation: AnyEvaluation) -> None:
         """Draw the plots and write the report; if one fails, the run only says so."""
         if not (self.world.is_main and self.job.recipe.log.report):
             return

@@ -1,7 +1,8 @@
 """Logistic regression on the features of a frozen network, with its penalty chosen by cross-validation.
 
 The objective is that of scikit-learn's LogisticRegression: mean cross-entropy + penalty / 2 · the sum of the squared
-weights (not of the biases), so that its C is 1 / (penalty · images). L-BFGS minimises it in the principal axes of the
+weights (not of the biases), so that its C is 1 / (penalty · images). With several labels an image it is the sum over
+the labels, one logistic regression each, with the same penalty. L-BFGS minimises it in the principal axes of the
 features, each scaled by the curvature that the penalty and the variance along it give, where it needs a tenth of the
 steps. The penalties are tried from the strongest to the weakest, each from the solution of the one before.
 
@@ -23,6 +24,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.train.targets import one_hot
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(13))
 """Tried penalties, 1 to 1e-6, on features whose mean square is 1."""
@@ -45,9 +47,9 @@ class Trial:
     scale: float
     """Of the logits, at most 1: that with the smallest loss."""
     loss: float
-    """Of the scaled logits."""
+    """Of the scaled logits; of several labels an image, the mean over the labels too."""
     accuracy: float
-    """Of several labels an image, the mean over the labels."""
+    """Of several labels an image, subset accuracy."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ class Fit:
     folds: int
     images: int
     loss: float
-    """Mean cross-entropy of the images it was fitted to."""
+    """Mean cross-entropy of the images it was fitted to, as `Trial.loss`."""
     accuracy: float
-    """Accuracy on the images it was fitted to."""
+    """Accuracy on the images it was fitted to, as `Trial.accuracy`."""
+    measure: str = "accuracy"
+    """What `accuracy` is: accuracy or subset accuracy."""
 
     @property
     def summary(self) -> str:
@@ -80,7 +84,8 @@ class Fit:
             return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images"
         chosen = next(trial for trial in self.trials if trial.penalty == self.penalty)
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "a held-out fifth of the training images"
-        return f"{self.images} images; penalty {self.penalty:.3g} by {how}, accuracy {chosen.accuracy:.1%} there"
+        found = f"{self.measure} {chosen.accuracy:.1%} there"
+        return f"{self.images} images; penalty {self.penalty:.3g} by {how}, {found}"
 
 
 def fit(
@@ -103,16 +108,19 @@ def fit(
         outputs: what the logits mean.
         seed: of the folds.
         groups: for each image; images of one group are in the same fold.
-        image_weights: (N,) weight of each image in the mean. Default: all the same.
+        image_weights: (N,) weight of each image in the mean, or (N, logits). Default: all the same.
         bias: whether the logits have biases.
         one_fold: hold out only the first fold, which takes a fifth of the time.
     """
     y = _targets(labels.to(features.device), outputs)
     axes = _Axes(features, centred=bias)
-    rows = torch.ones(len(y), device=y.device) if image_weights is None else image_weights.to(y)
+    rows = torch.ones(len(y), 1, device=y.device) if image_weights is None else image_weights.to(y)
+    rows = rows.reshape(len(y), -1)
     fold = torch.as_tensor(stratified_folds(labels.cpu().numpy(), folds, seed, groups), device=y.device)
     parts = [part for part in (fold == number for number in range(folds)) if part.any() and not part.all()]
-    problems = [_Problem(axes, y, rows * ~part, outputs, bias=bias) for part in parts[: 1 if one_fold else None]]
+    problems = [
+        _Problem(axes, y, rows * ~part[:, None], outputs, bias=bias) for part in parts[: 1 if one_fold else None]
+    ]
     tested = torch.stack(parts[: len(problems)]).any(0) if problems else torch.zeros(len(y), dtype=torch.bool)
     trials: list[Trial] = []
     best, held_out, worse = Trial(PENALTIES[len(PENALTIES) // 2], 1.0, np.inf, 0.0), torch.zeros(0, y.shape[1]), 0
@@ -143,6 +151,7 @@ def fit(
         len(y),
         loss,
         accuracy,
+        "subset accuracy" if outputs.multi_label else "accuracy",
     )
 
 
@@ -184,7 +193,7 @@ def _grouped_folds(
 def _targets(labels: Tensor, outputs: Outputs) -> Tensor:
     """What the probabilities should be. Shapes: → (N, logits) float32."""
     if outputs.activation == "softmax":
-        return F.one_hot(labels, outputs.logits).float()
+        return one_hot(labels, outputs.logits)
     return labels.float().reshape(len(labels), -1)
 
 
@@ -200,14 +209,15 @@ def _judged(penalty: float, logits: Tensor, y: Tensor, rows: Tensor, outputs: Ou
 
 
 def _figures(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the images."""
-    share = rows / rows.sum()
+    """Mean cross-entropy and accuracy over the images; with weights of its own for each label the accuracy has none."""
+    share = rows / rows.sum(0)
     if outputs.activation == "softmax":
-        losses, right = -(y * logits.log_softmax(1)).sum(1), (logits.argmax(1) == y.argmax(1)).float()
+        losses, right = -(y * logits.log_softmax(1)).sum(1, keepdim=True), outputs.hits(logits, y.argmax(1))
     else:
-        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1)
-        right = ((logits >= 0) == (y > 0)).float().mean(1)
-    return float((losses * share).sum()), float((right * share).sum())
+        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        right = outputs.hits(logits, y)
+    counted = share[:, 0] if share.shape[1] == 1 else torch.full_like(share[:, 0], 1 / len(share))
+    return float((losses * share).sum(0).mean()), float((right * counted).sum())
 
 
 class _Axes:
@@ -232,12 +242,15 @@ class _Axes:
 
 
 class _Problem:
-    """The regression on the images with a weight; it keeps its last solution, from which it solves the next."""
+    """The regression on the images with a weight; it keeps its last solution, from which it solves the next.
+
+    Shapes: y (N, logits), rows (N, 1) or (N, logits).
+    """
 
     def __init__(self, axes: _Axes, y: Tensor, rows: Tensor, outputs: Outputs, *, bias: bool) -> None:
         self.axes, self.y, self.bias = axes, y, bias
         self.softmax = outputs.activation == "softmax"
-        self.share = (rows / rows.sum())[:, None]
+        self.share = rows / rows.sum(0)
         logits = y.shape[1]
         self.curvature = (1 - 1 / logits) / logits if self.softmax else 0.25
         """Of the cross-entropy by a logit, where all classes are equally probable."""

@@ -12,18 +12,28 @@ from torch import Tensor
 
 from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, TrainingError, listed
-from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
+from inceptionnet.train.figures import (
+    BEST,
+    AnyEvaluation,
+    accuracy_name,
+    accuracy_words,
+    best_row,
+    deciding,
+    figures,
+    value_of,
+    written,
+)
 from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.layers import HEAD
 from inceptionnet.train.opening import opening
 from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
-from inceptionnet.train.run import Run, best_row
+from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
 from inceptionnet.train.trackers import check_installed
@@ -31,7 +41,7 @@ from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
 
-def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
+def train(plan: Plan, out: Path, world: World = ALONE) -> AnyEvaluation:
     """Train a network and write a run folder at `out` (see train/run.py); returns the last evaluation.
 
     Randomness depends on seed, epoch and image only, so the number of workers and processes does not matter. Processes
@@ -47,7 +57,7 @@ def train(plan: Plan, out: Path, world: World = ALONE) -> Evaluation:
     return _Training(resolve(plan), run, world).run()
 
 
-def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None = None) -> Evaluation:
+def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None = None) -> AnyEvaluation:
     """Repeat the training of a run folder, with the settings in its run.json, in a new run folder.
 
     Raises:
@@ -64,7 +74,7 @@ def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None =
     return _Training(changed(job, changes, begun=False), Run(out), world, notes=notes).run()
 
 
-def resume(out: Path, world: World = ALONE, changes: Changes | None = None) -> Evaluation:
+def resume(out: Path, world: World = ALONE, changes: Changes | None = None) -> AnyEvaluation:
     """Resume a run that was interrupted, or train a finished one for more epochs, from its newest readable checkpoint.
 
     Without changes, on a CPU with the same number of threads, the final weights are bit for bit those of an
@@ -107,6 +117,7 @@ class _Training:
         if self.recipe.compute.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.to(device)
+        self.accuracy = accuracy_words(model.outputs)
         self.batches = TrainLoader(
             job.source.splits["train"],
             job.prep,
@@ -148,7 +159,7 @@ class _Training:
             at.change_batch_size(plan.batch_size, len(self.batches), began)
         self.stepper.extra_steps = at.extra_steps
 
-    def run(self) -> Evaluation:
+    def run(self) -> AnyEvaluation:
         """Train the remaining epochs, then draw the plots and the report."""
         keeper, epochs = self.keeper, self.recipe.schedule.epochs
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
@@ -199,7 +210,7 @@ class _Training:
             was = f"; it was {self.last_lr:.3g} in the last step" if self.last_lr else ""
             yield f"the learning rate goes on at {self.stepper.rate(at.step):.3g}{was}"
 
-    def _epoch(self, epoch: int) -> Evaluation:
+    def _epoch(self, epoch: int) -> AnyEvaluation:
         """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
         at, held_out = self.at, self.job.held_out
         if epoch == 0:
@@ -214,15 +225,16 @@ class _Training:
         row = self._row(evaluation, raw)
         self.keeper.epoch(row, evaluation)
         self.keeper.best()
-        found = f"loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%}"
+        found = written(figures(evaluation))
         if raw:
-            found = f"averaged loss {evaluation.loss:.4f} accuracy {evaluation.top1:.1%} (raw {raw.top1:.1%})"
+            rest = {name: value for name, value in figures(raw).items() if name != "loss"}
+            found = f"averaged {found} (raw {written(rest).removeprefix('accuracy ')})"
         wait = ""
         if at.counted.data_wait > DATA_WAIT_SHARE:
             wait = f", {at.counted.data_wait:.0%} of the time waiting for data"
         what = f"epoch {epoch}/{self.recipe.schedule.epochs}" if epoch else "classifier"
         self.keeper.note(
-            f"{what}  train loss {at.counted.loss:.4f} accuracy {at.counted.accuracy:.1%}  {held_out} {found}  "
+            f"{what}  train loss {at.counted.loss:.4f} {self.accuracy} {at.counted.accuracy:.1%}  {held_out} {found}  "
             f"{row['images_per_s']:.0f} images/s{wait}"
         )
         if row["dead_features"] >= DEAD_SHARE:
@@ -239,8 +251,8 @@ class _Training:
             return False
         epochs = "epoch" if patience == 1 else f"{patience} epochs"
         self.keeper.note(
-            f"stopped early, after epoch {epoch} of {self.recipe.schedule.epochs}: no better accuracy on val in "
-            f"the last {epochs}"
+            f"stopped early, after epoch {epoch} of {self.recipe.schedule.epochs}: no better {BEST[deciding(best)]} on "
+            f"val in the last {epochs}"
         )
         return True
 
@@ -249,8 +261,8 @@ class _Training:
         rows, best = self.at.rows, best_row(self.at.rows)
         if best and best is not rows[-1]:
             yield (
-                f"best epoch {best['epoch']:.0f}: val accuracy {best['val_top1']:.1%}, last epoch "
-                f"{rows[-1]['val_top1']:.1%}; the best one's weights are {self.keeper.run.best_weights.name}, and val "
+                f"best epoch {best['epoch']:.0f}: val {BEST[deciding(best)]} {value_of(best)}, last epoch "
+                f"{value_of(rows[-1])}; the best one's weights are {self.keeper.run.best_weights.name}, and val "
                 "flatters them, since it chose them"
             )
 
@@ -298,10 +310,10 @@ class _Training:
             at.counted.trained_s += time.monotonic() - start
             self._count(result, waited)
             at.batch += 1
-            figures = f"loss {at.counted.loss:.3f}  accuracy {at.counted.accuracy:.1%}"
+            so_far = f"loss {at.counted.loss:.3f}  {self.accuracy} {at.counted.accuracy:.1%}"
             if at.counted.data_wait > DATA_WAIT_SHARE:
-                figures += f"  data wait {at.counted.data_wait:.0%}"
-            keeper.bar.advance(batch.planned, figures, f"epoch {epoch}/{self.recipe.schedule.epochs}")
+                so_far += f"  data wait {at.counted.data_wait:.0%}"
+            keeper.bar.advance(batch.planned, so_far, f"epoch {epoch}/{self.recipe.schedule.epochs}")
             if at.batch < len(self.batches) and keeper.due():
                 keeper.checkpoint(self._tensors)
             if self.world.total([self.stop.requested])[0]:
@@ -354,7 +366,7 @@ class _Training:
             "--set optimizer.clip_norm=2, or for residual networks a lower scale, --set network.residual_scale=0.1"
         )
 
-    def _row(self, evaluation: Evaluation, raw: Evaluation | None) -> dict[str, float]:
+    def _row(self, evaluation: AnyEvaluation, raw: AnyEvaluation | None) -> dict[str, float]:
         """A row of metrics.csv."""
         counted, held_out = self.at.counted, self.job.held_out
         row = {
@@ -362,12 +374,11 @@ class _Training:
             "step": self.at.step,
             "lr": counted.lr,
             "train_loss": counted.loss,
-            "train_top1": counted.accuracy,
-            f"{held_out}_loss": evaluation.loss,
-            f"{held_out}_top1": evaluation.top1,
+            f"train_{accuracy_name(self.model.outputs)}": counted.accuracy,
+            **{f"{held_out}_{name}": value for name, value in figures(evaluation).items()},
         }
         if raw:
-            row |= {f"{held_out}_raw_loss": raw.loss, f"{held_out}_raw_top1": raw.top1}
+            row |= {f"{held_out}_raw_{name}": value for name, value in figures(raw).items()}
         return row | {
             "dead_features": self.features.dead_share(self.world),
             "skipped_steps": counted.skipped,

@@ -21,9 +21,11 @@ from inceptionnet.data.splits import Source, Split, evenly_spaced
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InceptionNetError, RunError, listed
 from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.registry.create import create_model
+from inceptionnet.train.activation import start_head, with_activation
 from inceptionnet.train.layers import ALL, HEAD
 from inceptionnet.train.recipe import Preprocess, Recipe
 from inceptionnet.train.recipes import recipe_named
@@ -89,28 +91,36 @@ class Job:
         return "val" if "val" in self.source.splits else "test"
 
     @property
+    def outputs(self) -> Outputs:
+        """What the logits mean."""
+        activation, classes = self.recipe.network.activation, len(self.source.classes)
+        return Outputs(activation, 1 if activation == "sigmoid" and not self.source.multi_label else classes)
+
+    @property
     def augment(self) -> Augment:
         """The augmentation of training images."""
         return Augment(**self.recipe.augment.model_dump())
 
     def model(self) -> InceptionNet:
-        """The network at the start of training; it depends on the plan only, including its seed."""
-        plan, network = self.plan, self.recipe.network
+        """The network at the start of training; it depends on the plan only, including its seed.
+
+        A classifier in the weights stays if it has the same outputs, with sigmoid if its classes are the same too.
+        """
+        plan, network, outputs = self.plan, self.recipe.network, self.outputs
         torch.manual_seed(plan.seed)
-        classes = len(self.source.classes)
         model = create_model(
             plan.model,
-            num_classes=classes,
+            num_classes=outputs.logits,
             input_size=plan.size,
             width=plan.width,
             weights=plan.weights,
             dropout=network.dropout,
             residual_scale=network.residual_scale,
             aux=network.aux,
+            activation=None if plan.weights else outputs.activation,
         )
-        if model.outputs.activation != "softmax":
-            log.info("%s: its outputs are sigmoid; training softmax with a new classifier", plan.weights)
-            model.reset_head(classes, "softmax")
+        if plan.weights:
+            start_head(model, outputs, self.source.classes, plan.weights)
         return model
 
     def empty_model(self) -> InceptionNet:
@@ -167,11 +177,6 @@ def resolve(plan: Plan) -> Job:
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
     source = plan.open_source()
-    if source.multi_label:
-        raise ConfigurationError(
-            f"{plan.labels or plan.data}: expected one label an image, got several, which training does not support "
-            "yet; give a file with one label an image"
-        )
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
@@ -189,7 +194,7 @@ def resolve(plan: Plan) -> Job:
         raise ConfigurationError(
             "--set network.fit_head=true fits the classifier to features of a pretrained network; give --weights"
         )
-    recipe = head_alone(recipe, asked)
+    recipe = with_activation(head_alone(recipe, asked), source, record)
     size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
     seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
     channels = record.configuration.in_channels if record else 3

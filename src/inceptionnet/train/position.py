@@ -29,7 +29,7 @@ class Counted:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 accuracy on the augmented training images."""
+        """Top-1 accuracy, or subset accuracy, on the augmented training images."""
         return self.correct / max(self.seen, 1)
 
     @property

@@ -97,7 +97,7 @@ class Data(Settings):
 
 
 class Loss(Settings):
-    """Cross-entropy loss."""
+    """Cross-entropy loss; with sigmoid binary cross-entropy, of several labels an image the sum over the labels."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing; [v3] section 7.")
     aux_weight: float = Field(
@@ -105,13 +105,18 @@ class Loss(Settings):
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="balanced: the loss of an image times images / (classes × images of its class), on average 1.",
+        description="balanced: the loss of an image times images / (classes × images of its class); of several labels "
+        "each by itself.",
     )
 
 
 class Network(Settings):
     """Options of the network, and which layers are trained."""
 
+    activation: Literal["auto", "softmax", "sigmoid"] = Field(
+        default="auto",
+        description="sigmoid: several labels an image, or one logit for two classes; auto: by the labels and weights.",
+    )
     train_from: str = Field(
         default="all",
         description="First trained layer of a pretrained network: all, an endpoint, or head: only the classifier, by "

@@ -13,7 +13,8 @@ from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
-from inceptionnet.train.run import Run, best_row
+from inceptionnet.train.figures import BEST, best_row, deciding, value_of
+from inceptionnet.train.run import Run
 from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
 
@@ -50,6 +51,9 @@ def subject(
         about["epochs"] = run.read_metrics()
         about["head"] = run.head()
         about["best"] = best_row(about["epochs"])
+        if about["best"]:
+            about["chosen_by"] = BEST[deciding(about["best"])]
+            about["best_value"], about["last_value"] = value_of(about["best"]), value_of(about["epochs"][-1])
         about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
         title=f"{record.configuration.name} on {source.title}",

@@ -3,11 +3,12 @@
 run.json                arguments, recipe, data and environment; enough to repeat the run
 weights.safetensors     the weights of the last finished epoch (their average, if the recipe has one), with everything
                         for prediction; weights_raw.safetensors: the raw weights beside an average;
-                        weights_best.safetensors: those of the epoch with the best accuracy on the validation split
+                        weights_best.safetensors: those of the epoch with the best accuracy on the validation split,
+                        with several labels an image the best mean average precision
 metrics.csv             one row per epoch
 steps.jsonl             one line every log.every_steps steps
 evaluation.json         the last evaluation with per-class metrics
-curves.png              loss and accuracy by epoch
+curves.png              loss and accuracy (or mean average precision) by epoch
 predictions.png         held-out images with their predicted classes
 report.html             all of this on one page, for a browser
 decode_errors.txt       the corrupt images, if any
@@ -52,16 +53,6 @@ class TrainedOn(NamedTuple):
         if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
             at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
         return TrainedOn(self.data if data is None else data, at or self.labels, self.splits, self.group_by)
-
-
-def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The row of metrics.csv with the best accuracy on the validation split; of several that with the smallest loss.
-
-    Empty without a validation split: a test split is not for choosing an epoch.
-    """
-    if not rows or "val_top1" not in rows[0]:
-        return {}
-    return min(rows, key=lambda row: (-row["val_top1"], row["val_loss"]))
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,7 @@ class Run:
 
     @property
     def best_weights(self) -> Path:
-        """The weights of the epoch with the best accuracy on the validation split."""
+        """The weights of the best epoch on the validation split, see `best_row`."""
         return self.path / "weights_best.safetensors"
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,7 +21,7 @@ from inceptionnet.train.dropout import seeded
 from inceptionnet.train.layers import freeze
 from inceptionnet.train.optimizers import lr_factor, make_optimizer, peak_lr
 from inceptionnet.train.plan import Job
-from inceptionnet.train.targets import class_weights, mix, one_hot, soft
+from inceptionnet.train.targets import class_weights, cross_entropy, mix, soft, targets_of
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,11 @@ class StepResult:
 
     images: int
     loss: float
-    """Mean cross-entropy of the main head, with label smoothing and class weights, without the auxiliary heads."""
+    """Mean cross-entropy of the main head, with label smoothing and class weights, without the auxiliary heads; of
+    several labels an image the mean over the labels too."""
     correct: int
-    """Correctly classified images; of mixed ones those that got the label of the larger part."""
+    """Correctly classified images, with several labels those with all of them correct; of mixed images those that got
+    the labels of the larger part."""
     gradient_norm: float
     lr: float
     """Learning rate of the head, which layer-wise decay does not lower."""
@@ -53,6 +54,7 @@ class Stepper:
         world: World = ALONE,
     ) -> None:
         self.model, self.job, self.recipe, self.world = model, job, job.recipe, world
+        self.outputs = model.outputs
         self.steps_per_epoch, self.fresh = steps_per_epoch, job.plan.weights is None
         self.extra_steps = 0
         """Steps that another batch size needed for what is done; the schedule does not count them."""
@@ -96,12 +98,12 @@ class Stepper:
         sums = torch.zeros(2, device=device)
         x = to_input(batch.images.to(device, non_blocking=True), self.job.prep, self.job.augment, batch.draws)
         labels = batch.labels.to(device, non_blocking=True)
-        targets = one_hot(labels, len(self.job.source.classes), x.dtype)
+        targets = targets_of(labels, self.outputs, x.dtype)
         if self.job.augment.mixes:
             # A key with a fifth number, since those of dropout have three.
             key = (self.job.plan.seed, number, 0, 0, 1)
             x, targets = mix(x, targets, batch.rows, batch.planned, self.job.augment, key)
-            labels = targets.argmax(1)
+        labels = targets.argmax(-1)
         targets = soft(targets, recipe.loss.label_smoothing, self.class_weights)
         if not recipe.compute.channels_last:
             x = x.contiguous()
@@ -118,7 +120,8 @@ class Stepper:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # one device sync
         loss, correct = self.world.total(mine_summed)
-        result = StepResult(images, loss / images, int(correct), norm, rate, not (isfinite(loss) and isfinite(norm)))
+        loss /= images * (self.outputs.logits if self.outputs.multi_label else 1)
+        result = StepResult(images, loss, int(correct), norm, rate, not (isfinite(loss) and isfinite(norm)))
         if result.skipped:
             restore(kept)
             return result
@@ -156,12 +159,13 @@ class Stepper:
             outputs = self.network(x)
         if autocast:
             outputs = {head: logits.float() for head, logits in outputs.items()}
-        losses = {head: F.cross_entropy(logits, targets, reduction="sum") for head, logits in outputs.items()}
+        losses = {head: cross_entropy(logits, targets, self.outputs) for head, logits in outputs.items()}
         loss = sum(value * (1 if head == "logits" else settings.aux_weight) for head, value in losses.items())
         assert isinstance(loss, Tensor)
-        # DistributedDataParallel averages over processes; the gradient is to be the mean over all images of the step.
+        # DistributedDataParallel averages over processes; the gradient is to be the mean over all images of the step,
+        # and the sum over labels: that of a logit has then the size that it has with softmax, however many there are.
         (loss * (self.world.size / images)).backward()  # type: ignore[no-untyped-call]
-        sums += torch.stack([losses["logits"].detach(), (outputs["logits"].argmax(1) == labels).sum()])
+        sums += torch.stack([losses["logits"].detach(), self.outputs.hits(outputs["logits"], labels).sum()])
 
 
 class _AllLogits(nn.Module):

@@ -1,5 +1,8 @@
 """The targets of a step's loss: class weights, label smoothing, and the mixed images of mixup and CutMix.
 
+With several labels an image each label is a problem of two classes, absent and present, so that targets have the shape
+(N, labels, 2); one logit with sigmoid has the targets of two classes, (N, 2).
+
 Source: Zhang et al., mixup, ICLR 2018; Yun et al., CutMix, ICCV 2019. As in timm there is one mixing ratio per step,
 and that of CutMix is the ratio of the areas after the box is cut off at the border. The partner of an image is its
 neighbour in the shuffled batch, which every number of processes and of gradient-accumulation steps leaves beside it.
@@ -12,6 +15,7 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +24,7 @@ from inceptionnet.data.balance import balanced_weights, class_counts, imbalance_
 from inceptionnet.data.preprocess import Augment
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.train.recipe import Recipe
 
 
@@ -28,16 +33,36 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) ->
     return F.one_hot(labels, classes).to(dtype)
 
 
+def targets_of(labels: Tensor, outputs: Outputs, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The probabilities that a network should give.
+
+    Shapes: labels (N,) int64 → (N, classes); of several labels an image (N, labels) bool → (N, labels, 2).
+    """
+    if outputs.multi_label:  # of no image at all the labels have the shape (0,)
+        return one_hot(labels.long().reshape(len(labels), outputs.logits), 2, dtype)
+    return one_hot(labels, outputs.classes, dtype)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, outputs: Outputs) -> Tensor:
+    """Sum over the images; of several labels an image, and over the labels: binary cross-entropy of each.
+
+    Shapes: logits (N, logits), targets as `soft` → scalar.
+    """
+    if outputs.activation == "softmax":
+        return F.cross_entropy(logits, targets, reduction="sum")
+    return -(targets * outputs.log_probabilities(logits)).sum()
+
+
 def soft(targets: Tensor, smoothing: float, weights: Tensor | None) -> Tensor:
-    """Targets for F.cross_entropy: weighted by class, then smoothed; a row's sum is the weight of its image.
+    """Targets for `cross_entropy`: weighted by class, then smoothed; a row's sum is the weight of its image.
 
     The weight is that of the image, so it multiplies the smoothed part too; torch's `weight` would smooth towards the
     heavy classes.
-    Shapes: (N, classes), rows of sum 1, weights (classes,) → (N, classes).
+    Shapes: (N, classes), rows of sum 1, weights (classes,) → (N, classes); or (N, labels, 2), weights (labels, 2).
     """
     if weights is not None:
         targets = targets * weights
-    return targets * (1 - smoothing) + targets.sum(1, keepdim=True) * (smoothing / targets.shape[1])
+    return targets * (1 - smoothing) + targets.sum(-1, keepdim=True) * (smoothing / targets.shape[-1])
 
 
 def mix(
@@ -47,7 +72,7 @@ def mix(
 
     An image without a partner (the last one of an odd number, or beside a corrupt one) is not mixed. `x` is changed
     in place.
-    Shapes: x float (N, C, H, W), targets (N, classes), rows (N,) on the CPU, of `planned` ones → as x and targets.
+    Shapes: x float (N, C, H, W), targets (N, …), rows (N,) on the CPU, of `planned` ones → as x and targets.
     """
     rng = np.random.default_rng(list(key))
     cutting = rng.random() < 0.5 if augment.mixup and augment.cutmix else augment.cutmix > 0
@@ -83,7 +108,9 @@ def partners(rows: Tensor, planned: int) -> Tensor:
 
 
 def class_weights(source: Source, recipe: Recipe) -> Tensor | None:
-    """The weights of the classes in the loss, (classes,) float32; None: all equal.
+    """The weights of the classes in the loss, (classes,) float32, as `balanced_weights`; None: all equal.
+
+    Of several labels an image (labels, 2): those of its absence and of its presence, for each label by itself.
 
     Raises:
         ConfigurationError: the classes would be balanced twice, or the labels are not known.
@@ -100,7 +127,16 @@ def class_weights(source: Source, recipe: Recipe) -> Tensor | None:
             "loss.class_weights is balanced: expected images whose labels are known before training, got a stream; use "
             "loss.class_weights=none"
         )
-    return torch.from_numpy(balanced_weights(class_counts(split.labels, len(source.classes)))).float()
+    return balanced(split.labels, len(source.classes))
+
+
+def balanced(labels: npt.NDArray[np.int64 | np.bool_], classes: int) -> Tensor:
+    """The balanced weights of `class_weights`. Shapes: (N,) → (classes,); (N, labels) bool → (labels, 2)."""
+    counts = class_counts(labels, classes)
+    if labels.ndim == 1:
+        return torch.from_numpy(balanced_weights(counts)).float()
+    pairs = [balanced_weights([len(labels) - int(count), int(count)]) for count in counts]
+    return torch.from_numpy(np.stack(pairs)).float()
 
 
 def imbalance_of(source: Source, recipe: Mapping[str, Any]) -> str:

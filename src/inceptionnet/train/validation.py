@@ -11,9 +11,9 @@ from torch import Tensor
 from inceptionnet.data.augment import to_input
 from inceptionnet.data.loading import EvalLoader, TrainLoader
 from inceptionnet.errors import Interrupted
-from inceptionnet.evaluate.evaluation import Evaluation, evaluate
 from inceptionnet.system.distributed import World
 from inceptionnet.train.batch_norm import RECALIBRATION_BATCHES, batch_statistics
+from inceptionnet.train.figures import AnyEvaluation, accuracy_of, accuracy_words, evaluate_model
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.plan import Job
 from inceptionnet.train.step import Stepper
@@ -37,7 +37,7 @@ class Validation:
             world=world,
         )
 
-    def run(self, epoch: int, train_accuracy: float, stop: StopRequest) -> tuple[Evaluation, Evaluation | None]:
+    def run(self, epoch: int, train_accuracy: float, stop: StopRequest) -> tuple[AnyEvaluation, AnyEvaluation | None]:
         """Evaluate and save the weights; with averaging the raw weights too, as the second result."""
         average, raw = self.stepper.average, None
         if epoch == 0:  # the average is that of the same weights
@@ -53,7 +53,7 @@ class Validation:
             self._suspect_batch_norm(epoch, train_accuracy, evaluation)
         return evaluation, raw
 
-    def _evaluate(self, epoch: int, which: str, stop: StopRequest, *, raw: bool) -> Evaluation:
+    def _evaluate(self, epoch: int, which: str, stop: StopRequest, *, raw: bool) -> AnyEvaluation:
         """Evaluate and save the model's current weights."""
         if epoch and self.job.recipe.batch_norm.mode == "recalibrate" and self.stepper.norms:
             with batch_statistics(self.model, self.stepper.norms, remembered=True), torch.no_grad():
@@ -68,19 +68,21 @@ class Validation:
             self.keeper.bar.advance(0 if raw else images, figures, title)
 
         classes = self.job.source.classes
-        evaluation = evaluate(self.model, self.checks, self.job.prep, classes, advance=advance, world=self.world)
+        evaluation = evaluate_model(self.model, self.checks, self.job.prep, classes, advance=advance, world=self.world)
         self.keeper.decode_errors(evaluation.decode_errors if self.world.is_main else ())
         self.keeper.weights(self.model, evaluation, raw=raw)
         return evaluation
 
-    def _suspect_batch_norm(self, epoch: int, train_accuracy: float, evaluation: Evaluation) -> None:
+    def _suspect_batch_norm(self, epoch: int, train_accuracy: float, evaluation: AnyEvaluation) -> None:
         """If held-out accuracy is far below training accuracy, check whether batch norm is the cause, and warn.
+
+        With several labels an image both are subset accuracy.
 
         It warns only if two evaluations in a row find it, or the last one: running statistics lag behind weights that
         change fast for an epoch, and by how much depends on rounding.
         """
         suspected, self._suspected = self._suspected, False
-        if train_accuracy - evaluation.top1 <= GAP:
+        if train_accuracy - accuracy_of(evaluation) <= GAP:
             return
         norms = self.stepper.norms if self.job.recipe.batch_norm.mode != "freeze" else []
         if not norms or (self.stepper.fresh and epoch == 1):
@@ -89,9 +91,10 @@ class Validation:
         seen, batchwise, running = self.world.total(found)
         self._suspected = batchwise - running >= max(GAP * seen, GAP_IMAGES)
         if self._suspected and (suspected or epoch == self.job.recipe.schedule.epochs):
+            accuracy = accuracy_words(self.model.outputs)
             self.keeper.once(
                 "batch norm",
-                f"batch norm's running statistics do not fit the weights: accuracy on {seen:.0f} training images is "
+                f"batch norm's running statistics do not fit the weights: {accuracy} on {seen:.0f} training images is "
                 f"{batchwise / seen:.0%} with batch statistics and {running / seen:.0%} with running statistics, which "
                 "evaluation uses; use --bn recalibrate, or a larger --set batch_norm.momentum",
             )

@@ -66,6 +66,8 @@ def batch_norm_gap(
 ) -> tuple[int, int, int]:
     """(images, correct with batch statistics, correct with running statistics) of inputs and their labels.
 
+    With several labels an image, it is correct if all of them are.
+
     The images and the weights are the same, so that only batch norm (`norms`, or all) can make a difference.
     """
     seen, batchwise, running = 0, 0, 0
@@ -73,9 +75,9 @@ def batch_norm_gap(
     with torch.no_grad():
         for x, labels in inputs:
             with batch_statistics(model, norms, remembered=False):
-                batchwise += int((model(x).argmax(1) == labels).sum())
+                batchwise += int(model.outputs.hits(model(x), labels).sum())
             model.eval()
-            running += int((model(x).argmax(1) == labels).sum())
+            running += int(model.outputs.hits(model(x), labels).sum())
             seen += len(labels)
     model.train(was_training)
     return seen, batchwise, running
