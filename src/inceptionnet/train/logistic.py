@@ -111,7 +111,7 @@ def fit(
             problem.solve(penalty)
             logits[part] = problem.logits()[part]
         trials.append(Trial(penalty, *_judged(logits[tested], y[tested], rows[tested], outputs)))
-        if trials[-1].loss <= min(trial.loss for trial in trials):
+        if trials[-1].loss < min((trial.loss for trial in trials[:-1]), default=np.inf):  # of equal ones the strongest
             best, held_out, worse = penalty, logits.cpu(), 0
         elif (worse := worse + 1) > PATIENCE:
             break
@@ -177,7 +177,7 @@ def _targets(labels: Tensor, outputs: Outputs) -> Tensor:
 
 def _judged(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over the images."""
-    share = rows / rows.sum()
+    share = rows.double() / rows.sum(dtype=torch.float64)
     if outputs.activation == "softmax":
         losses, right = -(y * logits.log_softmax(1)).sum(1), (logits.argmax(1) == y.argmax(1)).float()
     else:
