@@ -104,11 +104,12 @@ def features_of(
     Raises:
         DataError: none of the images can be decoded.
     """
-    split, found = job.source.splits["train"], list[Part]()
+    split, found, logits = job.source.splits["train"], list[Part](), model.head.logits
+    assert isinstance(logits, nn.Linear)
     for number, (start, images) in enumerate(_parts(split)):
         file = folder / f"{number:05}.safetensors"
         part = Part.load(file) if world.is_main else None
-        if part and not part.is_of(images, start, model.head.logits.in_features):
+        if part and not part.is_of(images, start, logits.in_features):
             part = None  # damaged, or of other images
         part = world.gather(part)[0]
         if part is None:

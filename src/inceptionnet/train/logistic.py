@@ -66,7 +66,7 @@ class Fit:
     def summary(self) -> str:
         """What was fitted, and how the penalty was chosen, for a log line."""
         if not self.trials:
-            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images"
+            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images or groups"
         chosen = next(trial for trial in self.trials if trial.penalty == self.penalty)
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "a held-out fifth of the training images"
         return f"{self.images} images; penalty {self.penalty:.3g} by {how}, accuracy {chosen.accuracy:.1%} there"
