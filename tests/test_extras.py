@@ -108,6 +108,26 @@ def test_no_command_minds_a_torchvision_of_another_torch(
     assert "No overlays" not in page and "evidence for the predicted class" in page
 
 
+LABELS = """
+import numpy as np
+from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
+from inceptionnet.evaluate.multi_label_metrics import measure_labels
+truth, losses = np.eye(2, dtype=bool), np.float32([0.5, 1])
+metrics = measure_labels(MultiLabelEvaluation(("a", "b"), np.arange(2), truth, truth, np.eye(2), losses, 0.5, ()))
+print(metrics.subset_accuracy)
+"""
+
+
+@pytest.mark.slow
+def test_metrics_of_several_labels_do_not_mind_a_torchvision_of_another_torch(tmp_path: Path) -> None:
+    folder = broken(tmp_path, "torchvision", OTHER_TORCH)
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1] / "src")])
+    done = subprocess.run(
+        [sys.executable, "-c", LABELS], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout) == (0, "1.0\n"), done.stderr
+
+
 QUICK = [
     ("captum", ["explain", "RUN", "IMAGE", "--out", "e.png"]),
     ("pyarrow", ["evaluate", "RUN", "DATA", "--predictions", "p.parquet"]),

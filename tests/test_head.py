@@ -133,9 +133,20 @@ def test_a_damaged_part_is_computed_again(fitted: Path, tmp_path: Path) -> None:
         file.write_bytes(damaged)
         resume(again)
         assert load_file(file).keys() == {"features", "indices", "labels"}
-    save_file({"other": torch.zeros(1)}, file)
-    resume(again)
-    assert "features" in load_file(file)
+    tensors = load_file(file)
+    for other in (
+        {"other": torch.zeros(1)},
+        tensors | {"features": tensors["features"][:, :5].contiguous()},
+        tensors | {"features": tensors["features"][:5]},
+        tensors | {"indices": tensors["indices"] + 1},
+        tensors | {"indices": tensors["indices"].flip(0)},
+        tensors | {"labels": 1 - tensors["labels"]},
+        {name: tensor[:5].contiguous() for name, tensor in tensors.items()},
+    ):
+        save_file(other, file, metadata={"errors": "[]"})
+        resume(again)
+        found = load_file(file)
+        assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_a_finished_run_is_resumed_with_the_same_result(fitted: Path, tmp_path: Path) -> None:

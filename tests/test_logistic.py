@@ -115,9 +115,28 @@ def test_no_image_is_judged_by_a_fit_that_saw_its_label(monkeypatch: pytest.Monk
     assert float(held_out.gather(1, labels[:, None]).mean()) <= float(held_out.mean()) + 1e-3
 
 
+def test_of_equally_good_penalties_the_strongest_is_chosen() -> None:
+    """Two classes far apart: from some penalty on, the loss is so flat that the solver finds nothing better."""
+    features = torch.tensor([[-1.0], [1.0]]).repeat(30, 1)
+    found = fit(features, torch.tensor([0, 1]).repeat(30), Outputs("softmax", 2))
+    best = min(trial.loss for trial in found.trials)
+    assert [trial.loss for trial in found.trials].count(best) > 1
+    assert found.penalty == max(trial.penalty for trial in found.trials if trial.loss == best)
+    assert found.accuracy == 1 and all(trial.accuracy <= 1 for trial in found.trials)
+
+
+def test_accuracy_is_at_most_one() -> None:
+    """Sums of float32 shares, such as thirty times 1/30, may be more than 1."""
+    for images in (30, 50, 70):
+        found = fit(torch.eye(2).repeat(images, 1), torch.tensor([0, 1]).repeat(images), Outputs("softmax", 2))
+        assert found.accuracy == pytest.approx(1, abs=1e-12)
+
+
 def test_one_image_a_class_has_nothing_to_hold_out() -> None:
     found = fit(X[:1], Y[:1], TEN)
     assert not found.trials and not len(found.held_out) and "too few images" in found.summary
+    one = fit(X[:50], Y[:50], TEN, groups=["a"] * 50)
+    assert not one.trials and "without cross-validation: too few images or groups" in one.summary
     assert "5-fold" in fit(X[:50], Y[:50], TEN).summary
     assert "a held-out fifth" in fit(X[:50], Y[:50], TEN, one_fold=True).summary
 

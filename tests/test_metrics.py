@@ -107,6 +107,12 @@ def test_the_interval_of_the_loss_is_not_below_zero() -> None:
     assert 0.91 * 400 < held < 0.99 * 400
 
 
+def test_the_interval_of_a_share_ends_at_its_largest_value() -> None:
+    """Two images of which one has a third and one two thirds of its labels wrong: on the log scale it goes up to 35."""
+    low, high = mean_interval(np.float32([1 / 3, 2 / 3]), most=1.0) or (0, 0)
+    assert 0 < low < 0.5 and high == 1
+
+
 def test_the_interval_of_f1_holds_it_and_narrows() -> None:
     widths = []
     for n in (100, 1600):

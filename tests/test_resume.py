@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from inceptionnet.errors import Interrupted, RunError, WeightsError
 from inceptionnet.system.files import replacing
 from inceptionnet.train import checkpoint
 from inceptionnet.train.changes import Changes
+from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
@@ -200,6 +202,41 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda data: b"", "Error while deserializing header"),
+        (lambda data: data[: len(data) // 2], "Error while deserializing header"),
+        (lambda data: bytes(len(data)), "Error while deserializing header"),
+        (lambda data: data[:-16] + bytes(16), "its content does not match its checksum"),
+        (lambda data: data.replace(b"model.weight", b"model.height"), "its content does not match its checksum"),
+        (lambda data: data.replace(b"epoch", b"epoxy"), "its content does not match its checksum"),
+        (lambda data: data.replace(b'"format\\": 3', b'"format\\": 1'), "it is of format 1, this version reads 3"),
+        (lambda data: data.replace(b'{\\"format', b' \\"format'), "Extra data"),
+        (lambda data: data.replace(b"inceptionnet.training", b"inceptionnet.nonsense"), "inceptionnet.training"),
+    ],
+    ids=["empty", "half", "zeros", "zero-tail", "tensor", "state", "format", "json", "metadata"],
+)
+def test_every_kind_of_damage_gives_way_to_the_checkpoint_before(
+    damage: Callable[[bytes], bytes], why: str, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    for step in (1, 2):
+        checkpoints.save(step, {"model.weight": torch.arange(8.0), "model.steps": torch.tensor(step)}, {"epoch": step})
+    older, newer = checkpoints.files()
+    damaged = damage(newer.read_bytes())
+    assert damaged != newer.read_bytes()
+    newer.write_bytes(damaged)
+    found = checkpoints.newest()
+    assert found is not None
+    tensors, state, unreadable = found
+    assert state["step"] == 1 and tensors["model.steps"] == 1 and tensors["model.weight"].tolist() == list(range(8))
+    assert len(unreadable) == 1 and unreadable[0].startswith(f"{newer.name} cannot be read (") and why in unreadable[0]
+    older.unlink()
+    with pytest.raises(RunError, match="no checkpoint can be read"):
+        checkpoints.newest()
+
+
 def test_no_checkpoint_that_can_be_read_is_said(colours: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     for file in (tmp_path / "run" / "checkpoints").iterdir():
@@ -276,6 +313,36 @@ def test_what_cannot_be_resumed_is_said(colours: Path, whole: Path, tmp_path: Pa
     (tmp_path / "run" / "run.json").write_text("{}")
     with pytest.raises(RunError, match=r"run\.json: not written by this version"):
         resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value"),
+    [
+        ("plan", "batch_size", "four"), ("plan", "new", 1), ("plan", "data", None), ("recipe", "loss", 3),
+        ("data", "classes", 3), ("data", "images", ["train"]), ("data", "sizes", None), ("environment", None, 3),
+        ("changes", None, [3]), ("plan", None, []), ("configuration", "new", 1), ("preprocessing", "size_px", "large"),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_json_is_one_line(whole: Path, tmp_path: Path, group: str, key: str | None, value: Any) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {group: value if key is None else about[group] | {key: value}}))
+    for go_on in (lambda: resume(tmp_path / "run"), lambda: repeat(tmp_path / "run", tmp_path / "again")):
+        with pytest.raises(RunError, match=r"run\.json: not written by this version") as caught:
+            go_on()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "again").exists()
+
+
+def test_weights_without_their_checkpoints_are_not_overwritten(whole: Path, tmp_path: Path) -> None:
+    """Someone made room; to resume would be to train from the start again."""
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = Run(tmp_path / "run").weights.read_bytes()
+    with pytest.raises(RunError, match=r"has weights, but no checkpoint to resume from; start from the weights with "):
+        resume(tmp_path / "run")
+    assert Run(tmp_path / "run").weights.read_bytes() == before
 
 
 def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path) -> None:

@@ -257,12 +257,15 @@ def share_interval(part: int, whole: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def mean_interval(values: npt.NDArray[np.float32]) -> Interval | None:
+def mean_interval(values: npt.NDArray[np.float32], most: float = np.inf) -> Interval | None:
     """Log-scale t interval of the mean of values that are not negative; None for a single value, or if all are equal.
 
     By the delta method the standard error of log(mean) is that of the mean divided by it: mean · exp(± t · sem / mean),
     which is never below 0. If the relative error is large, as with a few very wrong images among many, it is wider
     above the mean than below it, as the skewed distribution of cross-entropies asks for.
+
+    Args:
+        most: the largest possible value, at which the interval ends.
     """
     from scipy.stats import sem, t
 
@@ -271,7 +274,7 @@ def mean_interval(values: npt.NDArray[np.float32]) -> Interval | None:
     exact = values.astype(np.float64)
     mean = exact.mean()
     reach = t.ppf((1 + LEVEL) / 2, len(exact) - 1) * sem(exact) / mean
-    return Interval(float(mean * np.exp(-reach)), float(mean * np.exp(reach)))
+    return Interval(float(mean * np.exp(-reach)), float(min(mean * np.exp(reach), most)))
 
 
 def _macro_f1_interval(evaluation: Evaluation) -> Interval:

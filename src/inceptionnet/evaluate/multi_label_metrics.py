@@ -26,6 +26,7 @@ from inceptionnet.evaluate.metrics import (
 )
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
+from inceptionnet.system.extras import without_broken_torchvision
 
 WORK = 10**8
 """Images × labels × bootstrap samples that a bootstrap is limited to, some five seconds."""
@@ -91,13 +92,14 @@ class MultiLabelMetrics:
 
 def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
     """Compute all metrics of an evaluation with several labels an image, and of its members."""
-    from torchmetrics.functional.classification import (
-        multilabel_exact_match,
-        multilabel_f1_score,
-        multilabel_hamming_distance,
-        multilabel_precision,
-        multilabel_recall,
-    )
+    with without_broken_torchvision():
+        from torchmetrics.functional.classification import (
+            multilabel_exact_match,
+            multilabel_f1_score,
+            multilabel_hamming_distance,
+            multilabel_precision,
+            multilabel_recall,
+        )
 
     count = len(evaluation.classes)
     labels, predicted = (torch.from_numpy(array).long() for array in (evaluation.labels, evaluation.predicted))
@@ -126,7 +128,7 @@ def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
         hamming_loss=multilabel_hamming_distance(predicted, labels, num_labels=count, average="micro").item(),
         intervals={
             "subset_accuracy": share_interval(int(evaluation.correct.sum()), len(labels)),
-            "hamming_loss": mean_interval(evaluation.hamming_losses),
+            "hamming_loss": mean_interval(evaluation.hamming_losses, most=1.0),
             "loss": mean_interval(evaluation.losses),
             **found,
         },

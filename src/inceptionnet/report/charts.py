@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, curves_of, draw_curve, new_figure, over_epochs
+from inceptionnet.system.extras import without_broken_torchvision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +101,9 @@ def reliability_chart(metrics: Metrics) -> str:
 def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
     """Precision by recall over all thresholds, a curve for each label, as an SVG element; empty without any label."""
     import torch
-    from torchmetrics.functional.classification import binary_precision_recall_curve
+
+    with without_broken_torchvision():
+        from torchmetrics.functional.classification import binary_precision_recall_curve
 
     evaluation = metrics.evaluation
     known = [i for i, area in enumerate(metrics.average_precision) if area is not None]

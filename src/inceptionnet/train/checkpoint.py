@@ -2,13 +2,15 @@
 
 checkpoints/step-00001200.safetensors: the network's tensors (`model.`), their running averages (`average.`), the
 optimiser's (`optimizer.NUMBER.`), and the position and totals of the run in the metadata. No random generator is saved:
-order, crops, colours and dropout follow from the seed and the position. Files are written atomically.
+order, crops, colours and dropout follow from the seed and the position. Files are written atomically, with a checksum
+of all of their content.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from inceptionnet.errors import RunError
 from inceptionnet.system.files import replacing
 from inceptionnet.train.average import Average
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Checkpoints:
         """
         file = self.path / f"step-{step:08}.safetensors"
         about = json.dumps({"format": FORMAT, "step": step, **state})
+        stored = {name: tensor.cpu() for name, tensor in tensors.items()}
+        metadata = {"inceptionnet.training": about, "inceptionnet.checksum": _checksum(about, stored)}
         try:
             self.path.mkdir(exist_ok=True)
             with replacing(file) as temporary:
-                save_file(dict(tensors), temporary, metadata={"inceptionnet.training": about})
+                save_file(stored, temporary, metadata=metadata)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
         for old in self.files()[: -self.keep]:
@@ -67,14 +71,8 @@ class Checkpoints:
         unreadable: list[str] = []
         for file in reversed(self.files()):
             try:
-                with safe_open(file, framework="pt") as opened:
-                    state = json.loads((opened.metadata() or {})["inceptionnet.training"])
-                    if state["format"] != FORMAT:
-                        raise RunError(
-                            f"{file}: format {state['format']}, this version reads {FORMAT}; use its own version"
-                        )
-                    return {key: opened.get_tensor(key) for key in opened.keys()}, state, unreadable  # noqa: SIM118
-            except (OSError, SafetensorError, ValueError, KeyError) as error:
+                return *_read(file), unreadable
+            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 unreadable.append(f"{file.name} cannot be read ({error})")
         if unreadable:
             raise RunError(
@@ -95,6 +93,32 @@ class Checkpoints:
                 f"{self.path.parent}: the disk has {free / 2**20:.0f} MiB free, the run's checkpoints and weights need "
                 f"{needed / 2**20:.0f}; make room, name another --out, or lower --set checkpoint.keep={self.keep}"
             )
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged, or of another format.
+    """
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+        state: dict[str, Any] = json.loads(metadata["inceptionnet.training"])
+        if state["format"] != FORMAT:
+            raise ValueError(f"it is of format {state['format']}, this version reads {FORMAT}")
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    if _checksum(metadata["inceptionnet.training"], tensors) != metadata["inceptionnet.checksum"]:
+        raise ValueError("its content does not match its checksum")
+    return tensors, state
+
+
+def _checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of the state, and of the names, types, shapes and bytes of the tensors, which are on the CPU."""
+    found = zlib.crc32(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:

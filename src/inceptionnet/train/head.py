@@ -58,6 +58,22 @@ class Part:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
+    def is_of(self, images: AnySplit, start: int, width: int) -> bool:
+        """Whether it has `width` features of each of these images, the first of which is at `start` of the split."""
+        rows = len(self.labels)
+        if self.features.shape != (rows, width) or self.features.dtype != torch.float32:
+            return False
+        if not isinstance(images, Split):
+            return self.indices.shape == (rows,)
+        places = self.indices - start
+        return (
+            self.indices.shape == (rows,)
+            and rows + len(self.errors) == len(images)
+            and bool(((places >= 0) & (places < len(images))).all())
+            and bool((places.diff() > 0).all())
+            and torch.equal(self.labels, torch.from_numpy(images.labels)[places])
+        )
+
     @classmethod
     def load(cls, file: Path) -> Part | None:
         """Read it; None if the file is missing or damaged, and the features are to be computed again."""
@@ -88,10 +104,13 @@ def features_of(
     Raises:
         DataError: none of the images can be decoded.
     """
-    split, found = job.source.splits["train"], list[Part]()
+    split, found, logits = job.source.splits["train"], list[Part](), model.head.logits
+    assert isinstance(logits, nn.Linear)
     for number, (start, images) in enumerate(_parts(split)):
         file = folder / f"{number:05}.safetensors"
         part = Part.load(file) if world.is_main else None
+        if part and not part.is_of(images, start, logits.in_features):
+            part = None  # damaged, or of other images
         part = world.gather(part)[0]
         if part is None:
             part = _computed(model, job, images, start, world, advance)

@@ -81,13 +81,13 @@ class Keeper:
         elif self.changes:
             self._record(model)
         if names := self.job.recipe.log.trackers:
-            about = self.run.read_json("run.json")
+            about = self.run.about()
             subject = Subject(self.run.path, settings_of(about), self.run.changes(), self.at.step)
             self.trackers = Trackers(names, subject, self.note)
 
     def _record(self, model: InceptionNet) -> None:
         """Write the changed settings to run.json, and from when on they hold."""
-        at, about = self.at, self.run.read_json("run.json")
+        at, about = self.at, self.run.about()
         first = {"epoch": at.epoch + (at.batch == at.steps_per_epoch), "step": at.step}
         new = self.job.describe(model, self.world.size)
         about |= {key: new[key] for key in ("plan", "recipe", "data", "environment")}
@@ -119,7 +119,7 @@ class Keeper:
         with Bar(min(sum(map(len, source.splits.values())), MOST_IMAGES), "looking for copies") as bar:
             lines = find_leaks(source, plan.workers, advance=bar.advance)
         if lines:
-            self.run.write_json("run.json", self.run.read_json("run.json") | {"leaks": lines})
+            self.run.write_json("run.json", self.run.about() | {"leaks": lines})
         return lines
 
     def note(self, line: str) -> None:

@@ -81,7 +81,7 @@ class Fit:
     def summary(self) -> str:
         """What was fitted, and how the penalty was chosen, for a log line."""
         if not self.trials:
-            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images"
+            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images or groups"
         chosen = next(trial for trial in self.trials if trial.penalty == self.penalty)
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "a held-out fifth of the training images"
         found = f"{self.measure} {chosen.accuracy:.1%} there"
@@ -210,7 +210,7 @@ def _judged(penalty: float, logits: Tensor, y: Tensor, rows: Tensor, outputs: Ou
 
 def _figures(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over the images; with weights of its own for each label the accuracy has none."""
-    share = rows / rows.sum(0)
+    share = rows.double() / rows.sum(0, dtype=torch.float64)
     if outputs.activation == "softmax":
         losses, right = -(y * logits.log_softmax(1)).sum(1, keepdim=True), outputs.hits(logits, y.argmax(1))
     else:

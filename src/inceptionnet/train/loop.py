@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.loading import Batch, TrainLoader
-from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, TrainingError, listed
+from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError, listed
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.train.changes import Change, Changes, changed, differences
@@ -113,6 +113,11 @@ class _Training:
         plan, device = job.plan, pick_device(job.plan.device)
         check_installed(self.recipe.log.trackers)
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
+        if resumed and not newest and run.weights.is_file():
+            raise RunError(
+                f"{run.path}: has weights, but no checkpoint to resume from; start from the weights with --weights "
+                f"{run.path} and another --out"
+            )
         model = job.empty_model() if newest else job.model()
         if self.recipe.compute.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

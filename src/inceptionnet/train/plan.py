@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 import inceptionnet
 from inceptionnet.data.loading import CorruptImages
@@ -235,15 +236,13 @@ def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Jo
     Raises:
         RunError: there is no run, or its data has changed.
     """
-    about = run.read_json("run.json")
+    about = run.about()
     try:
-        plan = Plan(**about["plan"])
+        plan = TypeAdapter(Plan).validate_python(asdict(Plan(**about["plan"])))
         recipe = Recipe.model_validate(about["recipe"])
         prep = Preprocessing.from_dict(about["preprocessing"])
         configuration = Configuration(**about["configuration"])
-        trained_on = about["data"]
-        assert {"fingerprint", "sizes", "images", "classes"} <= trained_on.keys(), "no fingerprint of the data"
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError, InceptionNetError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InceptionNetError) as error:
         what = " ".join(str(error).split())
         raise RunError(
             f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
@@ -253,7 +252,7 @@ def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Jo
     now = run.data().moved(None if data is None else _absolute(data), labels)
     plan = replace(plan, data=now.data, labels=now.labels)
     source = plan.open_source()
-    if what := _difference(source, trained_on):
+    if what := _difference(source, about["data"]):
         restore = "restore them" if data is None else "give the place of the same images with --data"
         raise RunError(
             f"{plan.data}: expected the images of the run in {run.path}, got other ones: {what}; {restore}, or start "

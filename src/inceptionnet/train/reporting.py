@@ -46,7 +46,7 @@ def subject(
             "provenance": record.provenance,
         }
     else:
-        settings = run.read_json("run.json") | {"changes": run.changes()}
+        settings = run.about() | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
         about["head"] = run.head()

@@ -31,12 +31,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import remove_leftovers, replacing
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
 REPORT, TRACKERS = "report.html", "trackers.json"
+
+
+class RecordedPlan(BaseModel):
+    """What `TrainedOn` is read from."""
+
+    data: str
+    labels: str | None = None
+    splits: str | None = None
+    group_by: str | None = None
+
+
+class RecordedData(BaseModel):
+    """What the images of a run are recognised by."""
+
+    classes: list[str]
+    images: dict[str, int | None]
+    fingerprint: str
+    sizes: str
+
+
+class RecordedChange(BaseModel):
+    """A setting that changed while the run trained."""
+
+    setting: str
+    epoch: int
+    before: Any
+    after: Any
+
+
+class Recorded(BaseModel):
+    """The form of run.json; what is in plan, recipe, configuration and preprocessing is checked where it is used."""
+
+    plan: RecordedPlan
+    recipe: dict[str, Any]
+    configuration: dict[str, Any]
+    preprocessing: dict[str, Any]
+    data: RecordedData
+    environment: dict[str, Any]
+    changes: list[RecordedChange] = []
 
 
 class TrainedOn(NamedTuple):
@@ -124,6 +165,20 @@ class Run:
             raise RunError(f"{file}: cannot be read: {error}") from None
         return values
 
+    def about(self) -> dict[str, Any]:
+        """The content of run.json. Raises: RunError: it is missing, damaged, or of another version."""
+        about = self.read_json("run.json")
+        try:
+            Recorded.model_validate(about)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
+            raise RunError(
+                f"{self.path / 'run.json'}: not written by this version, or damaged ({what}); start again with another "
+                "--out"
+            ) from None
+        return about
+
     def evaluated_on(self) -> tuple[TrainedOn, str]:
         """The data of the run, and the split of its last evaluation.
 
@@ -138,22 +193,17 @@ class Run:
 
     def data(self) -> TrainedOn:
         """The data of the run. Raises: RunError: run.json is damaged."""
-        try:
-            plan = self.read_json("run.json")["plan"]
-            return TrainedOn(str(plan["data"]), plan.get("labels"), plan.get("splits"), plan.get("group_by"))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'run.json'}: is damaged: {error}") from None
+        return TrainedOn(**Recorded.model_validate(self.about()).plan.model_dump())
 
     def device(self) -> str:
         """The type of device that the run was trained on, cpu or cuda; empty if it is not known."""
-        environment = self.read_json("run.json").get("environment", {})
-        return str(environment.get("device", "")).partition(":")[0]
+        return str(self.about()["environment"].get("device", "")).partition(":")[0]
 
     def changes(self) -> dict[str, str]:
         """The settings that changed while the run trained: `schedule.epochs from epoch 4` → `3 → 6`."""
         return {
             f"{one['setting']} from epoch {one['epoch']}": f"{value_text(one['before'])} → {value_text(one['after'])}"
-            for one in self.read_json("run.json").get("changes", [])
+            for one in self.about().get("changes", [])
         }
 
     def head(self) -> dict[str, Any]:
