@@ -17,20 +17,16 @@ from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.figures import (
-    BEST,
     AnyEvaluation,
     accuracy_name,
     accuracy_words,
-    best_row,
-    deciding,
     figures,
-    value_of,
     written,
 )
 from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.layers import HEAD
-from inceptionnet.train.opening import opening
+from inceptionnet.train.log_lines import closing, opening, schedule_goes_on, stopped_early
 from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.run import Run
@@ -176,12 +172,13 @@ class _Training:
             try:
                 for epoch in range(self.at.epoch, epochs + 1):
                     evaluation = self._epoch(epoch)
-                    if self._without_progress(epoch):
+                    if line := stopped_early(self.at.rows, self.recipe.schedule):
+                        keeper.note(line)
                         break
             except KeyboardInterrupt:
                 message = f"interrupted in epoch {self.at.epoch} of {epochs}; {keeper.resume_hint()}"
                 raise Interrupted(message) from None
-            for line in self._closing():
+            for line in closing(self.at.rows, keeper.run):
                 keeper.note(line)
             keeper.draw(evaluation)
             keeper.finish()
@@ -194,26 +191,8 @@ class _Training:
             yield f"resuming in epoch {self.at.epoch} after {self.at.batch} of its {len(self.batches)} steps"
         if self.changes:
             yield f"changed: {'; '.join(map(str, self.changes))}"
-            yield from self._schedule_goes_on()
-
-    def _schedule_goes_on(self) -> Iterator[str]:
-        """Log lines: what becomes of the learning rate after a change."""
-        names, schedule, at = {change.name for change in self.changes}, self.recipe.schedule, self.at
-        if "schedule.epochs" in names:
-            stretched = schedule.name == "cosine"
-            yield (
-                f"the {schedule.name} schedule "
-                + (
-                    f"now ends after {schedule.epochs} epochs"
-                    if stretched
-                    else "does not depend on the number of epochs"
-                )
-            )
-        if at.batch == len(self.batches) and at.epoch == schedule.epochs:
-            yield "no step is left to train"
-        elif at.step and any(name.startswith(("schedule.", "optimizer.lr", "batch_size")) for name in names):
-            was = f"; it was {self.last_lr:.3g} in the last step" if self.last_lr else ""
-            yield f"the learning rate goes on at {self.stepper.rate(at.step):.3g}{was}"
+            names = {change.name for change in self.changes}
+            yield from schedule_goes_on(names, self.stepper, self.at, self.last_lr)
 
     def _epoch(self, epoch: int) -> AnyEvaluation:
         """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
@@ -249,53 +228,28 @@ class _Training:
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
 
-    def _without_progress(self, epoch: int) -> bool:
-        """Whether the run ends before its last epoch, since its patience is over."""
-        patience, best = self.recipe.schedule.patience, best_row(self.at.rows)
-        if not patience or not best or epoch == self.recipe.schedule.epochs or epoch - best["epoch"] < patience:
-            return False
-        epochs = "epoch" if patience == 1 else f"{patience} epochs"
-        self.keeper.note(
-            f"stopped early, after epoch {epoch} of {self.recipe.schedule.epochs}: no better {BEST[deciding(best)]} on "
-            f"val in the last {epochs}"
-        )
-        return True
-
-    def _closing(self) -> Iterator[str]:
-        """The log lines at the end of a run."""
-        rows, best = self.at.rows, best_row(self.at.rows)
-        if best and best is not rows[-1]:
-            yield (
-                f"best epoch {best['epoch']:.0f}: val {BEST[deciding(best)]} {value_of(best)}, last epoch "
-                f"{value_of(rows[-1])}; the best one's weights are {self.keeper.run.best_weights.name}, and val "
-                "flatters them, since it chose them"
-            )
-
     def _fit_head(self) -> None:
         """Fit the classifier by logistic regression to the features of the training images."""
-        at, keeper, start = self.at, self.keeper, time.monotonic()
+        start = time.monotonic()
 
         def advance(images: int) -> None:
-            keeper.bar.advance(images, "", "features of train")
+            self.keeper.bar.advance(images, "", "features of train")
             if self.world.total([self.stop.requested])[0]:
-                raise Interrupted(f"interrupted while features were computed; {keeper.resume_hint()}")
+                raise Interrupted(f"interrupted while features were computed; {self.keeper.resume_hint()}")
 
-        folder = keeper.run.features
-        part = features_of(self.model, self.job, folder, self.world, save=keeper.attempt, advance=advance)
-        keeper.decode_errors(part.errors if self.world.is_main else ())
-        seconds = time.monotonic() - start
+        folder, save = self.keeper.run.features, self.keeper.attempt
+        part = features_of(self.model, self.job, folder, self.world, save=save, advance=advance)
+        self.keeper.decode_errors(part.errors if self.world.is_main else ())
+        counted = self.at.counted
+        counted.seen, counted.trained_s = len(part.labels), time.monotonic() - start
         fitted = fit_head(self.model, self.job, part, self.world)
+        counted.loss_sum, counted.correct = fitted.loss * counted.seen, round(fitted.accuracy * counted.seen)
         if not {name for name, _ in self.model.head.named_children()} - {"pool", "dropout", "logits"}:
             self.features.alive = (part.features != 0).any(0)
         if self.stepper.average:
             self.stepper.average.load(self.model.state_dict())
-        keeper.attempt(lambda: keeper.run.write_json("head.json", about(fitted)))
-        at.counted.seen, at.counted.trained_s = len(part.labels), seconds
-        at.counted.loss_sum, at.counted.correct = (
-            fitted.loss * at.counted.seen,
-            round(fitted.accuracy * at.counted.seen),
-        )
-        keeper.note(f"classifier: logistic regression on {fitted.summary}")
+        self.keeper.attempt(lambda: self.keeper.run.write_json("head.json", about(fitted)))
+        self.keeper.note(f"classifier: logistic regression on {fitted.summary}")
 
     def _train_epoch(self, epoch: int) -> None:
         """Train on the remaining batches of the epoch."""
