@@ -225,6 +225,7 @@ def test_recalibration_mends_what_a_long_memory_spoils(colours: Path, spoilt: Pa
     assert means and not any(torch.equal(saved[name], load_file(spoilt)[name]) for name in means)
 
 
+@pytest.mark.slow
 def test_recalibration_is_for_the_average_and_the_raw_weights(colours: Path, spoilt: Path, tmp_path: Path) -> None:
     found = tuned(colours, spoilt, tmp_path / "run", "recalibrate", **{"average.decay": 0.5})
     assert found.top1 >= 0.8

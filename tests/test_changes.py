@@ -295,6 +295,7 @@ def test_the_same_command_again_is_no_change(run: Path, images: Path, command: C
     assert (run / "run.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_changes_are_in_the_report_and_a_repetition_says_that_it_has_the_last(
     run: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -159,6 +159,7 @@ def test_recipes_are_quick() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_resume_and_repeat(command, run: Path, tmp_path: Path) -> None:
     code, out, err = command("train", "--repeat", run, "--out", tmp_path / "again", "--workers", 0)
     assert code == 0 and "held-out images" in out
@@ -213,8 +214,10 @@ def test_a_run_ends_with_the_next_commands(command, colours: Path, tmp_path: Pat
         assert code == 0, err
 
 
-def test_next_commands_for_data_that_is_not_a_folder_of_images(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"plan": {"data": "digits"}}')
+def test_next_commands_for_data_that_is_not_a_folder_of_images(run: Path, tmp_path: Path) -> None:
+    about = json.loads((run / "run.json").read_text())
+    about["plan"]["data"] = "digits"
+    (tmp_path / "run.json").write_text(json.dumps(about))
     (tmp_path / "evaluation.json").write_text('{"split": "test"}')
     lines = next_commands(Run(tmp_path))
     assert lines[0].endswith(" digits --split test") and lines[1].endswith(" IMAGE")

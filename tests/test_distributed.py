@@ -182,6 +182,7 @@ def test_restarted_processes_resume(data: Path, tmp_path: Path) -> None:
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_each_image_once(tmp_path: Path, monkeypatch) -> None:
     """Two networks, 10 crops and 12, on 7 images: of the last batch of 3 one process has nothing; one is broken."""
     folder = write_images(tmp_path / "data", 3)

@@ -123,6 +123,7 @@ def test_every_command_runs(page: str, command, somewhere: Path) -> None:
         assert printed, line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page.name for page in PAGES if blocks(page, "python")])
 def test_every_line_of_python_runs(page: str, somewhere: Path) -> None:
     (path,) = (path for path in PAGES if path.name == page)

@@ -74,9 +74,8 @@ def test_torch_gives_the_networks_numbers(name: str, engine: str) -> None:
     assert made.about["library"] == f"torch {version_of('torch')}" and made.about["shape"] == [3, size, size]
 
 
-@pytest.mark.parametrize(
-    "engine", [OF_OTHERS[0], pytest.param("openvino", marks=[*OF_OTHERS[1].marks, pytest.mark.slow])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", OF_OTHERS)
 def test_runtimes_give_the_networks_numbers_for_any_number_of_images(
     engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

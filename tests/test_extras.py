@@ -129,11 +129,11 @@ def test_metrics_of_several_labels_do_not_mind_a_torchvision_of_another_torch(tm
 
 
 QUICK = [
-    ("captum", ["explain", "RUN", "IMAGE", "--out", "e.png"]),
     ("pyarrow", ["evaluate", "RUN", "DATA", "--predictions", "p.parquet"]),
-    ("sklearn", ["train", "digits", "--out", "new", "--model", "inception_v1.slim"]),
 ]
 SLOW = [
+    ("captum", ["explain", "RUN", "IMAGE", "--out", "e.png"]),
+    ("sklearn", ["train", "digits", "--out", "new", "--model", "inception_v1.slim"]),
     ("matplotlib", ["report", "RUN", "--out", "r.html"]),
     ("jinja2", ["report", "RUN", "--out", "r.html"]),
     ("jinja2", ["check", "DATA", "--weights", "RUN", "--html", "l.html"]),

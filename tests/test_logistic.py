@@ -35,7 +35,7 @@ def test_the_solution_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, p
     assert off < 0.01 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("images", [60, 300])
+@pytest.mark.parametrize("images", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_as_accurate_as_scikit_learns_cross_validation(images: int) -> None:
     own, peers = [], []
     for seed in range(5):

@@ -124,7 +124,7 @@ def test_counts_are_torchs(name: str) -> None:
         assert sum(p.numel() for p in module.parameters()) == row.parameters, row.path
 
 
-@pytest.mark.parametrize("size", ["own", "odd", "smallest"])
+@pytest.mark.parametrize("size", ["own", pytest.param("odd", marks=pytest.mark.slow), "smallest"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_intermediate_shape_is_torchs(name: str, size: str) -> None:
     network = NETWORKS[name]

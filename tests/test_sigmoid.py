@@ -245,6 +245,7 @@ def test_the_command_its_last_line_and_what_it_says_next(command: Command, data:
     assert json.loads((out / "run.json").read_text())["recipe"]["network"]["activation"] == "sigmoid"
 
 
+@pytest.mark.slow
 def test_resumed_and_repeated_runs_end_the_same(data: Path, tmp_path: Path) -> None:
     asked = {"average.decay": 0.9, "augment.mixup": 0.4, "loss.class_weights": "balanced", "schedule.name": "constant",
              "schedule.warmup_epochs": 0}  # fmt: skip
