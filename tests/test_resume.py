@@ -90,11 +90,11 @@ def saved(self, *arguments):
 checkpoint.Checkpoints.save = saved
 """
 WITHIN_EVALUATION = """
-plain = validation.evaluate
+plain = validation.evaluate_model
 def evaluated(*arguments, **options):
     if nth("evaluate", 3): kill()
     return plain(*arguments, **options)
-validation.evaluate = evaluated
+validation.evaluate_model = evaluated
 """
 BEFORE_WEIGHTS = """
 plain = keeper.save_weights
@@ -102,6 +102,13 @@ def saved(*arguments, **options):
     if nth("weights", 4): kill()
     plain(*arguments, **options)
 keeper.save_weights = saved
+"""
+BEFORE_BEST = """
+plain = keeper.Run.keep_best
+def kept(self):
+    if nth("best", 1): kill()
+    plain(self)
+keeper.Run.keep_best = kept
 """
 POINTS = {
     "before the first step": BEFORE_STEP % 1,
@@ -111,6 +118,7 @@ POINTS = {
     "after a checkpoint": AFTER_CHECKPOINT,
     "within an evaluation": WITHIN_EVALUATION,
     "before the averaged weights are written": BEFORE_WEIGHTS,
+    "before the best weights are copied": BEFORE_BEST,
 }
 
 
@@ -136,7 +144,8 @@ def killed(data: Path, out: Path, how: str) -> None:
 
 def assert_same(run: Path, whole: Path) -> None:
     """Weights, averages, optimiser and figures; the times alone may differ."""
-    for file in ("weights.safetensors", "weights_raw.safetensors", "checkpoints/step-00000012.safetensors"):
+    weights = [f"weights{of}.safetensors" for of in ("", "_raw", "_best")]
+    for file in (*weights, "checkpoints/step-00000012.safetensors"):
         one, other = load_file(run / file), load_file(whole / file)
         assert one.keys() == other.keys()
         assert [key for key in one if not torch.equal(one[key], other[key])] == [], file

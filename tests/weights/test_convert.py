@@ -109,11 +109,11 @@ def test_an_existing_file_stays_if_the_conversion_fails(file: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_training_starts_from_another_librarys_file(command, file: Path, colours: Path, tmp_path: Path) -> None:
     code, printed, told = command(
-        "train", colours, "--weights", file, "--train-from", "head", "--size", 64, "--epochs", 1, "--out",
+        "train", colours, "--weights", file, "--train-from", "head", "--size", 64, "--out",
         tmp_path / "run", "--batch-size", 12, "--workers", 0,
     )  # fmt: skip
     assert code == 0, told
-    assert "training head" in told + printed
+    assert "fitting the classifier alone" in told + printed
     record = read_record(tmp_path / "run" / "weights.safetensors")
     assert record.classes == ("blue", "green", "red") and record.configuration.name == "inception_v1.torchvision"
     assert command("convert", tmp_path / "run", tmp_path / "kept.safetensors", "--no-aux")[0] == 0
