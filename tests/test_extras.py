@@ -119,8 +119,17 @@ print(metrics.subset_accuracy)
 
 
 @pytest.mark.slow
-def test_metrics_of_several_labels_do_not_mind_a_torchvision_of_another_torch(tmp_path: Path) -> None:
-    folder = broken(tmp_path, "torchvision", OTHER_TORCH)
+@pytest.mark.parametrize(
+    "packages",
+    [["torchvision"], ["matplotlib"], ["scienceplots", "matplotlib", "torchvision", "torch_fidelity", "transformers"]],
+    ids=" and ".join,
+)
+@pytest.mark.parametrize("code", [OTHER_TORCH, "raise OSError('x.so: undefined symbol')", "import absent_module"])
+def test_metrics_do_not_mind_broken_packages_that_torchmetrics_imports(
+    packages: list[str], code: str, tmp_path: Path
+) -> None:
+    for package in packages:
+        folder = broken(tmp_path, package, code)
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[1] / "src")])
     done = subprocess.run(
         [sys.executable, "-c", LABELS], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}

@@ -28,7 +28,7 @@ from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class _Given(nn.Module):
 
 def new_distance(features: FidFeatures) -> FrechetInceptionDistance:
     """The metric, updated with pooled features: the network runs once per image, for the inception score as well."""
-    with without_broken_torchvision():
+    with importing_torchmetrics():
         from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature=_Given(features.num_features))
@@ -219,7 +219,7 @@ def inception_score(logits: Tensor) -> tuple[float, float]:
 
     Shapes: logits (N, classes), without bias, N at least 2.
     """
-    with without_broken_torchvision():
+    with importing_torchmetrics():
         from torchmetrics.image.inception import InceptionScore
 
     with warnings.catch_warnings():  # that it keeps all logits: 4 bytes per class, less than an image

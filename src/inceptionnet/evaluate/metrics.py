@@ -18,7 +18,7 @@ import torch
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
-from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.extras import importing_torchmetrics
 
 BINS = 15
 """Confidence bins of equal width, as usual for the expected calibration error."""
@@ -173,7 +173,7 @@ def ensemble(
 
 def measure(evaluation: Evaluation) -> Metrics:
     """Compute all metrics of an evaluation and of its members; 10 000 images take a fraction of a second."""
-    with without_broken_torchvision():
+    with importing_torchmetrics():
         from torchmetrics.functional.classification import (
             binary_calibration_error,
             multiclass_confusion_matrix,

@@ -19,7 +19,7 @@ from torch import Tensor
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.evaluate.evaluation import Member, collected
 from inceptionnet.model.outputs import THRESHOLD, exponential
-from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.extras import importing_torchmetrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class MultiLabelEvaluation:
     @cached_property
     def average_precision(self) -> tuple[float | None, ...]:
         """Of each label: the area under its precision-recall curve, as a sum of steps; None without support."""
-        with without_broken_torchvision():
+        with importing_torchmetrics():
             from torchmetrics.functional.classification import binary_average_precision
 
         labels, probabilities = torch.from_numpy(self.labels).long(), torch.from_numpy(self.probabilities)

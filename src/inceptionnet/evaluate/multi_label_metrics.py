@@ -26,7 +26,7 @@ from inceptionnet.evaluate.metrics import (
 )
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
-from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.extras import importing_torchmetrics
 
 WORK = 10**8
 """Images × labels × bootstrap samples that a bootstrap is limited to, some five seconds."""
@@ -92,7 +92,7 @@ class MultiLabelMetrics:
 
 def measure_labels(evaluation: MultiLabelEvaluation) -> MultiLabelMetrics:
     """Compute all metrics of an evaluation with several labels an image, and of its members."""
-    with without_broken_torchvision():
+    with importing_torchmetrics():
         from torchmetrics.functional.classification import (
             multilabel_exact_match,
             multilabel_f1_score,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, curves_of, draw_curve, new_figure, over_epochs
-from inceptionnet.system.extras import without_broken_torchvision
+from inceptionnet.system.extras import importing_torchmetrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
     """Precision by recall over all thresholds, a curve for each label, as an SVG element; empty without any label."""
     import torch
 
-    with without_broken_torchvision():
+    with importing_torchmetrics():
         from torchmetrics.functional.classification import binary_precision_recall_curve
 
     evaluation = metrics.evaluation

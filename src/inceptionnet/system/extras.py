@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from importlib.util import find_spec
+from traceback import walk_tb
 from types import ModuleType
 
 from inceptionnet.errors import MissingExtraError, missing_extra
@@ -39,21 +39,39 @@ def import_extra(module: str, extra: str, purpose: str, package: str | None = No
 
 
 @contextmanager
-def without_broken_torchvision() -> Iterator[None]:
-    """For the first import of torchmetrics, which imports torchvision if it is installed: hide one that is broken.
+def importing_torchmetrics() -> Iterator[None]:
+    """For imports from torchmetrics, which itself imports optional packages that are installed: hide the broken ones.
 
-    A torchvision that was built for another torch raises RuntimeError; nothing of it is needed here.
+    Nothing of them (matplotlib, torchvision and others) is needed here.
     """
-    if {"torchmetrics", "torchvision"} & sys.modules.keys() or find_spec("torchvision") is None:
+    with ExitStack() as hidden:
+        while "torchmetrics" not in sys.modules:
+            try:
+                import_module("torchmetrics")
+            except Exception as error:
+                package = _imported_by(_TORCHMETRICS, error)
+                if package is None or (package in sys.modules and sys.modules[package] is None):
+                    raise
+                # Imported again, since they remember which packages there are.
+                for name in [name for name in sys.modules if name.partition(".")[0] in (*_TORCHMETRICS, package)]:
+                    del sys.modules[name]
+                hidden.enter_context(_hidden(package))
         yield
-        return
-    try:
-        import_module("torchvision")
-    except Exception:
-        with _hidden("torchvision"):
-            yield
-    else:
-        yield
+
+
+_TORCHMETRICS = ("torchmetrics", "lightning_utilities")
+"""It, and what it finds out with which packages there are."""
+
+
+def _imported_by(importers: Sequence[str], error: Exception) -> str | None:
+    """The package whose import by others failed; None if the failure is their own."""
+    frames = (str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__))
+    names = [name for name in frames if name not in ("importlib", "_frozen_importlib", "_frozen_importlib_external")]
+    last = max((place for place, name in enumerate(names) if name in importers), default=len(names))
+    if names[last + 1 :]:
+        return names[last + 1]
+    # What has no frame of its own: a package that is not there, or is a shared library.
+    return error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else None
 
 
 @contextmanager
