@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,20 +48,35 @@ def small_images(evaluation: Evaluation, split: Split, prep: Preprocessing) -> d
     first image before any has its second.
     """
     cells: dict[str, list[tuple[str, float, str]]] = defaultdict(list)
+
+    def pixels(i: int) -> Pixels:
+        return seen(split, int(evaluation.indices[i]), prep)
+
+    for i, text in within_budget(_round_robin(evaluation)[:MOST], pixels, SMALL_PX, 60):
+        cell = f"{evaluation.labels[i]},{evaluation.predicted[i]}"
+        name = split.names[int(evaluation.indices[i])]
+        cells[cell].append((name, round(float(evaluation.confidence[i]), 3), text))
+    return dict(cells)
+
+
+def within_budget(
+    numbers: Iterable[int], pixels: Callable[[int], Pixels], side_px: int, quality: int
+) -> Iterator[tuple[int, str]]:
+    """Numbers of images with their thumbnails, as WebP files in base64 of BUDGET_BYTES together; the rest is left out.
+
+    Images that were deleted or damaged since they were examined are skipped.
+    """
     room = BUDGET_BYTES
-    for i in _round_robin(evaluation)[:MOST]:
-        index = int(evaluation.indices[i])
+    for i in numbers:
         try:
-            pixels = seen(split, index, prep)
-        except DecodeError:  # deleted or damaged since the evaluation
+            found = pixels(i)
+        except DecodeError:
             continue
-        text = encoded(pixels, SMALL_PX, "WEBP", 60)
+        text = encoded(found, side_px, "WEBP", quality)
         room -= len(text)
         if room < 0:
-            break
-        cell = f"{evaluation.labels[i]},{evaluation.predicted[i]}"
-        cells[cell].append((split.names[index], round(float(evaluation.confidence[i]), 3), text))
-    return dict(cells)
+            return
+        yield i, text
 
 
 def _round_robin(evaluation: Evaluation) -> list[int]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inceptionnet.data.decode import decode_box
+from inceptionnet.data.preprocess import Pixels
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DecodeError
 from inceptionnet.evaluate.label_ranking import LabelRanking
 from inceptionnet.report.html import from_template, write_html
-from inceptionnet.report.images import encoded
+from inceptionnet.report.images import within_budget
 
-MOST, BUDGET_BYTES = 300, 5_000_000
-"""Limits on the thumbnails of a page: number and size."""
+MOST = 300
+"""Thumbnails of a page; their size is limited too."""
 SIDE_PX = 200
 
 
@@ -54,30 +54,21 @@ def write_labels(path: Path, ranking: LabelRanking, images: Split, *, title: str
 
 def thumbnails(ranking: LabelRanking, images: Split) -> list[Thumbnail]:
     """The images on the page."""
-    found, room = list[Thumbnail](), BUDGET_BYTES
-    for i in ranking.differing[:MOST].tolist():
-        position = int(ranking.positions[i])
-        try:
-            pixels = decode_box(
-                images.read(position), lambda width, height: (0, 0, width, height), at_least_px=SIDE_PX,
-                name=ranking.names[i],
-            )  # fmt: skip
-        except DecodeError:  # deleted or damaged since its features were computed
-            continue
-        text = encoded(pixels, SIDE_PX, "WEBP", 75)
-        room -= len(text)
-        if room < 0:
-            break
-        found.append(
-            Thumbnail(
-                i + 1,
-                ranking.names[i],
-                ranking.splits[i],
-                ranking.classes[ranking.labels[i]],
-                ranking.classes[ranking.predicted[i]],
-                float(ranking.label_probability[i]),
-                float(ranking.predicted_probability[i]),
-                text,
-            )
+
+    def pixels(i: int) -> Pixels:
+        data = images.read(int(ranking.positions[i]))
+        return decode_box(data, lambda width, height: (0, 0, width, height), at_least_px=SIDE_PX, name=ranking.names[i])
+
+    return [
+        Thumbnail(
+            i + 1,
+            ranking.names[i],
+            ranking.splits[i],
+            ranking.classes[ranking.labels[i]],
+            ranking.classes[ranking.predicted[i]],
+            float(ranking.label_probability[i]),
+            float(ranking.predicted_probability[i]),
+            text,
         )
-    return found
+        for i, text in within_budget(ranking.differing[:MOST].tolist(), pixels, SIDE_PX, 75)
+    ]

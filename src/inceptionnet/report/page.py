@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -191,17 +191,19 @@ def _groups(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {"": {}}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            groups[name] = dict(_flat(value))
+            groups[name] = {key: _text(one) for key, one in flat(value)}
         else:
             groups[""][name] = _text(value)
     return {name: values for name, values in groups.items() if values}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted name, value)."""
     for name, value in values.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", _text(value))]
-    return rows
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from inceptionnet.report.page import flat
+
 PROJECT = "inceptionnet"
 """The experiment or project of a run, where the user's configuration of the tracker names none."""
 
@@ -74,7 +76,7 @@ def settings_of(about: Mapping[str, Any]) -> dict[str, Any]:
         },
         "environment": about["environment"],
     }
-    return {key: without_secrets(value) if isinstance(value, str) else value for key, value in _flat(told)}
+    return {key: without_secrets(value) if isinstance(value, str) else value for key, value in flat(told)}
 
 
 def without_secrets(text: str) -> str:
@@ -85,14 +87,6 @@ def without_secrets(text: str) -> str:
 def without_password(text: str) -> str:
     """A text without user names and passwords in its addresses."""
     return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 @contextmanager
