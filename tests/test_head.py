@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from inceptionnet import load
 from inceptionnet.cli import main
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.errors import ConfigurationError, DecodeError, Interrupted
+from inceptionnet.data.splits import Split
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, Interrupted
 from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.train import head as head_module
@@ -165,13 +166,31 @@ def test_it_is_repeated(fitted: Path, tmp_path: Path) -> None:
 def test_corrupt_images(colours: Path, run: Path, tmp_path: Path) -> None:
     data = shutil.copytree(colours, tmp_path / "data")
     split = resolve(plan(data, run)).source.splits["train"]
-    (data / split.names[3]).write_bytes(b"no image")  # type: ignore[union-attr]
+    assert isinstance(split, Split)
+    (data / split.names[3]).write_bytes(b"no image")
     with pytest.raises(DecodeError, match="remove the file, or skip corrupt images"):
         train(plan(data, run), tmp_path / "failed")
     train(plan(data, run, corrupt_images="skip"), tmp_path / "run")
     (part,) = map(load_file, parts(tmp_path / "run"))
     assert 3 not in part["indices"].tolist() and len(part["indices"]) == len(split) - 1
-    assert split.names[3] in (tmp_path / "run" / "decode_errors.txt").read_text()  # type: ignore[union-attr]
+    assert split.names[3] in (tmp_path / "run" / "decode_errors.txt").read_text()
+
+
+def test_a_part_of_corrupt_images_only(
+    colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(colours, tmp_path / "data")
+    split = resolve(plan(data, run)).source.splits["train"]
+    assert isinstance(split, Split)
+    monkeypatch.setattr(head_module, "PART", len(split) - 1)
+    (data / split.names[-1]).write_bytes(b"no image")
+    train(plan(data, run, corrupt_images="skip"), tmp_path / "run")
+    resume(tmp_path / "run")
+    assert [len(load_file(file)["labels"]) for file in parts(tmp_path / "run")] == [len(split) - 1, 0]
+    for name in split.names:
+        (data / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"got {len(split)} of which none can be decoded, such as {split.names[0]}"):
+        train(plan(data, run, corrupt_images="skip"), tmp_path / "none")
 
 
 def test_more_classes_than_the_network_had(run: Path, colours: Path, tmp_path: Path) -> None:

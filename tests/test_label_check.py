@@ -19,7 +19,7 @@ from inceptionnet.data import open_source
 from inceptionnet.data.splits import Source, Split, StreamSplit
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.label_ranking import rank_labels
-from inceptionnet.train import label_check
+from inceptionnet.train import head, label_check
 from inceptionnet.train.loop import train
 
 from .conftest import write_images
@@ -183,13 +183,13 @@ def test_features_that_a_run_keeps_are_not_computed_again(
     train(plan(colours, run), tmp_path / "head")
     data = shutil.copytree(colours, tmp_path / "moved")
     computed: list[str] = []
-    real = label_check.EvalLoader
+    real = head.EvalLoader
 
     def counting(images: Split, *rest: object, **options: object) -> object:
         computed.extend(images.names)
         return real(images, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(label_check, "EvalLoader", counting)
+    monkeypatch.setattr(head, "EvalLoader", counting)
 
     def ranked(*arguments: object) -> tuple[list[str], str, dict[str, float]]:
         computed.clear()

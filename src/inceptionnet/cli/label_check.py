@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from inceptionnet.cli.options import opened
 from inceptionnet.cli.tables import print_json, print_table
 from inceptionnet.data.splits import Source
 from inceptionnet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from inceptionnet.train.label_check import LabelCheck
 
 
 def print_labels(
@@ -50,21 +57,18 @@ def print_labels(
             classifier, source, kept=kept, batch_size=batch_size, workers=workers, seed=seed, advance=bar.advance,
             fitting=fitting,
         )  # fmt: skip
-    ranking, fitted = found.ranking, found.fitted
-    splits = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
-    how = (
-        f"the images of all splits together ({splits}): {fitted.folds}-fold cross-validation of a logistic regression "
-        f"on the features of {weights}"
+    ranking = found.ranking
+    told = _Told(
+        method=_method(source, weights, found.fitted.folds),
+        cautions=[*ranking.cautions(), *filter(None, [trained_on(classifier, job, source)])],
+        skipped=f"{len(found.decode_errors):,} of {len(images):,} images are corrupt and not ranked",
+        columns=ranking.columns(),
     )
-    seen = trained_on(classifier, job, source)
-    cautions = [*ranking.cautions(), *([seen] if seen else [])]
-    skipped = f"{len(found.decode_errors):,} of {len(images):,} images are corrupt and not ranked"
-    columns = ranking.columns()
     if table:
-        write_table(table, columns, "--table")
+        write_table(table, told.columns, "--table")
     shown = 0
     if html:
-        notes = [how, *cautions, *([skipped] if found.decode_errors else [])]
+        notes = [told.method, *told.cautions, *([told.skipped] if found.decode_errors else [])]
         shown = write_labels(html, ranking, images, title=f"Labels that look wrong: {source.title}", notes=notes)
     if json:
         print_json({
@@ -72,36 +76,23 @@ def print_labels(
             "split_note": source.note,
             "weights": weights,
             "assumed": classifier.assumed,
-            "method": how,
+            "method": told.method,
             "images": len(ranking),
             "accuracy": ranking.accuracy,
             "largest_class": ranking.largest_share,
             "label_not_predicted": len(ranking.differing),
-            "cautions": cautions,
+            "cautions": told.cautions,
             "decode_errors": [{"name": name, "reason": reason} for name, reason in found.decode_errors],
-            "labels": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+            "labels": [dict(zip(told.columns, row, strict=True)) for row in told.rows()],
         })  # fmt: skip
         return len(found.decode_errors)
     print(source.note)
     if classifier.assumed:
         print(f"assumed: {classifier.assumed}")
-    print(how)
+    print(told.method)
     if reused:
         print(f"the features of {reused:,} of these images are from {weights}")
-    print()
-    print_table(
-        ["", "image", "split", "label", "probability", "predicted", "probability"],
-        [
-            [str(rank), name, split, label, f"{own:.1%}", predicted, f"{other:.1%}"]
-            for rank, name, split, label, predicted, own, other in list(zip(*columns.values(), strict=True))[:listed]
-        ],
-        right={0, 4, 6},
-        optional=(2,),
-        title=f"{source.title}: the least probable labels",
-    )
-    print(f"{len(ranking.differing):,} of {len(ranking):,} images are predicted as another class than their label")
-    for caution in cautions:
-        print(caution)
+    _print(found, told, listed, f"{source.title}: the least probable labels")
     if html:
         print(f"{html}: thumbnails of {shown:,} images")
     if table:
@@ -109,5 +100,44 @@ def print_labels(
     for name, reason in found.decode_errors:
         print(f"corrupt image skipped: {name}: {reason}")
     if found.decode_errors:
-        print(skipped)
+        print(told.skipped)
     return len(found.decode_errors)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the table, the page and the JSON say of a ranking."""
+
+    method: str
+    cautions: Sequence[str]
+    skipped: str
+    columns: Mapping[str, Sequence[Any]]
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        return zip(*self.columns.values(), strict=True)
+
+
+def _method(source: Source, weights: str, folds: int) -> str:
+    splits = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
+    return (
+        f"the images of all splits together ({splits}): {folds}-fold cross-validation of a logistic regression on the "
+        f"features of {weights}"
+    )
+
+
+def _print(found: LabelCheck, told: _Told, listed: int, title: str) -> None:
+    print()
+    print_table(
+        ["", "image", "split", "label", "probability", "predicted", "probability"],
+        [
+            [str(rank), name, split, label, f"{own:.1%}", predicted, f"{other:.1%}"]
+            for rank, name, split, label, predicted, own, other in islice(told.rows(), listed)
+        ],
+        right={0, 4, 6},
+        optional=(2,),
+        title=title,
+    )
+    differing = len(found.ranking.differing)
+    print(f"{differing:,} of {len(found.ranking):,} images are predicted as another class than their label")
+    for caution in told.cautions:
+        print(caution)

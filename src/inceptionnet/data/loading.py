@@ -133,6 +133,7 @@ class EvalLoader:
 
     Args:
         crops: crops to evaluate instead of `prep`'s centre crop; each image is decoded once for all of them.
+        may_be_empty: no image needs to be decodable, since these are a part of those that are asked for.
 
     Raises: DecodeError if corrupt_images is "fail"; DataError if no image can be decoded.
     """
@@ -147,10 +148,11 @@ class EvalLoader:
         corrupt_images: CorruptImages,
         crops: Sequence[Crops] = (),
         world: World = ALONE,
+        may_be_empty: bool = False,
     ) -> None:
         self._plan = BatchOrder(split, batch_size, None, 1, world)
         images = _Images(_here(split), prep, None, 0, tuple(crops))
-        self._batches = _Batches(images, self._plan, workers, corrupt_images)
+        self._batches = _Batches(images, self._plan, workers, corrupt_images, may_be_empty=may_be_empty)
 
     def __len__(self) -> int:
         return self._plan.total
@@ -226,12 +228,21 @@ class _Images(Dataset[_Sample]):
 class _Batches:
     """A batch order and its images behind a DataLoader with persistent workers; one iteration at a time."""
 
-    def __init__(self, images: _Images, plan: BatchOrder, workers: int, corrupt_images: CorruptImages) -> None:
+    def __init__(
+        self,
+        images: _Images,
+        plan: BatchOrder,
+        workers: int,
+        corrupt_images: CorruptImages,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         for prep in (images.prep, *(crops.prep for crops in images.crops)):
             check_channels(prep.channels)
         # More processes than cores or batches would only take memory; the batches are the same.
         workers = min(workers, _cores(), plan.total)
         self.plan, self.corrupt_images, self.cropped = plan, corrupt_images, bool(images.crops)
+        self.may_be_empty = may_be_empty
         self.loader: DataLoader[_Sample] = DataLoader(
             images,
             batch_sampler=plan,
@@ -261,7 +272,7 @@ class _Batches:
             yield batch
         if self.plan.error is not None:
             raise self.plan.error
-        if skipped and not decoded and not first and self.plan.world.size == 1:
+        if skipped and not decoded and not first and self.plan.world.size == 1 and not self.may_be_empty:
             name, why = errors[-1]
             raise DataError(f"expected images, got {skipped} of which none can be decoded, such as {name} ({why})")
 

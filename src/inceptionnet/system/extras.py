@@ -48,7 +48,7 @@ def importing_torchmetrics() -> Iterator[None]:
         while "torchmetrics" not in sys.modules:
             try:
                 import_module("torchmetrics")
-            except Exception as error:
+            except Exception as error:  # whatever a broken package raises when it is imported
                 package = _imported_by(_TORCHMETRICS, error)
                 if package is None or (package in sys.modules and sys.modules[package] is None):
                     raise

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet.data.loading import EvalLoader
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.errors import DataError, RunError
 from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.system.distributed import World
+from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.files import replacing
 from inceptionnet.train.logistic import FOLDS, Fit, fit
 from inceptionnet.train.plan import Job
@@ -104,7 +106,7 @@ def features_of(
     Raises:
         DataError: none of the images can be decoded.
     """
-    split, found, logits = job.source.splits["train"], list[Part](), model.head.logits
+    plan, split, found, logits = job.plan, job.source.splits["train"], list[Part](), model.head.logits
     assert isinstance(logits, nn.Linear)
     for number, (start, images) in enumerate(_parts(split)):
         file = folder / f"{number:05}.safetensors"
@@ -113,8 +115,12 @@ def features_of(
             part = None  # damaged, or of other images
         part = world.gather(part)[0]
         if part is None:
-            part = _computed(model, job, images, start, world, advance)
-            save(lambda file=file, part=part: part.save(file))  # type: ignore[misc]
+            new = computed(
+                model, job.prep, images, world=world, batch_size=plan.batch_size, workers=plan.workers,
+                corrupt_images=plan.corrupt_images, may_be_empty=True, advance=lambda batch, corrupt: advance(batch),
+            )  # fmt: skip
+            part = replace(new, indices=new.indices + start)
+            save(partial(part.save, file))
         else:
             advance(len(images))
         found.append(part)
@@ -138,24 +144,22 @@ def _parts(split: AnySplit) -> Iterator[tuple[int, AnySplit]]:
         yield start, split.take(np.arange(start, min(start + PART, len(split))))
 
 
-def _computed(
-    model: InceptionNet, job: Job, images: AnySplit, start: int, world: World, advance: Callable[[int], None]
-) -> Part:
-    plan = job.plan
-    loader = EvalLoader(
-        images,
-        job.prep,
-        batch_size=plan.batch_size,
-        workers=plan.workers,
-        corrupt_images=plan.corrupt_images,
-        world=world,
-    )
+def computed(
+    model: InceptionNet, prep: Preprocessing, images: AnySplit, *, advance: Callable[[int, int], None],
+    world: World = ALONE, **options: Any,
+) -> Part:  # fmt: skip
+    """The features of the images that can be decoded, in their order. All processes call it.
+
+    Args:
+        advance: called after each batch with its number of images, and that of the corrupt ones so far.
+        options: batch_size, workers, corrupt_images and may_be_empty of `EvalLoader`.
+    """
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     errors: list[tuple[str, str]] = []
-    for batch, array in features(model, loader, job.prep):
-        rows.append((torch.from_numpy(array), batch.indices + start, batch.labels))
+    for batch, array in features(model, EvalLoader(images, prep, world=world, **options), prep):
+        rows.append((torch.from_numpy(array), batch.indices, batch.labels))
         errors += batch.decode_errors
-        advance(batch.planned)
+        advance(batch.planned, len(errors))
     shares = world.gather(([torch.cat(column) for column in zip(*rows, strict=True)], errors))
     values, indices, labels = (torch.cat(column) for column in zip(*(mine for mine, _ in shares), strict=True))
     order = indices.argsort()

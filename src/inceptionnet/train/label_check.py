@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from inceptionnet.classifier import Classifier
-from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.errors import DataError, RunError
-from inceptionnet.evaluate.features import features
 from inceptionnet.evaluate.label_ranking import LabelRanking, rank_labels
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.train.head import Part
+from inceptionnet.train.head import Part, computed
 from inceptionnet.train.logistic import Fit, fit
 from inceptionnet.train.plan import Job, read_job
 from inceptionnet.train.run import Run
@@ -117,14 +115,15 @@ def check_labels(
     images, splits = all_images(source)
     missing = np.array([i for i, name in enumerate(images.names) if name not in kept], np.int64)
     rows = {i: kept[name] for i, name in enumerate(images.names) if name in kept}
-    errors: list[tuple[str, str]] = []
+    errors: tuple[tuple[str, str], ...] = ()
     if len(missing):
-        prep = classifier.preprocessing
-        loader = EvalLoader(images.take(missing), prep, batch_size=batch_size, workers=workers, corrupt_images="skip")
-        for batch, values in features(classifier.model, loader, prep):
-            rows |= zip(missing[batch.indices].tolist(), torch.from_numpy(values), strict=True)
-            errors += batch.decode_errors
-            advance(batch.planned, f"{len(errors)} corrupt" if errors else "")
+        part = computed(
+            classifier.model, classifier.preprocessing, images.take(missing), batch_size=batch_size, workers=workers,
+            corrupt_images="skip", may_be_empty=bool(rows),
+            advance=lambda batch, corrupt: advance(batch, f"{corrupt} corrupt" if corrupt else ""),
+        )  # fmt: skip
+        rows |= zip(missing[part.indices].tolist(), part.features, strict=True)
+        errors = part.errors
     there = np.array(sorted(rows))
     fitting(len(there))
     ranking, fitted = judged(
@@ -135,7 +134,7 @@ def check_labels(
         positions=there,
         seed=seed,
     )
-    return LabelCheck(ranking, fitted, tuple(errors))
+    return LabelCheck(ranking, fitted, errors)
 
 
 def judged(
