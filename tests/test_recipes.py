@@ -12,7 +12,7 @@ from inceptionnet.errors import ConfigurationError
 from inceptionnet.nets import NETWORKS, PAPERS
 from inceptionnet.train.loop import train
 from inceptionnet.train.recipe import Recipe, parse_settings
-from inceptionnet.train.recipes import PAPER, paper_of, recipe_named
+from inceptionnet.train.recipes import FINETUNE, PAPER, evaluation_interval, finetune, paper_of, recipe_named
 from inceptionnet.train.run import Run
 from inceptionnet.train.settings import describe, value_text
 from inceptionnet.weights.folder import weights_of
@@ -130,10 +130,15 @@ def test_the_papers_recipe_is_for_the_network(network: str) -> None:
 
 def test_default_and_finetune_are_for_every_network() -> None:
     assert recipe_named("default", "inception_v4") == Recipe() == recipe_named("default", "inception_v1")
-    finetune, default = recipe_named("finetune", "inception_v3"), Recipe()
-    assert finetune.optimizer.lr == default.optimizer.lr / 4 and finetune.schedule.epochs == default.schedule.epochs / 3
-    same = {"optimizer.lr": default.optimizer.lr, "schedule.epochs": default.schedule.epochs}
-    assert finetune.changed(same) == default
+    assert recipe_named("finetune", "inception_v3") == FINETUNE == recipe_named("finetune", "inception_v1")
+
+
+def test_fine_tuning_is_longer_on_fewer_images() -> None:
+    numbers = (0, 1, 400, 1000, 2000, 50_000, 50_001)
+    found = [finetune(images) for images in numbers]
+    assert [recipe.schedule.epochs for recipe in found] == [30, 30, 30, 20, 10, 5, 5]
+    assert [recipe.network.fit_head for recipe in found] == [True] * 6 + [False]
+    assert [evaluation_interval(epochs) for epochs in (0, 1, 10, 14, 16, 30)] == [1, 1, 1, 1, 2, 3]
 
 
 def test_recipes_are_frozen() -> None:

@@ -272,7 +272,7 @@ def test_the_classifier_alone(trained: Path, data: Path, tmp_path: Path, monkeyp
     settings = {"network.train_from": "head", "loss.class_weights": "balanced", "log.report": True}
     found = train(plan(data, settings, **start), tmp_path / "run")
     (row,) = Run(tmp_path / "run").read_metrics()
-    head = Run(tmp_path / "run").head()
+    head = Run(tmp_path / "run").read_json("head.json")
     assert head["measure"] == "subset accuracy" and row["train_subset_accuracy"] == pytest.approx(head["accuracy"])
     assert isinstance(found, MultiLabelEvaluation) and row["val_map"] > 0.9
     part = load_file(tmp_path / "run" / "features" / "00000.safetensors")

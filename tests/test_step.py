@@ -369,7 +369,7 @@ def test_the_average_takes_in_each_step_by_its_number(colours: Path) -> None:
 @pytest.mark.parametrize("weights", [False, True])
 def test_running_statistics_are_torchs_part_by_part(colours: Path, run: Path, weights: bool) -> None:
     """With a momentum of 9/10, 9/11, … in a fresh network, and 0.2 from weights on; at a rate of nearly 0."""
-    settings = SGD | {"optimizer.lr": 1e-30, "batch_norm.momentum": 0.2}
+    settings = SGD | {"optimizer.lr": 1e-30, "batch_norm.mode": "update", "batch_norm.momentum": 0.2}
     start = {"weights": str(weights_of(run)), "model": None, "width": None} if weights else {}
     one = stepper(colours, settings, accumulate=2, **start)
     plain = copy.deepcopy(one.model).train()

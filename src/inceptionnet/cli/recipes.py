@@ -21,7 +21,7 @@ def recipes(
     """
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets import PAPERS
-    from inceptionnet.train.recipes import DEFAULT, FINETUNE, PAPER, paper_of, recipe_named
+    from inceptionnet.train.recipes import DEFAULT, FINETUNE, FINETUNE_NOTE, PAPER, paper_of, recipe_named
     from inceptionnet.train.settings import value_text
 
     shown = {"default": DEFAULT, "finetune": FINETUNE}
@@ -43,6 +43,10 @@ def recipes(
         title="train --recipe NAME"
         + ("" if all_settings else ": the settings that differ (--all shows every setting)"),
         note="\n".join(
-            [*(f"[{paper}] {PAPERS[paper]}" for paper in cited), "train --settings describes every setting"]
+            [
+                FINETUNE_NOTE,
+                *(f"[{paper}] {PAPERS[paper]}" for paper in cited),
+                "train --settings describes every setting",
+            ]
         ),
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Literal
 
 import typer
 
 from inceptionnet.cli.options import Device, GroupBy, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
+
+BEGAN = monotonic()
+"""About when the process began; a time budget counts from there."""
 
 RecipeName = Literal["default", "finetune", "paper"]
 BatchNormMode = Literal["update", "freeze", "recalibrate"]
@@ -34,6 +38,9 @@ def train(
                                                            "--weights, else default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of passes over the training set. Default: as in the "
                                                     "recipe.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="DURATION", help="Instead of --epochs: the time that the whole "
+                                             "command may take, such as 90s, 10m or 1.5h. Image size and epochs are "
+                                             "chosen to fit, by the speed measured here.")] = None,
     batch_size: Annotated[int, typer.Option(help="Effective (global) batch size: images per step over all processes "
                                                  "and accumulation steps.")] = 32,
     accumulate: Annotated[int, typer.Option(help="Gradient-accumulation steps per update, to save memory.")] = 1,
@@ -55,8 +62,8 @@ def train(
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
                                                 "--model) with values and descriptions, and exit.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out (--resume RUN does too): as it was, "
-                                         "or with other --epochs, --batch-size, --accumulate, --workers, --device, "
-                                         "--corrupt-images, --data, and --set where the past allows it.")] = False,
+                                         "or with other --epochs, --time, --batch-size, --accumulate, --workers, "
+                                         "--device, --corrupt-images, --data, and --set.")] = False,
     repeat: Annotated[Path | None, typer.Option(help="Repeat the training of this run folder, in --out; the same "
                                                      "options may change.")] = None,
     moved: Annotated[str | None, typer.Option("--data", metavar="DATA", help="Where the images of the run are now, if "
@@ -91,6 +98,7 @@ def train(
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.distributed import joined_world
     from inceptionnet.train import loop
+    from inceptionnet.train.budget import minutes_of
     from inceptionnet.train.changes import FIXED, Changes
     from inceptionnet.train.figures import summary
     from inceptionnet.train.plan import Plan
@@ -101,7 +109,7 @@ def train(
     machine = {"workers": default_workers(workers), "device": device}
     if not (resume or repeat) or _given(context, "corrupt_images"):
         machine["corrupt_images"] = corrupt_images
-    asked = with_shortcuts(parse_settings(settings or []), bn=bn, train_from=train_from)
+    asked = with_shortcuts(parse_settings(settings or []), bn=bn, train_from=train_from, minutes=minutes_of(time))
     changes = Changes(
         data=data,
         labels=None if labels is None else str(labels),
@@ -114,9 +122,9 @@ def train(
     )
     with joined_world() as world:
         if resume:
-            evaluation = loop.resume(out, world, changes)
+            evaluation = loop.resume(out, world, changes, BEGAN)
         elif repeat:
-            evaluation = loop.repeat(repeat, out, world, changes)
+            evaluation = loop.repeat(repeat, out, world, changes, BEGAN)
         else:
             plan = Plan(
                 data=str(data),
@@ -135,7 +143,7 @@ def train(
                 labels=None if labels is None else str(labels),
                 **machine,  # type: ignore[arg-type]
             )
-            evaluation = loop.train(plan, out, world)
+            evaluation = loop.train(plan, out, world, BEGAN)
         if world.is_main:
             print(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
             with suppress(RunError):  # a file that could not be written has been warned about

@@ -72,6 +72,25 @@ def penalty_charts(head: Mapping[str, Any]) -> list[str]:
     return charts
 
 
+def range_test_chart(test: Mapping[str, Any]) -> str:
+    """Loss by learning rate in a range test, as an SVG element.
+
+    Args:
+        test: the content of range_test.json.
+    """
+    with _themed():
+        figure = new_figure(WIDTH_IN, HEIGHT_IN)
+        axes, lrs = figure.subplots(), [trial["lr"] for trial in test["trials"]]
+        axes.plot(lrs, [trial["loss"] for trial in test["trials"]], color=RAW, marker="o", markersize=3,
+                  linestyle="none", label="loss of a step")  # fmt: skip
+        axes.plot(lrs, [trial["smoothed"] for trial in test["trials"]], color=HELD_OUT, label="smoothed")
+        axes.axvline(test["peak_lr"], color=TRAIN, linestyle="--", label=f"peak learning rate: {test['peak_lr']:.3g}")
+        axes.set(ylabel="training loss", xlabel="learning rate", xscale="log")
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=3)
+        bare(axes)
+        return _svg(figure, "training loss by learning rate")
+
+
 def reliability_chart(metrics: Metrics) -> str:
     """Reliability diagram with confidence intervals, and the number of images in each bin, as an SVG element."""
     with _themed():

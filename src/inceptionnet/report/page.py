@@ -18,7 +18,13 @@ from inceptionnet.evaluate.metrics import Interval, Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.report.charts import curve_charts, penalty_charts, precision_recall_chart, reliability_chart
+from inceptionnet.report.charts import (
+    curve_charts,
+    penalty_charts,
+    precision_recall_chart,
+    range_test_chart,
+    reliability_chart,
+)
 from inceptionnet.report.html import from_template, percent, write_html
 from inceptionnet.report.images import confident_correct, confident_errors, examples, small_images
 from inceptionnet.system.extras import import_extra
@@ -52,6 +58,8 @@ class Subject:
     """The command that repeats the run."""
     head: Mapping[str, Any] = field(default_factory=dict)
     """The content of head.json, if the classifier was fitted by logistic regression."""
+    range_test: Mapping[str, Any] = field(default_factory=dict)
+    """The content of range_test.json, if there was a learning-rate range test."""
     best: Mapping[str, float] = field(default_factory=dict)
     """The row of `epochs` that is best on the validation split, if epochs may be chosen by one."""
     chosen_by: str = ""
@@ -101,6 +109,7 @@ def _content(subject: Subject) -> dict[str, Any]:
         "level": percent(LEVEL, 0),
         "curves": curve_charts(subject.epochs) if subject.descent else [],
         "penalties": penalty_charts(subject.head) if subject.head.get("trials") else [],
+        "range_test": range_test_chart(subject.range_test) if subject.range_test.get("trials") else "",
         "drawing": svg(subject.model.network),
         "several": several,
         "streamed": streamed,

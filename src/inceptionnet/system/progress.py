@@ -64,6 +64,13 @@ class Bar:
             left_s = (self._total - self._done) / rate if rate else 0
             self.note(f"{self._title}  {figures}  {rate:.0f} images/s  {_clock(left_s)} left")
 
+    def ends_in(self, seconds: float) -> None:
+        """Estimate the total again, from a time that is left."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        self._total = round(self._done + (self._done - self._before) * max(seconds, 0.0) / elapsed)
+        if self._progress:
+            self._progress.update(self._task, total=self._total)
+
     def note(self, line: str) -> None:
         """Print a line above the bar."""
         if self._progress:

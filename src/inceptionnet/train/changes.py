@@ -8,7 +8,7 @@ from typing import Any
 
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.train.activation import with_activation
-from inceptionnet.train.plan import Job, check, head_alone, place_of
+from inceptionnet.train.plan import Job, check, check_length, head_alone, place_of
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights import read_record
@@ -87,6 +87,7 @@ def changed(job: Job, changes: Changes, *, begun: bool) -> Job:
             )
     asked = {**changes.settings, **({} if changes.epochs is None else {"schedule.epochs": changes.epochs})}
     recipe = head_alone(job.recipe.changed(asked), asked)
+    check_length(recipe, asked)
     if begun:
         _check_settings(job.recipe, recipe)
     start = read_record(plan.weights) if plan.weights and recipe.network.activation == "auto" else None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from inceptionnet.classifier import Classifier, load
@@ -13,6 +14,7 @@ from inceptionnet.data.loading import CorruptImages
 from inceptionnet.system.devices import default_workers
 from inceptionnet.system.distributed import joined_world
 from inceptionnet.train import loop
+from inceptionnet.train.budget import minutes_of
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.recipe import with_shortcuts
@@ -29,6 +31,7 @@ def fit(
     weights: str | Path | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
+    time: str | None = None,
     batch_size: int | None = None,
     accumulate: int | None = None,
     size: int | None = None,
@@ -56,6 +59,8 @@ def fit(
         weights: start from a weights file of any known layout, a run folder or hf:OWNER/NAME.
         recipe: default, paper or finetune. Default: finetune with `weights`, else default.
         epochs: number of passes over the training set. Default: as in the recipe.
+        time: instead of epochs, the time that the whole call may take, such as "10m"; image size and epochs are chosen
+            to fit. Default: no budget.
         batch_size: the effective batch size. Default: 32.
         accumulate: gradient-accumulation steps. Default: 1.
         size: image size, px. Default: the network's.
@@ -77,13 +82,14 @@ def fit(
     Raises:
         InceptionNetError: what is asked for cannot be done, before anything is written; or the training had to stop.
     """
+    began = monotonic()
     machine: dict[str, Any] = {"workers": default_workers(workers), "device": device}
     if corrupt_images is not None or not resume:
         machine["corrupt_images"] = corrupt_images or "fail"
     start = None if weights is None else str(weights)
     labelled = None if labels is None else str(labels)
     folder = Path(out) if out else _new_folder(data)
-    asked = with_shortcuts(settings or {}, bn=bn, train_from=train_from)
+    asked = with_shortcuts(settings or {}, bn=bn, train_from=train_from, minutes=minutes_of(time))
     with joined_world() as world:
         if resume:
             fixed = {
@@ -91,7 +97,7 @@ def fit(
                 "splits": splits, "group_by": group_by,
             }  # fmt: skip
             changes = Changes(str(data), labelled, epochs, batch_size, accumulate, asked, machine, fixed)
-            loop.resume(folder, world, changes)
+            loop.resume(folder, world, changes, began)
         else:
             sizes: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "seed": seed}
             plan = Plan(
@@ -99,7 +105,7 @@ def fit(
                 splits=splits, group_by=group_by, labels=labelled, settings=asked, **machine,
                 **{name: n for name, n in sizes.items() if n is not None},
             )  # fmt: skip
-            loop.train(plan, folder, world)
+            loop.train(plan, folder, world, began)
     return load(folder, device=device)
 
 

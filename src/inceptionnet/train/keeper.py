@@ -38,8 +38,17 @@ class Keeper:
     """Writes the run folder, checkpoints and experiment trackers, and shows progress, for the training loop."""
 
     def __init__(
-        self, job: Job, run: Run, world: World, at: Position, *, resumed: bool, changes: Sequence[Change] = ()
+        self,
+        job: Job,
+        run: Run,
+        world: World,
+        at: Position,
+        began: float | None = None,
+        *,
+        resumed: bool,
+        changes: Sequence[Change] = (),
     ) -> None:
+        """`began`: when this process began, by `time.monotonic`. Default: now."""
         self.job, self.run, self.world, self.at, self.changes = job, run, world, at, changes
         self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
@@ -48,7 +57,10 @@ class Keeper:
         """Of the last epoch; in the main process."""
         self._warned: set[str] = set()
         self._written = False
-        self._clock_s = self._saved_s = time.monotonic()
+        self.last = False
+        """Whether the epoch is the last one."""
+        self._saved_s = time.monotonic()
+        self._clock_s = self._saved_s if began is None else began
         splits = job.source.splits
         train, held_out = len(splits["train"]), len(splits[job.held_out])
         first = 0 if job.recipe.network.fit_head else 1
@@ -122,6 +134,18 @@ class Keeper:
             self.run.write_json("run.json", self.run.about() | {"leaks": lines})
         return lines
 
+    @property
+    def title(self) -> str:
+        """What is going on, for progress and log lines: `epoch 3/10`; with a time budget the number is open."""
+        schedule = self.job.recipe.schedule
+        of = "" if schedule.minutes is not None else f"/{schedule.epochs}"
+        return f"epoch {self.at.epoch}{of}" if self.at.epoch else "classifier"
+
+    def elapsed(self) -> float:
+        """Wall time of the run so far, s, over all restarts."""
+        self._tick()
+        return self.at.seconds
+
     def note(self, line: str) -> None:
         """Print a log line."""
         self.bar.note(line)
@@ -150,8 +174,7 @@ class Keeper:
 
     def epoch(self, row: dict[str, float], evaluation: AnyEvaluation) -> None:
         """Write a row of metrics.csv, with the elapsed time, and evaluation.json."""
-        self._tick()
-        row["elapsed_s"] = self.at.seconds
+        row["elapsed_s"] = self.elapsed()
         self.at.rows.append(row)
         self.attempt(lambda: self.run.write_metrics(self.at.rows))
 
@@ -201,7 +224,7 @@ class Keeper:
             classes, prep = self.job.source.classes, self.job.prep
             save_weights(model, file, classes=classes, preprocessing=prep, provenance=about)
 
-        written = self.attempt(write, last=self.at.epoch == self.job.recipe.schedule.epochs)
+        written = self.attempt(write, last=self.last)
         if not raw:
             self._written = written
 

@@ -14,6 +14,7 @@ from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError, listed
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
+from inceptionnet.train.budget import Clock, fit_into
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
 from inceptionnet.train.figures import (
@@ -21,14 +22,13 @@ from inceptionnet.train.figures import (
     accuracy_name,
     accuracy_words,
     figures,
-    written,
 )
-from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.layers import HEAD
-from inceptionnet.train.log_lines import closing, opening, schedule_goes_on, stopped_early
+from inceptionnet.train.log_lines import closing, epoch_line, opening, schedule_goes_on, stopped_early
 from inceptionnet.train.plan import Job, Plan, read_job, resolve
 from inceptionnet.train.position import Counted, Position
+from inceptionnet.train.preparation import Preparation
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
@@ -37,23 +37,33 @@ from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
 
-def train(plan: Plan, out: Path, world: World = ALONE) -> AnyEvaluation:
+def train(plan: Plan, out: Path, world: World = ALONE, began: float | None = None) -> AnyEvaluation:
     """Train a network and write a run folder at `out` (see train/run.py); returns the last evaluation.
 
     Randomness depends on seed, epoch and image only, so the number of workers and processes does not matter. Processes
     that torchrun restarted after a failure resume the run.
 
+    Args:
+        began: when the command began, by `time.monotonic`, for a time budget. Default: now.
+
     Raises:
         InceptionNetError: the plan is not possible, before anything is written; or the training stopped, and `resume`
             continues it.
     """
-    run = Run(out)
+    run, began = Run(out), time.monotonic() if began is None else began
     if restarted() and world.gather(run.exists)[0]:
-        return resume(out, world, Changes(machine={"workers": plan.workers, "device": plan.device}))
-    return _Training(resolve(plan), run, world).run()
+        return resume(out, world, Changes(machine={"workers": plan.workers, "device": plan.device}), began)
+    job, notes, evaluation_s = resolve(plan), list[str](), 0.0
+    if job.recipe.schedule.minutes is not None:
+        job, notes, evaluation_s = fit_into(job, began, world)
+    training = _Training(job, run, world, began, notes=notes)
+    training.at.evaluation_s = evaluation_s
+    return training.run()
 
 
-def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None = None) -> AnyEvaluation:
+def repeat(
+    old: Path, out: Path, world: World = ALONE, changes: Changes | None = None, began: float | None = None
+) -> AnyEvaluation:
     """Repeat the training of a run folder, with the settings in its run.json, in a new run folder.
 
     Raises:
@@ -67,14 +77,16 @@ def repeat(old: Path, out: Path, world: World = ALONE, changes: Changes | None =
             f"warning: settings of {old} changed while it trained ({listed(when, ordered=True)}); this run has the "
             "last ones from the start"
         )
-    return _Training(changed(job, changes, begun=False), Run(out), world, notes=notes).run()
+    return _Training(changed(job, changes, begun=False), Run(out), world, began, notes=notes).run()
 
 
-def resume(out: Path, world: World = ALONE, changes: Changes | None = None) -> AnyEvaluation:
+def resume(
+    out: Path, world: World = ALONE, changes: Changes | None = None, began: float | None = None
+) -> AnyEvaluation:
     """Resume a run that was interrupted, or train a finished one for more epochs, from its newest readable checkpoint.
 
     Without changes, on a CPU with the same number of threads, the final weights are bit for bit those of an
-    uninterrupted run. Changes are recorded in run.json.
+    uninterrupted run, unless it has a time budget. Changes are recorded in run.json.
 
     Raises:
         InceptionNetError: as `train`; or there is no run, its data has changed, or a change is not possible (see
@@ -89,7 +101,7 @@ def resume(out: Path, world: World = ALONE, changes: Changes | None = None) -> A
     device, now = run.device(), pick_device(job.plan.device).type
     if device and device != now:
         found.append(Change("device", device, now))
-    return _Training(job, run, world, resumed=True, changes=found).run()
+    return _Training(job, run, world, began, resumed=True, changes=found).run()
 
 
 class _Training:
@@ -100,6 +112,7 @@ class _Training:
         job: Job,
         run: Run,
         world: World,
+        began: float | None = None,
         *,
         resumed: bool = False,
         changes: Sequence[Change] = (),
@@ -142,13 +155,16 @@ class _Training:
             self.features.alive = tensors.pop("watch.alive", None)
             restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
             self.notes += [f"warning: {line}; using an older checkpoint" for line in unreadable]
-        self.keeper = Keeper(job, run, world, self.at, resumed=resumed, changes=changes)
+        self.keeper = Keeper(job, run, world, self.at, began, resumed=resumed, changes=changes)
+        minutes = self.recipe.schedule.minutes
+        self.clock = None if minutes is None else Clock(minutes, report=self.recipe.log.report)
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
+        self.preparation = Preparation(job, self.stepper, self.batches, self.keeper, world)
 
     def _go_on(self) -> None:
         """Take over the position of a checkpoint, also with another number of epochs or another batch size."""
         at, plan, epochs = self.at, self.job.plan, self.recipe.schedule.epochs
-        if at.epoch > epochs:
+        if at.epoch > epochs and self.recipe.schedule.minutes is None:
             raise ConfigurationError(
                 f"--epochs is {epochs}, but the run is in epoch {at.epoch}; give {at.epoch} or more"
             )
@@ -159,10 +175,15 @@ class _Training:
             began = self.batches.continue_after(at.epoch, at.batch, at.batch_size, at.continued)
             at.change_batch_size(plan.batch_size, len(self.batches), began)
         self.stepper.extra_steps = at.extra_steps
+        if any(change.name in ("optimizer.lr", "optimizer.range_test") for change in self.changes):
+            at.peak_lr = None
+        if at.peak_lr is not None:
+            self.stepper.peak_lr = at.peak_lr
 
     def run(self) -> AnyEvaluation:
         """Train the remaining epochs, then draw the plots and the report."""
-        keeper, epochs = self.keeper, self.recipe.schedule.epochs
+        keeper = self.keeper
+        evaluation: AnyEvaluation | None = None
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
         leaks = [] if self.resumed else keeper.leaks()
         with StopRequest() as self.stop, keeper.bar, keeper.trackers:
@@ -170,14 +191,14 @@ class _Training:
                 keeper.note(line)
             keeper.track()
             try:
-                for epoch in range(self.at.epoch, epochs + 1):
-                    evaluation = self._epoch(epoch)
-                    if line := stopped_early(self.at.rows, self.recipe.schedule):
+                while not keeper.last:
+                    evaluation = self._epoch(self.at.epoch) or evaluation
+                    if line := stopped_early(self.at.rows, self.recipe.schedule, last=keeper.last):
                         keeper.note(line)
                         break
             except KeyboardInterrupt:
-                message = f"interrupted in epoch {self.at.epoch} of {epochs}; {keeper.resume_hint()}"
-                raise Interrupted(message) from None
+                raise Interrupted(f"interrupted in {keeper.title}; {keeper.resume_hint()}") from None
+            assert evaluation is not None
             for line in closing(self.at.rows, keeper.run):
                 keeper.note(line)
             keeper.draw(evaluation)
@@ -194,33 +215,33 @@ class _Training:
             names = {change.name for change in self.changes}
             yield from schedule_goes_on(names, self.stepper, self.at, self.last_lr)
 
-    def _epoch(self, epoch: int) -> AnyEvaluation:
-        """Train one epoch, write a checkpoint, evaluate, and write the metrics."""
-        at, held_out = self.at, self.job.held_out
+    def _epoch(self, epoch: int) -> AnyEvaluation | None:
+        """Train one epoch; if an evaluation is due, write a checkpoint, evaluate, and write the metrics."""
+        at, held_out, schedule = self.at, self.job.held_out, self.recipe.schedule
         if epoch == 0:
-            self._fit_head()
+            self.preparation.fit_head(self.features, self.stop)
         else:
             self._train_epoch(epoch)
+        due = epoch % schedule.evaluate_every == 0
+        self.keeper.last = self._progress(at.evaluation_s * due) == 1 if self.clock else epoch == schedule.epochs
+        if self.clock and not at.counted.seen and at.rows:
+            return None  # the time was over before the first step of this epoch
         if not at.counted.seen:
             self._give_up()
+        if not (due or self.keeper.last):
+            at.epoch, at.batch = epoch + 1, 0
+            return None
         # Before the evaluation, which then needs no state of its own: a run killed during it evaluates again.
         self.keeper.checkpoint(self._tensors)
+        start = time.monotonic()
         evaluation, raw = self.validation.run(epoch, at.counted.accuracy, self.stop)
+        at.evaluation_s = time.monotonic() - start
+        if epoch == 0 and self.stepper.average:  # it was one evaluation for both weights
+            at.evaluation_s *= 2
         row = self._row(evaluation, raw)
         self.keeper.epoch(row, evaluation)
         self.keeper.best()
-        found = written(figures(evaluation))
-        if raw:
-            rest = {name: value for name, value in figures(raw).items() if name != "loss"}
-            found = f"averaged {found} (raw {written(rest).removeprefix('accuracy ')})"
-        wait = ""
-        if at.counted.data_wait > DATA_WAIT_SHARE:
-            wait = f", {at.counted.data_wait:.0%} of the time waiting for data"
-        what = f"epoch {epoch}/{self.recipe.schedule.epochs}" if epoch else "classifier"
-        self.keeper.note(
-            f"{what}  train loss {at.counted.loss:.4f} {self.accuracy} {at.counted.accuracy:.1%}  {held_out} {found}  "
-            f"{row['images_per_s']:.0f} images/s{wait}"
-        )
+        self.keeper.note(epoch_line(self.keeper.title, at.counted, self.accuracy, held_out, evaluation, raw))
         if row["dead_features"] >= DEAD_SHARE:
             share = f"{row['dead_features']:.0%} of the features before the pool were zero for every image of the epoch"
             helps = advice(self.model.network, head_alone=self.recipe.network.train_from == HEAD)
@@ -228,38 +249,24 @@ class _Training:
         at.epoch, at.batch, at.counted = epoch + 1, 0, Counted()
         return evaluation
 
-    def _fit_head(self) -> None:
-        """Fit the classifier by logistic regression to the features of the training images."""
-        start = time.monotonic()
-
-        def advance(images: int) -> None:
-            self.keeper.bar.advance(images, "", "features of train")
-            if self.world.total([self.stop.requested])[0]:
-                raise Interrupted(f"interrupted while features were computed; {self.keeper.resume_hint()}")
-
-        folder, save = self.keeper.run.features, self.keeper.attempt
-        part = features_of(self.model, self.job, folder, self.world, save=save, advance=advance)
-        self.keeper.decode_errors(part.errors if self.world.is_main else ())
-        counted = self.at.counted
-        counted.seen, counted.trained_s = len(part.labels), time.monotonic() - start
-        fitted = fit_head(self.model, self.job, part, self.world)
-        counted.loss_sum, counted.correct = fitted.loss * counted.seen, round(fitted.accuracy * counted.seen)
-        if not {name for name, _ in self.model.head.named_children()} - {"pool", "dropout", "logits"}:
-            self.features.alive = (part.features != 0).any(0)
-        if self.stepper.average:
-            self.stepper.average.load(self.model.state_dict())
-        self.keeper.attempt(lambda: self.keeper.run.write_json("head.json", about(fitted)))
-        self.keeper.note(f"classifier: logistic regression on {fitted.summary}")
-
     def _train_epoch(self, epoch: int) -> None:
         """Train on the remaining batches of the epoch."""
         at, keeper = self.at, self.keeper
+        if at.step == 0:
+            if self.recipe.optimizer.range_test:
+                self.preparation.range_test(self.stop)
+            at.began_s = keeper.elapsed()
         if at.batch == len(self.batches):  # killed during the evaluation
             return
         if at.batch == 0:
             self.features.clear()
         batches = self.batches.epoch(epoch, at.batch)
         for _ in range(at.batch, len(self.batches)):
+            if self.clock:
+                self.stepper.progress = self._progress()
+                if self.stepper.progress == 1 and at.step:
+                    return
+                keeper.bar.ends_in(self.clock.seconds - at.seconds)
             start = time.monotonic()
             batch = self._next(batches)
             waited = time.monotonic() - start
@@ -272,7 +279,7 @@ class _Training:
             so_far = f"loss {at.counted.loss:.3f}  {self.accuracy} {at.counted.accuracy:.1%}"
             if at.counted.data_wait > DATA_WAIT_SHARE:
                 so_far += f"  data wait {at.counted.data_wait:.0%}"
-            keeper.bar.advance(batch.planned, so_far, f"epoch {epoch}/{self.recipe.schedule.epochs}")
+            keeper.bar.advance(batch.planned, so_far, keeper.title)
             if at.batch < len(self.batches) and keeper.due():
                 keeper.checkpoint(self._tensors)
             if self.world.total([self.stop.requested])[0]:
@@ -282,6 +289,12 @@ class _Training:
                 self._give_up()
         for _ in batches:  # none is left, but a stream with more images than stated raises here
             pass
+
+    def _progress(self, ahead_s: float = 0.0) -> float:
+        """The share of the budget's time that is over in `ahead_s` seconds, by the clock of the main process."""
+        assert self.clock
+        over = self.clock.progress(self.at, self.keeper.elapsed() + ahead_s)
+        return self.world.total([over if self.world.is_main else 0.0])[0]
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; if one process fails to read its share, all write a checkpoint and stop."""
@@ -341,7 +354,7 @@ class _Training:
         return row | {
             "dead_features": self.features.dead_share(self.world),
             "skipped_steps": counted.skipped,
-            "images_per_s": counted.seen / counted.trained_s,
+            "images_per_s": counted.images_per_s,
             "data_wait": counted.data_wait,
         }
 

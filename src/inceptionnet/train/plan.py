@@ -29,7 +29,7 @@ from inceptionnet.registry.create import create_model
 from inceptionnet.train.activation import start_head, with_activation
 from inceptionnet.train.layers import ALL, HEAD
 from inceptionnet.train.recipe import Preprocess, Recipe
-from inceptionnet.train.recipes import recipe_named
+from inceptionnet.train.recipes import evaluation_interval, finetune, recipe_named
 from inceptionnet.train.run import Run
 from inceptionnet.weights import read_record
 from inceptionnet.weights.folder import weights_of
@@ -181,7 +181,13 @@ def resolve(plan: Plan) -> Job:
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
-    recipe = recipe_named(name, network).changed({**usual, **source.suggestions, **asked})
+    recipe = finetune(len(source.splits["train"])) if name == "finetune" else recipe_named(name, network)
+    recipe = recipe.changed({**usual, **source.suggestions, **asked})
+    check_length(recipe, asked)
+    if name == "finetune" and "schedule.evaluate_every" not in asked:
+        recipe = recipe.changed({"schedule.evaluate_every": evaluation_interval(recipe.schedule.epochs)})
+    if "optimizer.lr" in asked and "optimizer.range_test" not in asked:
+        recipe = recipe.changed({"optimizer.range_test": False})
     if recipe.batch_norm.mode == "freeze" and not record:
         raise ConfigurationError(
             "--bn freeze keeps the statistics of pretrained weights; give --weights, or --bn update"
@@ -203,6 +209,15 @@ def resolve(plan: Plan) -> Job:
     return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
 
 
+def check_length(recipe: Recipe, asked: Mapping[str, object]) -> None:
+    """Check that a recipe with a time budget has no number of epochs besides. Raises: ConfigurationError."""
+    if recipe.schedule.minutes is not None and "schedule.epochs" in asked:
+        raise ConfigurationError(
+            f"--epochs is {asked['schedule.epochs']}, but the time budget of {recipe.schedule.minutes:.3g} min says "
+            "how many epochs there are; give one of --epochs and --time"
+        )
+
+
 def head_alone(recipe: Recipe, asked: Mapping[str, object]) -> Recipe:
     """The recipe; where only the classifier is trained, by logistic regression, without epochs of gradient descent.
 
@@ -219,12 +234,15 @@ def head_alone(recipe: Recipe, asked: Mapping[str, object]) -> Recipe:
     idle = [key for key in asked if key.partition(".")[0] in OF_GRADIENT_DESCENT or key == "network.aux"]
     idle = [key for key in idle if key != "loss.class_weights"]
     if idle:
-        names = listed("--epochs" if key == "schedule.epochs" else key for key in idle)
+        options = {"schedule.epochs": "--epochs", "schedule.minutes": "--time"}
+        names = listed(options.get(key, key) for key in idle)
         raise ConfigurationError(
             f"--train-from {HEAD} fits the classifier by logistic regression, which has no {names}; omit "
             f"{'it' if len(idle) == 1 else 'them'}, or train from an endpoint, such as the last one"
         )
-    return recipe.changed({"network.fit_head": True, "schedule.epochs": 0, "network.aux": False})
+    return recipe.changed(
+        {"network.fit_head": True, "schedule.epochs": 0, "network.aux": False, "optimizer.range_test": False}
+    )
 
 
 def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Job:

@@ -11,7 +11,7 @@ from inceptionnet.data.order import Continued
 
 @dataclass
 class Counted:
-    """Totals since the start of the epoch, over all processes; the times are this process's."""
+    """Totals since the last evaluation, over all processes; the times are this process's."""
 
     loss_sum: float = 0.0
     correct: int = 0
@@ -31,6 +31,11 @@ class Counted:
     def accuracy(self) -> float:
         """Top-1 accuracy, or subset accuracy, on the augmented training images."""
         return self.correct / max(self.seen, 1)
+
+    @property
+    def images_per_s(self) -> float:
+        """Training throughput."""
+        return self.seen / max(self.trained_s, 1e-9)
 
     @property
     def data_wait(self) -> float:
@@ -54,6 +59,12 @@ class Position:
     skipped_in_row: int = 0
     seconds: float = 0.0
     """Wall time so far, over all restarts."""
+    began_s: float = 0.0
+    """`seconds` before the first step."""
+    evaluation_s: float = 0.0
+    """Wall time of the newest evaluation, of all weights that it is of."""
+    peak_lr: float | None = None
+    """The peak learning rate that a range test has lowered."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """The rows of metrics.csv so far."""
     decode_errors: dict[str, str] = field(default_factory=dict)

@@ -45,6 +45,10 @@ class Optimizer(Settings):
         default="sqrt",
         description="Scaling of lr for another batch size: by (batch size / lr_batch) to the power 0, 1/2 or 1.",
     )
+    range_test: bool = Field(
+        default=False,
+        description="Lower lr where a range test before the first epoch asks for it; see range_test.json.",
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd and rmsprop; first beta of adamw.")
     nesterov: bool = Field(default=True, description="Nesterov momentum of sgd; the papers' recipes have none.")
     decay: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean square of rmsprop.")
@@ -65,6 +69,14 @@ class Schedule(Settings):
 
     epochs: int = Field(
         default=30, ge=0, description="Number of passes over the training set; 0 with network.train_from=head."
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time budget of the whole run, minutes (--time): the schedule follows the clock, not the epochs.",
+    )
+    evaluate_every: int = Field(
+        default=1, ge=1, description="Epochs between two evaluations; there is one after the last epoch too."
     )
     patience: int | None = Field(
         default=None,
@@ -300,9 +312,11 @@ def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     return settings
 
 
-def with_shortcuts(settings: Mapping[str, object], *, bn: str | None, train_from: str | None) -> dict[str, object]:
+def with_shortcuts(
+    settings: Mapping[str, object], *, bn: str | None, train_from: str | None, minutes: float | None = None
+) -> dict[str, object]:
     """The settings with those that have an option of their own; what is set by its key comes first."""
-    own = {"batch_norm.mode": bn, "network.train_from": train_from}
+    own = {"batch_norm.mode": bn, "network.train_from": train_from, "schedule.minutes": minutes}
     return {key: value for key, value in own.items() if value is not None} | dict(settings)
 
 

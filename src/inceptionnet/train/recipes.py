@@ -28,10 +28,19 @@ DEFAULT = Recipe()
 """For small and medium data sets, without tuning."""
 
 FINETUNE = Recipe(
-    optimizer=Optimizer(lr=1e-3),
+    optimizer=Optimizer(lr=3e-4, layer_decay=0.8, range_test=True),
     schedule=Schedule(epochs=10),
+    network=Network(fit_head=True),
+    batch_norm=BatchNorm(mode="freeze"),
+    average=Averaging(decay=0.998),
 )
-"""From pretrained weights: a quarter of the learning rate, a third of the epochs."""
+"""From pretrained weights; see `finetune` for what depends on the number of training images."""
+FINETUNE_NOTE = (
+    "finetune: 5 to 30 epochs, 20 000 / training images, evaluated about 10 times; fit_head up to 50 000 images"
+)
+
+IMAGES, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 5, 30
+EVALUATIONS, MOST_FITTED = 10, 50_000
 
 _DISTORTED = Augmentation(area_min=0.08, color="full", interpolation="random")
 _AVERAGED = Averaging(decay=0.9999)
@@ -92,6 +101,20 @@ def recipe_named(name: str, network: str | None = None) -> Recipe:
             raise ConfigurationError("--recipe paper depends on the network, got none; give --model")
         return PAPER[paper].changed({"network.aux": bool(NETWORKS[network].aux)})
     raise ConfigurationError(f"--recipe is {name!r}: {nearest(name, ['default', 'finetune', 'paper'])}")
+
+
+def finetune(images: int) -> Recipe:
+    """The recipe `finetune` for so many training images.
+
+    The fewer they are, the more epochs. Of very many the features are not kept, and the classifier starts as it is.
+    """
+    epochs = min(max(round(IMAGES / max(images, 1)), FEWEST_EPOCHS), MOST_EPOCHS)
+    return FINETUNE.changed({"schedule.epochs": epochs, "network.fit_head": images <= MOST_FITTED})
+
+
+def evaluation_interval(epochs: int) -> int:
+    """Epochs between two evaluations, so that a run of so many epochs has about EVALUATIONS."""
+    return max(1, round(epochs / EVALUATIONS))
 
 
 def paper_of(network: str) -> str:

@@ -49,7 +49,7 @@ def subject(
         settings = run.about() | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
-        about["head"] = run.head()
+        about["head"], about["range_test"] = (run.read_optional(name) for name in ("head.json", "range_test.json"))
         about["best"] = best_row(about["epochs"])
         if about["best"]:
             about["chosen_by"] = BEST[deciding(about["best"])]

@@ -5,7 +5,7 @@ weights.safetensors     the weights of the last finished epoch (their average, i
                         for prediction; weights_raw.safetensors: the raw weights beside an average;
                         weights_best.safetensors: those of the epoch with the best accuracy on the validation split,
                         with several labels an image the best mean average precision
-metrics.csv             one row per epoch
+metrics.csv             one row per evaluation, with the epoch
 steps.jsonl             one line every log.every_steps steps
 evaluation.json         the last evaluation with per-class metrics
 curves.png              loss and accuracy (or mean average precision) by epoch
@@ -13,6 +13,7 @@ predictions.png         held-out images with their predicted classes
 report.html             all of this on one page, for a browser
 decode_errors.txt       the corrupt images, if any
 features/               the features of the training images, if the classifier was fitted to them
+range_test.json         the loss at each learning rate of the range test, if there was one
 head.json               the penalty of that fit, and the cross-validation it was chosen by
 checkpoints/            the state of the training, to resume from
 trackers.json           the runs of experiment trackers that this run continues in, with log.trackers
@@ -206,9 +207,9 @@ class Run:
             for one in self.about().get("changes", [])
         }
 
-    def head(self) -> dict[str, Any]:
-        """How the classifier was fitted, from head.json; empty if it was not. Raises: RunError: it is damaged."""
-        return self.read_json("head.json") if (self.path / "head.json").is_file() else {}
+    def read_optional(self, name: str) -> dict[str, Any]:
+        """A JSON file that not every run has; empty if it is not there. Raises: RunError: it is damaged."""
+        return self.read_json(name) if (self.path / name).is_file() else {}
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""

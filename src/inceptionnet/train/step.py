@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,8 @@ class Stepper:
         self.steps_per_epoch, self.fresh = steps_per_epoch, job.plan.weights is None
         self.extra_steps = 0
         """Steps that another batch size needed for what is done; the schedule does not count them."""
+        self.progress: float | None = None
+        """The share of the time that is over, with a time budget."""
         recipe = self.recipe
         weights = class_weights(job.source, recipe)
         self.class_weights = None if weights is None else weights.to(model.device)
@@ -81,8 +84,12 @@ class Stepper:
         if world.size > 1:
             self.network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
-    def step(self, batch: Batch, number: int) -> StepResult:
-        """Train step `number` of the run (from 0) on this process's share of a batch; all processes must call it."""
+    def step(self, batch: Batch, number: int, rate: float | None = None) -> StepResult:
+        """Train step `number` of the run (from 0) on this process's share of a batch; all processes must call it.
+
+        Args:
+            rate: the learning rate of the head; None: that of the schedule.
+        """
         recipe, device = self.recipe, self.model.device
         rows = parts_of(batch.planned, self.job.plan.accumulate, pairs=self.job.augment.mixes)
         mine = [(batch.rows >= part.start) & (batch.rows < part.stop) for part in rows]
@@ -90,7 +97,7 @@ class Stepper:
         # Batch norm cannot train on one image; a part with so few, because of corrupt images, is skipped.
         used = [i for i, count in enumerate(counts) if count > 1]
         images = int(sum(counts[i] for i in used))
-        rate = self.rate(number)
+        rate = self.rate(number) if rate is None else rate
         if not used:
             return StepResult(0, 0.0, 0, 0.0, rate, skipped=False)
         self._prepare(number, rate)
@@ -121,7 +128,7 @@ class Stepper:
         *mine_summed, norm = torch.cat([sums, nn.utils.get_total_norm(gradients)[None]]).tolist()  # one device sync
         loss, correct = self.world.total(mine_summed)
         loss /= images * (self.outputs.logits if self.outputs.multi_label else 1)
-        result = StepResult(images, loss, int(correct), norm, rate, not (isfinite(loss) and isfinite(norm)))
+        result = StepResult(images, loss, int(correct), norm, rate, not (math.isfinite(loss) and math.isfinite(norm)))
         if result.skipped:
             restore(kept)
             return result
@@ -133,8 +140,24 @@ class Stepper:
         return result
 
     def rate(self, number: int) -> float:
-        """The learning rate of a step."""
-        return self.peak_lr * lr_factor(number - self.extra_steps, self.steps_per_epoch, self.recipe.schedule)
+        """The learning rate of a step: by its number, or with a time budget by `progress`."""
+        schedule, step = self.recipe.schedule, number - self.extra_steps
+        if self.progress is not None:
+            step = math.floor(self.progress * schedule.epochs * self.steps_per_epoch)
+        return self.peak_lr * lr_factor(step, self.steps_per_epoch, schedule)
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Steps within the block, which are the first of the run, leave no trace; they have no average."""
+        average, self.average = self.average, None
+        kept = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        try:
+            yield
+        finally:
+            self.average = average
+            self.model.load_state_dict(kept)
+            self.optimizer.state.clear()
+            self.optimizer.zero_grad(set_to_none=True)
 
     def _prepare(self, number: int, rate: float) -> None:
         """Set modes and learning rates, which depend on the number of the step only: schedules have no state."""

@@ -59,8 +59,7 @@ class Validation:
             with batch_statistics(self.model, self.stepper.norms, remembered=True), torch.no_grad():
                 for x, _ in self._inputs(epoch, RECALIBRATION_BATCHES):
                     self.model.all_logits(x)  # auxiliary heads have statistics too
-        what = f"epoch {epoch}/{self.job.recipe.schedule.epochs}" if epoch else "classifier"
-        title = f"{what} {self.job.held_out}{which}"
+        title = f"{self.keeper.title} {self.job.held_out}{which}"
 
         def advance(images: int, figures: str) -> None:
             if stop.requested and self.world.size == 1:
@@ -90,7 +89,7 @@ class Validation:
         found = batch_norm_gap(self.model, self._inputs(epoch, GAP_BATCHES), norms)
         seen, batchwise, running = self.world.total(found)
         self._suspected = batchwise - running >= max(GAP * seen, GAP_IMAGES)
-        if self._suspected and (suspected or epoch == self.job.recipe.schedule.epochs):
+        if self._suspected and (suspected or self.keeper.last):
             accuracy = accuracy_words(self.model.outputs)
             self.keeper.once(
                 "batch norm",
