@@ -183,7 +183,7 @@ def test_settings_are_listed(command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 0 and "recipe paper of inception_v3" in out
     assert all(f"  {line}\n" in out for line in ("optimizer.name=rmsprop", "schedule.epochs=7", "network.aux=true"))
     code, out, _ = command("train", "--settings", "--recipe", "finetune")
-    assert code == 0 and "  optimizer.lr=0.001\n" in out
+    assert code == 0 and "  optimizer.lr=0.0003\n" in out
     for arguments, message in (
         (("--recipe", "paper"), "--recipe paper depends on the network, got none; give --model"),
         (("--set", "optimizer.rl=1"), "did you mean optimizer.lr"),
