@@ -21,7 +21,8 @@ import torch
 
 from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.system.devices import cpu_says
-from inceptionnet.train.plan import Job, Plan, resolve
+from inceptionnet.train.plan import Job, Plan
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.step import Stepper
 
 VARIANTS: dict[str, dict[str, object]] = {

@@ -17,8 +17,9 @@ from inceptionnet.train.budget import REPORT_IMAGES, REPORT_S, Clock, Speed, min
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.loop import repeat, resume, train
-from inceptionnet.train.plan import Job, resolve
+from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Counted, Position
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
 

@@ -34,7 +34,7 @@ from inceptionnet.evaluate.evaluation import evaluate
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.devices import pick_device
 from inceptionnet.train.loop import resume, train
-from inceptionnet.train.plan import resolve
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 

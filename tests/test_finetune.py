@@ -23,7 +23,8 @@ from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import batch_statistics, norms_of
 from inceptionnet.train.layers import freeze, lr_factors, training_summary
 from inceptionnet.train.loop import repeat, resume, train
-from inceptionnet.train.plan import Plan, resolve
+from inceptionnet.train.plan import Plan
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.watch import advice, batch_norm_gap

@@ -23,7 +23,8 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.train import head as head_module
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.loop import repeat, resume, train
-from inceptionnet.train.plan import Plan, resolve
+from inceptionnet.train.plan import Plan
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
 

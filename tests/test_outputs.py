@@ -30,7 +30,7 @@ from inceptionnet.evaluate.prediction import predictions_of, write_csv
 from inceptionnet.evaluate.table import write_predictions
 from inceptionnet.explain import attribute
 from inceptionnet.model.outputs import Outputs, exponential
-from inceptionnet.train import plan as plans
+from inceptionnet.train.resolve import resolve
 
 from .conftest import tiny_plan
 
@@ -409,7 +409,7 @@ def test_fine_tuning_trains_softmax_with_a_new_classifier(
 ) -> None:
     held = network(logits)
     save_weights(held, tmp_path / "a.safetensors")
-    job = plans.resolve(tiny_plan(colours, model=None, width=None, weights=str(tmp_path / "a.safetensors")))
+    job = resolve(tiny_plan(colours, model=None, width=None, weights=str(tmp_path / "a.safetensors")))
     with caplog.at_level(logging.INFO, "inceptionnet"):
         model = job.model()
     assert model.outputs == Outputs("softmax", 3) and model.network.activation == "softmax"

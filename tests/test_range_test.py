@@ -16,8 +16,9 @@ from inceptionnet.errors import Interrupted
 from inceptionnet.system.distributed import ALONE
 from inceptionnet.train import loop, range_test
 from inceptionnet.train.loop import resume, train
-from inceptionnet.train.plan import Plan, resolve
+from inceptionnet.train.plan import Plan
 from inceptionnet.train.range_test import MEMORY, STEPS, Trial, rates, rise, smoothed
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 from inceptionnet.weights.folder import weights_of

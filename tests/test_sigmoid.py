@@ -30,7 +30,8 @@ from inceptionnet.train import figures, logistic
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import best_row
 from inceptionnet.train.loop import repeat, resume, train
-from inceptionnet.train.plan import Plan, resolve
+from inceptionnet.train.plan import Plan
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.targets import balanced, cross_entropy, mix, soft, targets_of

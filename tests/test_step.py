@@ -18,7 +18,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.train import step as step_module
 from inceptionnet.train.batch_norm import norms_of
 from inceptionnet.train.dropout import SeededDropout, seeded
-from inceptionnet.train.plan import resolve
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.step import Stepper
 from inceptionnet.weights.folder import weights_of
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from inceptionnet.data import Augment
 from inceptionnet.data.splits import Source, StreamSplit
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.train.plan import resolve
 from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.targets import class_weights, imbalance_of, mix, one_hot, partners, soft
 

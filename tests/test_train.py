@@ -289,9 +289,7 @@ def test_a_second_ctrl_c_stops_at_once(colours: Path, tmp_path: Path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Stepper, "step", interrupted)
-    with pytest.raises(
-        Interrupted, match=r"interrupted in epoch 1/3; .*from the start, since there is no checkpoint"
-    ):
+    with pytest.raises(Interrupted, match=r"interrupted in epoch 1/3; .*from the start, since there is no checkpoint"):
         train(tiny_plan(colours), tmp_path / "run")
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.train.activation import with_activation
-from inceptionnet.train.plan import Job, check, check_length, head_alone, place_of
+from inceptionnet.train.plan import Job, place_of
 from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.resolve import check, check_length, head_alone
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights import read_record
 

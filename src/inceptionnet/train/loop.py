@@ -26,9 +26,10 @@ from inceptionnet.train.figures import (
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.layers import HEAD
 from inceptionnet.train.log_lines import closing, epoch_line, opening, schedule_goes_on, stopped_early
-from inceptionnet.train.plan import Job, Plan, read_job, resolve
+from inceptionnet.train.plan import Job, Plan, read_job
 from inceptionnet.train.position import Counted, Position
 from inceptionnet.train.preparation import Preparation
+from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
