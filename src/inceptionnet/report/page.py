@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -88,7 +89,14 @@ def write_report(path: Path, subject: Subject) -> None:
 def rendered(subject: Subject) -> str:
     """The page as text. Raises: MissingExtraError, as `write_report`."""
     check_extras()
-    return from_template("report.html", _content(subject), {"within": _within, "duration": _duration})
+    return from_template(
+        "report.html", _content(subject), {"within": _within, "duration": _duration, "spaced": _spaced}
+    )
+
+
+def _spaced(text: str) -> str:
+    """A log line with the percent signs of the page."""
+    return re.sub(r"(\d)%", "\\1\N{NO-BREAK SPACE}%", text)
 
 
 def check_extras() -> None:
@@ -187,6 +195,7 @@ def _timing(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return {}
     rates = [row["images_per_s"] for row in epochs]
     return {
+        "epochs": int(epochs[-1]["epoch"]),
         "seconds": epochs[-1]["elapsed_s"],
         "median": float(np.median(rates)),
         "slowest": min(rates),

@@ -101,8 +101,9 @@ def closing(rows: Sequence[dict[str, float]], run: Run) -> Iterator[str]:
     """Which epoch was the best one, if it was not the last."""
     best = best_row(rows)
     if best and best is not rows[-1]:
+        which = f"best epoch {best['epoch']:.0f}" if best["epoch"] else "best before the first epoch"
         yield (
-            f"best epoch {best['epoch']:.0f}: val {BEST[deciding(best)]} {value_of(best)}, last epoch "
+            f"{which}: val {BEST[deciding(best)]} {value_of(best)}, last epoch "
             f"{value_of(rows[-1])}; the best one's weights are {run.best_weights.name}, and val flatters them, since "
             "it chose them"
         )
