@@ -13,12 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from inceptionnet import load
+from inceptionnet.data.loading import Batch
+from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.train import figures
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import best_row
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.run import Run
+from inceptionnet.train.step import Stepper, StepResult
 
 from .conftest import tiny_plan
 
@@ -113,3 +116,29 @@ def test_a_test_split_chooses_nothing(
 
 def test_no_rows_have_no_best() -> None:
     assert best_row([]) == {} and best_row([{"epoch": 1, "test_top1": 0.5}]) == {}
+
+
+def test_evaluations_every_few_epochs(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every second epoch and the last; a row is of all images since the one before, in a resumed run too."""
+    asked = tiny_plan(colours, epochs=5, settings={"schedule.evaluate_every": 2, "checkpoint.every_steps": 1})
+    train(asked, tmp_path / "whole")
+    expected = Run(tmp_path / "whole").read_metrics()
+    assert [(row["epoch"], row["step"]) for row in expected] == [(2, 8), (4, 16), (5, 20)]
+    real = Stepper.step
+
+    def stopped(stepper: Stepper, batch: Batch, number: int) -> StepResult:
+        if number == 6:
+            raise Interrupted("here")
+        return real(stepper, batch, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", stopped)
+        with pytest.raises(Interrupted):
+            train(asked, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+    resume(tmp_path / "run")
+    timed = {"elapsed_s", "images_per_s", "data_wait"}
+    found = Run(tmp_path / "run").read_metrics()
+    assert [{name: row[name] for name in row.keys() - timed} for row in found] == [
+        {name: row[name] for name in row.keys() - timed} for row in expected
+    ]
