@@ -90,9 +90,9 @@ def test_a_rate_that_is_too_high_is_lowered(
 ) -> None:
     train(plan(colours, run, {"optimizer.lr": 5.0, "optimizer.lr_scaling": "none"}), tmp_path / "run")
     about = json.loads((tmp_path / "run" / "range_test.json").read_text())
-    assert about["recipe_lr"] == 5 and about["peak_lr"] == about["rises_at"] / 10 < 1
+    assert about["recipe_lr"] == 5 and about["peak_lr"] == about["rises_at"] / 5 < 1
     assert max(row["lr"] for row in Run(tmp_path / "run").read_steps()) <= about["peak_lr"]
-    assert f"the peak learning rate is {about['peak_lr']:.3g}, a tenth of that" in capsys.readouterr().err
+    assert f"the peak learning rate is {about['peak_lr']:.3g}, a fifth of that" in capsys.readouterr().err
 
 
 def test_a_rate_that_is_not_lowered_gives_the_same_weights(

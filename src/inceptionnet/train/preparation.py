@@ -49,7 +49,7 @@ class Preparation:
         stepper.peak_lr = keeper.at.peak_lr = found["peak_lr"]
         keeper.attempt(lambda: keeper.run.write_json("range_test.json", found))
         rises = f"the loss rises at {found['rises_at']:.2g}" if found["rises_at"] else "the loss never rises"
-        now = f"is {stepper.peak_lr:.3g}, a tenth of that" if stepper.peak_lr < peak else f"stays {peak:.3g}"
+        now = f"is {stepper.peak_lr:.3g}, a fifth of that" if stepper.peak_lr < peak else f"stays {peak:.3g}"
         keeper.note(f"learning-rate range test: {rises}; the peak learning rate {now}")
 
     def _batches(self) -> Iterator[Batch]:

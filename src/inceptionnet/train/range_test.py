@@ -23,7 +23,7 @@ MEMORY = 0.8
 """Weight of the earlier steps in the smoothed loss."""
 RISE = 0.1
 """The loss has risen when it is above its smallest value by this share."""
-MARGIN = 10
+MARGIN = 5
 """The rate at which the loss has risen by the highest rate that the run may have."""
 
 
