@@ -42,7 +42,7 @@ def main() -> int:
     cells = all_cells(list(sources), given.fractions, given.methods, given.seeds)
     settings = {"weights": str(given.weights), "size": given.size, "minutes": given.minutes, "threads": given.threads}
     try:
-        results = Results(given.out, None if given.table else settings | {"data": sources})
+        results = Results(given.out, None if given.table else settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +62,8 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, metavar="NAME=PATH", help="labelled images, as for train")
+    parser.add_argument("--data", nargs="+", required=True, metavar="NAME=PATH",
+                        help="labelled images, as for train; in OUT, NAME stands for them from then on")  # fmt: skip
     parser.add_argument("--weights", type=Path, required=True, help="a weights file or a run folder")
     parser.add_argument("--size", type=int, default=150, help="image size, px")
     parser.add_argument("--minutes", type=float, default=10)
