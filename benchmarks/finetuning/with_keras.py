@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", "tensorflow")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import keras
 import tensorflow as tf
