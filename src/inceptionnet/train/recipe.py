@@ -218,6 +218,11 @@ class Compute(Settings):
         description="bf16: forward and backward passes under autocast; weights and optimiser stay float32.",
     )
     channels_last: bool = Field(default=True, description="Channels-last memory layout.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Gradient checkpointing: activations are computed again in the backward pass instead of kept; less "
+        "memory, about a third more time.",
+    )
     compile: bool = Field(default=False, description="torch.compile; the first steps take minutes.")
 
 
