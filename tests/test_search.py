@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from inceptionnet import fit, load
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError
+from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.train import loop, search
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.recipe import Recipe
@@ -82,6 +84,34 @@ def test_minutes_are_divided_among_rungs_and_their_trials() -> None:
     assert shares == pytest.approx([30 / 3 / 6, 30 / 3 / 3, 30 / 3]) and spent == pytest.approx(30)
     assert share_of_time(30, 12, 2, 3) == pytest.approx((30 - 12) / 2 / 3), "a first rung that took longer"
     assert share_of_time(30, 45, 1, 1) == pytest.approx(3), "never nothing"
+
+
+def test_a_search_in_a_time_budget(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run takes 10 % longer than its budget, by a clock that is set; the last one gets what is left."""
+    now_s, ran = 100.0, []
+
+    def train(plan: Any, out: Path, *_: Any, **options: Any) -> Evaluation:
+        nonlocal now_s
+        minutes = plan.settings["schedule.minutes"]
+        ran.append((out.name, minutes, plan.epochs, options["leaks"]))
+        now_s += 1.1 * 60 * minutes
+        correct = np.arange(10) < len(ran)
+        zeros = np.zeros(10, np.int64)
+        return Evaluation(("a", "b"), np.arange(10), zeros, 1 - correct, np.ones(10), correct, np.ones(10), ())
+
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(search.time, "monotonic", lambda: now_s)
+    settings = {"optimizer.lr": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3], "schedule.minutes": 30.0}
+    search.train(tiny_plan(colours, epochs=None, settings=settings), tmp_path / "out", began=40.0)
+    first, second = 30 / 3 / 5, (30 - (1 + 11)) / 2 / 2
+    third = 30 - (1 + 11) - 2 * 1.1 * second
+    assert [minutes for _, minutes, _, _ in ran] == pytest.approx([first] * 5 + [second] * 2 + [third])
+    assert [name for name, _, _, _ in ran[5:]] == ["05-lr=0.005", "04-lr=0.004", "out"]
+    assert {epochs for _, _, epochs, _ in ran} == {None}
+    assert [leaks for _, _, _, leaks in ran] == [True, *[False] * 6, True], "copies are looked for once, and at the end"
+    rows = table(tmp_path / "out")
+    assert [float(row["minutes"]) for row in rows] == pytest.approx([run[1] for run in ran], rel=1e-4)
+    assert float(rows[0]["wall_s"]) == pytest.approx(60 + 1.1 * 120), "from the start of the command on"
 
 
 def test_which_settings_have_several_values() -> None:

@@ -220,8 +220,7 @@ class Compute(Settings):
     channels_last: bool = Field(default=True, description="Channels-last memory layout.")
     gradient_checkpointing: bool = Field(
         default=False,
-        description="Gradient checkpointing: activations are computed again in the backward pass instead of kept; less "
-        "memory, about a third more time.",
+        description="Gradient checkpointing: compute activations again in the backward pass; less memory, more time.",
     )
     compile: bool = Field(default=False, description="torch.compile; the first steps take minutes.")
 
