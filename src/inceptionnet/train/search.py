@@ -199,7 +199,8 @@ class _Search:
             for one in self.results.values()
         ]  # fmt: skip
         if rows:
-            Run(self.out).write_table(SEARCH_TABLE, max(rows, key=len), rows)
+            longest = max(rows, key=len)  # of a trial that has not failed, if there is one
+            Run(self.out).write_table(SEARCH_TABLE, longest, rows)
 
     def _train(self, trial: Trial, rung: int, budget: float) -> AnyEvaluation | None:
         """Train a trial, or resume it, and write its result; None if the training failed, as at a high learning rate.
