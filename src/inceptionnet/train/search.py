@@ -222,7 +222,7 @@ class _Search:
                 # Copies of validation images in the training split are looked for once; the last run records them too.
                 first = not self.results or last
                 evaluation = loop.train(plan, run.path, self.world, leaks=first)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"search interrupted in rung {rung}, trial {trial.number}; resume with: inceptionnet train --resume "
                 f"--out {shlex.quote(str(self.out))}"
