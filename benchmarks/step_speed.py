@@ -54,9 +54,15 @@ Step = Callable[[], object]
 
 
 def ours(
-    name: str, given: argparse.Namespace, precision: str, channels_last: bool = True, compiled: bool = False
+    name: str,
+    given: argparse.Namespace,
+    precision: str,
+    channels_last: bool = True,
+    compiled: bool = False,
+    checkpointing: bool = False,
 ) -> Step:
     compute = {"precision": precision, "channels_last": channels_last, "compile": compiled}
+    compute["gradient_checkpointing"] = checkpointing
     recipe = Recipe().changed(PLAIN | {f"compute.{key}": value for key, value in compute.items()})
     source = Source("random", tuple(map(str, range(CLASSES))), {}, "random images")
     job = Job(Plan("random", name, batch_size=given.batch), source, recipe, Preprocessing(given.size))

@@ -329,6 +329,18 @@ def test_a_repetition_may_have_other_settings(run: Path, tmp_path: Path) -> None
         repeat(run, tmp_path / "other", changes=Changes(fixed={"size": 64}))
 
 
+def test_gradient_checkpointing_can_be_switched_on(
+    finished: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_after(5, patch)
+        train(tiny_plan(images, epochs=2, settings={"log.every_steps": 1}), tmp_path / "run")
+    resume(tmp_path / "run", changes=Changes(settings={"compute.gradient_checkpointing": "true"}))
+    assert "changed: compute.gradient_checkpointing false → true" in capsys.readouterr().err
+    one, other = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "run", finished))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_fit_goes_on(run: Path, images: Path, tmp_path: Path) -> None:
     fit(images, run, resume=True, epochs=3, workers=0)
     assert [row["epoch"] for row in Run(run).read_metrics()] == [1, 2, 3]

@@ -35,7 +35,7 @@ import torch
 from inceptionnet.data.augment import to_input
 from inceptionnet.system.distributed import joined_world
 from inceptionnet.evaluate import evaluation
-from inceptionnet.train import loop, step, validation
+from inceptionnet.train import search, step, validation
 from inceptionnet.train.plan import Plan
 
 plan, out, how = Plan(**json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
@@ -50,7 +50,7 @@ with joined_world() as world:
                 os.kill(os.getpid(), signal.SIGKILL)
             return plain(self, batch, number)
         step.Stepper.step = stepped
-    loop.train(plan, out, world)
+    search.train(plan, out, world)
 """
 
 
@@ -180,6 +180,34 @@ def test_restarted_processes_resume(data: Path, tmp_path: Path) -> None:
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_changes_no_bit(data: Path, tmp_path: Path) -> None:
+    """Batch norm is over both processes, in the second computation too."""
+    for name, on in (("plain", False), ("saving", True)):
+        job = plan(data, model="inception_v1.slim", size=32, settings={"compute.gradient_checkpointing": on})
+        torchrun(job, tmp_path / name)
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "saving"))
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    assert losses(tmp_path / "plain") == losses(tmp_path / "saving")
+
+
+@pytest.mark.slow
+def test_a_search_of_restarted_processes(data: Path, tmp_path: Path) -> None:
+    """Two trials of an epoch of 4 steps, then the better one with two; one process is killed in the last run."""
+    job = plan(data, model="inception_v1.slim", size=32, settings={"optimizer.lr": [0.01, 0.001]})
+    torchrun(job, tmp_path / "run", "killed", "--max-restarts", "1")
+    about = json.loads((tmp_path / "run" / "search.json").read_text())
+    assert about["finished"]
+    assert [(one["rung"], one["budget"], one["run"]) for one in about["results"]] == [
+        (1, 1, "trials/rung-1/01-lr=0.01"), (1, 1, "trials/rung-1/02-lr=0.001"), (2, 2, "."),
+    ]  # fmt: skip
+    first, second, last = about["results"]
+    best = max(first, second, key=lambda one: (one["metrics"]["val_top1"], -one["metrics"]["val_loss"]))
+    assert last["trial"] == best["trial"]
+    assert [row["epoch"] for row in Run(tmp_path / "run").read_metrics()] == [1, 2]
+    assert Run(tmp_path / "run").about()["recipe"]["optimizer"]["lr"] == float(best["settings"]["optimizer.lr"])
 
 
 @pytest.mark.slow

@@ -232,6 +232,79 @@ def test_memory_order_changes_no_number(colours: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"network.aux": True, "network.dropout": 0.4}, V1),
+        ({"average.decay": 0.9}, {"model": "inception_resnet_v1", "size": 75, "width": 0.0625}),
+        ({"batch_norm.mode": "freeze"}, {"weights": True}),
+        ({"network.train_from": "inception_4b", "batch_norm.momentum": 0.2}, {"weights": True}),
+        ({"compute.precision": "bf16"}, {}),
+    ],
+    ids=["aux", "residual", "frozen statistics", "frozen endpoints", "bf16"],
+)
+def test_gradient_checkpointing_changes_no_bit(
+    settings: dict[str, Any], changes: dict[str, Any], colours: Path, run: Path
+) -> None:
+    """Two steps of two accumulated parts: weights, statistics, their counters, optimiser and weight average."""
+    if "weights" in changes:
+        changes = {"weights": str(weights_of(run)), "model": None, "width": None}
+    plain, saving = (
+        stepper(
+            colours,
+            {"network.dropout": 0.3, **settings, "compute.gradient_checkpointing": on},
+            **{"accumulate": 2, **changes},
+        )
+        for on in (False, True)
+    )
+    before = saving.model.head.logits.weight.detach().clone()
+    for number in range(2):
+        data = batch(plain.job.prep.size_px, seed=number)
+        assert plain.step(data, number) == saving.step(data, number)
+    assert changed(state(plain), state(saving)) == []
+    assert not torch.equal(before, saving.model.head.logits.weight)
+
+
+def kept_bytes(one: Stepper) -> int:
+    """Bytes that autograd keeps for the backward pass of a step; a tensor that is kept twice counts twice."""
+    found = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal found
+        found += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        one.step(batch(one.job.prep.size_px), 0)
+    return found
+
+
+def test_gradient_checkpointing_keeps_less(colours: Path) -> None:
+    plain, saving = (
+        kept_bytes(stepper(colours, {"compute.gradient_checkpointing": on}, size=65, width=0.25))
+        for on in (False, True)
+    )
+    assert 0 < saving < 0.4 * plain
+
+
+def test_frozen_endpoints_are_computed_once(colours: Path, run: Path) -> None:
+    """The forward pass computes every endpoint; the backward pass computes the trained ones again."""
+    settings = {"network.train_from": "inception_5b", "compute.gradient_checkpointing": True}
+    one = stepper(colours, settings, weights=str(weights_of(run)), model=None, width=None)
+    passes: dict[str, int] = dict.fromkeys((name for name, _ in one.model.body.named_children()), 0)
+
+    def counted(name: str) -> Any:
+        def count(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            passes[name] += 1
+
+        return count
+
+    for name, module in one.model.body.named_children():
+        module.register_forward_pre_hook(counted(name))
+    one.step(batch(32), 0)
+    assert passes == {name: 1 if name in one.frozen else 2 for name in passes}
+
+
 class Compiler:
     """Stands for the compiler of a network: runs what dynamo makes of it as it is, and counts it."""
 
@@ -264,6 +337,22 @@ def test_compiled_steps_are_the_same(colours: Path, monkeypatch: pytest.MonkeyPa
         losses.append([one.step(batch(32, seed=number), number).loss for number in range(3)])
         assert (compiler.graphs > 0) == compiled
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_steps_with_gradient_checkpointing(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics are counted once. The backend is torch's own without code generation, which takes a minute."""
+    plain = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: plain(module, backend="aot_eager"))
+    found = []
+    for on in (False, True):
+        torch.manual_seed(0)
+        one = short_stepper(colours, {"compute.compile": on, "compute.gradient_checkpointing": on})
+        assert not one.step(batch(32), 0).skipped
+        found.append(one.model.state_dict())
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

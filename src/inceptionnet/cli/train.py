@@ -58,7 +58,10 @@ def train(
     splits: Splits = None,
     group_by: GroupBy = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
-                                                       "recipe, see --settings. Repeatable.")] = None,
+                                                       "recipe, see --settings. Repeatable. Several values, with "
+                                                       "commas, are a search by successive halving (but for "
+                                                       "network.residual_scale and log.trackers, which are "
+                                                       "lists).")] = None,
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
                                                 "--model) with values and descriptions, and exit.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out (--resume RUN does too): as it was, "
@@ -97,7 +100,7 @@ def train(
 
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.distributed import joined_world
-    from inceptionnet.train import loop
+    from inceptionnet.train import loop, search
     from inceptionnet.train.budget import minutes_of
     from inceptionnet.train.changes import FIXED, Changes
     from inceptionnet.train.figures import summary
@@ -105,6 +108,7 @@ def train(
     from inceptionnet.train.recipe import parse_settings, with_shortcuts
     from inceptionnet.train.reporting import next_commands
     from inceptionnet.train.run import Run
+    from inceptionnet.train.trials import searched
 
     machine = {"workers": default_workers(workers), "device": device}
     if not (resume or repeat) or _given(context, "corrupt_images"):
@@ -122,8 +126,10 @@ def train(
     )
     with joined_world() as world:
         if resume:
-            evaluation = loop.resume(out, world, changes, BEGAN)
+            searching = search.unfinished(out)
+            evaluation = search.resume(out, world, changes, BEGAN)
         elif repeat:
+            searching = False
             evaluation = loop.repeat(repeat, out, world, changes, BEGAN)
         else:
             plan = Plan(
@@ -143,8 +149,11 @@ def train(
                 labels=None if labels is None else str(labels),
                 **machine,  # type: ignore[arg-type]
             )
-            evaluation = loop.train(plan, out, world, BEGAN)
+            searching = bool(searched(asked))
+            evaluation = search.train(plan, out, world, BEGAN)
         if world.is_main:
+            if searching:
+                _print_ranking(out)
             print(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
             with suppress(RunError):  # a file that could not be written has been warned about
                 print("next:", *next_commands(Run(out)), sep="\n  ")
@@ -161,6 +170,31 @@ def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None
     chosen = recipe_named(recipe, model).changed(parse_settings(settings))
     print(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.\n")
     print(listing(chosen, min(100, shutil.get_terminal_size().columns)))
+
+
+def _print_ranking(out: Path) -> None:
+    """The trials of a search, best first."""
+    from inceptionnet.cli.tables import print_table
+    from inceptionnet.train import search
+    from inceptionnet.train.figures import BEST, deciding, value_of
+
+    ranking = search.ranking(out)
+    best = ranking[0]
+    metric = BEST[deciding(best.metrics)]
+    rows = [
+        [
+            str(i), *one.settings.values(), str(one.rung), f"{one.budget:.3g}",
+            *((value_of(one.metrics), f"{one.metrics['val_loss']:.4f}") if one.metrics else ("failed", "")),
+            f"{one.wall_s:.0f}", str(out / one.run),
+        ]
+        for i, one in enumerate(ranking, 1)
+    ]  # fmt: skip
+    columns = ["", *best.settings, "rung", best.unit, f"val {metric}", "val loss", "wall s", "run"]
+    print_table(
+        columns, rows, right=range(1 + len(best.settings), len(columns) - 1),
+        note=f"Best of {len(ranking)} trials by the validation split, whose metrics flatter it for that reason; "
+        "evaluate it on images that were not used to choose, such as a test split.",
+    )  # fmt: skip
 
 
 def _given(context: typer.Context, name: str) -> bool:

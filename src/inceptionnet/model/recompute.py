@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
     """`module(x)`, of which only `x` is kept for the backward pass; `module` draws no random numbers."""
-    if not torch.is_grad_enabled():
+    trained = x.requires_grad or any(weight.requires_grad for weight in module.parameters())
+    if not (trained and torch.is_grad_enabled()):
         y: Tensor = module(x)
     elif torch.compiler.is_compiling():
         # The compiler computes again what it needs for the gradients, and no more: statistics are updated once.
@@ -36,12 +37,13 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Batch norm uses the batch's statistics in training as before, but does not add them to the running ones.
 
     It keeps its running statistics and takes them with momentum 0: without them, torch would save other tensors in the
-    second computation than in the first.
+    second computation than in the first. It counts the batch in a copy of its counter, which is dropped; synchronised
+    batch norm needs one.
     """
     parts = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     before = [(part.momentum, part.num_batches_tracked) for part in parts]
-    for part in parts:
-        part.momentum, part.num_batches_tracked = 0.0, None
+    for part, (_, counter) in zip(parts, before, strict=True):
+        part.momentum, part.num_batches_tracked = 0.0, None if counter is None else counter.clone()
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ average precision and subset accuracy; on training images, whose probabilities a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import TypeAlias
 
 import numpy as np
@@ -88,14 +88,13 @@ def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
     Empty without a validation split: a test split is not for choosing an epoch.
     """
-    if not rows or not (name := deciding(rows[0])):
-        return {}
+    return max(rows, key=worth) if rows and deciding(rows[0]) else {}
 
-    def worth(row: Mapping[str, float]) -> tuple[float, float]:
-        value = row[f"val_{name}"]
-        return -1.0 if isnan(value) else value, -row["val_loss"]
 
-    return max(rows, key=worth)
+def worth(row: Mapping[str, float]) -> tuple[float, float]:
+    """How good a row with metrics of the validation split is, to compare: its deciding metric, then the loss."""
+    value, loss = row[f"val_{deciding(row)}"], row["val_loss"]
+    return -1.0 if isnan(value) else value, -inf if isnan(loss) else -loss
 
 
 def evaluate_model(

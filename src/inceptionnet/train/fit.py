@@ -13,7 +13,7 @@ from inceptionnet.classifier import Classifier, load
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.system.devices import default_workers
 from inceptionnet.system.distributed import joined_world
-from inceptionnet.train import loop
+from inceptionnet.train import search
 from inceptionnet.train.budget import minutes_of
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.plan import Plan
@@ -72,7 +72,8 @@ def fit(
         splits: which folders are the splits, as train=A,val=B, or none if they are classes. Default: by their names.
         group_by: what no split divides: a column of `labels` such as patient_id, a regular expression for the names of
             images such as "(P[0-9]+)_", or none. Default: a column with a well-known name, see docs/data.md.
-        settings: other settings of the recipe, such as `{"optimizer.lr": 0.01}`.
+        settings: other settings of the recipe, such as `{"optimizer.lr": 0.01}`. Several values of a setting, such as
+            `{"optimizer.lr": [0.001, 0.003]}`, are a search (docs/training.md), whose best run is in `out`.
         corrupt_images: fail, or skip and name them. Default: fail.
         workers: processes that decode images. Default: half of the cores, at most 4.
         device: as for `pick_device`.
@@ -97,7 +98,7 @@ def fit(
                 "splits": splits, "group_by": group_by,
             }  # fmt: skip
             changes = Changes(str(data), labelled, epochs, batch_size, accumulate, asked, machine, fixed)
-            loop.resume(folder, world, changes, began)
+            search.resume(folder, world, changes, began)
         else:
             sizes: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "seed": seed}
             plan = Plan(
@@ -105,7 +106,7 @@ def fit(
                 splits=splits, group_by=group_by, labels=labelled, settings=asked, **machine,
                 **{name: n for name, n in sizes.items() if n is not None},
             )  # fmt: skip
-            loop.train(plan, folder, world, began)
+            search.train(plan, folder, world, began)
     return load(folder, device=device)
 
 

@@ -38,7 +38,9 @@ from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
 
 
-def train(plan: Plan, out: Path, world: World = ALONE, began: float | None = None) -> AnyEvaluation:
+def train(
+    plan: Plan, out: Path, world: World = ALONE, began: float | None = None, *, leaks: bool = True
+) -> AnyEvaluation:
     """Train a network and write a run folder at `out` (see train/run.py); returns the last evaluation.
 
     Randomness depends on seed, epoch and image only, so the number of workers and processes does not matter. Processes
@@ -46,6 +48,7 @@ def train(plan: Plan, out: Path, world: World = ALONE, began: float | None = Non
 
     Args:
         began: when the command began, by `time.monotonic`, for a time budget. Default: now.
+        leaks: look for held-out images that are also in the training split.
 
     Raises:
         InceptionNetError: the plan is not possible, before anything is written; or the training stopped, and `resume`
@@ -59,7 +62,7 @@ def train(plan: Plan, out: Path, world: World = ALONE, began: float | None = Non
         job, notes, evaluation_s = fit_into(job, began, world)
     training = _Training(job, run, world, began, notes=notes)
     training.at.evaluation_s = evaluation_s
-    return training.run()
+    return training.run(leaks=leaks)
 
 
 def repeat(
@@ -181,14 +184,14 @@ class _Training:
         if at.peak_lr is not None:
             self.stepper.peak_lr = at.peak_lr
 
-    def run(self) -> AnyEvaluation:
+    def run(self, *, leaks: bool = True) -> AnyEvaluation:
         """Train the remaining epochs, then draw the plots and the report."""
         keeper = self.keeper
         evaluation: AnyEvaluation | None = None
         keeper.open(self.model, self._tensors(), resumed=self.resumed)
-        leaks = [] if self.resumed else keeper.leaks()
+        found = keeper.leaks() if leaks and not self.resumed else []
         with StopRequest() as self.stop, keeper.bar, keeper.trackers:
-            for line in (*self.notes, *self._opening(), *leaks):
+            for line in (*self.notes, *self._opening(), *found):
                 keeper.note(line)
             keeper.track()
             try:

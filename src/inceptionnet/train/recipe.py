@@ -218,6 +218,10 @@ class Compute(Settings):
         description="bf16: forward and backward passes under autocast; weights and optimiser stay float32.",
     )
     channels_last: bool = Field(default=True, description="Channels-last memory layout.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Gradient checkpointing: compute activations again in the backward pass; less memory, more time.",
+    )
     compile: bool = Field(default=False, description="torch.compile; the first steps take minutes.")
 
 
@@ -248,6 +252,10 @@ class Log(Settings):
     report: bool = Field(default=True, description="Write report.html, curves.png and predictions.png at the end.")
 
 
+LISTS = ("network.residual_scale", "log.trackers")
+"""Settings that are lists themselves; several values of any other setting are the trials of a search."""
+
+
 class Recipe(Settings):
     """All settings, by group."""
 
@@ -276,6 +284,8 @@ class Recipe(Settings):
         for key, value in settings.items():
             if key not in known:
                 raise ConfigurationError(f"unknown setting {key!r}: {nearest(key, known)}")
+            if len(values_of(key, value)) != 1:
+                raise ConfigurationError(f"setting {key} is {value!r}; expected one value, several start a search")
             group, _, name = key.partition(".")
             merged[group][name] = _from_text(key, value) if isinstance(value, str) else value
         try:
@@ -320,11 +330,20 @@ def with_shortcuts(
     return {key: value for key, value in own.items() if value is not None} | dict(settings)
 
 
+def values_of(key: str, value: object) -> list[object]:
+    """The values that a setting is given: several for a search, separated by commas or in a list; else the one."""
+    if key in LISTS:
+        return [value]
+    if isinstance(value, str):
+        return list(value.split(","))
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _from_text(key: str, text: str) -> object:
     """Text as a value: `none` is None unless it is one of the choices, commas separate a list, else as it is."""
     if text.lower() == "none" and "none" not in choices_of(key):
         return None
-    return text.split(",") if "," in text else text
+    return text.split(",") if key in LISTS and "," in text else text
 
 
 def choices_of(key: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.splits import Source
 from inceptionnet.errors import ConfigurationError, listed
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.activation import with_activation
@@ -20,10 +21,13 @@ OF_GRADIENT_DESCENT = ("optimizer", "schedule", "data", "loss", "batch_norm", "a
 """Groups of settings without effect on a logistic regression, but for loss.class_weights."""
 
 
-def resolve(plan: Plan) -> Job:
+def resolve(plan: Plan, source: Source | None = None) -> Job:
     """Resolve a plan into a job: source, recipe and preprocessing.
 
     Preprocessing comes from the weights; settings suggested by the data override it, and the user's override both.
+
+    Args:
+        source: the data set of the plan, if it is open already.
 
     Raises:
         InceptionNetError: the plan is not possible.
@@ -38,7 +42,7 @@ def resolve(plan: Plan) -> Job:
     network = plan.model or (record.configuration.name if record else None)
     if network is None:
         raise ConfigurationError("expected a network to train, got none; give --model, or --weights to start from")
-    source = plan.open_source()
+    source = source or plan.open_source()
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}

@@ -16,6 +16,7 @@ features/               the features of the training images, if the classifier w
 range_test.json         the loss at each learning rate of the range test, if there was one
 head.json               the penalty of that fit, and the cross-validation it was chosen by
 checkpoints/            the state of the training, to resume from
+search.csv, trials/     the results and the other runs of a search that ended in this run; search.json to resume it
 trackers.json           the runs of experiment trackers that this run continues in, with log.trackers
 tensorboard/, mlflow/,  what the trackers write, unless it goes to a server
 wandb/
@@ -27,7 +28,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
 REPORT, TRACKERS = "report.html", "trackers.json"
+SEARCH, SEARCH_TABLE, TRIALS = "search.json", "search.csv", "trials"
+"""What a search has in the folder of its last run."""
 
 
 class RecordedPlan(BaseModel):
@@ -104,7 +107,7 @@ class Run:
     path: Path
 
     def create(self) -> None:
-        """Create the folder; it may exist if it is empty but for a killed process's temporary files.
+        """Create the folder; it may exist if it is empty but for a killed process's temporary files, or for a search.
 
         Raises:
             RunError: it is not empty, or cannot be created or written.
@@ -113,7 +116,7 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
-            if any(path.iterdir()):
+            if {file.name for file in path.iterdir()} - {SEARCH, SEARCH_TABLE, TRIALS}:
                 resume = f", or resume the run in it with --resume --out {path}" if self.exists else ""
                 raise RunError(f"{path}: exists and is not empty; choose another --out{resume}")
             with replacing(path / "run.json"):
@@ -221,11 +224,17 @@ class Run:
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv again: one row for each finished epoch."""
+        self.write_table("metrics.csv", rows[0], rows)
+
+    def write_table(self, name: str, columns: Iterable[str], rows: Sequence[Mapping[str, object]]) -> None:
+        """Write or replace a CSV file of the run, with six digits of each number; a value that a row lacks is empty."""
         table = io.StringIO()
-        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+        writer = csv.DictWriter(table, list(columns), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
-        self._write("metrics.csv", table.getvalue())
+        for row in rows:
+            values = {key: f"{value:.6g}" if isinstance(value, float | int) else value for key, value in row.items()}
+            writer.writerow(values)
+        self._write(name, table.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one for each finished epoch.

@@ -77,6 +77,7 @@ class Stepper:
         self.peak_lr = peak_lr(recipe.optimizer, job.plan.batch_size)
         decay, frozen = recipe.average.decay, tuple(f"body.{name}." for name in self.frozen)
         self.average = Average(model, decay, without=frozen) if decay is not None else None
+        model.set_grad_checkpointing(recipe.compute.gradient_checkpointing)
         network: nn.Module = _AllLogits(model)
         if recipe.compute.compile:
             network.compile()
