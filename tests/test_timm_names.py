@@ -18,6 +18,8 @@ from inceptionnet.nets import NETWORKS
 from inceptionnet.registry.names import KNOWN, NEAR, resolve
 from inceptionnet.weights.known import PUBLISHED, published_for
 
+from .conftest import without_repeats
+
 ROOT = Path(__file__).parents[1]
 NARROW = {"width": 0.125, "num_classes": 7}
 # Tracing takes seconds for each: the paper's GoogLeNet (own padding, response norm), and a separable first convolution.
@@ -317,7 +319,7 @@ def test_torch_fx(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torchscript(name: str) -> None:
     """Traced and scripted; torch deprecates both. Response norm's own code warns when it is traced."""
-    model = create_model(name, **NARROW).eval()
+    model = without_repeats(create_model(name, **NARROW)).eval()
     with torch.no_grad():
         for made in (torch.jit.trace(model, images(96)), torch.jit.script(model)):
             for px in (96, 107):
@@ -338,7 +340,7 @@ def test_scripted_branches_keep_their_order() -> None:
 @pytest.mark.parametrize("name", [*TRACED, "inception_v4", "inception_resnet_v2.slim"])
 def test_strict_torch_export(name: str) -> None:
     """Not strict, every network goes through it in test_build.py."""
-    model = create_model(name, **NARROW).eval()
+    model = without_repeats(create_model(name, **NARROW)).eval()
     program = torch.export.export(model, (images(),), strict=True)
     torch.testing.assert_close(program.module()(images()), model(images()))
 
