@@ -5,14 +5,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A process for each core; each gets a stretch of tests that share what they build, and takes from others at the end.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# `make test SLOW=1` runs the slow tests too, in the same processes: they share what the others have built.
+SLOW ?=
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test slow peers lint format clean
+.PHONY: help demo test slow peers ruff lint format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
 	@echo "make test    every check and test but the slow ones"
-	@echo "make slow    the slow tests"
+	@echo "make slow    the slow tests; make test SLOW=1 does both in less time than one after the other"
 	@echo "make peers   compare with the libraries whose weights are read; they are 1.6 GB"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
@@ -32,9 +34,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 
 # In a folder of their own, which only `make peers` looks into; torch-fidelity brings its own tests as a package `tests`.
 # timm's tests are in its source distribution only.
+# Of their thousands of modules only those that are imported are compiled.
 $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
 	rm -rf $(VENV)/peers
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers --requirement tests/peers/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(VENV)/peers --requirement tests/peers/requirements.txt
 	rm -rf $(VENV)/peers/tests $(VENV)/peers-timm
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary timm --dest $(VENV)/peers-timm $$(grep '^timm==' tests/peers/requirements.txt)
 	tar -xzf $(VENV)/peers-timm/timm-*.tar.gz -C $(VENV)/peers-timm --strip-components=1 --wildcards '*/tests/*'
@@ -47,13 +50,19 @@ demo: $(VENV)/.demo
 	$(BIN)/inceptionnet predict $(DEMO_RUN) $(DEMO_RUN)/images --top 3
 	@echo "the run folder is $(DEMO_RUN); look at its report.html"
 
-lint: $(VENV)/.test
+ruff: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+lint: ruff
 	$(BIN)/mypy
 
-test: lint
-	$(PYTEST)
+# mypy uses one core for up to a minute, so it runs beside the tests; what it says comes after them.
+test: ruff
+	@$(BIN)/mypy > $(VENV)/mypy.txt 2>&1 & mypy=$$!; \
+	$(PYTEST) $(if $(SLOW),-m "slow or not slow"); tests=$$?; \
+	wait $$mypy; types=$$?; cat $(VENV)/mypy.txt; \
+	exit $$((tests || types))
 
 slow: $(VENV)/.test
 	$(PYTEST) -m slow

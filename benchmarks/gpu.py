@@ -14,7 +14,8 @@ cifar      Training on CIFAR-10 in the remaining time: accuracy by elapsed time.
 Results are printed as they are measured and written to OUT/results.json, OUT/results.md and OUT/log.txt, which are
 replaced atomically. Each part has a share of the time limit and can use time that earlier parts did not need. Rows that
 do not fit are listed as not measured. If a part fails, its error is reported, the other parts continue, and the exit
-code is 1. --tiny runs the same code with small inputs on any CPU; --no-compile skips everything that is compiled.
+code is 1. --tiny runs the same code on any CPU with small inputs and, without timm, a narrow network for `inference`;
+--no-compile skips everything that is compiled.
 
 The script runs from a checkout; this package need not be installed. On a machine without internet access that has torch
 >= 2.11, torchvision, timm, numpy, pillow, rich, safetensors, scipy, torchmetrics, pyarrow, pytest, shellingham and

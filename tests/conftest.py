@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in the processes that tests start
+# Read when torch is imported, here and in the processes that tests start; an empty value makes libgomp complain there.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ import torch
 from PIL import Image
 
 from inceptionnet.cli import main
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.train.loop import Plan, train
+
+from .forked import Forked
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import onnxruntime themselves
 
@@ -57,6 +61,33 @@ def write_images(folder: Path, count: int, seed: int = 0) -> Path:
             noisy = np.array(colour) + rng.normal(0, 25, (32, 40, 3))
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def with_torch() -> Iterator[Forked]:
+    """Runs a program in a fresh process in which torch alone is imported."""
+    yield (forked := Forked("torch"))
+    forked.close()
+
+
+@pytest.fixture(scope="session")
+def with_training() -> Iterator[Forked]:
+    """Runs a program in a fresh process in which what a training needs is imported."""
+    yield (forked := Forked("inceptionnet.train.loop", "inceptionnet.evaluate"))
+    forked.close()
+
+
+def without_repeats(model: InceptionNet) -> InceptionNet:
+    """The model, less the endpoints that are built like the one before them: most of an Inception-ResNet.
+
+    For tests that capture a network, which takes seconds for each of its blocks.
+    """
+    before = None
+    for name, node in model.network.body.items():
+        if node == before:
+            del model.body._modules[name]
+        before = node
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 from inceptionnet.data.augment import to_input
 from inceptionnet.train.loop import train
@@ -27,6 +27,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
 from .conftest import tiny_plan, write_images
+from .forked import Forked
 
 SCRIPT = """
 import json, os, signal, sys
@@ -94,18 +95,27 @@ with joined_world() as world:
 """
 
 
-def torchrun(plan: Plan, out: Path, how: str = "plain", *options: str) -> None:
-    started(SCRIPT, [json.dumps(asdict(plan)), str(out), how], out.parent, *options)
+def two_processes(forked: Forked, plan: Plan, out: Path, how: str = "plain") -> None:
+    started(forked, SCRIPT, json.dumps(asdict(plan)), str(out), how)
 
 
-def started(code: str, arguments: list[str], folder: Path, *options: str) -> None:
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    script = folder / "script.py"
-    script.write_text(code)
+def started(forked: Forked, code: str, *arguments: str) -> None:
+    """Two processes that meet as torchrun's do: it has the store, and says in variables where."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": store.host, "MASTER_PORT": str(store.port),
+             "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONWARNINGS": "ignore"}  # fmt: skip
+    each = [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    done = forked.together(code, *arguments, each=each)
+    assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+
+
+def torchrun(plan: Plan, out: Path, how: str, *options: str) -> None:
+    script = out.parent / "script.py"
+    script.write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options,
-         str(script), *arguments],
-        capture_output=True, text=True, env=environment,
+         str(script), json.dumps(asdict(plan)), str(out), how],
+        capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -132,7 +142,7 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path, with_training: Forked) -> None:
     """With all that is random, averages, clipping, auxiliary heads, accumulation, and a batch that does not divide.
 
     Images are mixed with one another, and one of them is corrupt.
@@ -140,7 +150,7 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     settings = {"network.aux": True, "augment.policy": "rand", "augment.erase": 0.5, "augment.mixup": 0.4,
                 "augment.cutmix": 1, "data.sampler": "balanced", "log.trackers": "tensorboard"}  # fmt: skip
     job = plan(data, model="inception_v1", size=72, accumulate=2, settings=settings)
-    torchrun(job, tmp_path / "two")
+    two_processes(with_training, job, tmp_path / "two")
     train(job, tmp_path / "one")
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 8 and max(one) - min(one) > 1e-3, "it moves"
@@ -155,10 +165,12 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_batch_norm_is_over_the_images_of_all_processes(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_batch_norm_is_over_the_images_of_all_processes(
+    data: Path, tmp_path: Path, with_training: Forked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """float64, where the processes' sums differ from one sum by 1e-16 and nothing else may."""
     job = plan(data, model="inception_v2", size=48, settings={"batch_norm.mode": "recalibrate"})
-    torchrun(job, tmp_path / "two", "double")
+    two_processes(with_training, job, tmp_path / "two", "double")
     for place in ("train.step.to_input", "train.validation.to_input", "evaluate.evaluation.normalise"):
         monkeypatch.setattr(f"inceptionnet.{place}", lambda *arguments: to_input(*arguments).double())
     torch.set_default_dtype(torch.float64)
@@ -172,10 +184,10 @@ def test_batch_norm_is_over_the_images_of_all_processes(data: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_restarted_processes_resume(data: Path, tmp_path: Path) -> None:
-    """One of two processes is killed within the second epoch; torchrun starts both again."""
+def test_restarted_processes_resume(data: Path, tmp_path: Path, with_training: Forked) -> None:
+    """One of two processes is killed within the second epoch; torchrun itself starts both again."""
     job = plan(data, model="inception_v1.slim", size=32)
-    torchrun(job, tmp_path / "whole")
+    two_processes(with_training, job, tmp_path / "whole")
     torchrun(job, tmp_path / "killed", "killed", "--max-restarts", "1")
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
@@ -183,11 +195,11 @@ def test_restarted_processes_resume(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gradient_checkpointing_changes_no_bit(data: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_bit(data: Path, tmp_path: Path, with_training: Forked) -> None:
     """Batch norm is over both processes, in the second computation too."""
     for name, on in (("plain", False), ("saving", True)):
         job = plan(data, model="inception_v1.slim", size=32, settings={"compute.gradient_checkpointing": on})
-        torchrun(job, tmp_path / name)
+        two_processes(with_training, job, tmp_path / name)
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "saving"))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
     assert losses(tmp_path / "plain") == losses(tmp_path / "saving")
@@ -211,15 +223,17 @@ def test_a_search_of_restarted_processes(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_each_image_once(tmp_path: Path, monkeypatch) -> None:
+def test_two_processes_evaluate_each_image_once(
+    tmp_path: Path, with_training: Forked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two networks, 10 crops and 12, on 7 images: of the last batch of 3 one process has nothing; one is broken."""
     folder = write_images(tmp_path / "data", 3)
     (folder / "red" / "01.png").unlink()
     (folder / "green" / "00.png").unlink()
     (folder / "blue" / "02.png").write_bytes(b"not an image")
-    started(EVALUATION, [str(folder), str(tmp_path / "two.npz")], tmp_path)
-    monkeypatch.setattr(sys, "argv", ["script.py", str(folder), str(tmp_path / "one.npz")])
-    runpy.run_path(str(tmp_path / "script.py"))
+    started(with_training, EVALUATION, str(folder), str(tmp_path / "two.npz"))
+    monkeypatch.setattr(sys, "argv", ["-c", str(folder), str(tmp_path / "one.npz")])
+    exec(EVALUATION, {})
     one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2) and one["picked"] == "all"
     assert set(one.files) == set(two.files)

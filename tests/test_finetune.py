@@ -31,7 +31,8 @@ from inceptionnet.train.watch import advice, batch_norm_gap
 from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
-from .test_distributed import torchrun
+from .forked import Forked
+from .test_distributed import two_processes
 from .test_step import SGD, Compiler, batch, changed, state, with_nan
 
 # Every endpoint of inception_v1.slim that has parameters, from the head down.
@@ -225,13 +226,13 @@ def test_resumed_and_repeated_bit_for_bit(
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(
-    colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Path, run: Path, tmp_path: Path, with_training: Forked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, where sums in another order make no difference; what is frozen stays in both."""
     settings = {"network.train_from": "inception_4e", "optimizer.layer_decay": 0.5, "log.every_steps": 1,
                 "optimizer.name": "sgd", "optimizer.clip_norm": 1}  # fmt: skip
     plan = from_weights(colours, run, settings, epochs=1, accumulate=2)
-    torchrun(plan, tmp_path / "two", "double")
+    two_processes(with_training, plan, tmp_path / "two", "double")
     for place in ("train.step.to_input", "train.validation.to_input", "evaluate.evaluation.normalise"):
         monkeypatch.setattr(f"inceptionnet.{place}", lambda *arguments: to_input(*arguments).double())
     torch.set_default_dtype(torch.float64)

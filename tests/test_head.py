@@ -29,7 +29,8 @@ from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan
-from .test_distributed import torchrun
+from .forked import Forked
+from .test_distributed import two_processes
 
 
 def plan(data: Path, run: Path, settings: dict[str, Any] | None = None, **changes: Any) -> Plan:
@@ -296,7 +297,9 @@ def test_the_command_says_what_it_does(
 
 
 @pytest.mark.slow
-def test_two_processes_fit_the_same(colours: Path, run: Path, fitted: Path, tmp_path: Path) -> None:
-    torchrun(plan(colours, run, device="cpu"), tmp_path / "run")
+def test_two_processes_fit_the_same(
+    colours: Path, run: Path, fitted: Path, tmp_path: Path, with_training: Forked
+) -> None:
+    two_processes(with_training, plan(colours, run, device="cpu"), tmp_path / "run")
     one, other = load_file(weights_of(fitted)), load_file(weights_of(tmp_path / "run"))
     assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +29,7 @@ from inceptionnet.train.step import Stepper
 from .conftest import COLOURS, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
+from .forked import Forked
 
 # All that has a state or is random: momentum and mean squares, averages, masks, augmentation, order, parts of a step.
 SETTINGS = {
@@ -134,12 +133,9 @@ def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def killed(data: Path, out: Path, how: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", KILLED % how, json.dumps(asdict(plan(data))), str(out)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == -9, done.stderr
+def killed(forked: Forked, data: Path, out: Path, how: str) -> None:
+    done = forked(KILLED % how, json.dumps(asdict(plan(data))), out, strict=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -162,17 +158,19 @@ QUICK = ("within an epoch",)
 @pytest.mark.parametrize(
     "point", [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
 )
-def test_killed_and_resumed_is_never_killed(point: str, colours: Path, whole: Path, tmp_path: Path) -> None:
-    killed(colours, tmp_path / "run", POINTS[point])
+def test_killed_and_resumed_is_never_killed(
+    point: str, colours: Path, whole: Path, tmp_path: Path, with_training: Forked
+) -> None:
+    killed(with_training, colours, tmp_path / "run", POINTS[point])
     resume(tmp_path / "run", changes=Changes(machine={"workers": 2}))
     assert_same(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
-def test_killed_twice(colours: Path, whole: Path, tmp_path: Path) -> None:
-    killed(colours, tmp_path / "run", BEFORE_STEP % 4)
+def test_killed_twice(colours: Path, whole: Path, tmp_path: Path, with_training: Forked) -> None:
+    killed(with_training, colours, tmp_path / "run", BEFORE_STEP % 4)
     again = (BEFORE_STEP % 4).join(("", "\nloop.resume(Path(sys.argv[2]))\n"))
-    killed(colours, tmp_path / "run", again)
+    killed(with_training, colours, tmp_path / "run", again)
     resume(tmp_path / "run")
     assert_same(tmp_path / "run", whole)
 
@@ -201,9 +199,9 @@ def test_a_restart_by_torchrun_resumes(
 
 
 def test_a_broken_checkpoint_gives_way_to_the_one_before(
-    colours: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    colours: Path, whole: Path, tmp_path: Path, with_training: Forked, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed(colours, tmp_path / "run", BEFORE_STEP % 8)
+    killed(with_training, colours, tmp_path / "run", BEFORE_STEP % 8)
     _, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
     resume(tmp_path / "run")

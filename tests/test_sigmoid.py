@@ -37,7 +37,8 @@ from inceptionnet.train.step import Stepper
 from inceptionnet.train.targets import balanced, cross_entropy, mix, soft, targets_of
 
 from .conftest import COLOURS, tiny_plan, write_images
-from .test_distributed import torchrun
+from .forked import Forked
+from .test_distributed import two_processes
 from .test_step import SGD, V1, batch, gradients, no_dropout
 
 Command = Callable[..., tuple[int, str, str]]
@@ -400,12 +401,12 @@ def test_early_stopping_says_what_did_not_improve(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(data: Path, tmp_path: Path, with_training: Forked) -> None:
     """[v1] has no batch norm, so that only sums in another order differ."""
     settings = {"augment.mixup": 0.4, "loss.class_weights": "balanced", "network.dropout": 0.0}
     asked = plan(data, settings, epochs=1, **V1)
     train(asked, tmp_path / "one")
-    torchrun(asked, tmp_path / "two")
+    two_processes(with_training, asked, tmp_path / "two")
     one, other = (Run(tmp_path / name).read_metrics()[0] for name in ("one", "two"))
     for name in ("train_loss", "train_subset_accuracy", "val_loss", "val_map", "val_subset_accuracy"):
         assert one[name] == pytest.approx(other[name], abs=1e-3), name

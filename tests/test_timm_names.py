@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,9 @@ from inceptionnet.errors import ConfigurationError, InputError
 from inceptionnet.nets import NETWORKS
 from inceptionnet.registry.names import KNOWN, NEAR, resolve
 from inceptionnet.weights.known import PUBLISHED, published_for
+
+from .conftest import without_repeats
+from .forked import Forked
 
 ROOT = Path(__file__).parents[1]
 NARROW = {"width": 0.125, "num_classes": 7}
@@ -316,8 +318,11 @@ def test_torch_fx(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torchscript(name: str) -> None:
-    """Traced and scripted; torch deprecates both. Response norm's own code warns when it is traced."""
-    model = create_model(name, **NARROW).eval()
+    """Traced and scripted; torch deprecates both. Response norm's own code warns when it is traced.
+
+    Here and below, of blocks that are built alike the first alone.
+    """
+    model = without_repeats(create_model(name, **NARROW)).eval()
     with torch.no_grad():
         for made in (torch.jit.trace(model, images(96)), torch.jit.script(model)):
             for px in (96, 107):
@@ -338,7 +343,7 @@ def test_scripted_branches_keep_their_order() -> None:
 @pytest.mark.parametrize("name", [*TRACED, "inception_v4", "inception_resnet_v2.slim"])
 def test_strict_torch_export(name: str) -> None:
     """Not strict, every network goes through it in test_build.py."""
-    model = create_model(name, **NARROW).eval()
+    model = without_repeats(create_model(name, **NARROW)).eval()
     program = torch.export.export(model, (images(),), strict=True)
     torch.testing.assert_close(program.module()(images()), model(images()))
 
@@ -350,7 +355,7 @@ def test_fx_quantisation(name: str) -> None:
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-    model = create_model(name, **NARROW).eval()
+    model = without_repeats(create_model(name, **NARROW)).eval()
     x = images(96, batch=4)
     with torch.no_grad():
         prepared = prepare_fx(model, get_default_qconfig_mapping("fbgemm"), (x,))
@@ -369,8 +374,8 @@ def test_torch_hub() -> None:
     assert entries == {name.replace(".", "_") for name in NETWORKS} | {"googlenet"}
 
 
-def test_heavy_packages_stay_out() -> None:
+def test_heavy_packages_stay_out(with_torch: Forked) -> None:
     heavy = {"huggingface_hub", "torchvision", "timm"}
     code = f"import sys, inceptionnet.registry.create; print(sorted({heavy!r} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    found = with_torch(code)
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inceptionnet import create_model, read_record
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.weights import read_weights
 
 from ..test_reference import CLEARLY_DIFFERENT, images, randomise, relative_difference
 
@@ -27,8 +27,8 @@ def random_images(height: int, width: int) -> Tensor:
 
 def recognised(path: Path, network: str, *, classes: int = 1000, channels: int = 3) -> InceptionNet:
     """The model of a file of which only the path is told, in evaluation, once it is found to be that network."""
-    record = read_record(path)
-    model = create_model(weights=path).eval()
+    read = read_weights(path)
+    record, model = read.record, read.model().eval()
     assert record.configuration.name == model.configuration.name == network
     assert len(record.classes) == model.num_classes == classes
     assert record.preprocessing.channels == model.configuration.in_channels == channels

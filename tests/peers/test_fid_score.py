@@ -39,12 +39,12 @@ def _silent() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Twenty real and twenty generated images of every size, which differ in colour and in grain."""
+    """Ten real and twenty generated images of every size, which differ in colour and in grain."""
     rng = np.random.default_rng(3)
     made = []
-    for name, low, grain in (("real", 0, 6), ("generated", 60, 24)):
+    for name, count, low, grain in (("real", 10, 0, 6), ("generated", 20, 60, 24)):
         folder = tmp_path_factory.mktemp(name)
-        for i in range(20):
+        for i in range(count):
             height, width = SIZES_PX[i % len(SIZES_PX)]
             noise = Image.fromarray(rng.integers(low, 256, (grain, grain, 3), np.uint8))
             image, exif = noise.resize((width, height), Image.Resampling.NEAREST), Image.Exif()

@@ -133,16 +133,17 @@ FORMS: dict[str, Callable[[Any, Path], None]] = {
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def whole(request: pytest.FixtureRequest, build: Build) -> tuple[str, Any]:
-    return NETWORKS[request.param], build(request.param)
+def whole(request: pytest.FixtureRequest, build: Build) -> tuple[str, Any, Tensor]:
+    """The network here, Keras's, and its logits of some images."""
+    theirs = build(request.param)
+    return NETWORKS[request.param], theirs, run(theirs, random_images(*SMALL_PX))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_logits(whole: tuple[str, Any], folder: Path, form: str) -> None:
-    network, theirs = whole
+def test_logits(whole: tuple[str, Any, Tensor], folder: Path, form: str) -> None:
+    network, theirs, expected = whole
     FORMS[form](theirs, folder / form)
-    x = random_images(*SMALL_PX)
-    agree(recognised(folder / form, network)(x), run(theirs, x))
+    agree(recognised(folder / form, network)(random_images(*SMALL_PX)), expected)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -273,8 +273,10 @@ def quantised(model: Any) -> Any:
     return model
 
 
-def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
+def refusals(keras: Any, whole: Any) -> list[tuple[str, Any]]:
+    """Most on the first blocks alone, since each is saved."""
     la = keras.layers
+    base = keras.Model(whole.input, whole.get_layer("mixed1").output, name=whole.name)
     pooled = la.GlobalAveragePooling2D()(base.output)
     grey, plain = keras.Input((PX, PX, 1)), keras.Input((PX, PX, 3))
 
@@ -287,7 +289,7 @@ def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
     other = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3), pooling="avg")
     look = la.GlobalAveragePooling2D()(la.MultiHeadAttention(1, 4, name="look")(base.output, base.output))
     unlike = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(PX, 90, 3), pooling="avg")
-    flat = la.Flatten(name="f")(base.get_layer("mixed7").output)
+    flat = la.Flatten(name="f")(whole.get_layer("mixed7").output)
     normed = la.GlobalMaxPooling2D()(la.BatchNormalization(name="b")(base.output))
     models = {
         r"three \(Conv2D\) stands between the input and the base": around(
@@ -302,7 +304,7 @@ def refusals(keras: Any, base: Any) -> list[tuple[str, Any]]:
         r"p \(PReLU\) stands between": on(keras, base, "Average", la.PReLU(name="p"), la.Dense(3)),
         r"n \(LayerNormalization\) stands": on(keras, base, "Average", la.LayerNormalization(name="n"), la.Dense(3)),
         "a model with one output, got 2": keras.Model(base.input, [end(pooled), la.Dense(1)(pooled)]),
-        r"f \(Flatten\) stands .* a grid of 3×3": keras.Model(base.input, end(flat)),
+        r"f \(Flatten\) stands .* a grid of 3×3": keras.Model(whole.input, end(flat)),
         r"d \(Dense\) stands .* 'mish'": on(
             keras, base, "Average", la.Dense(3, activation="mish", name="d"), la.Dense(2)
         ),

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from inceptionnet.weights.hub import Fetched, fetch, is_address
 from inceptionnet.weights.layouts.torchvision import GOOGLENET
 
 from ..data.server import COMMIT, Site, hub
+from ..forked import Forked
 from .published import as_published, write
 
 LARGE = bytes(range(256)) * 400
@@ -375,13 +375,12 @@ print(found.path, found.address, sep="|")
 """
 
 
-def test_the_variables_of_the_library(site: Site, tmp_path: Path) -> None:
+def test_the_variables_of_the_library(site: Site, tmp_path: Path, with_torch: Forked) -> None:
     """HF_ENDPOINT, HF_HOME and HF_TOKEN, which it reads when it is imported."""
     site.token = "secret"
     refused("hf:me/nets", rf"^hf:me/nets: me/nets {NONE}")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     own = {"HF_ENDPOINT": site.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "secret", "HOME": str(tmp_path)}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=kept | own, capture_output=True, text=True, timeout=60)
+    done = with_torch(SCRIPT, env=kept | own)
     path = tmp_path / "home" / "hub" / "models--me--nets" / "snapshots" / COMMIT / "model.safetensors"
     assert (done.stdout, done.stderr) == (f"{path}|hf:me/nets/model.safetensors@{COMMIT}\n", "")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from inceptionnet.weights.layouts.cadene import INCEPTION_V4
 from inceptionnet.weights.layouts.torchvision import GOOGLENET
 
 from ..data.server import Site, hub
+from ..forked import Forked
 from .published import as_published, write
 from .test_hub import cache, offline, point_at  # noqa: F401  the first is a fixture for every test here
 
@@ -143,7 +142,7 @@ def test_push_to_hub_uploads_what_is_saved(monkeypatch: pytest.MonkeyPatch) -> N
     assert json.loads(sent["config.json"])["architecture"] == "inception_v3" and sent["model.safetensors"]
 
 
-def test_without_huggingface_hub() -> None:
+def test_without_huggingface_hub(with_torch: Forked) -> None:
     """The models work, and the module for the hub names the extra."""
     code = (
         "import sys; sys.modules['huggingface_hub'] = None\n"
@@ -151,7 +150,7 @@ def test_without_huggingface_hub() -> None:
         "inceptionnet.create_model('inception_v3', device='meta')\n"
         "import inceptionnet.registry.hub"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = with_torch(code, absent=["huggingface_hub"])
     expected = "inceptionnet.registry.hub needs huggingface_hub; install it with: pip install 'inceptionnet[hub]'"
     assert done.stderr.splitlines()[-1] == f"inceptionnet.errors.MissingExtraError: {expected}"
 
