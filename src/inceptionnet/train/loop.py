@@ -237,9 +237,9 @@ class _Training:
             return None
         # Before the evaluation, which then needs no state of its own: a run killed during it evaluates again.
         self.keeper.checkpoint(self._tensors)
-        start = time.monotonic()
+        start = self.keeper.elapsed()
         evaluation, raw = self.validation.run(epoch, at.counted.accuracy, self.stop)
-        at.evaluation_s = time.monotonic() - start
+        at.evaluation_s = self.keeper.elapsed() - start
         if epoch == 0 and self.stepper.average:  # it was one evaluation for both weights
             at.evaluation_s *= 2
         row = self._row(evaluation, raw)
