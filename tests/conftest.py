@@ -117,6 +117,10 @@ def tiny_plan(data: Path | str, *, settings: Mapping[str, object] | None = None,
     return Plan(**(plan | changes))  # type: ignore[arg-type]
 
 
+DESCENT = {"network.fit_head": False, "batch_norm.mode": "update", "average.decay": None}
+"""Fine-tuning by gradient descent alone, of one network, with updated statistics."""
+
+
 class _ByValue(pickle.Pickler):
     """Two equal networks give the same bytes, which torch's own pickling of tensors does not."""
 

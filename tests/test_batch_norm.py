@@ -29,7 +29,7 @@ from inceptionnet.train.batch_norm import (
 from inceptionnet.train.loop import train
 from inceptionnet.weights.folder import weights_of
 
-from .conftest import tiny_plan
+from .conftest import DESCENT, tiny_plan
 
 
 def test_momentum_by_hand() -> None:
@@ -208,7 +208,7 @@ def spoilt(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tuned(data: Path, weights: Path, out: Path, mode: str, **settings: object) -> Evaluation:
     """An epoch from weights, with a memory of a million steps."""
-    settings = {"batch_norm.mode": mode, "batch_norm.momentum": 1e-6} | settings
+    settings = DESCENT | {"batch_norm.mode": mode, "batch_norm.momentum": 1e-6} | settings
     plan = tiny_plan(data, model=None, width=None, size=None, weights=str(weights), epochs=1, settings=settings)
     return train(plan, out)
 

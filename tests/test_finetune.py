@@ -30,7 +30,7 @@ from inceptionnet.train.step import Stepper
 from inceptionnet.train.watch import advice, batch_norm_gap
 from inceptionnet.weights.folder import weights_of
 
-from .conftest import tiny_plan
+from .conftest import DESCENT, tiny_plan
 from .forked import Forked
 from .test_distributed import two_processes
 from .test_step import SGD, Compiler, batch, changed, state, with_nan
@@ -230,7 +230,7 @@ def test_two_processes_train_what_one_does(
 ) -> None:
     """In float64, where sums in another order make no difference; what is frozen stays in both."""
     settings = {"network.train_from": "inception_4e", "optimizer.layer_decay": 0.5, "log.every_steps": 1,
-                "optimizer.name": "sgd", "optimizer.clip_norm": 1}  # fmt: skip
+                "optimizer.name": "sgd", "optimizer.clip_norm": 1, **DESCENT}  # fmt: skip
     plan = from_weights(colours, run, settings, epochs=1, accumulate=2)
     two_processes(with_training, plan, tmp_path / "two", "double")
     for place in ("train.step.to_input", "train.validation.to_input", "evaluate.evaluation.normalise"):
@@ -365,7 +365,7 @@ def test_from_the_command_line(
         main()
     said = capsys.readouterr().err
     assert not end.value.code and "training head, inception_5a … inception_5b: " in said
-    assert "layer-wise learning rates: from 0.0005 at the head down to 0.000125 at inception_5a" in said
+    assert "layer-wise learning rates: from 0.00015 at the head down to 3.75e-05 at inception_5a" in said
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert (recipe["network"]["train_from"], recipe["optimizer"]["layer_decay"]) == ("inception_5a", 0.5)
     monkeypatch.setattr(

@@ -21,7 +21,7 @@ from inceptionnet.train.run import Run
 from inceptionnet.train.watch import Features, advice, batch_norm_gap
 from inceptionnet.weights.folder import weights_of
 
-from .conftest import tiny_plan, write_images
+from .conftest import DESCENT, tiny_plan, write_images
 
 
 def watched() -> tuple[nn.Module, Features]:
@@ -146,6 +146,7 @@ def changed_weights(run: Path, folder: Path, change: Any) -> Path:
 
 
 def tuned(data: Path, weights: Path, out: Path, epochs: int = 1, **settings: object) -> None:
+    settings = DESCENT | settings
     plan = tiny_plan(data, model=None, width=None, size=None, weights=str(weights), epochs=epochs, settings=settings)
     train(plan, out)
 

@@ -6,6 +6,7 @@ becomes slower or faster. What is planned is written to the log and to run.json.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
@@ -26,6 +27,8 @@ from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.recipes import evaluation_interval
 from inceptionnet.train.step import Stepper
+
+log = logging.getLogger("inceptionnet")
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 SMALLER = (1.0, 0.8, 0.65, 0.5)
@@ -114,11 +117,14 @@ def fit_into(job: Job, began: float, world: World) -> tuple[Job, list[str], floa
     """
     minutes = job.recipe.schedule.minutes
     assert minutes is not None
-    model = job.model()
+    log.disabled = True  # the run says the same of the weights
+    try:
+        model = job.model()
+    finally:
+        log.disabled = False
     speed = measure(model, job, world)
     smallest = minimum_size(model.network)
-    elapsed_s = float(world.gather(time.monotonic() - began)[0])
-    tried = list(plans(job, speed, elapsed_s, smallest))
+    tried = list(plans(job, speed, seconds_since(began, world), smallest))
     enough = [one for one in tried if one.epochs >= FEWEST]
     chosen = enough[0] if enough else tried[-1]
     if chosen.epochs < 1:
@@ -148,6 +154,11 @@ def fit_into(job: Job, began: float, world: World) -> tuple[Job, list[str], floa
         lines.append(f"no learning-rate range test: it would take more than {RANGE_TEST_SHARE:.0%} of the time")
     prep = replace(job.prep, size_px=size)
     return replace(job, recipe=job.recipe.changed(settings), prep=prep), lines, chosen.evaluation_s
+
+
+def seconds_since(began: float, world: World) -> float:
+    """Seconds since a time by `time.monotonic`, in the main process."""
+    return float(world.gather(time.monotonic() - began)[0])
 
 
 def measure(model: InceptionNet, job: Job, world: World) -> Speed:
