@@ -21,6 +21,8 @@ INK = "#123456"
 """Placeholder for the text colour until the SVG is written."""
 COLOURS = {INK: "currentColor", TRAIN: "var(--train)", HELD_OUT: "var(--accent)", RAW: "var(--raw)"}
 WIDTH_IN, HEIGHT_IN = 5.2, 3.6
+SHOWN_RISE = 4
+"""The loss of a range test is shown up to so many times its smallest value."""
 CURVES_SHOWN = 8
 """Labels in the precision-recall chart: those with the largest support."""
 
@@ -84,8 +86,10 @@ def range_test_chart(test: Mapping[str, Any]) -> str:
         axes.plot(lrs, [trial["loss"] for trial in test["trials"]], color=RAW, marker="o", markersize=3,
                   linestyle="none", label="loss of a step")  # fmt: skip
         axes.plot(lrs, [trial["smoothed"] for trial in test["trials"]], color=HELD_OUT, label="smoothed")
-        axes.axvline(test["peak_lr"], color=TRAIN, linestyle="--", label=f"peak learning rate: {test['peak_lr']:.3g}")
+        axes.axvline(test["peak_lr"], color=TRAIN, linestyle="--", label=f"peak: {test['peak_lr']:.3g}")
         axes.set(ylabel="training loss", xlabel="learning rate", xscale="log")
+        lowest, top = min(trial["smoothed"] for trial in test["trials"]), axes.get_ylim()[1]
+        axes.set_ylim(0, min(top, SHOWN_RISE * lowest))  # a loss that diverges would flatten the rest
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=3)
         bare(axes)
         return _svg(figure, "training loss by learning rate")
