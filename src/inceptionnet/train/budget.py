@@ -152,8 +152,8 @@ def fit_into(job: Job, began: float, world: World) -> tuple[Job, list[str], floa
         )
     if job.recipe.optimizer.range_test and not chosen.range_test:
         lines.append(f"no learning-rate range test: it would take more than {RANGE_TEST_SHARE:.0%} of the time")
-    prep = replace(job.prep, size_px=size)
-    return replace(job, recipe=job.recipe.changed(settings), prep=prep), lines, chosen.evaluation_s
+    plan, prep = replace(job.plan, size=size), replace(job.prep, size_px=size)
+    return replace(job, plan=plan, recipe=job.recipe.changed(settings), prep=prep), lines, chosen.evaluation_s
 
 
 def seconds_since(began: float, world: World) -> float:
