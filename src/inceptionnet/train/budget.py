@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from inceptionnet.data.augment import to_input
-from inceptionnet.data.loading import TrainLoader
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.analysis import minimum_size
-from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
 from inceptionnet.train.plan import Job
@@ -163,14 +161,10 @@ def seconds_since(began: float, world: World) -> float:
 
 def measure(model: InceptionNet, job: Job, world: World) -> Speed:
     """Measure the speed of a model with a few training images. All processes call it."""
-    plan, device = job.plan, pick_device(job.plan.device)
-    if job.recipe.compute.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    stepper = Stepper(model.to(device), job, steps_per_epoch=1, world=world)
-    loader = TrainLoader(
-        job.source.splits["train"], job.prep, job.augment, batch_size=PROBE * world.size * plan.accumulate,
-        seed=plan.seed, workers=0, corrupt_images=plan.corrupt_images, parts=plan.accumulate, world=world,
-    )  # fmt: skip
+    plan = job.plan
+    model = job.placed(model)
+    stepper = Stepper(model, job, steps_per_epoch=1, world=world)
+    loader = job.batches(PROBE * world.size * plan.accumulate, 0, world)
     batches, loads, steps, forwards = loader.epoch(1), [], [], []
     for number in range(min(PROBES, len(loader))):
         start = time.perf_counter()
@@ -183,7 +177,7 @@ def measure(model: InceptionNet, job: Job, world: World) -> Speed:
         start = time.perf_counter()
         with torch.no_grad():
             if len(batch):
-                model(to_input(batch.images.to(device), job.prep, job.augment, batch.draws)).sum().item()
+                model(to_input(batch.images.to(model.device), job.prep, job.augment, batch.draws)).sum().item()
         forwards.append((time.perf_counter() - start) / batch.planned)
     load, step, forward = (min(times[1:] or times) for times in (loads, steps, forwards))
     if plan.workers:  # they load while the device computes

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from inceptionnet.data.loading import Batch, TrainLoader
+from inceptionnet.data.loading import Batch
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError, listed
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
@@ -123,7 +122,7 @@ class _Training:
         notes: Sequence[str] = (),
     ) -> None:
         self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
-        plan, device = job.plan, pick_device(job.plan.device)
+        plan = job.plan
         check_installed(self.recipe.log.trackers)
         newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
         if resumed and not newest and run.weights.is_file():
@@ -132,22 +131,9 @@ class _Training:
                 f"{run.path} and another --out"
             )
         model = job.empty_model() if newest else job.model()
-        if self.recipe.compute.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model.to(device)
+        self.model = job.placed(model)
         self.accuracy = accuracy_words(model.outputs)
-        self.batches = TrainLoader(
-            job.source.splits["train"],
-            job.prep,
-            job.augment,
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            workers=plan.workers,
-            corrupt_images=plan.corrupt_images,
-            parts=plan.accumulate,
-            sampler=job.recipe.data.sampler,
-            world=world,
-        )
+        self.batches = job.batches(plan.batch_size, plan.workers, world)
         self.stepper = Stepper(self.model, job, steps_per_epoch=len(self.batches), world=world)
         self.features = Features(self.model)
         self.at = Position(len(self.batches), plan.batch_size, epoch=0 if self.recipe.network.fit_head else 1)

@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 
 import inceptionnet
-from inceptionnet.data.loading import CorruptImages
+from inceptionnet.data.loading import CorruptImages, TrainLoader
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source
@@ -23,6 +23,8 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.registry.create import create_model
+from inceptionnet.system.devices import pick_device
+from inceptionnet.system.distributed import World
 from inceptionnet.train.activation import start_head
 from inceptionnet.train.fingerprint import difference, fingerprint, sizes
 from inceptionnet.train.recipe import Recipe
@@ -111,6 +113,28 @@ class Job:
         if plan.weights:
             start_head(model, outputs, self.source.classes, plan.weights)
         return model
+
+    def placed(self, model: InceptionNet) -> InceptionNet:
+        """The network on the device and in the memory layout of the training."""
+        if self.recipe.compute.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's type stubs
+        return model.to(pick_device(self.plan.device))
+
+    def batches(self, batch_size: int, workers: int, world: World) -> TrainLoader:
+        """Training batches of the job's images; `batch_size` over all processes and accumulation steps."""
+        plan = self.plan
+        return TrainLoader(
+            self.source.splits["train"],
+            self.prep,
+            self.augment,
+            batch_size=batch_size,
+            seed=plan.seed,
+            workers=workers,
+            corrupt_images=plan.corrupt_images,
+            parts=plan.accumulate,
+            sampler=self.recipe.data.sampler,
+            world=world,
+        )
 
     def empty_model(self) -> InceptionNet:
         """The network of a job read from a run folder, with arbitrary weights, to load a checkpoint into."""
