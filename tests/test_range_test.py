@@ -75,7 +75,7 @@ def test_it_leaves_no_trace(colours: Path, run: Path) -> None:
     average = {name: tensor.clone() for name, tensor in stepper.average.tensors.items()}
     moved = []
 
-    def look(batch: object) -> None:
+    def look() -> None:
         moved.append(any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()))
 
     found = range_test.run(stepper, iter([*batches.epoch(1), *batches.epoch(2)]), look)

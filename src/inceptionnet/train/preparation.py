@@ -45,7 +45,7 @@ class Preparation:
         """Lower the peak learning rate where a range test asks for it; range_test.csv has its curve."""
         stepper, keeper, peak = self.stepper, self.keeper, self.stepper.peak_lr
         advance = self._advance(stop, "learning-rate range test", "interrupted in the learning-rate range test")
-        found = range_test.about(range_test.run(stepper, self._batches(), lambda batch: advance(0)), peak)
+        found = range_test.about(range_test.run(stepper, self._batches(), lambda: advance(0)), peak)
         stepper.peak_lr = keeper.at.peak_lr = found["peak_lr"]
         keeper.attempt(lambda: keeper.run.write_json("range_test.json", found))
         rises = f"the loss rises at {found['rises_at']:.2g}" if found["rises_at"] else "the loss never rises"

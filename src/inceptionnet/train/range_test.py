@@ -39,18 +39,18 @@ def rates(peak: float) -> list[float]:
     return [ABOVE * peak * math.pow(SPAN, i / (STEPS - 1) - 1) for i in range(STEPS)]
 
 
-def run(stepper: Stepper, batches: Iterator[Batch], stop: Callable[[Batch], None]) -> list[Trial]:
+def run(stepper: Stepper, batches: Iterator[Batch], after_step: Callable[[], None]) -> list[Trial]:
     """Train at the rates of `rates` until the loss is far above its smallest value; the network is then as before.
 
     Args:
         batches: training batches, as many as `STEPS`. All processes call it.
-        stop: called after each step; may raise to interrupt.
+        after_step: may raise to interrupt.
     """
     trials: list[Trial] = []
     with stepper.undone():
         for number, (lr, batch) in enumerate(zip(rates(stepper.peak_lr), batches, strict=False)):
             result = stepper.step(batch, number, lr)
-            stop(batch)
+            after_step()
             if result.skipped:
                 break
             if result.images:
