@@ -1,7 +1,7 @@
 """Fine-tuning on few images: this package and others with the same weights, images, minutes and cores.
 
-    python benchmarks/finetuning/compare.py --data NAME=PATH --weights FILE [--size 150] [--minutes 10] [--out FOLDER]
-        [--fractions 1,0.2,0.05] [--seeds 3] [--methods inceptionnet,sklearn,timm,fastai,keras] [--threads 1] [--table]
+    python benchmarks/finetuning/compare.py --data NAME=PATH --weights FILE [--size 150] [--out FOLDER]
+        [--fractions 1,0.2,0.05] [--minutes 20,8,3] [--seeds 3] [--methods inceptionnet,sklearn,timm,fastai,keras] [--threads 1] [--table]
 
 Every cell (data, fraction of the training images, method, seed) is a process of its own; its result is a JSON file in
 OUT/results, its output is in OUT/logs. A cell with a result is not run again; one that failed is. At the end, and with
@@ -40,7 +40,9 @@ def main() -> int:
     given = arguments()
     sources = dict(one.split("=", 1) for one in given.data)
     cells = all_cells(list(sources), given.fractions, given.methods, given.seeds)
-    settings = {"weights": str(given.weights), "size": given.size, "minutes": given.minutes, "threads": given.threads}
+    minutes = dict(zip(given.fractions, given.minutes, strict=True))
+    settings = {"weights": str(given.weights), "size": given.size, "threads": given.threads,
+                "minutes": {f"{fraction:g}": limit for fraction, limit in minutes.items()}}  # fmt: skip
     try:
         results = Results(given.out, None if given.table else settings)
     except ValueError as error:
@@ -51,7 +53,7 @@ def main() -> int:
         network = read_record(given.weights).configuration.name
         folders = Folders(given.out, sources)
         for cell in results.pending(cells):
-            result = run(cell, folders, given, network)
+            result = run(cell, minutes[cell.fraction], folders, given, network)
             results.save(cell, result)
             print(f"{cell}: {said(result)}", flush=True)
     text = table(results, cells)
@@ -66,8 +68,9 @@ def arguments() -> argparse.Namespace:
                         help="labelled images, as for train; in OUT, NAME stands for them from then on")  # fmt: skip
     parser.add_argument("--weights", type=Path, required=True, help="a weights file or a run folder")
     parser.add_argument("--size", type=int, default=150, help="image size, px")
-    parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--fractions", type=fractions_of, default=[1.0, 0.2, 0.05])
+    parser.add_argument("--minutes", type=minutes_of, default=[20.0, 8.0, 3.0],
+                        help="of a training, one number or one for each fraction")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="number of random seeds")
     parser.add_argument("--methods", type=methods_of, default=list(METHODS))
     parser.add_argument("--threads", type=int, default=1, help="threads, and cores, of each method")
@@ -78,6 +81,10 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if wrong := [one for one in given.data if "=" not in one]:
         parser.error(f"--data: expected NAME=PATH, got {wrong[0]!r}")
+    if len(given.minutes) == 1:
+        given.minutes *= len(given.fractions)
+    if len(given.minutes) != len(given.fractions):
+        parser.error(f"--minutes: expected 1 or {len(given.fractions)} numbers, got {len(given.minutes)}")
     if given.weights.is_dir():
         given.weights /= "weights.safetensors"
     given.weights = given.weights.resolve()
@@ -91,6 +98,13 @@ def fractions_of(text: str) -> list[float]:
     return fractions
 
 
+def minutes_of(text: str) -> list[float]:
+    minutes = [float(part) for part in text.split(",")]
+    if not all(one > 0 for one in minutes):
+        raise argparse.ArgumentTypeError(f"expected numbers above 0, got {text!r}")
+    return minutes
+
+
 def methods_of(text: str) -> list[str]:
     methods = text.split(",")
     if unknown := [method for method in methods if method not in METHODS]:
@@ -98,7 +112,7 @@ def methods_of(text: str) -> list[str]:
     return methods
 
 
-def run(cell: Cell, folders: Folders, given: argparse.Namespace, network: str) -> Result:
+def run(cell: Cell, minutes: float, folders: Folders, given: argparse.Namespace, network: str) -> Result:
     """Train and predict in a new process; a failure is a result with its reason as `error`."""
     images, held_out = folders.of(cell).resolve(), folders.held_out(cell.data).resolve()
     work = (given.out / "work" / str(cell)).resolve()
@@ -108,7 +122,7 @@ def run(cell: Cell, folders: Folders, given: argparse.Namespace, network: str) -
     log.parent.mkdir(exist_ok=True)
     began = time.time()
     options = {"images": images, "held-out": held_out, "weights": given.weights, "network": network,
-               "size": given.size, "minutes": given.minutes, "began": began, "seed": cell.seed,
+               "size": given.size, "minutes": minutes, "began": began, "seed": cell.seed,
                "threads": given.threads}  # fmt: skip
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     with open(log, "w", encoding="utf-8") as output:
@@ -126,7 +140,7 @@ def run(cell: Cell, folders: Folders, given: argparse.Namespace, network: str) -
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     process_s = round(time.time() - began, 1)
-    common = {"minutes": given.minutes, "process_s": process_s, "threads": given.threads, "size": given.size}
+    common = {"minutes": minutes, "process_s": process_s, "threads": given.threads, "size": given.size}
     if code != 0:
         reason = f"stopped after {LIMIT_MINUTES} minutes" if code is None else last_line(log)
         return common | {"error": reason}

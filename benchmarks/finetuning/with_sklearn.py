@@ -1,4 +1,7 @@
-"""scikit-learn's LogisticRegressionCV on this package's features of the same weights. It takes the time it takes."""
+"""scikit-learn's LogisticRegressionCV on this package's features of the same weights.
+
+It takes the time it takes, and sees the images at the size of the weights, where their features are best.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,13 @@ STEPS = 200
 
 
 def features(job: Job, folder: object, split: str, out: str) -> tuple[np.ndarray, list[str], list[str]]:
-    command("features", "sized.safetensors", str(folder), "--split", split, "--out", out)
+    command("features", str(job.weights), str(folder), "--split", split, "--out", out)
     table = pq.read_table(out)
     return np.stack(table["features"].to_numpy()), table["label"].to_pylist(), table["image"].to_pylist()
 
 
 def main() -> None:
     job = arguments()
-    command("convert", job.weights, "sized.safetensors", "--num-classes", "0", "--preprocess", f"size_px={job.size}")
     x, labels, _ = features(job, job.images, "train", "train.parquet")
     search = LogisticRegressionCV(
         Cs=CS, cv=5, solver="lbfgs", max_iter=STEPS, random_state=job.seed, l1_ratios=(0,), use_legacy_attributes=False
