@@ -1,7 +1,8 @@
 """Fine-tuning on few images: this package and others with the same weights, images, minutes and cores.
 
     python benchmarks/finetuning/compare.py --data NAME=PATH --weights FILE [--size 150] [--out FOLDER]
-        [--fractions 1,0.2,0.05] [--minutes 20,8,3] [--seeds 3] [--methods inceptionnet,sklearn,timm,fastai,keras] [--threads 1] [--table]
+        [--fractions 1,0.2,0.05] [--minutes 20,8,3] [--seeds 3] [--methods inceptionnet,sklearn,timm,fastai,keras]
+        [--threads 1] [--table]
 
 Every cell (data, fraction of the training images, method, seed) is a process of its own; its result is a JSON file in
 OUT/results, its output is in OUT/logs. A cell with a result is not run again; one that failed is. At the end, and with

@@ -6,7 +6,6 @@ becomes slower or faster. What is planned is written to the log and to run.json.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
@@ -25,8 +24,6 @@ from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.recipes import evaluation_interval
 from inceptionnet.train.step import Stepper
-
-log = logging.getLogger("inceptionnet")
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 SMALLER = (1.0, 0.8, 0.65, 0.5)
@@ -115,11 +112,7 @@ def fit_into(job: Job, began: float, world: World) -> tuple[Job, list[str], floa
     """
     minutes = job.recipe.schedule.minutes
     assert minutes is not None
-    log.disabled = True  # the run says the same of the weights
-    try:
-        model = job.model()
-    finally:
-        log.disabled = False
+    model = job.empty_model()
     speed = measure(model, job, world)
     smallest = minimum_size(model.network)
     tried = list(plans(job, speed, seconds_since(began, world), smallest))

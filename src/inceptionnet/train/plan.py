@@ -74,7 +74,9 @@ class Job:
     recipe: Recipe
     prep: Preprocessing
     configuration: Configuration | None = None
-    """Of the network, in a job read from a run folder; for `empty_model`."""
+    """Of the network, in a job read from a run folder."""
+    pretrained: Configuration | None = None
+    """Of the weights that a new run starts from."""
 
     @property
     def held_out(self) -> str:
@@ -97,22 +99,32 @@ class Job:
 
         A classifier in the weights stays if it has the same outputs, with sigmoid if its classes are the same too.
         """
-        plan, network, outputs = self.plan, self.recipe.network, self.outputs
+        plan, outputs = self.plan, self.outputs
         torch.manual_seed(plan.seed)
-        model = create_model(
-            plan.model,
-            num_classes=outputs.logits,
-            input_size=plan.size,
-            width=plan.width,
-            weights=plan.weights,
-            dropout=network.dropout,
-            residual_scale=network.residual_scale,
-            aux=network.aux,
-            activation=None if plan.weights else outputs.activation,
-        )
+        activation = None if plan.weights else outputs.activation
+        model: InceptionNet = create_model(plan.model, weights=plan.weights, activation=activation, **self._asked())
         if plan.weights:
             start_head(model, outputs, self.source.classes, plan.weights)
         return model
+
+    def empty_model(self) -> InceptionNet:
+        """The network of the job with arbitrary weights: to load a checkpoint into, or to measure and to check."""
+        configuration = self.configuration
+        if configuration is None:
+            start = self.pretrained or Configuration(str(self.plan.model))
+            configuration = replace(start, activation=self.outputs.activation, **self._asked())
+        model = InceptionNet(configuration)
+        initialise(model, model.network)
+        return model
+
+    def _asked(self) -> dict[str, Any]:
+        """Arguments of `create_model`, with or without weights."""
+        plan, network = self.plan, self.recipe.network
+        asked = {
+            "num_classes": self.outputs.logits, "input_size": plan.size, "width": plan.width, "aux": network.aux,
+            "dropout": network.dropout, "residual_scale": network.residual_scale,
+        }  # fmt: skip
+        return {name: value for name, value in asked.items() if value is not None}
 
     def placed(self, model: InceptionNet) -> InceptionNet:
         """The network on the device and in the memory layout of the training."""
@@ -135,13 +147,6 @@ class Job:
             sampler=self.recipe.data.sampler,
             world=world,
         )
-
-    def empty_model(self) -> InceptionNet:
-        """The network of a job read from a run folder, with arbitrary weights, to load a checkpoint into."""
-        assert self.configuration is not None
-        model = InceptionNet(self.configuration)
-        initialise(model, model.network)
-        return model
 
     def describe(self, model: InceptionNet, processes: int) -> dict[str, Any]:
         """The content of run.json."""

@@ -71,7 +71,8 @@ def resolve(plan: Plan, source: Source | None = None) -> Job:
     seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
     channels = record.configuration.in_channels if record else 3
     prep = replace(start, **seen_as) if start else Preprocessing(channels=channels, **seen_as)
-    return Job(replace(plan, model=network, recipe=name), source, recipe, prep)
+    held = record.configuration if record else None
+    return Job(replace(plan, model=network, recipe=name), source, recipe, prep, pretrained=held)
 
 
 def check_length(recipe: Recipe, asked: Mapping[str, object]) -> None:

@@ -162,7 +162,7 @@ class _Search:
         """Check every trial as far as it can be checked without training it. Raises: InceptionNetError."""
         for trial in self.trials:
             check_installed(trial.job.recipe.log.trackers)
-            Stepper(trial.job.model(), trial.job, steps_per_epoch=1)
+            Stepper(trial.job.empty_model(), trial.job, steps_per_epoch=1)
 
     def run(self) -> AnyEvaluation:
         """Train the trials that are left; returns the evaluation of the last one."""
