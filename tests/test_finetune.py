@@ -43,8 +43,10 @@ FROM = {"inception_5b": DOWN[:1], "inception_4c": DOWN[:5], "all": DOWN}
 
 
 def from_weights(data: Path, run: Path, settings: Mapping[str, Any], **changes: Any) -> Plan:
-    weights = {"model": None, "width": None, "size": None, "weights": str(weights_of(run))}
-    return tiny_plan(data, **(weights | {"settings": dict(settings)} | changes))
+    """Without what else the recipe does before the first step."""
+    start = {"model": None, "width": None, "size": None, "weights": str(weights_of(run))}
+    alone = {"network.fit_head": False, "optimizer.range_test": False, **settings}
+    return tiny_plan(data, **(start | {"settings": alone} | changes))
 
 
 def stepper(data: Path, run: Path, settings: Mapping[str, Any], **changes: Any) -> Stepper:
@@ -359,7 +361,8 @@ def test_from_the_command_line(
     colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["inceptionnet", "train", colours, "--weights", run, "--out", tmp_path / "run", "--epochs", "1", "--workers",
-            "0", "--batch-size", "8", "--train-from", "inception_5a", "--set", "optimizer.layer_decay=0.5"]  # fmt: skip
+            "0", "--batch-size", "8", "--train-from", "inception_5a", "--set", "optimizer.layer_decay=0.5",
+            "--set", "log.report=false"]  # fmt: skip
     monkeypatch.setattr("sys.argv", [str(word) for word in line])
     with pytest.raises(SystemExit) as end:
         main()
