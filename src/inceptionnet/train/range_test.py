@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 from inceptionnet.data.loading import Batch
@@ -23,6 +25,10 @@ MEMORY = 0.8
 """Weight of the earlier steps in the smoothed loss."""
 RISE = 0.1
 """The loss has risen when it is above its smallest value by this share."""
+MEDIAN_TO_DEVIATION = 1.4826
+"""The standard deviation of a normal distribution by the median of its absolute values."""
+DOUBT = 3.0
+"""The smallest value counts as so many of its standard errors higher: that of a few small batches is low by chance."""
 MARGIN = 5
 """The rate at which the loss has risen by the highest rate that the run may have."""
 
@@ -55,8 +61,7 @@ def run(stepper: Stepper, batches: Iterator[Batch], after_step: Callable[[], Non
                 break
             if result.images:
                 trials.append(Trial(lr, result.loss))
-            losses = smoothed(trials)
-            if losses and losses[-1] > 2 * min(losses):
+            if trials and smoothed(trials)[-1] > 2 * smallest(trials):
                 break
     return trials
 
@@ -70,11 +75,26 @@ def smoothed(trials: Sequence[Trial]) -> list[float]:
     return found
 
 
+def errors(trials: Sequence[Trial]) -> list[float]:
+    """The standard errors of the smoothed losses, by the median difference between two steps in a row."""
+    steps = [abs(after.loss - before.loss) for before, after in pairwise(trials)]
+    noise = median(steps) * MEDIAN_TO_DEVIATION / math.sqrt(2) if steps else 0.0
+    found, squares, weight = [], 0.0, 0.0
+    for _ in trials:
+        squares, weight = MEMORY**2 * squares + 1, MEMORY * weight + 1
+        found.append(noise * math.sqrt(squares) / weight)
+    return found
+
+
+def smallest(trials: Sequence[Trial]) -> float:
+    """The smallest value of the smoothed loss that can be relied on."""
+    return min(loss + DOUBT * error for loss, error in zip(smoothed(trials), errors(trials), strict=True))
+
+
 def rise(trials: Sequence[Trial]) -> float | None:
     """The learning rate from which on the smoothed loss is above its smallest value by RISE; None if it never is."""
-    losses = smoothed(trials)
-    above = len(losses)
-    while above and losses[above - 1] > (1 + RISE) * min(losses):
+    losses, above = smoothed(trials), len(trials)
+    while above and losses[above - 1] > (1 + RISE) * smallest(trials):
         above -= 1
     return trials[above].lr if above < len(losses) else None
 
