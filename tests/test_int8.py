@@ -371,6 +371,8 @@ def test_quantising_says_nothing_and_reports_to_nobody(tmp_path: Path) -> None:
     for variable in ("CI", "ORT_DISABLE_TELEMETRY"):
         home.pop(variable, None)
     done = subprocess.run([sys.executable, "-c", program], env=home, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # What torch says of /usr/local/cuda on a machine without a GPU is not of quantising.
+    said = [line for line in done.stderr.splitlines() if "No CUDA runtime is found" not in line]
+    assert (done.returncode, done.stdout, said) == (0, "", [])
     assert list(tmp_path.iterdir()) == []
     assert {logging.getLogger(name).level for name in ("nncf",)} <= {logging.INFO, logging.NOTSET}
