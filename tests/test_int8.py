@@ -113,6 +113,11 @@ def test_ranges_of_openvino_by_hand(bits: int, monkeypatch: pytest.MonkeyPatch) 
 def test_where_eight_bits_could_overflow(machine: str, flags: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8.platform, "machine", lambda: machine)
     monkeypatch.setattr(int8, "cpu_says", lambda key: {"flags": flags}[key])
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert weight_bits() == bits
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")  # which OpenVINO obeys too; it means nothing to ARM
+    assert weight_bits() == (7 if machine in ("x86_64", "AMD64") else 8)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
     assert weight_bits() == bits
 
 

@@ -368,7 +368,7 @@ def test_without_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forked_workers_beside_a_stream(tmp_path: Path, caches: None) -> None:
-    """The stream stays in this process; what it gives is worked on in others."""
+    """The stream stays in this process; what it gives is worked on in another."""
     train = stream(open_source(folder(tmp_path / "pets", repository())))
 
     class Sizes(torch.utils.data.Dataset[int]):
@@ -378,6 +378,6 @@ def test_forked_workers_beside_a_stream(tmp_path: Path, caches: None) -> None:
     for _ in range(2):
         batches = ([image] for image in train.iterate(0, 0))
         loader = torch.utils.data.DataLoader(
-            Sizes(), batch_sampler=batches, num_workers=2, multiprocessing_context="fork", timeout=20
+            Sizes(), batch_sampler=batches, num_workers=1, multiprocessing_context="fork", timeout=20
         )
         assert sorted(int(size) for size in loader) == sorted(len(png(i)) for i in range(10))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -53,10 +54,16 @@ def split_calibration(images: Sequence[T]) -> tuple[list[T], list[T]]:
     return calibrating, others or calibrating
 
 
+WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+"""Values of ONEDNN_MAX_CPU_ISA that keep OpenVINO, too, from using VNNI."""
+
+
 def weight_bits() -> int:
     """8, or 7 if 8 could overflow: x86 processors without VNNI instructions accumulate products in 16 bits."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return 8
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_VNNI:
+        return 7
     flags = cpu_says("flags").split()
     return 8 if "avx512_vnni" in flags or "avx_vnni" in flags else 7
 
