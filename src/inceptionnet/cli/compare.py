@@ -122,7 +122,13 @@ def _print_paired(found: SameImages) -> None:
     rows = paired_rows(found.paired)
     pairs = [f"{found.names[i]} vs {found.names[j]}" for i, j in found.paired]
     print_table(
-        ["runs", "only first correct", "only second correct", "accuracy difference (95 % interval)", "p (McNemar)"],
+        [
+            "runs",
+            "only first correct",
+            "only second correct",
+            f"{found.measure} difference (95 % interval)",
+            "p (McNemar)",
+        ],
         [[pair, *row[1:]] for pair, row in zip(pairs, rows, strict=True)],
         right={1, 2, 4},
         title=f"image by image, on {found.images:,} images",

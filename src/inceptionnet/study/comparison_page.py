@@ -87,6 +87,7 @@ def rendered(comparison: Comparison) -> str:
         "splits": sorted({one.split for one in comparison.runs}),
         "charts": charts,
         "found": found,
+        "measure": found.measure if found else "",
         "groups": groups(found) if found else [],
         "one_seed": ONE_SEED,
         "level": percent(LEVEL, 0),

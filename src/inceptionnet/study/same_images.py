@@ -79,6 +79,12 @@ class SameImages:
         return len(self.evaluated.metrics.evaluation.labels)
 
     @property
+    def measure(self) -> str:
+        """What the pairs are compared by, in words."""
+        several = isinstance(self.evaluated.metrics.evaluation, MultiLabelEvaluation)
+        return "subset accuracy" if several else "top-1 accuracy"
+
+    @property
     def note(self) -> str:
         """What the split has to do with what was chosen."""
         return NOTHING_CHOSEN if self.evaluated.split_name == "test" else MAY_FLATTER
