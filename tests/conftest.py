@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from PIL import Image
 
 from inceptionnet.cli import main
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.train.fingerprint import fingerprint, sizes
 from inceptionnet.train.loop import Plan, train
 
 from .forked import Forked
@@ -121,6 +125,25 @@ DESCENT = {"network.fit_head": False, "batch_norm.mode": "update", "average.deca
 """Fine-tuning by gradient descent alone, of one network, with updated statistics."""
 
 
+def as_if_on(run: Path, data: Path, **plan: object) -> Path:
+    """Change run.json of a run folder as if it had been trained on that data, with a changed plan; returns the folder.
+
+    For tests of what is read from a run folder: its weights and figures stay.
+    """
+    about = json.loads((run / "run.json").read_text())
+    about["plan"] |= {"data": str(data), **plan}
+    source = Plan(**about["plan"]).open_source()
+    about["data"] |= {
+        "title": source.title,
+        "classes": source.classes,
+        "images": {name: len(split) for name, split in source.splits.items()},
+        "fingerprint": fingerprint(source),
+        "sizes": sizes(source),
+    }
+    (run / "run.json").write_text(json.dumps(about))
+    return run
+
+
 class _ByValue(pickle.Pickler):
     """Two equal networks give the same bytes, which torch's own pickling of tensors does not."""
 
@@ -172,3 +195,55 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(end.value.code or 0), out.out, out.err
 
     return run
+
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+"""Debian's chromium, or another one that PATH has."""
+
+
+class Page(HTMLParser):
+    """What a page loads, and the text of its parts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.text = ""
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action", "data") and not (value or "").startswith(("#", "data:")):
+                self.loads.append(f"{tag} {name}={value}")
+            if name == "id" and value:
+                self.ids.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine; apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run"]  # fmt: skip
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
+        yield opened
+        opened.close()
+
+
+def opened(browser, file: Path, **options: object):
+    """The page in a tab, with whatever the console said and whatever it asked the network for."""
+    tab = browser.new_context(**options).new_page()
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url))
+    tab.goto(file.as_uri())
+    return tab, said

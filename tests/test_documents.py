@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -24,7 +23,7 @@ from inceptionnet.weights.folder import RUN_WEIGHTS
 from inceptionnet.weights.hub import Fetched
 from inceptionnet.weights.known import PUBLISHED, published_at
 
-from .conftest import write_images
+from .conftest import as_if_on, write_images
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +35,7 @@ QUICK = {
     "bench": ["--rounds", "1", "--batch", "1", "--engines", "eager,fused"],
     "evaluate": ["--workers", "0"],
     "report": ["--workers", "0"],
+    "compare": ["--workers", "0"],
     "check": ["--workers", "0"],
     "features": ["--workers", "0"],
     "fid": ["--workers", "0"],
@@ -72,9 +72,7 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         save_weights(
             model, folder / RUN_WEIGHTS, classes=tuple(classes.values()), preprocessing=prep, provenance=provenance
         )
-        about = json.loads((folder / "run.json").read_text())
-        about["plan"]["data"] = str(flowers)
-        (folder / "run.json").write_text(json.dumps(about))
+        as_if_on(folder, flowers)
 
     def narrow(name: str, file: str) -> Path:
         classes = imagenet_classes() if NETWORKS[name].head["logits"].filters == 1000 else ()

@@ -22,9 +22,8 @@ from inceptionnet.evaluate.label_ranking import rank_labels
 from inceptionnet.train import head, label_check
 from inceptionnet.train.loop import train
 
-from .conftest import write_images
+from .conftest import opened, write_images
 from .test_head import plan
-from .test_report import browser, opened  # noqa: F401
 
 Command = Callable[..., tuple[int, str, str]]
 SWAPPED = {"red/00.png": "blue/red_00.png", "green/03.png": "red/green_03.png", "blue/07.png": "green/blue_07.png"}
@@ -127,7 +126,7 @@ def test_the_command(mislabelled: Path, run: Path, tmp_path: Path, command: Comm
 
 
 def test_the_page_stands_alone(
-    browser: object,  # noqa: F811
+    browser: object,
     mislabelled: Path,
     run: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""The report: what is on the page, and that a browser shows it. A browser is Debian's chromium or another by PATH."""
+"""The report: what is on the page, and that a browser shows it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +24,9 @@ from inceptionnet.registry.create import create_model
 from inceptionnet.report import images, page
 from inceptionnet.report.page import Subject, rendered, write_report
 from inceptionnet.train.loop import train
-from tests.conftest import tiny_plan
+from tests.conftest import Page, opened, tiny_plan
 
 SIZE = 32
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 def noise(seed: int, size: int = SIZE) -> bytes:
@@ -69,27 +64,6 @@ def subject(
         {"plan": {"seed": 7, "classes": list(names), "nested": {"deep": None, "on": True}}, "version": "1"},
         "inceptionnet train --repeat a --out b",
     )  # fmt: skip
-
-
-class Page(HTMLParser):
-    """What a page loads, and the text of its parts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.text = ""
-        self.ids: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "action", "data") and not (value or "").startswith(("#", "data:")):
-                self.loads.append(f"{tag} {name}={value}")
-            if name == "id" and value:
-                self.ids.append(value)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_stands_alone_and_says_the_figures() -> None:
@@ -260,31 +234,6 @@ def test_a_training_can_go_without(colours: Path, tmp_path: Path) -> None:
     train(tiny_plan(colours, epochs=1, settings={"log.report": False}), tmp_path / "run")
     made = {file.name for file in (tmp_path / "run").iterdir()}
     assert "evaluation.json" in made and not made & {"curves.png", "predictions.png", "report.html"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    if BROWSER is None:
-        pytest.skip("no chromium on this machine; apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run"]  # fmt: skip
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
-        yield opened
-        opened.close()
-
-
-def opened(browser, file: Path, **options: object):
-    """The page in a tab, with whatever the console said and whatever it asked the network for."""
-    tab = browser.new_context(**options).new_page()
-    said: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url))
-    tab.goto(file.as_uri())
-    return tab, said
 
 
 def test_a_browser_shows_the_images_of_a_cell(browser, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     {"classifier"},
     {"registry", "report"},
     {"train"},
+    {"study"},
     {"cli"},
 ]
 

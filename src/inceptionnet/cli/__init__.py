@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 import inceptionnet
 from inceptionnet.cli.bench import bench
 from inceptionnet.cli.check import check
+from inceptionnet.cli.compare import compare
 from inceptionnet.cli.convert import convert
 from inceptionnet.cli.evaluate import evaluate
 from inceptionnet.cli.explain import explain
@@ -76,6 +77,7 @@ for command in (
     features,
     fid,
     report,
+    compare,
     convert,
     export,
     bench,

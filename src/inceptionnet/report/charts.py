@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -11,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
-from inceptionnet.report.plots import CURVES, HELD_OUT, RAW, TRAIN, bare, curves_of, draw_curve, new_figure, over_epochs
+from inceptionnet.report.plots import (
+    CURVES,
+    HELD_OUT,
+    PALETTE,
+    RAW,
+    TRAIN,
+    bare,
+    curves_of,
+    draw_curve,
+    new_figure,
+    over_epochs,
+)
 from inceptionnet.system.extras import importing_torchmetrics
 
 if TYPE_CHECKING:
@@ -19,7 +31,10 @@ if TYPE_CHECKING:
 
 INK = "#123456"
 """Placeholder for the text colour until the SVG is written."""
-COLOURS = {INK: "currentColor", TRAIN: "var(--train)", HELD_OUT: "var(--accent)", RAW: "var(--raw)"}
+COLOURS = {INK: "currentColor", TRAIN: "var(--train)", HELD_OUT: "var(--accent)", RAW: "var(--raw)"} | {
+    colour: f"var(--c{i})" for i, colour in enumerate(PALETTE)
+}
+"""The colours of charts, and the page's CSS variables for them: of report.css, and --c0 to --c7 of palette.css."""
 WIDTH_IN, HEIGHT_IN = 5.2, 3.6
 SHOWN_RISE = 4
 """The loss of a range test is shown up to so many times its smallest value."""
@@ -30,12 +45,12 @@ CURVES_SHOWN = 8
 def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
     """Loss, accuracy and learning rate by epoch, as SVG elements."""
     charts = []
-    with _themed():
+    with themed():
         for what in curves_of(rows):
             unit, _ = CURVES[what]
             figure = new_figure(WIDTH_IN, HEIGHT_IN)
             draw_curve(figure.subplots(), rows, what)
-            charts.append(_svg(figure, f"{unit} by epoch"))
+            charts.append(inline_svg(figure, f"{unit} by epoch"))
         figure = new_figure(WIDTH_IN, HEIGHT_IN)
         axes = figure.subplots()
         epochs = [row["epoch"] for row in rows]
@@ -48,7 +63,7 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         )
         axes.set(ylabel="learning rate at the end of the epoch")
         over_epochs(axes)
-        charts.append(_svg(figure, "learning rate by epoch"))
+        charts.append(inline_svg(figure, "learning rate by epoch"))
     return charts
 
 
@@ -59,7 +74,7 @@ def penalty_charts(head: Mapping[str, Any]) -> list[str]:
         head: the content of head.json.
     """
     charts, trials, accuracy = [], head["trials"], (f"{head['measure']} (%)", 100)
-    with _themed():
+    with themed():
         for what, (unit, factor) in {"loss": CURVES["loss"], "accuracy": accuracy}.items():
             figure = new_figure(WIDTH_IN, HEIGHT_IN)
             axes = figure.subplots()
@@ -70,7 +85,7 @@ def penalty_charts(head: Mapping[str, Any]) -> list[str]:
             axes.set(ylabel=unit, xlabel="penalty", xscale="log")
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
             bare(axes)
-            charts.append(_svg(figure, f"{unit} by penalty"))
+            charts.append(inline_svg(figure, f"{unit} by penalty"))
     return charts
 
 
@@ -80,7 +95,7 @@ def range_test_chart(test: Mapping[str, Any]) -> str:
     Args:
         test: the content of range_test.json.
     """
-    with _themed():
+    with themed():
         figure = new_figure(WIDTH_IN, HEIGHT_IN)
         axes, lrs = figure.subplots(), [trial["lr"] for trial in test["trials"]]
         axes.plot(lrs, [trial["loss"] for trial in test["trials"]], color=RAW, marker="o", markersize=3,
@@ -92,12 +107,12 @@ def range_test_chart(test: Mapping[str, Any]) -> str:
         axes.set_ylim(0, min(top, SHOWN_RISE * lowest))  # a loss that diverges would flatten the rest
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=3)
         bare(axes)
-        return _svg(figure, "training loss by learning rate")
+        return inline_svg(figure, "training loss by learning rate")
 
 
 def reliability_chart(metrics: Metrics) -> str:
     """Reliability diagram with confidence intervals, and the number of images in each bin, as an SVG element."""
-    with _themed():
+    with themed():
         figure = new_figure(WIDTH_IN, WIDTH_IN)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         x = [one.confidence for one in metrics.bins]
@@ -118,7 +133,7 @@ def reliability_chart(metrics: Metrics) -> str:
         lower.set(xlabel="confidence", ylabel="images")
         bare(upper)
         bare(lower)
-        return _svg(figure, f"reliability diagram: expected calibration error {metrics.ece:.1%}")
+        return inline_svg(figure, f"reliability diagram: expected calibration error {metrics.ece:.1%}")
 
 
 def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
@@ -133,7 +148,7 @@ def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
     shown = sorted(sorted(known, key=lambda i: -metrics.classes[i].support)[:CURVES_SHOWN])
     if not shown:
         return ""
-    with _themed():
+    with themed():
         figure = new_figure(WIDTH_IN, WIDTH_IN)
         axes = figure.subplots()
         for i in shown:
@@ -145,12 +160,16 @@ def precision_recall_chart(metrics: MultiLabelMetrics) -> str:
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2)
         bare(axes)
-        return _svg(figure, "precision-recall curves by label")
+        return inline_svg(figure, "precision-recall curves by label")
 
 
 @contextmanager
-def _themed() -> Iterator[None]:
-    """Everything black by default is drawn in `INK`, to be replaced later; text stays text."""
+def themed() -> Iterator[None]:
+    """For figures that become an `inline_svg`: everything black by default is drawn in `INK`; text stays text.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     new_figure(1, 1)  # raises the package's own error if matplotlib is missing
     import matplotlib
 
@@ -160,8 +179,12 @@ def _themed() -> Iterator[None]:
         yield
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an SVG element that scales with the page."""
+def inline_svg(figure: Figure, title: str) -> str:
+    """A figure that was drawn within `themed`, as an SVG element that scales with the page and has its colours.
+
+    Args:
+        title: what the chart shows, for readers who do not see it; different from that of other charts of the page.
+    """
     import matplotlib
 
     stream = io.StringIO()
@@ -178,6 +201,4 @@ def _svg(figure: Figure, title: str) -> str:
         rest = rest.replace(colour, variable)
     salt = re.sub(r"\W+", "-", title)
     rest = re.sub(r'\bid="', f'id="{salt}-', rest).replace('"#', f'"#{salt}-').replace("url(#", f"url(#{salt}-")
-    return (
-        f'<svg class="chart" role="img" aria-label="{title}" {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
-    )
+    return f'<svg class="chart" role="img" aria-label="{html.escape(title)}" {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import inceptionnet
 from inceptionnet.errors import RunError
+from inceptionnet.evaluate.metrics import Interval
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import replacing
 
@@ -30,7 +32,7 @@ def from_template(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, **(filters or {})}
+    environment.filters |= {"percent": percent, "within": within, "duration": duration, **(filters or {})}
     return environment.get_template(name).render(version=inceptionnet.__version__, **content)
 
 
@@ -46,3 +48,17 @@ def write_html(path: Path, text: str) -> None:
 def percent(value: float | None, digits: int = 1) -> str:
     """A share in percent, which does not break between two lines; a dash for None."""
     return "–" if value is None else f"{value:.{digits}%}".replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def within(interval: Interval | None, form: str = "percent") -> str:
+    """An interval as text, in percent or by a format; empty for None."""
+    if interval is None:
+        return ""
+    if form == "percent":
+        return f"{100 * interval.low:.1f}–{100 * interval.high:.1f}\N{NO-BREAK SPACE}%"
+    return f"{interval.low:{form}}–{interval.high:{form}}"
+
+
+def duration(seconds: float) -> str:
+    """A time as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))

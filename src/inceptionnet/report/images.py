@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.decode import decode_box
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DecodeError, MissingExtraError
@@ -77,6 +78,18 @@ def within_budget(
         if room < 0:
             return
         yield i, text
+
+
+def whole(split: Split, index: int, at_least_px: int) -> Pixels:
+    """An image of a split, all of it, not what a network sees; for a thumbnail of that many pixels a side.
+
+    Raises:
+        DecodeError: it cannot be decoded.
+    """
+    name = split.names[index]
+    return decode_box(
+        split.read(index), lambda width, height: (0, 0, width, height), at_least_px=at_least_px, name=name
+    )
 
 
 def _round_robin(evaluation: Evaluation) -> list[int]:

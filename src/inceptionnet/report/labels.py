@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inceptionnet.data.decode import decode_box
 from inceptionnet.data.preprocess import Pixels
 from inceptionnet.data.splits import Split
 from inceptionnet.evaluate.label_ranking import LabelRanking
 from inceptionnet.report.html import from_template, write_html
-from inceptionnet.report.images import within_budget
+from inceptionnet.report.images import whole, within_budget
 
 MOST = 300
 """Thumbnails of a page; their size is limited too."""
@@ -56,8 +55,7 @@ def thumbnails(ranking: LabelRanking, images: Split) -> list[Thumbnail]:
     """The images on the page."""
 
     def pixels(i: int) -> Pixels:
-        data = images.read(int(ranking.positions[i]))
-        return decode_box(data, lambda width, height: (0, 0, width, height), at_least_px=SIDE_PX, name=ranking.names[i])
+        return whole(images, int(ranking.positions[i]), SIDE_PX)
 
     return [
         Thumbnail(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
-from inceptionnet.evaluate.metrics import Interval, Metrics
+from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.model.network import InceptionNet
@@ -89,9 +88,7 @@ def write_report(path: Path, subject: Subject) -> None:
 def rendered(subject: Subject) -> str:
     """The page as text. Raises: MissingExtraError, as `write_report`."""
     check_extras()
-    return from_template(
-        "report.html", _content(subject), {"within": _within, "duration": _duration, "spaced": _spaced}
-    )
+    return from_template("report.html", _content(subject), {"spaced": _spaced})
 
 
 def _spaced(text: str) -> str:
@@ -235,16 +232,3 @@ def _text(value: object) -> str:
             return ", ".join(map(str, value[:SHORT])) + more
         case _:
             return str(value)
-
-
-def _within(interval: Interval | None, form: str = "percent") -> str:
-    """An interval as text, in percent or by a format."""
-    if interval is None:
-        return ""
-    if form == "percent":
-        return f"{100 * interval.low:.1f}–{100 * interval.high:.1f}\N{NO-BREAK SPACE}%"
-    return f"{interval.low:{form}}–{interval.high:{form}}"
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

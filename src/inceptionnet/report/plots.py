@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from inceptionnet.evaluate.evaluation import Evaluation
 
 TRAIN, HELD_OUT, RAW, INCORRECT, CORRECT = "#7a8793", "#1f6fb2", "#9fc5e8", "#b3261e", "#2b6a3f"
+PALETTE = ("#002b8c", "#971f00", "#03a66c", "#ce72bc", "#999500", "#2660ff", "#754362", "#500205")
+"""Curves of several runs, on white: apart for the colour-blind too, and the first four most. palette.css has them."""
 COLUMNS, ROWS = 8, 2
 
 
