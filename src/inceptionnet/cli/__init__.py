@@ -29,6 +29,7 @@ from inceptionnet.cli.predict import predict
 from inceptionnet.cli.recipes import recipes
 from inceptionnet.cli.report import report
 from inceptionnet.cli.show import show
+from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
@@ -77,6 +78,7 @@ for command in (
     features,
     fid,
     report,
+    study,
     compare,
     convert,
     export,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 
@@ -23,6 +23,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    store: Store | None = None
+    """What all processes can read and write at any time; None for a single process."""
 
     @property
     def is_main(self) -> bool:
@@ -44,6 +46,17 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def taken(self, number: int, queue: str) -> Iterator[int]:
+        """Of the numbers from 0 below `number` those that this process takes from a queue that all processes share.
+
+        A process takes one whenever it is ready for it; the processes need not call it at the same time.
+        """
+        if self.store is None:
+            yield from range(number)
+            return
+        while (taken := self.store.add(queue, 1) - 1) < number:
+            yield taken
 
     def share(self, rows: range, *, pairs: bool = False) -> range:
         """This process's share of the rows: contiguous, in order of rank, and as equal as possible.
@@ -79,7 +92,7 @@ def joined_world() -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size(), store)
         dist.barrier()  # a process that leaves early would break off collectives of the others
     finally:
         dist.destroy_process_group()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -77,6 +78,32 @@ class Bar:
             self._progress.console.print(line, markup=False)
         elif self._shown:
             print(line, file=sys.stderr, flush=True)
+
+
+class PartOf:
+    """The bar of one of several tasks that share a bar: its images count there, its lines go to a log."""
+
+    def __init__(self, whole: Bar, name: str, log: Callable[[str], None]) -> None:
+        self._whole, self._name, self._log = whole, name, log
+
+    def __enter__(self) -> PartOf:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def advance(self, images: int, figures: str = "", title: str | None = None) -> None:
+        """Count `images` more of the whole."""
+        self._whole.advance(images, figures, ", ".join(filter(None, (self._name, title))))
+
+    def ends_in(self, seconds: float) -> None:
+        """Nothing: the whole has no time of its own."""
+
+    def note(self, line: str) -> None:
+        """Write a line to the log."""
+        self._log(line)
 
 
 class _Rate(ProgressColumn):

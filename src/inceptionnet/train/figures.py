@@ -1,7 +1,8 @@
 """The metrics of an epoch: their columns in metrics.csv, by which the best epoch is chosen, and how they are written.
 
-One label an image: loss and top-1 accuracy. Several labels: loss (binary cross-entropy, mean over the labels), mean
-average precision and subset accuracy; on training images, whose probabilities are not kept, loss and subset accuracy.
+One label an image: loss, top-1 accuracy, and of more than five classes top-5 accuracy. Several labels: loss (binary
+cross-entropy, mean over the labels), mean average precision and subset accuracy; on training images, whose
+probabilities are not kept, loss and subset accuracy.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def accuracy_words(outputs: Outputs) -> str:
 def figures(evaluation: AnyEvaluation) -> dict[str, float]:
     """The metrics of an evaluation by name; of no image with a label the mean average precision is NaN."""
     if isinstance(evaluation, Evaluation):
-        return {"loss": evaluation.loss, "top1": evaluation.top1}
+        top5 = {"top5": evaluation.topk} if len(evaluation.classes) > evaluation.k == 5 else {}
+        return {"loss": evaluation.loss, "top1": evaluation.top1, **top5}
     found = evaluation.mean_average_precision
     return {
         "loss": evaluation.loss,
@@ -58,7 +60,7 @@ def accuracy_of(evaluation: AnyEvaluation) -> float:
 def written(values: Mapping[str, float]) -> str:
     """Metrics for a log line."""
     forms = {
-        "loss": "loss {:.4f}", "top1": "accuracy {:.1%}", "map": "mAP {:.3f}",
+        "loss": "loss {:.4f}", "top1": "accuracy {:.1%}", "top5": "top-5 {:.1%}", "map": "mAP {:.3f}",
         "subset_accuracy": "subset accuracy {:.1%}",
     }  # fmt: skip
     return " ".join(forms[name].format(value) for name, value in values.items())

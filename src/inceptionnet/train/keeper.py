@@ -21,7 +21,7 @@ from inceptionnet.report.page import write_report
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import World
 from inceptionnet.system.files import remove_leftovers
-from inceptionnet.system.progress import Bar
+from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train.changes import Change
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.figures import AnyEvaluation, best_row, figures, measured
@@ -47,8 +47,9 @@ class Keeper:
         *,
         resumed: bool,
         changes: Sequence[Change] = (),
+        bar: PartOf | None = None,
     ) -> None:
-        """`began`: when this process began, by `time.monotonic`. Default: now."""
+        """`began`: when this process began, by `time.monotonic`. Default: now. `bar`: of several runs together."""
         self.job, self.run, self.world, self.at, self.changes = job, run, world, at, changes
         self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
@@ -66,7 +67,7 @@ class Keeper:
         first = 0 if job.recipe.network.fit_head else 1
         done = (at.epoch - first) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
         total = (job.recipe.schedule.epochs + 1 - first) * (train + held_out)
-        self.bar = Bar(total, "training", shown=world.is_main, done=done)
+        self.bar: Bar | PartOf = bar or Bar(total, "training", shown=world.is_main, done=done)
         self.trackers = Trackers()
 
     def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:

@@ -13,6 +13,7 @@ from inceptionnet.data.loading import Batch
 from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError, listed
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
+from inceptionnet.system.progress import PartOf
 from inceptionnet.train.budget import Clock, fit_into
 from inceptionnet.train.changes import Change, Changes, changed, differences
 from inceptionnet.train.checkpoint import Checkpoints, restore, tensors_of
@@ -38,7 +39,13 @@ from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advi
 
 
 def train(
-    plan: Plan, out: Path, world: World = ALONE, began: float | None = None, *, leaks: bool = True
+    plan: Plan,
+    out: Path,
+    world: World = ALONE,
+    began: float | None = None,
+    *,
+    leaks: bool = True,
+    bar: PartOf | None = None,
 ) -> AnyEvaluation:
     """Train a network and write a run folder at `out` (see train/run.py); returns the last evaluation.
 
@@ -48,6 +55,7 @@ def train(
     Args:
         began: when the command began, by `time.monotonic`, for a time budget. Default: now.
         leaks: look for held-out images that are also in the training split.
+        bar: where progress is shown and log lines go, of several runs together. Default: a bar of its own.
 
     Raises:
         InceptionNetError: the plan is not possible, before anything is written; or the training stopped, and `resume`
@@ -59,7 +67,7 @@ def train(
     job, notes, evaluation_s = resolve(plan), list[str](), 0.0
     if job.recipe.schedule.minutes is not None:
         job, notes, evaluation_s = fit_into(job, began, world)
-    training = _Training(job, run, world, began, notes=notes)
+    training = _Training(job, run, world, began, notes=notes, bar=bar)
     training.at.evaluation_s = evaluation_s
     return training.run(leaks=leaks)
 
@@ -84,12 +92,17 @@ def repeat(
 
 
 def resume(
-    out: Path, world: World = ALONE, changes: Changes | None = None, began: float | None = None
+    out: Path,
+    world: World = ALONE,
+    changes: Changes | None = None,
+    began: float | None = None,
+    *,
+    bar: PartOf | None = None,
 ) -> AnyEvaluation:
     """Resume a run that was interrupted, or train a finished one for more epochs, from its newest readable checkpoint.
 
     Without changes, on a CPU with the same number of threads, the final weights are bit for bit those of an
-    uninterrupted run, unless it has a time budget. Changes are recorded in run.json.
+    uninterrupted run, unless it has a time budget. Changes are recorded in run.json. `bar` is as for `train`.
 
     Raises:
         InceptionNetError: as `train`; or there is no run, its data has changed, or a change is not possible (see
@@ -104,7 +117,7 @@ def resume(
     device, now = run.device(), pick_device(job.plan.device).type
     if device and device != now:
         found.append(Change("device", device, now))
-    return _Training(job, run, world, began, resumed=True, changes=found).run()
+    return _Training(job, run, world, began, resumed=True, changes=found, bar=bar).run()
 
 
 class _Training:
@@ -120,6 +133,7 @@ class _Training:
         resumed: bool = False,
         changes: Sequence[Change] = (),
         notes: Sequence[str] = (),
+        bar: PartOf | None = None,
     ) -> None:
         self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
         plan = job.plan
@@ -145,7 +159,7 @@ class _Training:
             self.features.alive = tensors.pop("watch.alive", None)
             restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
             self.notes += [f"warning: {line}; using an older checkpoint" for line in unreadable]
-        self.keeper = Keeper(job, run, world, self.at, began, resumed=resumed, changes=changes)
+        self.keeper = Keeper(job, run, world, self.at, began, resumed=resumed, changes=changes, bar=bar)
         minutes = self.recipe.schedule.minutes
         self.clock = None if minutes is None else Clock(minutes, report=self.recipe.log.report)
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)

@@ -109,13 +109,17 @@ class Job:
 
     def empty_model(self) -> InceptionNet:
         """The network of the job with arbitrary weights: to load a checkpoint into, or to measure and to check."""
-        configuration = self.configuration
-        if configuration is None:
-            start = self.pretrained or Configuration(str(self.plan.model))
-            configuration = replace(start, activation=self.outputs.activation, **self._asked())
-        model = InceptionNet(configuration)
+        model = InceptionNet(self.trained_configuration)
         initialise(model, model.network)
         return model
+
+    @property
+    def trained_configuration(self) -> Configuration:
+        """Of the network that is trained: that of the run, or what the plan makes of the weights' or of the name."""
+        if self.configuration is not None:
+            return self.configuration
+        start = self.pretrained or Configuration(str(self.plan.model))
+        return replace(start, activation=self.outputs.activation, **self._asked())
 
     def _asked(self) -> dict[str, Any]:
         """Arguments of `create_model`, with or without weights."""

@@ -1,0 +1,44 @@
+"""The page of a study: claim, what was done, figures, tables, verdict, and how to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from inceptionnet.report.html import from_template, write_html
+from inceptionnet.study.curves import curve_charts, draw_curves, save_figure, themed_svg
+from inceptionnet.study.figures import curves_of, draw_differences
+from inceptionnet.study.result import Result
+from inceptionnet.study.spec import Study
+from inceptionnet.study.tables import arm_table, comparison_table, grid_table, verdict_line
+from inceptionnet.train.run import Run
+
+PAGE, FIGURE, DIFFERENCES = "index.html", "figure", "differences"
+
+
+def write_page(out: Path, name: str, study: Study, command: str, result: Result) -> None:
+    """Write the figures and the page of a study.
+
+    Args:
+        name: of the study.
+        command: repeats it.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+        RunError: a file cannot be written.
+    """
+    curves = curves_of(study, result)
+    unit, first = next(iter(curves.items()))
+    save_figure(draw_curves(first, unit), out / FIGURE)
+    save_figure(draw_differences(result), out / DIFFERENCES)
+    charts = [chart for unit, some in curves.items() for chart in curve_charts(some, unit, name)]
+    about = Run(out / result.outcomes[0].run).about()
+    content = {
+        "name": name, "study": study, "result": result, "command": command, "data": about["data"],
+        "verdict": verdict_line(result).removeprefix("verdict: "), "charts": charts,
+        "differences": themed_svg(lambda: draw_differences(result), "differences"),
+        "arms": arm_table(study, result), "comparisons": comparison_table(result), "grid": grid_table(result),
+        "seeds": len(result.judged[0].first), "minutes": sum(one.minutes for one in result.outcomes),
+        "environment": about["environment"], "links": {one.run: quote(one.run) for one in result.outcomes},
+    }  # fmt: skip
+    write_html(out / PAGE, from_template("study.html", content))

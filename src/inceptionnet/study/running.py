@@ -1,0 +1,278 @@
+"""Running a study: what it will cost, the trainings one after another or shared among processes, and the result.
+
+OUT/study.json      the study, what was asked for, every training with its metrics, the verdict
+OUT/runs/           a run folder for each training, without checkpoints and reports; --runs names another place
+OUT/outcomes/       one file for each finished training, to continue from
+OUT/log.txt         the log lines of all trainings
+OUT/figure.svg, figure.png, index.html
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+import inceptionnet
+from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
+from inceptionnet.study.page import write_page
+from inceptionnet.study.result import Outcome, Result, judge
+from inceptionnet.study.spec import Study
+from inceptionnet.study.trainings import MACHINE, Asked, Training, trainings
+from inceptionnet.system.distributed import ALONE, World
+from inceptionnet.system.files import replacing
+from inceptionnet.system.progress import Bar, PartOf
+from inceptionnet.train import loop
+from inceptionnet.train.budget import Speed, measure
+from inceptionnet.train.changes import Changes
+from inceptionnet.train.fingerprint import fingerprint
+from inceptionnet.train.run import Run
+
+STUDY = "study.json"
+LOOK_EVERY_S = 5.0
+"""How often the main process looks how far the others are."""
+
+
+def run_study(
+    study: Study,
+    asked: Asked,
+    out: Path,
+    *,
+    runs: Path | None = None,
+    minutes: float | None = None,
+    world: World = ALONE,
+) -> Result:
+    """Run a study, or what is left of it, and write its folder; all processes call it and get the result.
+
+    Args:
+        runs: where the run folders are; runs that are there already are used. Default: in `out`.
+        minutes: instead of epochs, what all trainings together may take: all get as many epochs as fit.
+
+    Raises:
+        InceptionNetError: the study is not possible, before anything is written; or a training had to stop.
+    """
+    runs = runs or out / "runs"
+    before = _read(out)
+    if before and minutes is not None:
+        asked = replace(asked, base={**asked.base, "epochs": before["asked"]["base"]["epochs"]})
+        minutes = None
+    found = trainings(study, asked, runs)
+    left = [one for one in found if not _known(one, out)]
+    speeds = _speeds(left, world)
+    if minutes is not None:
+        asked = replace(asked, base={**asked.base, "epochs": _epochs(found, speeds, minutes, world)})
+        found = trainings(study, asked, runs)
+        left = [one for one in found if not _known(one, out)]
+    about = {"package": f"inceptionnet {inceptionnet.__version__}", "study": study.model_dump(mode="json"),
+             "asked": _lasting(asked), "fingerprint": fingerprint(found[0].job.source)}  # fmt: skip
+    _check_same(out, before, about)
+    world.gather(0)  # all have looked before the first of them writes
+    if world.is_main:
+        _put(out / STUDY, {**about, "result": None})
+        print(_cost(found, left, speeds, world), file=sys.stderr, flush=True)
+    _train(left, found, out, world)
+    outcomes = [_outcome(one, out) for one in found]
+    result = judge(study, outcomes)
+    if world.is_main:
+        _put(out / STUDY, {**about, "result": _finite(result.to_dict())})
+        write_page(out, asked.name, study, asked.command(out), result)
+    return result
+
+
+def _train(left: Sequence[Training], found: Sequence[Training], out: Path, world: World) -> None:
+    """Train what is left, with one progress bar over everything; every process takes the next training."""
+    done = sum(one.images for one in found if one not in left)
+    hint = f"run the same command again to continue: finished trainings in {shlex.quote(str(out))} are kept"
+    with Bar(sum(one.images for one in found), "study", shown=world.is_main, done=done) as bar:
+        mine = set[Training]()
+        look = _looker(left, mine, bar) if world.size > 1 else lambda: None
+        try:
+            for i in world.taken(len(left), "trainings"):
+                mine.add(left[i])
+                _train_one(left[i], out, bar, look)
+            while not all(_file(one, out).is_file() for one in left):  # the other processes are training
+                time.sleep(0.2)
+                look()
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(f"study interrupted; {hint}") from None
+
+
+def _train_one(training: Training, out: Path, bar: Bar, look: Callable[[], None]) -> None:
+    run, log = Run(training.folder), out / "log.txt"
+
+    def note(line: str) -> None:
+        with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{training.title}: {line}\n")
+        if line.startswith("warning:"):
+            bar.note(f"{training.title}: {line}")
+        look()
+
+    part, error = PartOf(bar, training.title, note), ""
+    try:
+        if training.finished:
+            bar.advance(training.images, "", f"{training.title}, from {run.path}")
+        elif run.exists:
+            plan = training.job.plan
+            loop.resume(run.path, changes=Changes(machine={key: getattr(plan, key) for key in MACHINE}), bar=part)
+        else:
+            loop.train(training.job.plan, run.path, leaks=False, bar=part)
+    except TrainingError as caught:
+        error = str(caught)
+        bar.note(f"{training.title}: stopped: {error}")
+    for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
+        shutil.rmtree(large, ignore_errors=True)
+    rows = run.read_metrics() if (run.path / "metrics.csv").is_file() else []
+    job = training.job
+    network = job.trained_configuration
+    folder = os.path.relpath(run.path, out) if run.path.is_relative_to(out) else str(run.path)
+    outcome = Outcome(
+        training.arm, training.value, training.seed, folder, network.name, network.width, job.prep.size_px,
+        training.parameters, training.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error,
+    )  # fmt: skip
+    _put(_file(training, out), asdict(outcome))
+    gc.collect()  # the network and its optimiser refer to one another
+
+
+def _file(training: Training, out: Path) -> Path:
+    """The outcome of a training; arms that share a run have one each."""
+    return out / "outcomes" / f"{training.folder.name}-{training.arm}.json"
+
+
+def _known(training: Training, out: Path) -> bool:
+    return _file(training, out).is_file()
+
+
+def _outcome(training: Training, out: Path) -> Outcome:
+    file = _file(training, out)
+    try:
+        return TypeAdapter(Outcome).validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{file}: cannot be read ({' '.join(str(error).split())}); remove it and run again") from None
+
+
+def _looker(left: Sequence[Training], mine: set[Training], bar: Bar) -> Callable[[], None]:
+    """Counts what the other processes have trained since the last look."""
+    counted: dict[Training, int] = {}
+    last = time.monotonic()
+
+    def look() -> None:
+        nonlocal last
+        if time.monotonic() - last < LOOK_EVERY_S:
+            return
+        last = time.monotonic()
+        for one in left:
+            file = one.folder / "metrics.csv"
+            if one not in mine and file.is_file():
+                epochs = max(0, len(file.read_text(encoding="utf-8").splitlines()) - 1)
+                bar.advance((epochs - counted.get(one, 0)) * one.images_per_epoch)
+                counted[one] = epochs
+
+    return look
+
+
+def _speeds(left: Sequence[Training], world: World) -> dict[tuple[str, str], Speed]:
+    """The measured speed of each arm of which a training is left."""
+    found: dict[tuple[str, str], Speed] = {}
+    for one in left:
+        if (one.arm, one.value) not in found and not one.finished:
+            same = next((found[key] for key in found if key[0] == one.arm), None)
+            found[one.arm, one.value] = same or measure(one.job.empty_model(), one.job, ALONE)
+    slowest = world.gather(found)
+    return {key: max((each[key] for each in slowest if key in each), key=lambda speed: speed.train_s) for key in found}
+
+
+def _seconds(one: Training, speeds: dict[tuple[str, str], Speed], epochs: int | None = None) -> float:
+    speed = speeds.get((one.arm, one.value))
+    if speed is None:
+        return 0.0
+    splits, recipe = one.job.source.splits, one.job.recipe
+    weights = 1 + (recipe.average.decay is not None)
+    evaluated = len(splits["val"]) * speed.forward_s * weights / recipe.schedule.evaluate_every
+    return (epochs or one.epochs) * (len(splits["train"]) * speed.train_s + evaluated)
+
+
+def _epochs(found: Sequence[Training], speeds: dict[tuple[str, str], Speed], minutes: float, world: World) -> int:
+    one_epoch = sum(_seconds(one, speeds, 1) for one in found) / world.size
+    epochs = int(60 * minutes / one_epoch) if one_epoch else 0
+    if epochs < 1:
+        raise ConfigurationError(
+            f"--time is {minutes:.3g} min, but an epoch of all {len(found)} trainings takes about {one_epoch / 60:.2g} "
+            "min here; give more time, fewer --seeds, a smaller --size or --width"
+        )
+    return epochs
+
+
+def _cost(
+    found: Sequence[Training], left: Sequence[Training], speeds: dict[tuple[str, str], Speed], world: World
+) -> str:
+    """What the study will cost, said before it starts."""
+    seconds = sum(_seconds(one, speeds) for one in left) / world.size
+    epochs = {one.job.recipe.schedule.epochs for one in found}
+    length = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else str(min(epochs))
+    there = f", {len(found) - len(left)} are there" if len(left) < len(found) else ""
+    shared = f" in {world.size} processes" if world.size > 1 else ""
+    return (
+        f"{len(found)} trainings of {length} epochs{there}; those left take about {_duration(seconds)}{shared} by the "
+        "speed measured here"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _lasting(asked: Asked) -> dict[str, Any]:
+    """What must be the same when a study is continued; the number of seeds may grow."""
+    return {key: value for key, value in asdict(asked).items() if key not in (*MACHINE, "corrupt_images", "seeds")}
+
+
+def _check_same(out: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
+    """Check that a folder is new, empty, or has this study. Raises: RunError."""
+    if not before:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out}: exists and has no study; choose another --out")
+        return
+    for key in ("study", "asked", "fingerprint"):
+        if before.get(key) != json.loads(json.dumps(about[key])):
+            what = {"study": "another study", "asked": "a study with other options", "fingerprint": "other images"}[key]
+            raise RunError(f"{out}: has {what}; choose another --out, or give the same command as before")
+
+
+def _read(out: Path) -> dict[str, Any]:
+    file = out / STUDY
+    if not file.is_file():
+        return {}
+    try:
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file}: cannot be read: {error}") from None
+    return about
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON values: null for what is not finite, as a loss of a training that diverged."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _put(file: Path, content: dict[str, Any]) -> None:
+    try:
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8",
+                                 errors="backslashreplace")  # fmt: skip
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written: {error.strerror}; choose another --out") from None

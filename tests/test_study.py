@@ -1,0 +1,400 @@
+"""Studies: what they say before a run, how they continue, and what their result is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inceptionnet.cli import main
+from inceptionnet.errors import ConfigurationError, DataError, Interrupted, RunError, TrainingError
+from inceptionnet.study import running
+from inceptionnet.study.result import Outcome, judge
+from inceptionnet.study.running import run_study
+from inceptionnet.study.spec import Arm, Study, read_study, studies
+from inceptionnet.study.tables import arm_table, comparison_table, grid_table, verdict_line
+from inceptionnet.study.trainings import Asked, Training, trainings
+from inceptionnet.train import loop
+from inceptionnet.train.run import Run
+
+TINY: dict[str, Any] = {
+    "claim": "Label smoothing changes nothing.",
+    "source": "[v3] section 7",
+    "base": {"model": "inception_v1.slim", "size": 32, "width": 0.125, "epochs": 1, "batch_size": 8},
+    "arms": {
+        "none": {"settings": {"loss": {"label_smoothing": 0}}, "paper": "23.1 %"},
+        "smoothing": {"settings": {"loss.label_smoothing": 0.1}},
+    },
+    "compare": [{"arm": "smoothing", "against": "none", "expect": "equal", "margin": 0.02}],
+}
+
+
+def study(**changes: Any) -> Study:
+    return Study(**TINY | changes)
+
+
+def asked(data: Path, seeds: int = 2, **changes: Any) -> Asked:
+    return Asked("tiny.toml", str(data), seeds, workers=0, device="cpu", **changes)
+
+
+@pytest.fixture(scope="module")
+def done(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two arms and two seeds, run to its end."""
+    out = tmp_path_factory.mktemp("studies") / "tiny"
+    run_study(study(), asked(colours), out)
+    return out
+
+
+def outcome(
+    arm: str, seed: int, accuracies: list[float], *, minutes: float = 10, value: str = "", **changes: Any
+) -> Outcome:
+    """A training with these accuracies after its epochs, which took as long as each other."""
+    epochs = len(accuracies)
+    rows: list[Mapping[str, float]] = [
+        {"epoch": i, "elapsed_s": 60 * minutes * i / epochs, "val_top1": accuracy, "dead_features": 0.0}
+        for i, accuracy in enumerate(accuracies, 1)
+    ]
+    made = Outcome(arm, value, seed, f"runs/{arm}-{seed}", "inception_v3", 0.25, 79, 10**6, 10**7, epochs, 10, rows)
+    return replace(made, **changes)
+
+
+# What a study is.
+
+
+@pytest.mark.parametrize("name", studies())
+def test_built_in_studies_can_be_run(name: str, tmp_path: Path) -> None:
+    """Every arm is a possible training, in both forms, on data that has the classes for it."""
+    found = read_study(name)
+    assert found.claim.endswith(".") and found.source.startswith("[v")
+    for one in (found, found.quickly()):
+        made = trainings(one, Asked(name, "digits", 1), tmp_path)
+        assert {training.arm for training in made} == set(one.arms)
+
+
+def test_an_arm_has_what_the_base_has() -> None:
+    base = Arm(model="inception_v3", width=0.25, settings={"optimizer": {"lr": 0.1, "name": "sgd"}})
+    arm = Arm(model="inception_v4", settings={"optimizer": {"lr": 0.2}}).on(base)
+    assert (arm.model, arm.width) == ("inception_v4", 0.25)
+    assert arm.settings == {"optimizer.lr": 0.2, "optimizer.name": "sgd"}
+
+
+def test_equal_cost_is_about_equal(colours: Path, tmp_path: Path) -> None:
+    """The width with the nearest multiply-adds; the steps of 8 filters are coarse for narrow networks."""
+    made = trainings(read_study("residual"), asked(colours, 1), tmp_path)
+    costs = {one.arm: one.multiply_adds for one in made}
+    assert costs["resnet_v1"] == pytest.approx(costs["v3"], rel=0.03)
+    assert costs["resnet_v2"] == pytest.approx(costs["v4"], rel=0.03)
+
+
+def test_runs_that_are_the_same_have_one_folder(colours: Path, tmp_path: Path) -> None:
+    arms = {"a": {}, "b": {}, "c": {"settings": {"loss.label_smoothing": 0}}}
+    one = study(arms=arms, compare=[{"arm": "a", "against": "b", "expect": "equal", "margin": 0.1}])
+    a, b, c = trainings(one, asked(colours, 1), tmp_path)
+    assert a.folder == b.folder != c.folder
+    other = trainings(one, asked(colours, 1, base={"epochs": 2}), tmp_path)
+    assert not {training.folder for training in other} & {a.folder, c.folder}
+    assert trainings(one, replace(asked(colours, 1), device="auto"), tmp_path)[0].folder == a.folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {"none": {"widht": 1}, "smoothing": {}}}, r"arms.none.widht: unknown key; did you mean width"),
+        ({"colour": 1}, r"colour: unknown key; did you mean source"),
+        ({"arms": {"none": {}}}, "expected two arms or more, got 1"),
+        ({"compare": []}, "expected a comparison of two arms, got none"),
+        ({"compare": [{"arm": "smooth", "against": "none", "expect": "equal", "margin": 0.1}]},
+         "arm: no arm 'smooth'; did you mean smoothing"),
+        ({"compare": [{"arm": "none", "against": "none", "expect": "equal", "margin": 0.1}]}, "compared with itself"),
+        ({"compare": [{"arm": "smoothing", "against": "none", "expect": "equl", "margin": 0.1}]},
+         r"compare.0.expect: Input should be 'higher', 'lower' or 'equal'"),
+        ({"compare": [{"arm": "smoothing", "against": "none", "expect": "equal", "margin": 0}]},
+         r"compare.0.margin: Input should be greater than 0"),
+        ({"arms": {"none": {}, "smoothing": {"same_cost_as": "smoothing"}}}, "expected an arm with a width of its own"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_study(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(toml(TINY | changes), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=message) as error:
+        read_study(str(file))
+    assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """TOML of nested values; JSON's inline tables and strings are TOML's but for colons."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{json.dumps(key)} = {text(one)}" for key, one in value.items()) + "}"
+        return "[" + ", ".join(map(text, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+    return "".join(f"{key} = {text(value)}\n" for key, value in values.items())
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(toml(TINY), encoding="utf-8")
+    assert read_study(str(tmp_path / "mine.toml")) == study()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("residul", "no study 'residul': did you mean residual"),
+        ("mine.toml", "mine.toml: expected a study in TOML: No such file or directory"),
+        ("broken.toml", "broken.toml: expected a study in TOML: "),
+    ],
+)
+def test_a_study_that_is_not_there(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text("claim = ", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        read_study(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"arms": {"none": {"model": "inception_v9"}, "smoothing": {}}}, {}, "arm none: unknown network"),
+        ({"arms": {"none": {"settings": {"loss.label_smoothin": 0}}, "smoothing": {}}}, {},
+         "arm none: unknown setting 'loss.label_smoothin'"),
+        ({"base": {**TINY["base"], "settings": {"schedule.patience": 2}}}, {}, "a study has a number of epochs"),
+        ({"arms": {"none": {"size": 32}, "smoothing": {"size": 64}}}, {"base": {"size": 48}}, "--size has no effect"),
+    ],
+)  # fmt: skip
+def test_a_study_that_cannot_be_run(
+    changes: dict[str, Any], options: dict[str, Any], message: str, colours: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run_study(study(**changes), asked(colours, **options), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_split_is_not_looked_at(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "data" / name).symlink_to(colours)
+    with pytest.raises(
+        DataError, match="expected a training and a validation split, got train, test; a study looks at"
+    ):
+        run_study(study(), asked(tmp_path / "data"), tmp_path / "out")
+
+
+# How it is judged.
+
+
+def test_a_planted_difference_holds_and_none_does_not() -> None:
+    claims = [{"arm": "smoothing", "against": "none", "expect": "higher", "margin": 0.02}]
+    noise = [0.0, 0.004, -0.004, 0.002]
+    low = [outcome("none", i, [0.3, 0.6 + one]) for i, one in enumerate(noise)]
+    for planted, verdict in ((0.1, "holds"), (0.0, "does not hold")):
+        high = [outcome("smoothing", i, [0.3, 0.6 + planted - one]) for i, one in enumerate(noise)]
+        assert judge(study(compare=claims), [*low, *high]).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("quantity", "first", "second"),
+    [
+        ("accuracy", 0.8, 0.9),
+        ("early_accuracy", 0.3, 0.4),
+        ("accuracy_in_equal_time", 0.8, 0.6),  # the second takes twice as long: after 10 minutes it is halfway
+    ],
+)
+def test_quantities_by_hand(quantity: str, first: float, second: float) -> None:
+    claims = [{"arm": "none", "against": "smoothing", "quantity": quantity, "expect": "equal", "margin": 0.02}]
+    outcomes = [
+        outcome("none", 0, [0.2, 0.4, 0.6, 0.8], minutes=10),
+        outcome("smoothing", 0, [0.2, 0.6, 0.7, 0.9], minutes=20),
+    ]
+    (judged,) = judge(study(compare=claims), outcomes).judged
+    assert (judged.first, judged.second) == ((pytest.approx(first),), (pytest.approx(second),))
+
+
+def test_a_training_that_stopped_has_the_accuracy_of_chance() -> None:
+    whole = outcome("none", 0, [0.2, 0.6, 0.7, 0.9])
+    stopped = replace(whole, rows=whole.rows[:2], error="no finite loss")
+    assert stopped.curve("top1") == [0.2, 0.6, 0.1, 0.1] and stopped.curve("dead_features") == [0, 0, 1, 1]
+    assert replace(whole, rows=[], error="no finite loss").curve("top1") == [0.1] * 4
+
+
+def test_of_a_grid_the_best_value_is_compared() -> None:
+    arms = {"sgd": {"grid": {"optimizer.lr": [0.1, 0.3]}}, "adamw": {}}
+    one = study(arms=arms, compare=[{"arm": "sgd", "against": "adamw", "expect": "higher", "margin": 0.02}])
+    outcomes = [outcome("adamw", seed, [0.5]) for seed in range(3)]
+    for value, accuracy in (("optimizer.lr=0.1", 0.6), ("optimizer.lr=0.3", 0.7)):
+        outcomes += [outcome("sgd", seed, [accuracy + seed / 100], value=value) for seed in range(3)]
+    result = judge(one, outcomes)
+    assert result.chosen == {"sgd": "optimizer.lr=0.3"} and result.verdict == "holds"
+    assert result.judged[0].first == (0.7, 0.71, 0.72)
+    assert [row[-1] for row in grid_table(result)[1]] == ["", "chosen"]
+    assert arm_table(one, result)[1][0][0] == "sgd (optimizer.lr=0.3)"
+
+
+# How it is run.
+
+
+def test_what_a_study_leaves(done: Path, colours: Path) -> None:
+    about = json.loads((done / "study.json").read_text(encoding="utf-8"))
+    made = trainings(study(), asked(colours), done / "runs")
+    assert [(one["arm"], one["seed"]) for one in about["result"]["trainings"]] == [
+        ("none", 0), ("smoothing", 0), ("none", 1), ("smoothing", 1),
+    ]  # fmt: skip
+    (compared,) = about["result"]["comparisons"]
+    of = {(one.arm, one.seed): Run(one.folder).read_metrics()[-1]["val_top1"] for one in made}
+    assert compared["first"] == [of["smoothing", 0], of["smoothing", 1]]
+    assert compared["second"] == [of["none", 0], of["none", 1]]
+    assert about["result"]["verdict"] == "undecided", "two seeds never decide"
+    for one in made:
+        assert (one.folder / "weights.safetensors").is_file() and not (one.folder / "checkpoints").exists()
+    for name in ("figure.svg", "figure.png", "differences.svg", "differences.png", "index.html", "log.txt"):
+        assert (done / name).stat().st_size > 200
+
+
+def test_the_page(done: Path) -> None:
+    page = (done / "index.html").read_text(encoding="utf-8")
+    assert "Label smoothing changes nothing." in page and "undecided; --seeds 3 might decide it" in page
+    assert page.count('<svg class="chart"') == 3 and "http://" not in page.replace("http://www.w3.org", "")
+    assert "inceptionnet study tiny.toml" in page and "--seeds 2" in page
+    for one in json.loads((done / "study.json").read_text(encoding="utf-8"))["result"]["trainings"]:
+        assert f'<a href="{one["run"]}/">' in page and (done / one["run"]).is_dir()
+
+
+def test_more_seeds_train_only_what_is_new(
+    done: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = []
+    real = loop.train
+    monkeypatch.setattr(
+        loop, "train", lambda plan, out, **options: (trained.append(plan.seed), real(plan, out, **options))
+    )
+    result = run_study(study(), asked(colours, 3), done)
+    assert trained == [2, 2] and len(result.judged[0].first) == 3
+    assert "6 trainings of 1 epochs, 4 are there; those left take about 1 min" in capsys.readouterr().err
+    assert [row[:1] for row in comparison_table(result)[1]] == [["–"]] and "verdict: " in verdict_line(result)
+
+
+def test_a_stopped_study_continues(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real, trained = tmp_path / "out", loop.train, list[int]()
+
+    def interrupted(plan: Any, path: Path, **options: Any) -> None:
+        if trained:
+            raise KeyboardInterrupt
+        real(plan, path, **options)
+        trained.append(plan.seed)
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    with pytest.raises(Interrupted, match="run the same command again to continue"):
+        run_study(study(), asked(colours, 1), out)
+    assert json.loads((out / "study.json").read_text(encoding="utf-8"))["result"] is None
+    monkeypatch.setattr(loop, "train", real)
+    result = run_study(study(), asked(colours, 1), out)
+    assert [one.arm for one in result.outcomes] == ["none", "smoothing"]
+
+
+def test_finished_runs_of_another_study_are_used(
+    done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "train", None)
+    other = study(claim="Something else.", arms={name: TINY["arms"][name] for name in ("smoothing", "none")})
+    result = run_study(other, asked(colours), tmp_path / "other", runs=done / "runs")
+    assert len(result.outcomes) == 4 and (tmp_path / "other" / "index.html").is_file()
+
+
+def test_a_training_without_finite_loss_is_a_result(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.train
+
+    def diverging(plan: Any, path: Path, **options: Any) -> None:
+        real(plan, path, **options)
+        if plan.settings["loss.label_smoothing"]:
+            Run(path).write_metrics([{**Run(path).read_metrics()[0], "epoch": 0.0}])
+            raise TrainingError("10 steps in a row had no finite loss or gradient")
+
+    monkeypatch.setattr(loop, "train", diverging)
+    result = run_study(study(), asked(colours, 1), tmp_path / "out")
+    assert [one.error != "" for one in result.outcomes] == [False, True]
+    assert result.judged[0].first == (pytest.approx(1 / 3),)
+    assert "no finite loss" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"claim": "Other."}, {}, "has another study; choose another --out"),
+        ({}, {"base": {"epochs": 2}}, "has a study with other options"),
+    ],
+)
+def test_a_folder_with_another_study(
+    changes: dict[str, Any], options: dict[str, Any], message: str, done: Path, colours: Path
+) -> None:
+    before = (done / "study.json").read_bytes()
+    with pytest.raises(RunError, match=message):
+        run_study(study(**changes), asked(colours, **options), done)
+    assert (done / "study.json").read_bytes() == before
+
+
+def test_a_folder_with_something_else(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="exists and has no study; choose another --out"):
+        run_study(study(), asked(colours), tmp_path)
+
+
+def test_a_time_budget_becomes_epochs(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds an epoch of every training: four trainings have two epochs each in 90 seconds, and keep them."""
+    monkeypatch.setattr(running, "_seconds", lambda one, speeds, epochs=None: 10.0 * (epochs or one.epochs))
+    seen = list[Training]()
+    monkeypatch.setattr(
+        running, "_train", lambda left, *rest: seen.extend(left) or (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    plan = asked(colours)
+    for _ in range(2):  # a study that is continued has the epochs that were chosen
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study(base={**TINY["base"], "epochs": 30}), plan, tmp_path / "out", minutes=1.5)
+    assert [one.job.recipe.schedule.epochs for one in seen] == [2] * 8
+    with pytest.raises(ConfigurationError, match=r"--time is 0\.1 min, but an epoch of all 4 trainings"):
+        run_study(study(), plan, tmp_path / "short", minutes=0.1)
+
+
+# The command.
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as done:
+        patch.setattr("sys.argv", ["inceptionnet", *map(str, words)])
+        main()
+    captured = capsys.readouterr()
+    return int(done.value.code or 0), captured.out, captured.err
+
+
+def test_the_command(colours: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "study")
+    assert code == 0 and all(name in out for name in studies())
+    code, out, _ = command(capsys, "study", "residual")
+    assert code == 0 and "figures 23 to 26" in out and "width for the cost of v3" in out
+    assert "resnet_v1 is the same as v3 within 2 points" in out
+    code, out, _ = command(capsys, "study", "residual", "--json")
+    assert json.loads(out)["arms"]["v3"]["model"] == "inception_v3"
+    (tmp_path / "tiny.toml").write_text(toml(TINY), encoding="utf-8")
+    words = ("study", tmp_path / "tiny.toml", colours, "--out", tmp_path / "out", "--runs", done / "runs", "--seeds", 2)
+    code, out, err = command(capsys, *words, "--workers", 0, "--device", "cpu")
+    assert code == 0 and "verdict: undecided" in out and "of 1 epochs" in err
+    code, out, _ = command(capsys, *words, "--workers", 0, "--device", "cpu", "--json")
+    assert json.loads(out)["comparisons"][0]["arm"] == "smoothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("residual", "digits"), "expected --out DIR"),
+        (("residual", "digits", "--out", "x", "--epochs", "2", "--time", "3m"), "give one of them"),
+        (("mine.toml",), "mine.toml: expected a study in TOML"),
+    ],
+)
+def test_what_the_command_cannot_do(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = command(capsys, "study", *words)
+    assert code == 2 and message in err and err.count("\n") == 1
