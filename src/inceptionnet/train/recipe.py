@@ -148,8 +148,7 @@ class Network(Settings):
     aux: bool = Field(default=False, description="Train with auxiliary heads.")
     edits: Edits = Field(
         default=(),
-        description="The papers' ablations, with commas: changes of the network as published, see models --edits; "
-        "none: as published, or as in --weights.",
+        description="The papers' ablations, with commas (models --edits); none: as published, or as in --weights.",
     )
 
 
