@@ -64,7 +64,7 @@ class Classifier:
         about, count = self.run.about, len(self.classes)
         what = f"{count} classes" if count else "no classifier"
         size_px, source = self.preprocessing.size_px, f", from {self.source}" if self.source else ""
-        name, by = self.record.configuration.name, f"{about['engine']} {about['precision']} on {about['device']}"
+        name, by = self.record.configuration.title, f"{about['engine']} {about['precision']} on {about['device']}"
         return f"Classifier({name}, {what}, {size_px} px, {by}{source})"
 
     @property

@@ -148,7 +148,7 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 
     metrics = found.metrics
-    together = " + ".join(f"{one.source}: {one.record.configuration.name}" for one in classifiers)
+    together = " + ".join(f"{one.source}: {one.record.configuration.title}" for one in classifiers)
     title = f"{together} on {found.data}, {found.split_name}"
     if isinstance(metrics, MultiLabelMetrics):
         _print_labels(metrics, title, found.source.note_on(found.split_name))

@@ -1,13 +1,19 @@
-"""`inceptionnet models`: every network with its paper, parameters and multiply-adds."""
+"""`inceptionnet models`: every network with its paper, parameters and multiply-adds, or every edit of networks."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from inceptionnet.cli.options import Json
 
 
-def models(json: Json = False) -> None:
+def models(
+    edits: Annotated[bool, typer.Option("--edits", help="List the papers' ablations instead, for show --edit and train "
+                                        "--set network.edits=NAME: what they change, and in which networks.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
     """List all networks with paper, image size, parameters and multiply-adds."""
     from dataclasses import replace
 
@@ -15,6 +21,9 @@ def models(json: Json = False) -> None:
     from inceptionnet.nets import NETWORKS, PAPERS
     from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 
+    if edits:
+        _print_edits(json)
+        return
     rows: list[dict[str, Any]] = []
     for network in NETWORKS.values():
         figures = analyse(replace(network, aux={}))
@@ -50,4 +59,23 @@ def models(json: Json = False) -> None:
         note="With the published classes (1000; FID: 1008), without auxiliary heads. `inceptionnet show NAME` "
         "describes a network layer by layer; --json has every column. "
         + " ".join(f"[{key}] {reference}." for key, reference in PAPERS.items()),
+    )
+
+
+def _print_edits(json: bool) -> None:
+    from inceptionnet.cli.tables import print_json, print_table
+    from inceptionnet.nets import PAPERS
+    from inceptionnet.nets.ablations import EDITS, networks_changed_by
+
+    rows: list[dict[str, Any]] = [
+        {"name": name, "summary": edit.summary, "paper": edit.paper, "networks": networks_changed_by(name)}
+        for name, edit in EDITS.items()
+    ]
+    if json:
+        print_json({"edits": rows, "papers": PAPERS})
+        return
+    print_table(
+        ["edit", "change", "paper", "networks that it changes"],
+        [[row["name"], row["summary"], row["paper"], ", ".join(row["networks"])] for row in rows],
+        note=f"`inceptionnet show NAME --edit EDIT` shows the network after it. [v3] {PAPERS['v3']}.",
     )

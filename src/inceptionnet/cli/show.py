@@ -24,6 +24,9 @@ def show(
     width: Annotated[float, typer.Option(help="Width multiplier; filters stay multiples of 8.")] = 1.0,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes. Default: as published.")] = None,
     aux: Annotated[bool, typer.Option("--aux", help="Include auxiliary heads.")] = False,
+    edit: Annotated[list[str] | None, typer.Option(metavar="EDIT", help="An ablation of the papers that changes the "
+                                                   "network first (`inceptionnet models --edits` lists all). "
+                                                   "Repeatable.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the network into this .svg file instead.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -35,15 +38,21 @@ def show(
 
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
-    from inceptionnet.nets.edits import Configuration, configure
+    from inceptionnet.nets.edits import Configuration, check_edits, configure
 
     changes: dict[str, Any] = {"num_classes": num_classes, "width": None if width == 1 else width, "input_size": size}
     held: dict[str, Any] = {}
     if _is_source(name):
+        if edit:
+            raise ConfigurationError(
+                f"--edit {edit[0]}: changes a network as published, but {name} holds one with weights; give its name"
+            )
         configuration, held = _held(name)
         configuration = replace(configuration, **{key: value for key, value in changes.items() if value is not None})
     else:
-        configuration = Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux)
+        edits = tuple(edit or ())
+        configuration = Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux, edits=edits)
+        check_edits(configuration)
     network = configure(configuration)
     if svg:
         _draw(network, svg)
@@ -58,6 +67,7 @@ def show(
                 "name": network.name,
                 "summary": network.summary,
                 "paper": network.paper,
+                "edits": list(configuration.edits),
                 "input": [network.in_channels, network.input_size, network.input_size],
                 "minimum_size_px": minimum_size(network),
                 **totals,

@@ -60,8 +60,8 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the "
                                                        "recipe, see --settings. Repeatable. Several values, with "
                                                        "commas, are a search by successive halving (but for "
-                                                       "network.residual_scale and log.trackers, which are "
-                                                       "lists).")] = None,
+                                                       "network.residual_scale, network.edits and "
+                                                       "log.trackers, which are lists).")] = None,
     list_settings: Annotated[bool, typer.Option("--settings", help="List all settings of the recipe (of --recipe and "
                                                 "--model) with values and descriptions, and exit.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out (--resume RUN does too): as it was, "

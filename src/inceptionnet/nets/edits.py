@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.ablations import with_edits
 from inceptionnet.nets.analysis import analyse, minimum_size, pair
 from inceptionnet.nets.spec import (
     Activation,
@@ -59,11 +60,21 @@ class Configuration:
     """Or "sigmoid", see `Network.activation`."""
     embedding: int | None = None
     """Length of the face network's embedding."""
+    edits: tuple[str, ...] = ()
+    """Names of `ablations.EDITS`, in the order in which they change the network as published."""
 
     def __post_init__(self) -> None:
         if isinstance(self.residual_scale, Sequence):  # a list if it comes from JSON
             object.__setattr__(self, "residual_scale", tuple(self.residual_scale))
         object.__setattr__(self, "hidden", tuple(_hidden(layer) for layer in self.hidden))
+        if isinstance(self.edits, str):
+            raise ConfigurationError(f"edits is {self.edits!r}; expected a list of names, such as [{self.edits!r}]")
+        object.__setattr__(self, "edits", tuple(self.edits))
+
+    @property
+    def title(self) -> str:
+        """The name of the network with its edits, for people."""
+        return f"{self.name} (edited: {', '.join(self.edits)})" if self.edits else self.name
 
 
 def configure(configuration: Configuration) -> Network:
@@ -75,7 +86,8 @@ def configure(configuration: Configuration) -> Network:
     c = configuration
     if c.name not in NETWORKS:
         raise ConfigurationError(f"unknown network {c.name!r}: {nearest(c.name, NETWORKS)}")
-    network = replace(NETWORKS[c.name], in_channels=_whole("in_channels", c.in_channels))
+    network = with_edits(NETWORKS[c.name], c.edits)
+    network = replace(network, in_channels=_whole("in_channels", c.in_channels))
     if c.num_classes is not None:
         network = with_classes(network, c.num_classes)
     if c.width != 1.0:
@@ -93,6 +105,19 @@ def configure(configuration: Configuration) -> Network:
         network = with_embedding(network, c.embedding)
     network = with_head(network, c.hidden, c.logits_bias, c.activation)
     return at_size(network, network.input_size if c.input_size is None else c.input_size)
+
+
+def check_edits(configuration: Configuration) -> None:
+    """Check that edits that somebody asks for make a difference in the network without its auxiliary heads, if they go.
+
+    A network that lost its auxiliary heads later may have had edits of them, so `configure` takes these.
+
+    Raises:
+        ConfigurationError: an edit without effect; see `with_edits`.
+    """
+    c = configuration
+    if c.name in NETWORKS:
+        with_edits(NETWORKS[c.name] if c.aux else replace(NETWORKS[c.name], aux={}), c.edits)
 
 
 def with_classes(network: Network, num_classes: int) -> Network:

@@ -14,7 +14,7 @@ from inceptionnet.model.backbone import Indices
 from inceptionnet.model.build import initialise
 from inceptionnet.model.feature_net import FeatureNet
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.nets.edits import Configuration, Scale
+from inceptionnet.nets.edits import Configuration, Scale, check_edits
 from inceptionnet.nets.spec import Hidden
 from inceptionnet.registry.names import no_published, resolve
 from inceptionnet.weights import load_model
@@ -38,6 +38,7 @@ class Arguments(TypedDict, total=False):
     global_pool: str | None
     hidden: Sequence[Hidden] | None
     activation: str | None
+    edits: Sequence[str] | None
     out_indices: Indices
     in_chans: int | None
     drop_rate: float | None
@@ -76,6 +77,7 @@ def create_model(
     global_pool: str | None = None,
     hidden: Sequence[Hidden] | None = None,
     activation: str | None = None,
+    edits: Sequence[str] | None = None,
     features_only: bool = False,
     out_indices: Indices = None,
     in_chans: int | None = None,
@@ -112,6 +114,8 @@ def create_model(
         hidden: layers between pool and logits: `Linear`, `BatchNorm`, `Activation` and `Dropout` of
             `inceptionnet.nets.spec`.
         activation: "softmax", or "sigmoid" for labels that do not exclude each other, or a single logit.
+        edits: the papers' ablations, by name and in order, of the network as published, such as `["conv5x5"]`: see
+            `inceptionnet models --edits`. With `weights` all edits, in place of the file's.
         features_only: a backbone instead, see `FeatureNet`: a list of grids, one at each stride.
         out_indices: which of them; the last n, those of a sequence, or all.
         in_chans: timm's name for `in_channels`.
@@ -144,6 +148,7 @@ def create_model(
         "global_pool": global_pool,
         "hidden": None if hidden is None else tuple(hidden),
         "activation": activation,
+        "edits": edits if edits is None or isinstance(edits, str) else tuple(edits),
     }
     given = {argument: value for argument, value in asked.items() if value is not None}
     if out_indices is not None and not features_only:
@@ -165,7 +170,9 @@ def _made(name: str | None, pretrained: bool, weights: str | Path | None, given:
         raise ConfigurationError("create_model needs a name, or weights=FILE; list_models() gives the names")
     named = resolve(name)
     if not pretrained:
-        model = InceptionNet(Configuration(named.network, **given))
+        configuration = Configuration(named.network, **given)
+        check_edits(configuration)
+        model = InceptionNet(configuration)
         initialise(model, model.network)
         return model
     published = named.published

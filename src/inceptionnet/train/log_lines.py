@@ -22,6 +22,8 @@ def opening(job: Job, stepper: Stepper, steps: int, world: World) -> Iterator[st
     """On which images, and how, the network is trained, with `steps` per epoch."""
     yield f"{job.source.title}: {job.source.note}; evaluating on {job.held_out}"
     recipe = job.recipe
+    if edits := stepper.model.configuration.edits:
+        yield f"the network is edited: {', '.join(edits)}"
     if imbalance := imbalance_of(job.source, recipe.model_dump()):
         yield imbalance
     if not recipe.schedule.epochs:

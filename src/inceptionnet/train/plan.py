@@ -127,6 +127,7 @@ class Job:
         asked = {
             "num_classes": self.outputs.logits, "input_size": plan.size, "width": plan.width, "aux": network.aux,
             "dropout": network.dropout, "residual_scale": network.residual_scale,
+            "edits": network.edits or None,  # none: those of the weights
         }  # fmt: skip
         return {name: value for name, value in asked.items() if value is not None}
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from inceptionnet.data.balance import Sampler
 from inceptionnet.data.preprocess import LEVELS, Color, Interpolation, Policy, Resize, TrainInterpolation
 from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.nets.ablations import EditName
 
 BatchNormMode = Literal["update", "freeze", "recalibrate"]
 
@@ -27,6 +28,7 @@ def _as_names(value: object) -> object:
 
 
 Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(_as_names)]
+Edits = Annotated[tuple[EditName, ...], BeforeValidator(_as_names)]
 
 
 class Settings(BaseModel):
@@ -144,6 +146,10 @@ class Network(Settings):
         default=None, description="Scale of the residuals: a number, or one per stage with commas; none: as published."
     )
     aux: bool = Field(default=False, description="Train with auxiliary heads.")
+    edits: Edits = Field(
+        default=(),
+        description="The papers' ablations, with commas (models --edits); none: as published, or as in --weights.",
+    )
 
 
 class BatchNorm(Settings):
@@ -252,7 +258,7 @@ class Log(Settings):
     report: bool = Field(default=True, description="Write report.html, curves.png and predictions.png at the end.")
 
 
-LISTS = ("network.residual_scale", "log.trackers")
+LISTS = ("network.residual_scale", "network.edits", "log.trackers")
 """Settings that are lists themselves; several values of any other setting are the trials of a search."""
 
 
@@ -293,9 +299,8 @@ class Recipe(Settings):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"][:2])
-            value = settings.get(key)
-            raise ConfigurationError(
-                f"setting {key} is {value!r}: {first['msg']}{_nearest_choice(key, value)}"
+            raise ConfigurationError(  # the input is the word itself, also of a list
+                f"setting {key} is {settings.get(key)!r}: {first['msg']}{_nearest_choice(key, first['input'])}"
             ) from None
 
     def items(self) -> Iterator[tuple[str, Any]]:

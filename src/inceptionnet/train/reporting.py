@@ -56,7 +56,7 @@ def subject(
             about["best_value"], about["last_value"] = value_of(about["best"]), value_of(about["epochs"][-1])
         about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
-        title=f"{record.configuration.name} on {source.title}",
+        title=f"{record.configuration.title} on {source.title}",
         metrics=metrics,
         split=split,
         split_name=split_name,

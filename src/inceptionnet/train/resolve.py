@@ -10,6 +10,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Source
 from inceptionnet.errors import ConfigurationError, listed
 from inceptionnet.nets import NETWORKS
+from inceptionnet.nets.edits import Configuration, check_edits
 from inceptionnet.train.activation import with_activation
 from inceptionnet.train.layers import ALL, HEAD
 from inceptionnet.train.plan import Job, Plan, absolute, place_of
@@ -67,6 +68,7 @@ def resolve(plan: Plan, source: Source | None = None) -> Job:
             "--set network.fit_head=true fits the classifier to features of a pretrained network; give --weights"
         )
     recipe = with_activation(head_alone(recipe, asked), source, record)
+    check_edits(Configuration(network, aux=recipe.network.aux, edits=recipe.network.edits))
     size = plan.size or (record.configuration.input_size if record else None) or NETWORKS[network].input_size
     seen_as = {"size_px": size, **recipe.preprocess.model_dump()}
     channels = record.configuration.in_channels if record else 3

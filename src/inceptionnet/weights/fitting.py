@@ -45,6 +45,8 @@ def fitted(
         state |= _first_layer(first, state, model, held.in_channels)
         log.info("%s: first layer %s", path, describe_channels(held.in_channels, model.network.in_channels))
     _check(state, wanted, fresh, model, path)
+    if configuration.edits != held.edits:  # where only activations differ, the tensors fit
+        log.info("%s: the weights of %s, loaded into %s", path, held.title, configuration.title)
     home = torch.get_default_device()
     # Copies, so that the model shares no memory with another model or with the file, which may be memory-mapped.
     own = {name: torch.empty_like(wanted[name], device=home).copy_(tensor) for name, tensor in state.items()}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.edits import check_edits
 from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.description import described, undescribed
 from inceptionnet.weights.fitting import fitted
@@ -84,7 +85,10 @@ class WeightsFile:
         asked = dict(changes)
         if asked.get("num_classes") == 0:
             asked.setdefault("aux", False)
-        model, initialised = fitted(replace(held, **asked), self.tensors, held, self.path)
+        configuration = replace(held, **asked)
+        if "edits" in asked:
+            check_edits(configuration)
+        model, initialised = fitted(configuration, self.tensors, held, self.path)
         channels = model.configuration.in_channels
         prep = self.record.preprocessing
         model.preprocessing = prep if prep.channels == channels else with_channels(prep, channels)
