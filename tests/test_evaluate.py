@@ -13,15 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from inceptionnet import load_model, read_record
+from inceptionnet import load, load_model, read_record
 from inceptionnet.data import Preprocessing, Split, open_source
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.errors import DataError, WeightsError
 from inceptionnet.evaluate.classes import matched_labels, same_classes
 from inceptionnet.evaluate.evaluation import Member, evaluate, evaluate_together
+from inceptionnet.evaluate.metrics import measure
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.train.loop import train
+from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
+
+from .conftest import tiny_plan
 
 CPU = torch.device("cpu")
 CLASSES = tuple("abcdefg")
@@ -191,3 +196,47 @@ def test_evaluation_leaves_the_network_in_its_mode(run: Path, colours: Path) -> 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"got a folder without weights\.safetensors"):
         weights_of(tmp_path)
+
+
+@pytest.fixture
+def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of every other image of a batch become NaN, as after activations that are infinite."""
+    real = Outputs.log_probabilities
+
+    def broken(self: Outputs, logits: Tensor) -> Tensor:
+        logits = logits.clone()
+        logits[::2] = torch.nan
+        return real(self, logits)
+
+    monkeypatch.setattr(Outputs, "log_probabilities", broken)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_outputs_that_are_not_finite_are_incorrect(classes: int, overflowing: None) -> None:
+    """Not the first class, which the largest of NaN would be."""
+    split, prep = grey_images([0] * 8, [0] * 8), Preprocessing(4)
+    loader = EvalLoader(split, prep, batch_size=4, workers=0, corrupt_images="fail")
+    member = Member(lambda x: torch.eye(classes)[[0] * len(x)], Crops(prep), CPU)
+    found = evaluate_together([member], loader, [f"c{i}" for i in range(classes)])
+    assert found.correct.tolist() == [False, True] * 4 and found.in_top.tolist() == [False, True] * 4
+    assert found.not_finite == 4 and found.confidence[::2].tolist() == [0] * 4 and math.isnan(found.loss)
+    assert measure(found).ece >= 0, "every metric can be computed"
+
+
+def test_a_network_that_overflows_is_not_evaluated(run: Path, colours: Path, overflowing: None) -> None:
+    with pytest.raises(
+        WeightsError, match=r"colours: the outputs are not finite for \d of 5 images, so there is nothing"
+    ):
+        load(run).evaluate(colours)
+    error = "the outputs of the network are not finite"
+    predictions = load(run).predict(sorted((colours / "red").iterdir())[:3], skip_errors=True)
+    assert [one.error for one in predictions] == [error, "", error]
+
+
+def test_a_training_says_that_it_diverges(
+    colours: Path, tmp_path: Path, overflowing: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = train(tiny_plan(colours, epochs=1), tmp_path / "run")
+    assert evaluation.not_finite > 0
+    assert f"not finite for {evaluation.not_finite} of 5 val images, which count as" in capsys.readouterr().err
+    assert not math.isnan(Run(tmp_path / "run").read_metrics()[0]["val_top1"])

@@ -20,7 +20,7 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import AnySplit, Source, Split
-from inceptionnet.errors import ConfigurationError, DataError, listed
+from inceptionnet.errors import ConfigurationError, DataError, WeightsError, listed
 from inceptionnet.evaluate.classes import Matched, matched_classes, same_classes
 from inceptionnet.evaluate.evaluation import Evaluation, Member
 from inceptionnet.evaluate.evaluation import evaluate_together as run_together
@@ -163,6 +163,12 @@ def evaluate_together(
     with nullcontext(world) if world else joined_world() as joined:
         evaluation = _run(
             classifiers, views, images, matched, least, f"evaluating on {name}", batch_size, workers, joined
+        )
+    if broken := evaluation.not_finite:
+        raise WeightsError(
+            f"{' and '.join(one.source or repr(one) for one in classifiers)}: the outputs are not finite for {broken} "
+            f"of {len(evaluation.labels)} images, so there is nothing to evaluate; the training diverged, or the "
+            "precision is too low"
         )
     if predictions and joined.is_main and isinstance(images, Split):
         write_predictions(Path(predictions), evaluation, images.names)

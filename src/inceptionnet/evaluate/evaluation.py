@@ -88,6 +88,11 @@ class Evaluation:
         """Mean cross-entropy."""
         return float(self.losses.mean(dtype=np.float64))
 
+    @property
+    def not_finite(self) -> int:
+        """Images for which the network's outputs are not finite: they count as incorrect, with confidence 0."""
+        return int(np.isnan(self.losses).sum())
+
     def most_confident(self, *, correct: bool) -> npt.NDArray[np.int64]:
         """Positions in the arrays of the correct predictions, or of the errors, the most confident first."""
         chosen = np.flatnonzero(self.correct == correct)
@@ -265,12 +270,12 @@ def collected(
 
 def _results(logs: Tensor, labels: Tensor, outputs: Outputs, threshold: float | None) -> dict[str, Tensor]:
     """The arrays of an `Evaluation` from log-probabilities. Shapes: logs (N, classes), labels (N,)."""
-    probabilities, k = exponential(logs), top_k(logs.shape[1])
-    predicted = outputs.predicted(probabilities, threshold)
-    right = predicted == labels
+    probabilities, k, broken = exponential(logs), top_k(logs.shape[1]), logs.isnan().any(1)
+    predicted = torch.where(broken, (labels + 1) % logs.shape[1], outputs.predicted(probabilities, threshold))
+    correct = predicted == labels
     return {
         "predicted": predicted,
-        "confidence": probabilities.gather(1, predicted[:, None])[:, 0],
-        "in_top": (logs.topk(k).indices == labels[:, None]).any(1) if k > 1 else right,
+        "confidence": probabilities.gather(1, predicted[:, None])[:, 0].masked_fill(broken, 0.0),
+        "in_top": (logs.topk(k).indices == labels[:, None]).any(1) & ~broken if k > 1 else correct,
         "losses": F.nll_loss(logs, labels, reduction="none"),
     }

@@ -68,6 +68,11 @@ class MultiLabelEvaluation:
         """The accuracy, in words."""
         return f"subset accuracy {self.subset_accuracy:.2%}"
 
+    @property
+    def not_finite(self) -> int:
+        """Images for which the network's outputs are not finite: such a label has probability 0."""
+        return int(np.isnan(self.losses).sum())
+
     @cached_property
     def hamming_losses(self) -> npt.NDArray[np.float32]:
         """(N,): share of the labels that are predicted incorrectly."""
@@ -131,7 +136,7 @@ def evaluate_labels(
         return full
 
     def results(logs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        probabilities = exponential(logs[..., 1])
+        probabilities = exponential(logs[..., 1]).nan_to_num(0.0)
         return {
             "predicted": members[0].outputs.predicted(probabilities, threshold),
             "probabilities": probabilities,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Prediction:
 def predictions_of(
     files: Sequence[str], logits: Tensor, classes: Sequence[str], outputs: Outputs, top: int, threshold: float | None
 ) -> list[Prediction]:
-    """The prediction of each image from its logits.
+    """The prediction of each image from its logits; one with an error where they are not finite.
 
     Args:
         top: number of classes to give; of several labels an image, all are given.
@@ -68,6 +69,9 @@ def predictions_of(
     best = probabilities.topk(count)
     found = []
     for file, order, row, said in zip(files, best.indices.tolist(), probabilities.tolist(), predicted, strict=True):
+        if any(map(isnan, row)):
+            found.append(Prediction(file, error="the outputs of the network are not finite"))
+            continue
         if outputs.multi_label:
             labels = tuple(classes[i] for i in order if said[i])
         else:

@@ -69,6 +69,12 @@ class Validation:
         classes = self.job.source.classes
         evaluation = evaluate_model(self.model, self.checks, self.job.prep, classes, advance=advance, world=self.world)
         self.keeper.decode_errors(evaluation.decode_errors if self.world.is_main else ())
+        if evaluation.not_finite:
+            share = f"{evaluation.not_finite} of {len(evaluation.labels)}"
+            self.keeper.note(
+                f"warning: the outputs{which} are not finite for {share} {self.job.held_out} images, which count as "
+                "incorrect: the training diverges; start again with a lower --set optimizer.lr"
+            )
         self.keeper.weights(self.model, evaluation, raw=raw)
         return evaluation
 
