@@ -36,6 +36,7 @@ QUICK = {
     "evaluate": ["--workers", "0"],
     "report": ["--workers", "0"],
     "compare": ["--workers", "0"],
+    "study": ["--epochs", "1", "--width", "0.125", "--size", "75", "--workers", "0"],
     "check": ["--workers", "0"],
     "features": ["--workers", "0"],
     "fid": ["--workers", "0"],
@@ -73,6 +74,9 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
             model, folder / RUN_WEIGHTS, classes=tuple(classes.values()), preprocessing=prep, provenance=provenance
         )
         as_if_on(folder, flowers)
+
+    (study,) = blocks(ROOT / "docs" / "studies.md", "toml")
+    (tmp_path / "mine.toml").write_text(study, encoding="utf-8")
 
     def narrow(name: str, file: str) -> Path:
         classes = imagenet_classes() if NETWORKS[name].head["logits"].filters == 1000 else ()

@@ -191,7 +191,7 @@ def grids(name: str, size: int) -> list[int]:
 
 
 def test_low_resolution_stems() -> None:
-    """[v3] section 8: the grids, and with them the cost, are those of 299 px; at 79 px up to a pixel."""
+    """[v3] section 9: the grids, and with them the cost, are those of 299 px; at 79 px up to a pixel."""
     own = [149, 147, 73, 71, 35, 17, 8, 1]
     for name in ("inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2"):
         assert grids(name, 299) == grids(name, 151) == own

@@ -19,7 +19,7 @@ from inceptionnet.weights.folder import weights_of
 
 from .conftest import tiny_plan, write_images
 
-# [v1] section 6, [v2] section 4.2, [v3] sections 6 to 8, [v4] section 4 and the released code.
+# [v1] section 6, [v2] section 4.2, [v3] sections 7 and 8, [v4] section 4 and the released code.
 PUBLISHED: dict[str, dict[str, object]] = {
     "v1": {
         "optimizer.name": "sgd",

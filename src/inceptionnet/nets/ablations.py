@@ -177,11 +177,11 @@ EDITS: dict[str, Edit] = {
     "factorize_c": _factorize("C", 2, "smallest"),
     "aux_without_norm": Edit(
         "auxiliary heads with biases in place of batch norm",
-        "[v3] sections 4 and 6, table 3",
+        "[v3] sections 4 and 10, table 3",
         partial(with_aux_norm, norm=False),
     ),
     "aux_with_norm": Edit(
-        "auxiliary heads with batch norm", "[v3] sections 4 and 6, table 3", partial(with_aux_norm, norm=True)
+        "auxiliary heads with batch norm", "[v3] sections 4 and 10, table 3", partial(with_aux_norm, norm=True)
     ),
     "pool_first": Edit(
         "reductions pool, then convolve: a representational bottleneck",
@@ -194,10 +194,10 @@ EDITS: dict[str, Edit] = {
         partial(pooled, first=False),
     ),
     "stem_7x7": Edit(
-        "one 7×7 for the first three 3×3", "[v3] section 6, table 3", partial(with_stem, old=V3, new=RETHINKING)
+        "one 7×7 for the first three 3×3", "[v3] section 10, table 3", partial(with_stem, old=V3, new=RETHINKING)
     ),
     "stem_3x3": Edit(
-        "three 3×3 for the first 7×7", "[v3] section 6, table 3", partial(with_stem, old=RETHINKING, new=V3)
+        "three 3×3 for the first 7×7", "[v3] section 10, table 3", partial(with_stem, old=RETHINKING, new=V3)
     ),
 }
 """Every edit by name, in the order of the paper's sections."""

@@ -44,7 +44,7 @@ def plain_stem() -> dict[str, Node]:
     }
 
 
-# [v3] section 8, for that stem.
+# [v3] section 9, for that stem.
 PLAIN_LOW_RESOLUTION: dict[int, dict[str, Node | None]] = {
     151: {"stem_conv_1": Conv(32, 3, 1, V)},
     79: {"stem_conv_1": Conv(32, 3, 1, V), "stem_pool": None},

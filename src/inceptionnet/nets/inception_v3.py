@@ -113,7 +113,7 @@ V3 = Network(
     },
     head=head(dropout=0.2),
     aux={"mixed_6e": aux_head(conv_std=0.01, logits_std=0.001)},
-    # [v3] section 8: the same cost at less resolution.
+    # [v3] section 9: the same cost at less resolution.
     low_resolution={
         151: {"conv_1a": Conv(32, 3, 1, V)},
         79: {"conv_1a": Conv(32, 3, 1, V), "pool_3a": None},
@@ -142,7 +142,7 @@ RETHINKING = variant(
     V3,
     name="inception_v2.rethinking",
     summary="the Rethinking paper's Inception-v2: first convolution 7×7, auxiliary head without batch norm",
-    paper="[v3] section 6, table 3",
+    paper="[v3] sections 6 and 10, table 3",
     # 7×7/2 covers what v3's three 3×3 do and gives the same 147×147×64.
     body={"conv_1a": Conv(64, 7, 2, V), "conv_2a": None, "conv_2b": None},
     aux={"mixed_6e": aux_head(norm=False, conv_std=0.01, logits_std=0.001)},

@@ -48,7 +48,7 @@ def stem() -> dict[str, Node]:
     }
 
 
-# [v3] section 8 gives stride 1 in the first layer at 151 px and, at 79 px, no pool after it. Here the first pool is
+# [v3] section 9 gives stride 1 in the first layer at 151 px and, at 79 px, no pool after it. Here the first pool is
 # one of two branches, so both lose their stride: 75×75 → 73×73, the grid that the 299 px network has there.
 LOW_RESOLUTION: dict[int, dict[str, Node | None]] = {
     151: {"stem_conv_1": Conv(32, 3, 1, V)},

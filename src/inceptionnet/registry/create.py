@@ -102,7 +102,7 @@ def create_model(
             one channel, so that a grey image gives what three equal channels gave, and otherwise repeated and scaled.
         width: width multiplier: that many times as many filters everywhere, in multiples of 8.
         input_size: image size, px, that the network is meant for. 79 and 151 give the 299 px networks their stems for
-            low resolution ([v3] section 8); others, from the smallest that works, keep the ordinary stem.
+            low resolution ([v3] section 9); others, from the smallest that works, keep the ordinary stem.
         residual_scale: factor on the residuals, one number or one for each stage; as published 0.17, 0.10, 0.20.
         dropout: share of the pooled features dropped in training.
         aux: with auxiliary heads, see `InceptionNet.all_logits`.

@@ -1,6 +1,6 @@
 """The named recipes: `default`, `finetune`, and `paper`, the recipe of the paper that a network comes from.
 
-Source: [v1] section 6, [v2] section 4.2, [v3] sections 6 to 8, [v4] section 4, and the code released with them where a
+Source: [v1] section 6, [v2] section 4.2, [v3] sections 7 and 8, [v4] section 4, and the code released with them where a
 paper says nothing. Values that neither states are marked here.
 """
 
