@@ -21,6 +21,8 @@ from inceptionnet.study.trainings import Asked, Training, trainings
 from inceptionnet.train import loop
 from inceptionnet.train.run import Run
 
+from .conftest import opened
+
 TINY: dict[str, Any] = {
     "claim": "Label smoothing changes nothing.",
     "source": "[v3] section 7",
@@ -261,6 +263,15 @@ def test_the_page(done: Path) -> None:
     assert "inceptionnet study tiny.toml" in page and "--seeds 2" in page
     for one in json.loads((done / "study.json").read_text(encoding="utf-8"))["result"]["trainings"]:
         assert f'<a href="{one["run"]}/">' in page and (done / one["run"]).is_dir()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page(browser, done: Path, width: int) -> None:
+    """Wide tables scroll inside their own box, and nothing is fetched."""
+    tab, said = opened(browser, done / "index.html", viewport={"width": width, "height": 900}, color_scheme="dark")
+    assert tab.locator("svg.chart").count() == 3 and tab.locator(".verdict").count() == 1
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert said == []
 
 
 def test_more_seeds_train_only_what_is_new(

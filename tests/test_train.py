@@ -58,10 +58,11 @@ def test_run_folder_is_whole(run: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     """Three colours that differ by far more than their noise, held-out images too.
 
-    60 steps are too few for running statistics that begin at 0 and 1: 2 of 5 were correct.
+    60 steps are too few for running statistics that begin at 0 and 1: 2 of 5 were correct. From 12 random weights all
+    images are; at the recipe's learning rate, which is high for such batches, from 9.
     """
     data = write_images(tmp_path / "data", 20)
-    assert train(tiny_plan(data, epochs=6), tmp_path / "run").top1 >= 0.9
+    assert train(tiny_plan(data, epochs=8, settings={"optimizer.lr": 1e-3}), tmp_path / "run").top1 >= 0.9
 
 
 def test_running_statistics_of_a_fresh_network_remember_a_ninth_of_the_steps(
@@ -127,13 +128,13 @@ def test_other_classes_can_be_learnt_from_weights(run: Path, tmp_path: Path) -> 
 def test_the_papers_optimiser_trains(tmp_path: Path) -> None:
     """RMSProp with epsilon 1, exponential decay and clipping as in [v3], at a rate for small batches."""
     settings = {
-        "optimizer.name": "rmsprop", "optimizer.lr": "0.02", "optimizer.clip_norm": "2",
+        "optimizer.name": "rmsprop", "optimizer.lr": "0.01", "optimizer.clip_norm": "2",
         "optimizer.weight_decay": "4e-5", "schedule.name": "exponential",
     }  # fmt: skip
     data = write_images(tmp_path / "data", 20)
     train(tiny_plan(data, epochs=6, settings=settings), tmp_path / "run")
     losses = [row["train_loss"] for row in Run(tmp_path / "run").read_metrics()]
-    assert min(losses) < 0.7 * losses[0], "from 8 other random weights: 0.37 at most"
+    assert min(losses) < 0.8 * losses[0], "from 12 random weights: 0.35 to 0.65 times"
 
 
 def test_gradients_are_clipped(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

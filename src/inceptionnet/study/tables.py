@@ -36,14 +36,17 @@ def arm_table(study: Study, result: Result) -> Table:
 def comparison_table(result: Result) -> Table:
     """A row for each comparison: the claim, the difference with its interval, and the verdict."""
     level = f"{result.judged[0].difference.level:.3g}".removeprefix("0.")
-    columns = ["claim", "compared", f"difference, points ({_percent(level)} interval)", "of interest from", "verdict"]
+    columns = ["claim", "verdict", "compared", f"difference, points ({_percent(level)} interval)", "of interest from"]
     return columns, [
         [
-            one.comparison.words or "–", one.comparison.title, interval(one), f"{100 * one.comparison.margin:g}",
+            one.comparison.words or "–",
             verdict(one),
+            one.comparison.title,
+            interval(one),
+            f"{100 * one.comparison.margin:g}",
         ]
         for one in result.judged
-    ]  # fmt: skip
+    ]
 
 
 def grid_table(result: Result) -> Table:
