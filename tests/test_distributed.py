@@ -222,6 +222,46 @@ def test_a_search_of_restarted_processes(data: Path, tmp_path: Path) -> None:
     assert Run(tmp_path / "run").about()["recipe"]["optimizer"]["lr"] == float(best["settings"]["optimizer.lr"])
 
 
+STUDY = """
+import json, sys
+from pathlib import Path
+from inceptionnet.study.running import run_study
+from inceptionnet.study.spec import Study
+from inceptionnet.study.trainings import Asked
+from inceptionnet.system.distributed import joined_world
+from inceptionnet.train import loop
+
+study, asked, out = Study(**json.loads(sys.argv[1])), Asked(**json.loads(sys.argv[2])), Path(sys.argv[3])
+with joined_world() as world:
+    trained, plain = [], loop.train
+    def train(plan, path, **options):
+        trained.append(path.name)
+        return plain(plan, path, **options)
+    loop.train = train
+    result = run_study(study, asked, out, world=world)
+    (out / f"rank-{world.rank}.json").write_text(json.dumps([trained, result.to_dict()["comparisons"]]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trainings_of_a_study(data: Path, tmp_path: Path, with_training: Forked) -> None:
+    """Each training is made by one of them, both have some, and both know the result."""
+    study = {
+        "claim": "x", "base": {"model": "inception_v1.slim", "size": 32, "width": 0.125, "epochs": 1, "batch_size": 8},
+        "arms": {"a": {}, "b": {"settings": {"optimizer.lr": 1e-5}}},
+        "compare": [{"arm": "a", "against": "b", "expect": "equal", "margin": 0.1}],
+    }  # fmt: skip
+    asked = {"study": "x", "data": str(data), "seeds": 2, "workers": 0, "device": "cpu", "corrupt_images": "skip"}
+    started(with_training, STUDY, json.dumps(study), json.dumps(asked), str(tmp_path / "out"))
+    (first, found), (second, same) = (
+        json.loads((tmp_path / "out" / f"rank-{rank}.json").read_text()) for rank in range(2)
+    )
+    assert (
+        first and second and sorted(first + second) == sorted(path.name for path in (tmp_path / "out/runs").iterdir())
+    )
+    assert len(first + second) == 4 and found == same and (tmp_path / "out" / "index.html").is_file()
+
+
 @pytest.mark.slow
 def test_two_processes_evaluate_each_image_once(
     tmp_path: Path, with_training: Forked, monkeypatch: pytest.MonkeyPatch

@@ -300,6 +300,7 @@ def test_a_stopped_study_continues(colours: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(loop, "train", interrupted)
     with pytest.raises(Interrupted, match="run the same command again to continue"):
         run_study(study(), asked(colours, 1), out)
+    assert trained == [0]
     assert json.loads((out / "study.json").read_text(encoding="utf-8"))["result"] is None
     monkeypatch.setattr(loop, "train", real)
     result = run_study(study(), asked(colours, 1), out)
@@ -313,6 +314,14 @@ def test_finished_runs_of_another_study_are_used(
     other = study(claim="Something else.", arms={name: TINY["arms"][name] for name in ("smoothing", "none")})
     result = run_study(other, asked(colours), tmp_path / "other", runs=done / "runs")
     assert len(result.outcomes) == 4 and (tmp_path / "other" / "index.html").is_file()
+
+
+def test_a_run_of_two_arms_is_trained_once(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, real = list[Path](), loop.train
+    monkeypatch.setattr(loop, "train", lambda plan, out, **how: (trained.append(out), real(plan, out, **how)))
+    result = run_study(study(arms={"none": {}, "smoothing": {}}), asked(colours, 1), tmp_path / "out")
+    assert len(trained) == 1 and [one.arm for one in result.outcomes] == ["none", "smoothing"]
+    assert result.judged[0].difference.mean == 0
 
 
 def test_a_training_without_finite_loss_is_a_result(
@@ -330,6 +339,9 @@ def test_a_training_without_finite_loss_is_a_result(
     result = run_study(study(), asked(colours, 1), tmp_path / "out")
     assert [one.error != "" for one in result.outcomes] == [False, True]
     assert result.judged[0].first == (pytest.approx(1 / 3),)
+    rows = [{**result.outcomes[0].rows[0], "val_loss": float("nan")}]
+    told = replace(result, outcomes=[replace(result.outcomes[0], rows=rows)]).to_dict()
+    assert told["trainings"][0]["rows"][0]["val_loss"] is None
     assert "no finite loss" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from inceptionnet.errors import ConfigurationError
 if TYPE_CHECKING:
     from inceptionnet.study.result import Result
     from inceptionnet.study.spec import Study
+
+CorruptImages = Literal["fail", "skip"]
 
 
 def study(
@@ -41,6 +43,8 @@ def study(
     labels: Labels = None,
     splits: Splits = None,
     group_by: GroupBy = None,
+    corrupt_images: Annotated[CorruptImages, typer.Option(help="fail: stop at a corrupt image; skip: go on without "
+                                                          "it.")] = "fail",
     workers: Workers = None,
     device: Device = "auto",
     json: Json = False,
@@ -86,6 +90,7 @@ def study(
         settings=parse_settings(settings or []),
         workers=default_workers(workers),
         device=device,
+        corrupt_images=corrupt_images,
     )
     with joined_world() as world:
         result = run_study(about, asked, out, runs=runs, minutes=minutes_of(time), world=world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ class Result:
         return _of(self.outcomes, arm, self.chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
+        """Plain JSON values; null for what is not finite, such as the loss of a training that diverged."""
+        about = {
             "verdict": self.verdict,
             "chosen": dict(self.chosen),
             "comparisons": [
@@ -100,6 +101,8 @@ class Result:
             ],
             "trainings": [asdict(one) | {"minutes": one.minutes} for one in self.outcomes],
         }  # fmt: skip
+        finite: dict[str, Any] = _finite(about)
+        return finite
 
 
 def judge(study: Study, outcomes: Sequence[Outcome]) -> Result:
@@ -151,3 +154,11 @@ def _accuracy_at(one: Outcome, seconds: float) -> float:
     rows = [row for row in one.rows if row["epoch"]]
     times = [0.0, *(row["elapsed_s"] for row in rows)]
     return float(np.interp(seconds, times, [1 / one.classes, *one.curve("top1")[: len(rows)]]))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import os
 import shlex
 import shutil
@@ -85,22 +84,26 @@ def run_study(
     outcomes = [_outcome(one, out) for one in found]
     result = judge(study, outcomes)
     if world.is_main:
-        _put(out / STUDY, {**about, "result": _finite(result.to_dict())})
+        _put(out / STUDY, {**about, "result": result.to_dict()})
         write_page(out, asked.name, study, asked.command(out), result)
     return result
 
 
 def _train(left: Sequence[Training], found: Sequence[Training], out: Path, world: World) -> None:
-    """Train what is left, with one progress bar over everything; every process takes the next training."""
+    """Train what is left, with one progress bar over everything; every process takes the next run."""
+    runs: dict[Path, list[Training]] = {}
+    for one in left:
+        runs.setdefault(one.folder, []).append(one)
+    queue = list(runs.values())
     done = sum(one.images for one in found if one not in left)
     hint = f"run the same command again to continue: finished trainings in {shlex.quote(str(out))} are kept"
     with Bar(sum(one.images for one in found), "study", shown=world.is_main, done=done) as bar:
         mine = set[Training]()
         look = _looker(left, mine, bar) if world.size > 1 else lambda: None
         try:
-            for i in world.taken(len(left), "trainings"):
-                mine.add(left[i])
-                _train_one(left[i], out, bar, look)
+            for i in world.taken(len(queue), "trainings"):
+                mine.update(queue[i])
+                _train_run(queue[i], out, bar, look)
             while not all(_file(one, out).is_file() for one in left):  # the other processes are training
                 time.sleep(0.2)
                 look()
@@ -108,8 +111,10 @@ def _train(left: Sequence[Training], found: Sequence[Training], out: Path, world
             raise Interrupted(f"study interrupted; {hint}") from None
 
 
-def _train_one(training: Training, out: Path, bar: Bar, look: Callable[[], None]) -> None:
-    run, log = Run(training.folder), out / "log.txt"
+def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[], None]) -> None:
+    """Train a run, and write its outcome for each of the arms that have it in common."""
+    training, log = arms[0], out / "log.txt"
+    run = Run(training.folder)
 
     def note(line: str) -> None:
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -133,14 +138,15 @@ def _train_one(training: Training, out: Path, bar: Bar, look: Callable[[], None]
     for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
         shutil.rmtree(large, ignore_errors=True)
     rows = run.read_metrics() if (run.path / "metrics.csv").is_file() else []
-    job = training.job
-    network = job.trained_configuration
     folder = os.path.relpath(run.path, out) if run.path.is_relative_to(out) else str(run.path)
-    outcome = Outcome(
-        training.arm, training.value, training.seed, folder, network.name, network.width, job.prep.size_px,
-        training.parameters, training.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error,
-    )  # fmt: skip
-    _put(_file(training, out), asdict(outcome))
+    for one in arms:
+        job, network = one.job, one.job.trained_configuration
+        outcome = Outcome(
+            one.arm, one.value, one.seed, folder, network.name, network.width, job.prep.size_px, one.parameters,
+            one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error,
+        )  # fmt: skip
+        _put(_file(one, out), asdict(outcome))
+    bar.advance(sum(one.images for one in arms[1:]), "", f"{training.title}, done")
     gc.collect()  # the network and its optimiser refer to one another
 
 
@@ -258,15 +264,6 @@ def _read(out: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     return about
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON values: null for what is not finite, as a loss of a training that diverged."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _put(file: Path, content: dict[str, Any]) -> None:
