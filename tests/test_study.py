@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from inceptionnet import load
 from inceptionnet.cli import main
 from inceptionnet.errors import ConfigurationError, DataError, Interrupted, RunError, TrainingError
 from inceptionnet.study import running
@@ -237,6 +238,18 @@ def test_of_a_grid_the_best_value_is_compared() -> None:
 
 
 # How it is run.
+
+
+def test_arms_with_more_crops_are_what_evaluate_gives(done: Path, colours: Path, tmp_path: Path) -> None:
+    """The arms have the runs in common; the last accuracy is that of `evaluate --crops`."""
+    arms = {name: {**TINY["arms"]["none"], "crops": crops} for name, crops in (("one", 1), ("twelve", 12))}
+    claims = [{"arm": "twelve", "against": "one", "expect": "higher", "margin": 0.01}]
+    result = run_study(study(arms=arms, compare=claims), asked(colours), tmp_path / "out", runs=done / "runs")
+    for one in result.of("twelve"):
+        evaluated = load(one.run).evaluate(colours, split="val", crops=12, workers=0)
+        assert one.curve("top1")[-1] == evaluated.evaluation.top1
+        assert one.final["val_loss"] == pytest.approx(evaluated.evaluation.loss, rel=1e-6)
+    assert [one.run for one in result.of("one")] == [one.run for one in result.of("twelve")]
 
 
 def test_what_a_study_leaves(done: Path, colours: Path) -> None:

@@ -138,6 +138,7 @@ def _arm(about: Study, name: str) -> list[str]:
     said = [f"{key.replace('_', ' ')} {value}" for key, value in options.items() if value is not None]
     said += [f"{key}={value_text(value)}" for key, value in own.settings.items()]
     said += [f"{key} of {', '.join(map(value_text, values))}" for key, values in own.grid.items()]
+    said += [f"{own.crops} crops of each image"] * (own.crops > 1)
     said += [f"width for the cost of {own.same_cost_as}"] * bool(own.same_cost_as)
     different = ", ".join(said) or "–"
     return [whole.model or "–", f"{own.about}: {different}" if own.about else different, own.paper or "–"]

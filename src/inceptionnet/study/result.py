@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -36,6 +36,9 @@ class Outcome:
     """Of metrics.csv; fewer than `epochs` if it stopped."""
     error: str = ""
     """Why it stopped: no finite loss."""
+    crops: int = 1
+    final: Mapping[str, float] = field(default_factory=dict)
+    """Its last accuracies on so many crops; empty for one crop, where they are in the last row."""
 
     @property
     def minutes(self) -> float:
@@ -52,7 +55,8 @@ class Outcome:
         if what == "top1" and self.rows and "val_map" in self.rows[0]:
             column = "val_map"
         found = [row[column] for row in self.rows if row["epoch"]]
-        return found + [chance[what]] * (len(self._evaluated) - len(found))
+        found += [chance[what]] * (len(self._evaluated) - len(found))
+        return [*found[:-1], self.final.get(column, found[-1])]
 
     @property
     def _evaluated(self) -> range:

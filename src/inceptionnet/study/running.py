@@ -24,7 +24,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import inceptionnet
+from inceptionnet.classifier import load
+from inceptionnet.data.crops import Crops
+from inceptionnet.data.loading import EvalLoader
 from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
+from inceptionnet.evaluate.evaluation import Member, evaluate_together
 from inceptionnet.study.page import write_page
 from inceptionnet.study.result import Outcome, Result, judge
 from inceptionnet.study.spec import Study
@@ -35,6 +39,7 @@ from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
 from inceptionnet.train.budget import Speed, measure
 from inceptionnet.train.changes import Changes
+from inceptionnet.train.figures import figures
 from inceptionnet.train.fingerprint import fingerprint
 from inceptionnet.train.run import Run
 
@@ -143,11 +148,24 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
         job, network = one.job, one.job.trained_configuration
         outcome = Outcome(
             one.arm, one.value, one.seed, folder, network.name, network.width, job.prep.size_px, one.parameters,
-            one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error,
+            one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error, one.crops,
+            {} if error or one.crops == 1 else _on_crops(one),
         )  # fmt: skip
         _put(_file(one, out), asdict(outcome))
     bar.advance(sum(one.images for one in arms[1:]), "", f"{training.title}, done")
     gc.collect()  # the network and its optimiser refer to one another
+
+
+def _on_crops(training: Training) -> dict[str, float]:
+    """The accuracies of the trained network on the crops of its arm, as in a row of metrics.csv."""
+    plan, source = training.job.plan, training.job.source
+    classifier = load(training.folder, device=plan.device)
+    member = Member(classifier.run, Crops(classifier.preprocessing, training.crops), classifier.run.device,
+                    outputs=classifier.outputs)  # fmt: skip
+    loader = EvalLoader(source.splits["val"], classifier.preprocessing, batch_size=1, workers=plan.workers,
+                        corrupt_images=plan.corrupt_images, crops=[member.crops])  # fmt: skip
+    found = evaluate_together([member], loader, source.classes, at_once=plan.batch_size)
+    return {f"val_{name}": value for name, value in figures(found).items()}
 
 
 def _file(training: Training, out: Path) -> Path:
@@ -204,8 +222,10 @@ def _seconds(one: Training, speeds: dict[tuple[str, str], Speed], epochs: int | 
         return 0.0
     splits, recipe = one.job.source.splits, one.job.recipe
     weights = 1 + (recipe.average.decay is not None)
-    evaluated = len(splits["val"]) * speed.forward_s * weights / recipe.schedule.evaluate_every
-    return (epochs or one.epochs) * (len(splits["train"]) * speed.train_s + evaluated)
+    held_out_s = len(splits["val"]) * speed.forward_s
+    evaluated = held_out_s * weights / recipe.schedule.evaluate_every
+    crops_s = held_out_s * (0 if one.crops == 1 or epochs == 1 else one.crops)
+    return (epochs or one.epochs) * (len(splits["train"]) * speed.train_s + evaluated) + crops_s
 
 
 def _epochs(found: Sequence[Training], speeds: dict[tuple[str, str], Speed], minutes: float, world: World) -> int:

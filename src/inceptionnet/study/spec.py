@@ -44,6 +44,7 @@ class Arm(Settings):
     width: float | None = None
     same_cost_as: str = Field(default="", description="Another arm: the width is chosen to have its multiply-adds.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the recipe, by dotted key.")
+    crops: Literal[1, 10, 12, 144] = Field(default=1, description="Crops of each image in the final evaluation.")
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="A setting and its values; the one with the best mean accuracy is taken."
     )

@@ -79,6 +79,8 @@ class Training:
     folder: Path
     multiply_adds: int
     parameters: int
+    crops: int
+    """Of each image in the final evaluation."""
 
     @property
     def title(self) -> str:
@@ -163,6 +165,8 @@ def _check_base(study: Study, given: Mapping[str, Any]) -> None:
 
 def _of_arm(name: str, arm: Arm, plan: Plan, source: Source, runs: Path) -> list[Training]:
     """The trainings of an arm with one seed: one for each point of its grid."""
+    if arm.crops > 1 and source.multi_label:
+        raise ConfigurationError(f"crops is {arm.crops}, but images with several labels are compared on 1; omit it")
     points: list[dict[str, Any]] = [{}]
     for key, values in arm.grid.items():
         points = [point | {key: value} for point in points for value in values]
@@ -172,7 +176,7 @@ def _of_arm(name: str, arm: Arm, plan: Plan, source: Source, runs: Path) -> list
         value = " ".join(f"{key}={value_text(chosen)}" for key, chosen in point.items())
         folder = runs / f"{job.plan.model}-{_digest(job.plan)}-seed-{plan.seed}"
         rows = analyse(configure(job.trained_configuration))
-        found.append(Training(name, value, plan.seed, job, folder, multiply_adds(rows), parameters(rows)))
+        found.append(Training(name, value, plan.seed, job, folder, multiply_adds(rows), parameters(rows), arm.crops))
     return found
 
 
