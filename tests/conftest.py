@@ -81,6 +81,17 @@ def with_training() -> Iterator[Forked]:
     forked.close()
 
 
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training step's inputs in float64, where two ways to compute the same do not switch a ReLU.
+
+    With a network in float64 and std and mean of 0.5.
+    """
+    from inceptionnet.train import step
+
+    monkeypatch.setattr(step, "to_input", lambda images, *how: images.double() / 127.5 - 1)
+
+
 def without_repeats(model: InceptionNet) -> InceptionNet:
     """The model, less the endpoints that are built like the one before them: most of an Inception-ResNet.
 

@@ -26,7 +26,7 @@ from inceptionnet.data.loading import Batch
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.train import figures, logistic, step
+from inceptionnet.train import figures, logistic
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import best_row
 from inceptionnet.train.loop import repeat, resume, train
@@ -152,12 +152,6 @@ def stepper(data: Path, settings: dict[str, Any], **changes: Any) -> Stepper:
 
 def float_labels(data: Batch) -> torch.Tensor:
     return data.labels.double().reshape(len(data), -1)
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inputs in float64, where two ways to compute the same do not switch a ReLU."""
-    monkeypatch.setattr(step, "to_input", lambda images, *how: images.double() / 127.5 - 1)
 
 
 @pytest.mark.parametrize("which", ["several", "one"])

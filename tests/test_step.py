@@ -99,14 +99,14 @@ def test_parts_give_the_gradients_of_the_whole(colours: Path, rows: list[int] | 
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_loss_and_gradients_are_torchs(colours: Path) -> None:
+def test_loss_and_gradients_are_torchs(colours: Path, in_double: None) -> None:
     """Mean cross-entropy with label smoothing, and 0.3 times that of each auxiliary head."""
     settings = SGD | {"network.aux": True, "loss.label_smoothing": 0.2, "loss.aux_weight": 0.3}
     one = stepper(colours, settings, **V1)
     no_dropout(one.model)
-    plain = copy.deepcopy(one.model).train()
+    plain = copy.deepcopy(one.model.double()).train()
     data = batch(65)
-    logits = plain.all_logits(data.images.float() / 127.5 - 1)
+    logits = plain.all_logits(data.images.double() / 127.5 - 1)
     losses = {head: F.cross_entropy(values, data.labels, label_smoothing=0.2) for head, values in logits.items()}
     assert list(losses) == ["logits", "inception_4a", "inception_4d"]
     (losses["logits"] + 0.3 * losses["inception_4a"] + 0.3 * losses["inception_4d"]).backward()
