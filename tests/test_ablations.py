@@ -70,7 +70,8 @@ def test_which_networks_each_edit_changes() -> None:
         "stem_3x3": {"inception_v2.rethinking"},
     }
     assert {name: set(names) for name, names in CHANGED.items()} == expected
-    sections = [re.findall(r"\[v3\] sections? ([\d.]+)", edit.paper)[0] for edit in EDITS.values()]
+    numbers = [re.findall(r"\[v3\] sections? ([\d.]+)", edit.paper)[0] for edit in EDITS.values()]
+    sections = [tuple(map(int, number.split("."))) for number in numbers]
     assert sections == sorted(sections)
 
 

@@ -298,6 +298,9 @@ def test_openvino_reads_that_each_layer_is_to_be_computed_in_float32(raw: bool, 
     compiled = core.compile_model(model, "CPU")
     kinds = {layer.get_rt_info()["layerType"].astype(str) for layer in compiled.get_runtime_model().get_ops()}
     assert "Convolution" in kinds and "FullyConnected" not in kinds, "OpenVINO's own layer would lose the mark"
+    pools = [layer for layer in model.get_ops() if layer.get_type_name() == "MaxPool"]
+    floored = {one.get_type_info().version_id for one in pools if one.get_attributes()["rounding_type"] == "floor"}
+    assert floored == {"opset1"}, "others are replaced, and lose the mark"
     for _ in range(2):
         floats = [
             layer for layer in model.get_ops()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_runs_that_are_the_same_have_one_folder(colours: Path, tmp_path: Path) -
         ({"arms": {"none": {"widht": 1}, "smoothing": {}}}, r"arms.none.widht: unknown key; did you mean width"),
         ({"colour": 1}, r"colour: unknown key; did you mean source"),
         ({"arms": {"none": {}}}, "expected two arms or more, got 1"),
+        ({"arms": {"none": {}, "a/b": {}}}, "arms: expected names of letters, digits, _, - and ., got 'a/b'"),
         ({"compare": []}, "expected a comparison of two arms, got none"),
         ({"compare": [{"arm": "smooth", "against": "none", "expect": "equal", "margin": 0.1}]},
          "arm: no arm 'smooth'; did you mean smoothing"),
@@ -297,7 +299,7 @@ def test_more_seeds_train_only_what_is_new(
     )
     result = run_study(study(), asked(colours, 3), done)
     assert trained == [2, 2] and len(result.judged[0].first) == 3
-    assert "6 trainings of 1 epochs, 4 are there; those left take about 1 min" in capsys.readouterr().err
+    assert "6 trainings of 1 epoch, 4 are there; those left take about 1 min" in capsys.readouterr().err
     assert [row[:1] for row in comparison_table(result)[1]] == [["–"]] and "verdict: " in verdict_line(result)
 
 
@@ -327,6 +329,17 @@ def test_finished_runs_of_another_study_are_used(
     other = study(claim="Something else.", arms={name: TINY["arms"][name] for name in ("smoothing", "none")})
     result = run_study(other, asked(colours), tmp_path / "other", runs=done / "runs")
     assert len(result.outcomes) == 4 and (tmp_path / "other" / "index.html").is_file()
+
+
+def test_runs_on_other_images_are_not_used(done: Path, colours: Path, tmp_path: Path) -> None:
+    """The same place, but one image is gone."""
+    moved = tmp_path / "data"
+    shutil.copytree(colours, moved)
+    one = asked(moved, 1)
+    run_study(study(), one, tmp_path / "first")
+    (moved / "red" / "00.png").unlink()
+    with pytest.raises(RunError, match=r"was trained on other images than .* has now"):
+        run_study(study(), one, tmp_path / "second", runs=tmp_path / "first" / "runs")
 
 
 def test_a_run_of_two_arms_is_trained_once(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +393,9 @@ def test_a_folder_with_something_else(colours: Path, tmp_path: Path) -> None:
         run_study(study(), asked(colours), tmp_path)
 
 
-def test_a_time_budget_becomes_epochs(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_budget_becomes_epochs(
+    done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten seconds an epoch of every training: four trainings have two epochs each in 90 seconds, and keep them."""
     monkeypatch.setattr(running, "_seconds", lambda one, speeds, epochs=None: 10.0 * (epochs or one.epochs))
     seen = list[Training]()
@@ -392,6 +407,8 @@ def test_a_time_budget_becomes_epochs(colours: Path, tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             run_study(study(base={**TINY["base"], "epochs": 30}), plan, tmp_path / "out", minutes=1.5)
     assert [one.job.recipe.schedule.epochs for one in seen] == [2] * 8
+    with pytest.raises(RunError, match="has a study without a time budget; omit --time"):
+        run_study(study(), asked(colours), done, minutes=5)
     with pytest.raises(ConfigurationError, match=r"--time is 0\.1 min, but an epoch of all 4 trainings"):
         run_study(study(), plan, tmp_path / "short", minutes=0.1)
 
@@ -418,7 +435,7 @@ def test_the_command(colours: Path, done: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "tiny.toml").write_text(toml(TINY), encoding="utf-8")
     words = ("study", tmp_path / "tiny.toml", colours, "--out", tmp_path / "out", "--runs", done / "runs", "--seeds", 2)
     code, out, err = command(capsys, *words, "--workers", 0, "--device", "cpu")
-    assert code == 0 and "verdict: undecided" in out and "of 1 epochs" in err
+    assert code == 0 and "verdict: undecided" in out and "of 1 epoch;" in err
     code, out, _ = command(capsys, *words, "--workers", 0, "--device", "cpu", "--json")
     assert json.loads(out)["comparisons"][0]["arm"] == "smoothing"
 

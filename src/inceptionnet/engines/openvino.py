@@ -123,8 +123,9 @@ def save_float32(model: openvino.Model, path: Path) -> None:
 
     OpenVINO computes in bfloat16 by default on processors that support it (float16 on GPUs), whatever the type of the
     weights, and a model cannot hold another INFERENCE_PRECISION_HINT. It can mark layers, so each is marked. The marks
-    get lost where OpenVINO replaces a layer when it compiles, as it does with every product of matrices, so these are
-    written as 1×1 convolutions, which stay.
+    get lost where OpenVINO replaces a layer when it compiles. It does so with every product of matrices, so these are
+    written as 1×1 convolutions, which stay; and with max pools that also give indices, so these are written as pools of
+    the first operator set, which do not.
 
     Args:
         model: from `to_openvino`; modified.
@@ -133,6 +134,7 @@ def save_float32(model: openvino.Model, path: Path) -> None:
         RuntimeError: the file cannot be written.
     """
     _products_as_convolutions(model)
+    _pools_without_indices(model)
     import_openvino().save_model(model, path, compress_to_fp16=False)
     tree = ElementTree.parse(path)
     fixed = {layer.get("id") for layer in tree.iterfind("layers/layer[@type='Const']")}
@@ -165,3 +167,22 @@ def _products_as_convolutions(model: openvino.Model) -> None:
         flat.output(0).get_tensor().set_names(product.output(0).get_tensor().get_names())
         for target in product.output(0).get_target_inputs():
             target.replace_source_output(flat.output(0))
+
+
+def _pools_without_indices(model: openvino.Model) -> None:
+    """Replace each max pool that rounds down by one of the first operator set; those that round up stay by themselves.
+
+    torch's rounding up, which drops a window that begins in the padding, is not in the first operator set.
+    """
+    ops = import_module("openvino.opset1")
+    for pool in model.get_ordered_ops():
+        about = pool.get_attributes() if pool.get_type_name() == "MaxPool" else {}
+        if about.get("rounding_type") != "floor" or set(about.get("dilations", ())) != {1}:
+            continue
+        plain = ops.max_pool(
+            pool.input_value(0), about["strides"], about["pads_begin"], about["pads_end"], about["kernel"], "floor"
+        )
+        plain.set_friendly_name(pool.get_friendly_name())
+        plain.output(0).get_tensor().set_names(pool.output(0).get_tensor().get_names())
+        for target in pool.output(0).get_target_inputs():
+            target.replace_source_output(plain.output(0))

@@ -40,7 +40,7 @@ from inceptionnet.train import loop
 from inceptionnet.train.budget import Speed, measure
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import figures
-from inceptionnet.train.fingerprint import fingerprint
+from inceptionnet.train.fingerprint import difference, fingerprint
 from inceptionnet.train.run import Run
 
 STUDY = "study.json"
@@ -69,8 +69,7 @@ def run_study(
     runs = runs or out / "runs"
     before = _read(out)
     if before and minutes is not None:
-        asked = replace(asked, base={**asked.base, "epochs": before["asked"]["base"]["epochs"]})
-        minutes = None
+        asked, minutes = replace(asked, base={**asked.base, "epochs": _chosen_epochs(before, out)}), None
     found = trainings(study, asked, runs)
     left = [one for one in found if not _known(one, out)]
     speeds = _speeds(left, world)
@@ -122,8 +121,11 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
     run = Run(training.folder)
 
     def note(line: str) -> None:
-        with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{training.title}: {line}\n")
+        try:
+            with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{training.title}: {line}\n")
+        except OSError as error:
+            bar.note(f"warning: {log}: cannot be written: {error.strerror}; the line is: {line}")
         if line.startswith("warning:"):
             bar.note(f"{training.title}: {line}")
         look()
@@ -131,6 +133,7 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
     part, error = PartOf(bar, training.title, note), ""
     try:
         if training.finished:
+            _check_images(training)
             bar.advance(training.images, "", f"{training.title}, from {run.path}")
         elif run.exists:
             plan = training.job.plan
@@ -140,8 +143,6 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
     except TrainingError as caught:
         error = str(caught)
         bar.note(f"{training.title}: stopped: {error}")
-    for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
-        shutil.rmtree(large, ignore_errors=True)
     rows = run.read_metrics() if (run.path / "metrics.csv").is_file() else []
     folder = os.path.relpath(run.path, out) if run.path.is_relative_to(out) else str(run.path)
     for one in arms:
@@ -152,8 +153,19 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
             {} if error or one.crops == 1 else _on_crops(one),
         )  # fmt: skip
         _put(_file(one, out), asdict(outcome))
+    if not error:
+        for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
+            shutil.rmtree(large, ignore_errors=True)
     bar.advance(sum(one.images for one in arms[1:]), "", f"{training.title}, done")
     gc.collect()  # the network and its optimiser refer to one another
+
+
+def _check_images(training: Training) -> None:
+    """Check that a finished run was trained on these images, as `loop.resume` does. Raises: RunError."""
+    run = Run(training.folder)
+    if what := difference(training.job.source, run.about()["data"]):
+        raise RunError(f"{run.path}: was trained on other images than {training.job.plan.data} has now: {what}; give "
+                       "another --runs or --out, or restore them")  # fmt: skip
 
 
 def _on_crops(training: Training) -> dict[str, float]:
@@ -174,7 +186,7 @@ def _file(training: Training, out: Path) -> Path:
 
 
 def _known(training: Training, out: Path) -> bool:
-    return _file(training, out).is_file()
+    return _file(training, out).is_file() and Run(training.folder).exists
 
 
 def _outcome(training: Training, out: Path) -> Outcome:
@@ -239,17 +251,27 @@ def _epochs(found: Sequence[Training], speeds: dict[tuple[str, str], Speed], min
     return epochs
 
 
+def _chosen_epochs(before: dict[str, Any], out: Path) -> int:
+    """The epochs that a time budget gave when the study began. Raises: RunError: it began without one."""
+    epochs: int | None = before["asked"]["base"].get("epochs")
+    if epochs is None:
+        raise RunError(f"{out}: has a study without a time budget; omit --time to continue it, or choose another --out")
+    return epochs
+
+
 def _cost(
     found: Sequence[Training], left: Sequence[Training], speeds: dict[tuple[str, str], Speed], world: World
 ) -> str:
     """What the study will cost, said before it starts."""
     seconds = sum(_seconds(one, speeds) for one in left) / world.size
     epochs = {one.job.recipe.schedule.epochs for one in found}
-    length = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else str(min(epochs))
+    length = (
+        f"{min(epochs)} to {max(epochs)} epochs" if len(epochs) > 1 else f"{max(epochs)} epoch{'s' * (max(epochs) > 1)}"
+    )
     there = f", {len(found) - len(left)} are there" if len(left) < len(found) else ""
     shared = f" in {world.size} processes" if world.size > 1 else ""
     return (
-        f"{len(found)} trainings of {length} epochs{there}; those left take about {_duration(seconds)}{shared} by the "
+        f"{len(found)} trainings of {length}{there}; those left take about {_duration(seconds)}{shared} by the "
         "speed measured here"
     )
 

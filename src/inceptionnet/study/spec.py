@@ -5,6 +5,7 @@ The built-in studies are the TOML files in builtin/, which are examples for a st
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,6 +107,8 @@ class Study(Settings):
     def _names_fit(self) -> Self:
         if len(self.arms) < 2:
             raise ValueError(f"expected two arms or more, got {len(self.arms)}")
+        if odd := [name for name in self.arms if not re.fullmatch(r"[\w.-]+", name)]:
+            raise ValueError(f"arms: expected names of letters, digits, _, - and ., got {odd[0]!r}")
         if not self.compare:
             raise ValueError("expected a comparison of two arms, got none; add [[compare]]")
         named = {"arm": [], "against": [], "same_cost_as": [], "arms of quick": []}  # type: dict[str, list[str]]
