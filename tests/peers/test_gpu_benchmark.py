@@ -29,6 +29,8 @@ def test_timm_has_the_same_numbers(tmp_path: Path) -> None:
         of_it = {(row["batch"], row["by"]): row for row in rows if row["precision"] == precision}
         assert of_it.keys() == {(batch, by) for batch in (1, 2) for by in PLAIN | TIMMS[precision]}
         for (_, by), row in of_it.items():
-            assert 0 < float(row["difference"]) < tolerance and row["ms"] > 0
+            difference = float(row["difference"])
+            assert difference < tolerance and row["ms"] > 0
+            assert difference > 0 or precision == "fp32", "fp32 may have every bit of the network's own logits"
             assert ("× timm" in row) == (by not in ("timm, channels last", "timm, channels last, true fp32"))
     assert [row["by"] for row in found["parts"]["step"]["rows"]] == ["ours", "timm, channels last"]
