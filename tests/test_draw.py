@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from math import dist
@@ -18,6 +18,7 @@ from inceptionnet.draw.marks import Box, Label, Line, Mark
 from inceptionnet.draw.page import page
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse, endpoints
+from inceptionnet.nets.chains import leaves
 from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.nets.spec import (
     AdaptiveAvgPool,
@@ -138,24 +139,6 @@ def expanded(text: str, order: list[str]) -> list[str]:
         first, last = (name if name in order else stem + name for name in (part.split(" – ") * 2)[:2])
         names += order[order.index(first) : order.index(last) + 1]
     return names
-
-
-def leaves(node: Node) -> Iterator[Leaf]:
-    """The parts of a module, without what closes a residual block."""
-    match node:
-        case Branches(chains=chains):
-            parts: list[Node] = list(chains.values())
-        case Residual(body=body):
-            parts = [body]
-        case Mapping():
-            parts = list(node.values())
-        case list() | tuple():
-            parts = list(node)
-        case _:
-            yield node
-            return
-    for part in parts:
-        yield from leaves(part)
 
 
 def filters_of(node: Node, depth: int) -> list[int]:

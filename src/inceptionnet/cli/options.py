@@ -50,6 +50,9 @@ Workers = Annotated[
     typer.Option(help="Processes that decode images. Default: half of the cores, at most 4.", min=0,
                  rich_help_panel="Machine"),
 ]  # fmt: skip
+CorruptImages = Annotated[
+    Literal["fail", "skip"], typer.Option(help="Stop at a corrupt image, or skip it with a warning.")
+]
 Weights = Annotated[
     str,
     typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, or hf:OWNER/NAME."),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inceptionnet.cli.options import Device, GroupBy, Json, Labels, Splits, Workers
+from inceptionnet.cli.options import CorruptImages, Device, GroupBy, Json, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from inceptionnet.study.result import Result
     from inceptionnet.study.spec import Study
-
-CorruptImages = Literal["fail", "skip"]
 
 
 def study(
@@ -43,8 +41,7 @@ def study(
     labels: Labels = None,
     splits: Splits = None,
     group_by: GroupBy = None,
-    corrupt_images: Annotated[CorruptImages, typer.Option(help="fail: stop at a corrupt image; skip: go on without "
-                                                          "it.")] = "fail",
+    corrupt_images: CorruptImages = "fail",
     workers: Workers = None,
     device: Device = "auto",
     json: Json = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from inceptionnet.cli.options import Device, GroupBy, Labels, Splits, Workers
+from inceptionnet.cli.options import CorruptImages, Device, GroupBy, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
 
 BEGAN = monotonic()
@@ -17,7 +17,6 @@ BEGAN = monotonic()
 
 RecipeName = Literal["default", "finetune", "paper"]
 BatchNormMode = Literal["update", "freeze", "recalibrate"]
-CorruptImages = Literal["fail", "skip"]
 
 
 def train(
@@ -71,8 +70,7 @@ def train(
                                                      "options may change.")] = None,
     moved: Annotated[str | None, typer.Option("--data", metavar="DATA", help="Where the images of the run are now, if "
                                               "they have moved; for --resume and --repeat.")] = None,
-    corrupt_images: Annotated[CorruptImages, typer.Option(help="Stop at a corrupt image, or skip it with a "
-                                                               "warning.")] = "fail",
+    corrupt_images: CorruptImages = "fail",
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:  # fmt: skip

@@ -163,10 +163,7 @@ def _products_as_convolutions(model: openvino.Model) -> None:
         kernel = ov.op.Constant(weight.data[:, :, None, None])
         convolved = ops.convolution(pixel, kernel, strides=[1, 1], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
         flat = ops.reshape(convolved, [0, 0], special_zero=True)
-        flat.set_friendly_name(product.get_friendly_name())
-        flat.output(0).get_tensor().set_names(product.output(0).get_tensor().get_names())
-        for target in product.output(0).get_target_inputs():
-            target.replace_source_output(flat.output(0))
+        _replace(product, flat)
 
 
 def _pools_without_indices(model: openvino.Model) -> None:
@@ -182,7 +179,12 @@ def _pools_without_indices(model: openvino.Model) -> None:
         plain = ops.max_pool(
             pool.input_value(0), about["strides"], about["pads_begin"], about["pads_end"], about["kernel"], "floor"
         )
-        plain.set_friendly_name(pool.get_friendly_name())
-        plain.output(0).get_tensor().set_names(pool.output(0).get_tensor().get_names())
-        for target in pool.output(0).get_target_inputs():
-            target.replace_source_output(plain.output(0))
+        _replace(pool, plain)
+
+
+def _replace(old: openvino.Node, new: openvino.Node) -> None:
+    """Put `new` in the place of `old`, of which only the first output is used, under its names."""
+    new.set_friendly_name(old.get_friendly_name())
+    new.output(0).get_tensor().set_names(old.output(0).get_tensor().get_names())
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(new.output(0))

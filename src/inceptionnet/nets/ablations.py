@@ -25,9 +25,9 @@ from inceptionnet.nets.chains import (
     crossed,
     is_module,
     leaves,
+    rewritten,
     two_for_one,
     with_pairs,
-    with_rows,
 )
 from inceptionnet.nets.inception_v3 import RETHINKING, V3
 from inceptionnet.nets.spec import Branches, Conv, MaxPool, Network, Node
@@ -140,7 +140,7 @@ def pooled(network: Network, *, first: bool) -> Network:
         pools = [part for part in leaves(node) if isinstance(part, MaxPool) and part.stride > 1]
         if not isinstance(node, Branches) or not pools:
             return node
-        module = with_rows(node, at_stride_1)
+        module = rewritten(node, row=at_stride_1)
         return {"pool": pools[0], "branches": module} if first else {"branches": module, "pool": pools[0]}
 
     later = set(names[start:])
@@ -252,6 +252,7 @@ def _with_rows(network: Network, change: Callable[[Row], Row], only: Collection[
     The stems for low resolution have no branches with several convolutions, so there is nothing to change in them.
     """
     body = {
-        name: with_rows(node, change) if only is None or name in only else node for name, node in network.body.items()
+        name: rewritten(node, row=change) if only is None or name in only else node
+        for name, node in network.body.items()
     }
     return replace(network, body=body)

@@ -1,4 +1,4 @@
-"""Rewriting what stands in a row in the branches of a tree: the tools of ablations.py (no torch)."""
+"""Walking through trees and rewriting them: the tools of edits.py and ablations.py (no torch)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from inceptionnet.nets.analysis import pair
-from inceptionnet.nets.spec import AvgPool, Branches, Conv, Kernel, MaxPool, Node, Residual, SeparableConv
+from inceptionnet.nets.spec import AvgPool, Branches, Conv, Kernel, Leaf, MaxPool, Node, Residual, SeparableConv
 
 Row = Sequence[Node]
 """Nodes one after another."""
 
 
-def with_rows(node: Node, change: Callable[[Row], Row]) -> Node:
-    """The tree with every list of nodes replaced by what `change` makes of it, the inner ones first."""
+def rewritten(
+    node: Node, *, leaf: Callable[[Leaf], Leaf] = lambda leaf: leaf, row: Callable[[Row], Row] = lambda row: row
+) -> Node:
+    """The tree with every leaf replaced by `leaf(…)`, and every list of nodes by `row(…)`, the inner ones first."""
+
+    def inner(part: Node) -> Node:
+        return rewritten(part, leaf=leaf, row=row)
+
     match node:
         case Branches(chains=chains):
-            return Branches(**{name: with_rows(chain, change) for name, chain in chains.items()})  # type: ignore[arg-type]
+            return Branches(**{name: inner(chain) for name, chain in chains.items()})  # type: ignore[arg-type]  # chains stay chains
         case Residual(body=body):
-            return replace(node, body=with_rows(body, change))  # type: ignore[arg-type]
+            return replace(node, body=inner(body))  # type: ignore[arg-type]  # branches stay branches
         case Mapping():
-            return {name: with_rows(part, change) for name, part in node.items()}
+            return {name: inner(part) for name, part in node.items()}
         case Sequence():
-            return change([with_rows(part, change) for part in node])
+            return row([inner(part) for part in node])
         case _:
-            return node
+            return leaf(node)
 
 
 def leaves(node: Node) -> Iterator[Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, get_args
@@ -11,9 +11,9 @@ from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.ablations import with_edits
 from inceptionnet.nets.analysis import analyse, minimum_size, pair
+from inceptionnet.nets.chains import rewritten
 from inceptionnet.nets.spec import (
     Activation,
-    Branches,
     Conv,
     Dropout,
     Function,
@@ -144,10 +144,10 @@ def with_width(network: Network, width: float) -> Network:
         return leaf
 
     def chain(parts: Mapping[str, Node]) -> dict[str, Node]:
-        return {name: part if name == "logits" else rewritten(part, scaled) for name, part in parts.items()}
+        return {name: part if name == "logits" else rewritten(part, leaf=scaled) for name, part in parts.items()}
 
     stems = {
-        size: {name: None if part is None else rewritten(part, scaled) for name, part in diff.items()}
+        size: {name: None if part is None else rewritten(part, leaf=scaled) for name, part in diff.items()}
         for size, diff in network.low_resolution.items()
     }
     aux = {on: chain(head) for on, head in network.aux.items()}
@@ -309,21 +309,6 @@ def at_size(network: Network, size: int) -> Network:
         for on, head in network.aux.items()
     }
     return replace(network, aux=aux)
-
-
-def rewritten(node: Node, change: Callable[[Leaf], Leaf]) -> Node:
-    """The tree with every leaf replaced by `change(leaf)`."""
-    match node:
-        case Branches(chains=chains):
-            return Branches(**{name: rewritten(chain, change) for name, chain in chains.items()})  # type: ignore[arg-type]
-        case Residual(body=body):
-            return replace(node, body=rewritten(body, change))  # type: ignore[arg-type]
-        case Mapping():
-            return {name: rewritten(part, change) for name, part in node.items()}
-        case Sequence():
-            return [rewritten(part, change) for part in node]
-        case _:
-            return change(node)
 
 
 def _whole(argument: str, value: int) -> int:

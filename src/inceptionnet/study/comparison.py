@@ -5,7 +5,6 @@ Source of the statistics: evaluate/paired.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,6 +17,7 @@ from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 from inceptionnet.nets.edits import configure
 from inceptionnet.study.curves import Curve, read_curve
 from inceptionnet.study.differences import differing_settings
+from inceptionnet.study.result import finite
 from inceptionnet.study.same_images import OpenRun, SameImages, check_same_data, evaluate_runs, why_not_the_same
 from inceptionnet.train.plan import read_job
 from inceptionnet.train.run import Run
@@ -121,7 +121,7 @@ class Comparison:
             "notes": list(self.notes),
             "curves": {
                 what: [
-                    {"run": one.label, "epochs": one.epochs, "minutes": one.minutes, "values": _without_nan(one.values)}
+                    {"run": one.label, "epochs": one.epochs, "minutes": one.minutes, "values": finite(one.values)}
                     for one in curves
                 ]
                 for what, curves in self.curves.items()
@@ -280,7 +280,3 @@ def _notes(runs: Sequence[OpenRun], figures: Sequence[RunFigures]) -> list[str]:
         if len(set(values)) > 1:
             notes.append(f"training times are not comparable: another {name} ({', '.join(values)})")
     return notes
-
-
-def _without_nan(values: Sequence[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values]

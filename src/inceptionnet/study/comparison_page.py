@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from inceptionnet.report.page import check_extras
 from inceptionnet.study.comparison import FIGURES, ONE_SEED, Comparison
 from inceptionnet.study.curves import MEASURES, curve_charts, draw_curves, save_figure
 from inceptionnet.study.same_images import Disagreement, SameImages
-from inceptionnet.system.files import replacing
+from inceptionnet.train.run import Run
 from inceptionnet.train.settings import value_text
 
 PAGE, FIGURES_FILE, CURVES_STEM = "index.html", "comparison.json", "curves"
@@ -60,18 +59,12 @@ def write_comparison(out: Path, comparison: Comparison) -> list[Path]:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     check_out(out)
-    figures = out / FIGURES_FILE
-    try:
-        with replacing(figures) as temporary:
-            text = json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise RunError(f"{figures}: cannot be written: {error.strerror}; choose another --out") from None
+    Run(out).write_json(FIGURES_FILE, comparison.to_dict(), "; choose another --out")
     what, curves = next(iter(comparison.curves.items()))
     drawn = save_figure(draw_curves(curves, MEASURES[what][0], comparison.data), out / CURVES_STEM)
     page = out / PAGE
     write_html(page, rendered(comparison))
-    return [figures, *drawn, page]
+    return [out / FIGURES_FILE, *drawn, page]
 
 
 def rendered(comparison: Comparison) -> str:

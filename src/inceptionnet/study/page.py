@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 from inceptionnet.report.html import from_template, write_html
 from inceptionnet.study.curves import curve_charts, draw_curves, save_figure, themed_svg
@@ -39,6 +38,6 @@ def write_page(out: Path, name: str, study: Study, command: str, result: Result)
         "differences": themed_svg(lambda: draw_differences(result), "differences"),
         "arms": arm_table(study, result), "comparisons": comparison_table(result), "grid": grid_table(result),
         "seeds": len(result.judged[0].first), "minutes": sum(one.minutes for one in result.outcomes),
-        "environment": about["environment"], "links": {one.run: quote(one.run) for one in result.outcomes},
+        "environment": about["environment"],
     }  # fmt: skip
     write_html(out / PAGE, from_template("study.html", content))

@@ -105,8 +105,8 @@ class Result:
             ],
             "trainings": [asdict(one) | {"minutes": one.minutes} for one in self.outcomes],
         }  # fmt: skip
-        finite: dict[str, Any] = _finite(about)
-        return finite
+        plain: dict[str, Any] = finite(about)
+        return plain
 
 
 def judge(study: Study, outcomes: Sequence[Outcome]) -> Result:
@@ -160,9 +160,10 @@ def _accuracy_at(one: Outcome, seconds: float) -> float:
     return float(np.interp(seconds, times, [1 / one.classes, *one.curve("top1")[: len(rows)]]))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain JSON values, with null for numbers that are not finite."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

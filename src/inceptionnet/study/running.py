@@ -34,7 +34,6 @@ from inceptionnet.study.result import Outcome, Result, judge
 from inceptionnet.study.spec import Study
 from inceptionnet.study.trainings import MACHINE, Asked, Training, trainings
 from inceptionnet.system.distributed import ALONE, World
-from inceptionnet.system.files import replacing
 from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
 from inceptionnet.train.budget import Speed, measure
@@ -44,6 +43,7 @@ from inceptionnet.train.fingerprint import difference, fingerprint
 from inceptionnet.train.run import Run
 
 STUDY = "study.json"
+ADVICE = "; choose another --out"
 LOOK_EVERY_S = 5.0
 """How often the main process looks how far the others are."""
 
@@ -67,7 +67,8 @@ def run_study(
         InceptionNetError: the study is not possible, before anything is written; or a training had to stop.
     """
     runs = runs or out / "runs"
-    before = _read(out)
+    folder = Run(out)
+    before = folder.read_optional(STUDY)
     if before and minutes is not None:
         asked, minutes = replace(asked, base={**asked.base, "epochs": _chosen_epochs(before, out)}), None
     found = trainings(study, asked, runs)
@@ -82,13 +83,13 @@ def run_study(
     _check_same(out, before, about)
     world.gather(0)  # all have looked before the first of them writes
     if world.is_main:
-        _put(out / STUDY, {**about, "result": None})
+        folder.write_json(STUDY, {**about, "result": None}, ADVICE)
         print(_cost(found, left, speeds, world), file=sys.stderr, flush=True)
     _train(left, found, out, world)
     outcomes = [_outcome(one, out) for one in found]
     result = judge(study, outcomes)
     if world.is_main:
-        _put(out / STUDY, {**about, "result": result.to_dict()})
+        folder.write_json(STUDY, {**about, "result": result.to_dict()}, ADVICE)
         write_page(out, asked.name, study, asked.command(out), result)
     return result
 
@@ -152,7 +153,8 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
             one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error, one.crops,
             {} if error or one.crops == 1 else _on_crops(one),
         )  # fmt: skip
-        _put(_file(one, out), asdict(outcome))
+        file = _file(one, out)
+        Run(file.parent).write_json(file.name, asdict(outcome), ADVICE)
     if not error:
         for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
             shutil.rmtree(large, ignore_errors=True)
@@ -169,7 +171,10 @@ def _check_images(training: Training) -> None:
 
 
 def _on_crops(training: Training) -> dict[str, float]:
-    """The accuracies of the trained network on the crops of its arm, as in a row of metrics.csv."""
+    """The accuracies of the trained network on the crops of its arm, as in a row of metrics.csv.
+
+    `Classifier.evaluate` gives the same; it would open the data again, and show a bar beside that of the study.
+    """
     plan, source = training.job.plan, training.job.source
     classifier = load(training.folder, device=plan.device)
     member = Member(classifier.run, Crops(classifier.preprocessing, training.crops), classifier.run.device,
@@ -295,23 +300,3 @@ def _check_same(out: Path, before: dict[str, Any], about: dict[str, Any]) -> Non
         if before.get(key) != json.loads(json.dumps(about[key])):
             what = {"study": "another study", "asked": "a study with other options", "fingerprint": "other images"}[key]
             raise RunError(f"{out}: has {what}; choose another --out, or give the same command as before")
-
-
-def _read(out: Path) -> dict[str, Any]:
-    file = out / STUDY
-    if not file.is_file():
-        return {}
-    try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: cannot be read: {error}") from None
-    return about
-
-
-def _put(file: Path, content: dict[str, Any]) -> None:
-    try:
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8",
-                                 errors="backslashreplace")  # fmt: skip
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written: {error.strerror}; choose another --out") from None

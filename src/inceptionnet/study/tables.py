@@ -35,8 +35,8 @@ def arm_table(study: Study, result: Result) -> Table:
 
 def comparison_table(result: Result) -> Table:
     """A row for each comparison: the claim, the difference with its interval, and the verdict."""
-    level = f"{result.judged[0].difference.level:.3g}".removeprefix("0.")
-    columns = ["claim", "verdict", "compared", f"difference, points ({_percent(level)} interval)", "of interest from"]
+    level = f"{100 * result.judged[0].difference.level:.3g} %"
+    columns = ["claim", "verdict", "compared", f"difference, points ({level} interval)", "of interest from"]
     return columns, [
         [
             one.comparison.words or "–",
@@ -100,7 +100,3 @@ def _accuracy(found: Sequence[Outcome], what: str) -> str:
     errors = [100 * (1 - value) for value in values]
     spread = f" ({min(errors):.1f} to {max(errors):.1f})" if len(errors) > 1 else ""
     return f"{mean(errors):.1f} %{spread}"
-
-
-def _percent(level: str) -> str:
-    return f"{level[:2]}.{level[2:]} %" if len(level) > 2 else f"{level} %"

@@ -150,9 +150,9 @@ class Run:
         """The weights of the best epoch on the validation split, see `best_row`."""
         return self.path / "weights_best.safetensors"
 
-    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write or replace a JSON file of the run."""
-        self._write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    def write_json(self, name: str, values: Mapping[str, Any], advice: str = "") -> None:
+        """Write or replace a JSON file of the run. Raises: RunError, which ends with `advice`: it cannot be written."""
+        self._write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n", advice)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run.
@@ -278,9 +278,9 @@ class Run:
         """Write decode_errors.txt: name and reason, one line per corrupt image."""
         self._write("decode_errors.txt", "".join(f"{name}\t{reason}\n" for name, reason in errors))
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, text: str, advice: str = "") -> None:
         try:
             with replacing(self.path / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from None
+            raise RunError(f"{self.path / name}: cannot be written: {error.strerror}{advice}") from None
