@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from inceptionnet import load
 from inceptionnet.cli import main
-from inceptionnet.errors import ConfigurationError, DataError, Interrupted, RunError, TrainingError
+from inceptionnet.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, RunError, TrainingError
 from inceptionnet.study import running
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.running import run_study
@@ -176,6 +177,15 @@ def test_a_study_that_cannot_be_run(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         run_study(study(**changes), asked(colours, **options), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_page_needs_is_missed_before_training(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match="needs jinja2"):
+        run_study(study(), asked(colours), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -29,6 +29,7 @@ from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
+from inceptionnet.report.page import check_extras
 from inceptionnet.study.page import write_page
 from inceptionnet.study.result import Outcome, Result, judge
 from inceptionnet.study.spec import Study
@@ -66,6 +67,7 @@ def run_study(
     Raises:
         InceptionNetError: the study is not possible, before anything is written; or a training had to stop.
     """
+    check_extras()  # of the page; not to be missed after hours
     runs = runs or out / "runs"
     folder = Run(out)
     before = folder.read_optional(STUDY)

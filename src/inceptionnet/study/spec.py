@@ -159,7 +159,7 @@ def read_study(name: str) -> Study:
     if not path.is_file():
         path = Path(name)
         if path.suffix != ".toml":
-            raise ConfigurationError(f"no study {name!r}: {nearest(name, studies())}, or a .toml file")
+            raise ConfigurationError(f"no study {name!r}: {nearest(name, studies())} (or name a .toml file)")
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
