@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from inceptionnet import load
+from inceptionnet.classifier.evaluating import evaluate_together
 from inceptionnet.cli import main
 from inceptionnet.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, RunError, TrainingError
-from inceptionnet.study import running
+from inceptionnet.study import cost, running
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.running import run_study
 from inceptionnet.study.spec import Arm, Study, read_study, studies
@@ -35,6 +36,12 @@ TINY: dict[str, Any] = {
         "smoothing": {"settings": {"loss.label_smoothing": 0.1}},
     },
     "compare": [{"arm": "smoothing", "against": "none", "expect": "equal", "margin": 0.02}],
+}
+BOTH: dict[str, Any] = TINY["arms"]
+TOGETHER = {"ensemble": ["none", "smoothing"]}
+ENSEMBLE: dict[str, Any] = {
+    "arms": {**BOTH, "both": TOGETHER, "both_twelve": {**TOGETHER, "crops": 12}},
+    "compare": [{"arm": "both", "against": "none", "expect": "higher", "margin": 0.01}],
 }
 
 
@@ -77,7 +84,7 @@ def test_built_in_studies_can_be_run(name: str, tmp_path: Path) -> None:
     assert found.claim.endswith(".") and found.source.startswith("[v")
     for one in (found, found.quickly()):
         made = trainings(one, Asked(name, "digits", 1), tmp_path)
-        assert {training.arm for training in made} == set(one.arms)
+        assert {training.arm for training in made} == set(one.trained)
 
 
 def test_an_arm_has_what_the_base_has() -> None:
@@ -121,6 +128,17 @@ def test_runs_that_are_the_same_have_one_folder(colours: Path, tmp_path: Path) -
         ({"compare": [{"arm": "smoothing", "against": "none", "expect": "equal", "margin": 0}]},
          r"compare.0.margin: Input should be greater than 0"),
         ({"arms": {"none": {}, "smoothing": {"same_cost_as": "smoothing"}}}, "expected an arm with a width of its own"),
+        (ENSEMBLE | {"arms": BOTH | {"both": {"ensemble": ["none", "smoothin"]}}},
+         "ensemble: no arm 'smoothin'; did you mean smoothing"),
+        (ENSEMBLE | {"arms": BOTH | {"both": {"ensemble": ["none", "none"]}}},
+         "arms.both.ensemble: expected two different arms or more, got none, none"),
+        (ENSEMBLE | {"arms": BOTH | {"both": {"ensemble": ["none", "smoothing"], "width": 1}}},
+         "arms.both: an ensemble has the networks of its arms; leave width out"),
+        (ENSEMBLE | {"arms": {**BOTH, "smoothing": {"grid": {"optimizer.lr": [1, 2]}}, "both": TOGETHER}},
+         "arms.both.ensemble: smoothing has no single network for each seed"),
+        (ENSEMBLE | {"compare": [{"arm": "both", "against": "none", "expect": "equal", "margin": 0.1,
+                                  "quantity": "early_accuracy"}]}, "both is an ensemble, which has no early_accuracy"),
+        (ENSEMBLE | {"quick": {"arms": ["none", "both"]}}, "quick: ensemble: no arm 'smoothing'"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_study(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -262,6 +280,46 @@ def test_arms_with_more_crops_are_what_evaluate_gives(done: Path, colours: Path,
         assert one.curve("top1")[-1] == evaluated.evaluation.top1
         assert one.final["val_loss"] == pytest.approx(evaluated.evaluation.loss, rel=1e-6)
     assert [one.run for one in result.of("one")] == [one.run for one in result.of("twelve")]
+
+
+def test_ensembles_are_what_evaluate_gives(done: Path, colours: Path, tmp_path: Path) -> None:
+    """Nothing is trained for them, and more seeds evaluate only what is new."""
+    out, runs = tmp_path / "out", done / "runs"
+    run_study(study(**ENSEMBLE), asked(colours, 1), out, runs=runs)
+    first = (out / "outcomes" / "seed-0-both.json").stat().st_mtime_ns
+    result = run_study(study(**ENSEMBLE), asked(colours, 2), out, runs=runs)
+    assert (out / "outcomes" / "seed-0-both.json").stat().st_mtime_ns == first
+    for name, crops in (("both", 1), ("both_twelve", 12)):
+        for one in result.of(name):
+            first_run, second_run = (Path(result.of(arm)[one.seed].run) for arm in TOGETHER["ensemble"])
+            members = [load(path) for path in (first_run, second_run)]
+            evaluated = evaluate_together(members, colours, split="val", crops=crops, workers=0)
+            assert one.curve("top1") == [evaluated.metrics.evaluation.top1]
+            assert one.final["val_loss"] == pytest.approx(evaluated.metrics.evaluation.loss, rel=1e-6)
+    parts = [result.of(arm)[0] for arm in TOGETHER["ensemble"]]
+    assert result.of("both")[0].multiply_adds == sum(one.multiply_adds for one in parts)
+    table = {row[0]: row for row in arm_table(study(**ENSEMBLE), result)[1]}
+    assert table["both"][2] == table["both"][-2] == "–" and table["both"][1] == "ensemble of 2"
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "none, smoothing" in page and "An ensemble has no curve." in page
+
+
+def test_an_ensemble_without_one_of_its_networks(
+    done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that diverged leaves no weights: the ensemble counts with chance too, and says so."""
+    shutil.copytree(done / "runs", tmp_path / "runs")
+    real = running._train_run
+
+    def lost(arms: Any, *rest: Any) -> None:
+        real(arms, *rest)
+        if arms[0].arm == "smoothing":
+            Run(arms[0].folder).weights.unlink()
+
+    monkeypatch.setattr(running, "_train_run", lost)
+    result = run_study(study(**ENSEMBLE), asked(colours, 1), tmp_path / "out", runs=tmp_path / "runs")
+    (one,) = result.of("both")
+    assert one.error == "smoothing, seed 0 has no network" and one.curve("top1") == [pytest.approx(1 / 3)]
 
 
 def test_what_a_study_leaves(done: Path, colours: Path) -> None:
@@ -407,7 +465,7 @@ def test_a_time_budget_becomes_epochs(
     done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten seconds an epoch of every training: four trainings have two epochs each in 90 seconds, and keep them."""
-    monkeypatch.setattr(running, "_seconds", lambda one, speeds, epochs=None: 10.0 * (epochs or one.epochs))
+    monkeypatch.setattr(cost, "epoch_s", lambda one, speeds: 10.0)
     seen = list[Training]()
     monkeypatch.setattr(
         running, "_train", lambda left, *rest: seen.extend(left) or (_ for _ in ()).throw(KeyboardInterrupt)

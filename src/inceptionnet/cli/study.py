@@ -136,9 +136,14 @@ def _arm(about: Study, name: str) -> list[str]:
     said += [f"{key}={value_text(value)}" for key, value in own.settings.items()]
     said += [f"{key} of {', '.join(map(value_text, values))}" for key, values in own.grid.items()]
     said += [f"{own.crops} crops of each image"] * (own.crops > 1)
+    said += [f"ensemble of {', '.join(own.ensemble)}"] * bool(own.ensemble)
     said += [f"width for the cost of {own.same_cost_as}"] * bool(own.same_cost_as)
     different = ", ".join(said) or "–"
-    return [whole.model or "–", f"{own.about}: {different}" if own.about else different, own.paper or "–"]
+    return [
+        "–" if own.ensemble else whole.model or "–",
+        f"{own.about}: {different}" if own.about else different,
+        own.paper or "–",
+    ]
 
 
 def _print(about: Study, result: Result, out: Path, json: bool) -> None:

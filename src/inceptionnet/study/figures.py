@@ -62,7 +62,7 @@ def draw_differences(result: Result) -> Figure:
 
 def _curves(study: Study, result: Result, what: str) -> list[Curve]:
     found: list[Curve] = []
-    for colour, name in enumerate(study.arms):
+    for colour, name in enumerate(study.trained):
         seeds = [_curve(one, what, name, colour) for one in result.of(name)]
         if len(seeds) > 1:
             found += [replace(one, faint=True) for one in seeds]

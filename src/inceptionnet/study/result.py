@@ -39,6 +39,8 @@ class Outcome:
     crops: int = 1
     final: Mapping[str, float] = field(default_factory=dict)
     """Its last accuracies on so many crops; empty for one crop, where they are in the last row."""
+    members: Sequence[str] = ()
+    """Of an ensemble, its arms; it has no rows, width and size of its own."""
 
     @property
     def minutes(self) -> float:
@@ -52,7 +54,7 @@ class Outcome:
         """
         chance = {"top1": 1 / self.classes, "top5": min(1.0, 5 / self.classes), "dead_features": 1.0}
         column = what if what == "dead_features" else f"val_{what}"
-        if what == "top1" and self.rows and "val_map" in self.rows[0]:
+        if what == "top1" and "val_map" in (self.rows[0] if self.rows else self.final):
             column = "val_map"
         found = [row[column] for row in self.rows if row["epoch"]]
         found += [chance[what]] * (len(self._evaluated) - len(found))

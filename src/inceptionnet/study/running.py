@@ -21,25 +21,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 import inceptionnet
 from inceptionnet.classifier import load
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
+from inceptionnet.errors import Interrupted, RunError, TrainingError
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
+from inceptionnet.evaluate.multi_label import evaluate_labels
 from inceptionnet.report.page import check_extras
+from inceptionnet.study.cost import affordable_epochs, announcement, speeds_of
 from inceptionnet.study.page import write_page
 from inceptionnet.study.result import Outcome, Result, judge
 from inceptionnet.study.spec import Study
-from inceptionnet.study.trainings import MACHINE, Asked, Training, trainings
+from inceptionnet.study.trainings import MACHINE, Asked, Ensemble, Training, ensembles, trainings
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
-from inceptionnet.train.budget import Speed, measure
 from inceptionnet.train.changes import Changes
-from inceptionnet.train.figures import figures
+from inceptionnet.train.figures import AnyEvaluation, figures
 from inceptionnet.train.fingerprint import difference, fingerprint
 from inceptionnet.train.run import Run
 
@@ -75,20 +77,23 @@ def run_study(
         asked, minutes = replace(asked, base={**asked.base, "epochs": _chosen_epochs(before, out)}), None
     found = trainings(study, asked, runs)
     left = [one for one in found if not _known(one, out)]
-    speeds = _speeds(left, world)
+    speeds = speeds_of(left, world)
     if minutes is not None:
-        asked = replace(asked, base={**asked.base, "epochs": _epochs(found, speeds, minutes, world)})
+        asked = replace(asked, base={**asked.base, "epochs": affordable_epochs(found, speeds, minutes, world)})
         found = trainings(study, asked, runs)
         left = [one for one in found if not _known(one, out)]
+    together = ensembles(study, found)
+    missing = [one for one in together if not _file(one, out).is_file()]
     about = {"package": f"inceptionnet {inceptionnet.__version__}", "study": study.model_dump(mode="json"),
              "asked": _lasting(asked), "fingerprint": fingerprint(found[0].job.source)}  # fmt: skip
     _check_same(out, before, about)
     world.gather(0)  # all have looked before the first of them writes
     if world.is_main:
         folder.write_json(STUDY, {**about, "result": None}, ADVICE)
-        print(_cost(found, left, speeds, world), file=sys.stderr, flush=True)
-    _train(left, found, out, world)
-    outcomes = [_outcome(one, out) for one in found]
+        print(announcement(found, left, missing, speeds, world), file=sys.stderr, flush=True)
+    _train(left, found, missing, out, world)
+    everything: list[Training | Ensemble] = [*found, *together]
+    outcomes = [_outcome(_file(one, out)) for one in everything]
     result = judge(study, outcomes)
     if world.is_main:
         folder.write_json(STUDY, {**about, "result": result.to_dict()}, ADVICE)
@@ -96,8 +101,10 @@ def run_study(
     return result
 
 
-def _train(left: Sequence[Training], found: Sequence[Training], out: Path, world: World) -> None:
-    """Train what is left, with one progress bar over everything; every process takes the next run."""
+def _train(
+    left: Sequence[Training], found: Sequence[Training], together: Sequence[Ensemble], out: Path, world: World
+) -> None:
+    """Train what is left and evaluate the ensembles, with one progress bar; every process takes the next run."""
     runs: dict[Path, list[Training]] = {}
     for one in left:
         runs.setdefault(one.folder, []).append(one)
@@ -111,11 +118,20 @@ def _train(left: Sequence[Training], found: Sequence[Training], out: Path, world
             for i in world.taken(len(queue), "trainings"):
                 mine.update(queue[i])
                 _train_run(queue[i], out, bar, look)
-            while not all(_file(one, out).is_file() for one in left):  # the other processes are training
-                time.sleep(0.2)
-                look()
+            _wait_for(left, out, look)
+            for i in world.taken(len(together), "ensembles"):
+                bar.advance(0, "", f"{together[i].title}, evaluating")
+                _evaluate_ensemble(together[i], out)
+            _wait_for(together, out, look)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"study interrupted; {hint}") from None
+
+
+def _wait_for(expected: Sequence[Training | Ensemble], out: Path, look: Callable[[], None]) -> None:
+    """Wait until the other processes have written their outcomes too."""
+    while not all(_file(one, out).is_file() for one in expected):
+        time.sleep(0.2)
+        look()
 
 
 def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[], None]) -> None:
@@ -153,10 +169,9 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
         outcome = Outcome(
             one.arm, one.value, one.seed, folder, network.name, network.width, job.prep.size_px, one.parameters,
             one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error, one.crops,
-            {} if error or one.crops == 1 else _on_crops(one),
+            {} if error or one.crops == 1 else _accuracies([one], one.crops),
         )  # fmt: skip
-        file = _file(one, out)
-        Run(file.parent).write_json(file.name, asdict(outcome), ADVICE)
+        _write(outcome, _file(one, out))
     if not error:
         for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
             shutil.rmtree(large, ignore_errors=True)
@@ -172,32 +187,56 @@ def _check_images(training: Training) -> None:
                        "another --runs or --out, or restore them")  # fmt: skip
 
 
-def _on_crops(training: Training) -> dict[str, float]:
-    """The accuracies of the trained network on the crops of its arm, as in a row of metrics.csv.
+def _evaluate_ensemble(ensemble: Ensemble, out: Path) -> None:
+    """Write the outcome of an ensemble: one training whose last accuracy is that of its networks together."""
+    members = ensemble.members
+    error = next((f"{one.title} has no network" for one in members if not Run(one.folder).weights.is_file()), "")
+    names = [one.arm for one in members]
+    outcome = Outcome(
+        ensemble.arm, "", ensemble.seed, "", f"ensemble of {len(members)}", 0.0, 0,
+        sum(one.parameters for one in members), sum(one.multiply_adds for one in members), 1,
+        len(members[0].job.source.classes), [], error, ensemble.crops,
+        {} if error else _accuracies(members, ensemble.crops), names,
+    )  # fmt: skip
+    _write(outcome, _file(ensemble, out))
 
-    `Classifier.evaluate` gives the same; it would open the data again, and show a bar beside that of the study.
+
+def _accuracies(trained: Sequence[Training], crops: int) -> dict[str, float]:
+    """The accuracies on the validation split of a network, or of several together, as in a row of metrics.csv.
+
+    `evaluate_together` of the front door gives the same; it would open the data again, and show a bar beside that of
+    the study.
     """
-    plan, source = training.job.plan, training.job.source
-    classifier = load(training.folder, device=plan.device)
-    member = Member(classifier.run, Crops(classifier.preprocessing, training.crops), classifier.run.device,
-                    outputs=classifier.outputs)  # fmt: skip
-    loader = EvalLoader(source.splits["val"], classifier.preprocessing, batch_size=1, workers=plan.workers,
-                        corrupt_images=plan.corrupt_images, crops=[member.crops])  # fmt: skip
-    found = evaluate_together([member], loader, source.classes, at_once=plan.batch_size)
+    plan, source = trained[0].job.plan, trained[0].job.source
+    networks = [load(one.folder, device=plan.device) for one in trained]
+    members = [Member(one.run, Crops(one.preprocessing, crops), one.run.device, outputs=one.outputs)
+               for one in networks]  # fmt: skip
+    loader = EvalLoader(source.splits["val"], networks[0].preprocessing, batch_size=1, workers=plan.workers,
+                        corrupt_images=plan.corrupt_images, crops=[one.crops for one in members])  # fmt: skip
+    found: AnyEvaluation
+    if source.multi_label:
+        own = np.arange(len(source.classes))
+        found = evaluate_labels(members, loader, source.classes, labels_of=own, at_once=plan.batch_size)
+    else:
+        found = evaluate_together(members, loader, source.classes, at_once=plan.batch_size)
     return {f"val_{name}": value for name, value in figures(found).items()}
 
 
-def _file(training: Training, out: Path) -> Path:
-    """The outcome of a training; arms that share a run have one each."""
-    return out / "outcomes" / f"{training.folder.name}-{training.arm}.json"
+def _file(one: Training | Ensemble, out: Path) -> Path:
+    """The outcome of a training or an ensemble; arms that share a run have one each."""
+    name = f"seed-{one.seed}" if isinstance(one, Ensemble) else one.folder.name
+    return out / "outcomes" / f"{name}-{one.arm}.json"
 
 
 def _known(training: Training, out: Path) -> bool:
     return _file(training, out).is_file() and Run(training.folder).exists
 
 
-def _outcome(training: Training, out: Path) -> Outcome:
-    file = _file(training, out)
+def _write(outcome: Outcome, file: Path) -> None:
+    Run(file.parent).write_json(file.name, asdict(outcome), ADVICE)
+
+
+def _outcome(file: Path) -> Outcome:
     try:
         return TypeAdapter(Outcome).validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
@@ -224,67 +263,12 @@ def _looker(left: Sequence[Training], mine: set[Training], bar: Bar) -> Callable
     return look
 
 
-def _speeds(left: Sequence[Training], world: World) -> dict[tuple[str, str], Speed]:
-    """The measured speed of each arm of which a training is left."""
-    found: dict[tuple[str, str], Speed] = {}
-    for one in left:
-        if (one.arm, one.value) not in found and not one.finished:
-            same = next((found[key] for key in found if key[0] == one.arm), None)
-            found[one.arm, one.value] = same or measure(one.job.empty_model(), one.job, ALONE)
-    slowest = world.gather(found)
-    return {key: max((each[key] for each in slowest if key in each), key=lambda speed: speed.train_s) for key in found}
-
-
-def _seconds(one: Training, speeds: dict[tuple[str, str], Speed], epochs: int | None = None) -> float:
-    speed = speeds.get((one.arm, one.value))
-    if speed is None:
-        return 0.0
-    splits, recipe = one.job.source.splits, one.job.recipe
-    weights = 1 + (recipe.average.decay is not None)
-    held_out_s = len(splits["val"]) * speed.forward_s
-    evaluated = held_out_s * weights / recipe.schedule.evaluate_every
-    crops_s = held_out_s * (0 if one.crops == 1 or epochs == 1 else one.crops)
-    return (epochs or one.epochs) * (len(splits["train"]) * speed.train_s + evaluated) + crops_s
-
-
-def _epochs(found: Sequence[Training], speeds: dict[tuple[str, str], Speed], minutes: float, world: World) -> int:
-    one_epoch = sum(_seconds(one, speeds, 1) for one in found) / world.size
-    epochs = int(60 * minutes / one_epoch) if one_epoch else 0
-    if epochs < 1:
-        raise ConfigurationError(
-            f"--time is {minutes:.3g} min, but an epoch of all {len(found)} trainings takes about {one_epoch / 60:.2g} "
-            "min here; give more time, fewer --seeds, a smaller --size or --width"
-        )
-    return epochs
-
-
 def _chosen_epochs(before: dict[str, Any], out: Path) -> int:
     """The epochs that a time budget gave when the study began. Raises: RunError: it began without one."""
     epochs: int | None = before["asked"]["base"].get("epochs")
     if epochs is None:
         raise RunError(f"{out}: has a study without a time budget; omit --time to continue it, or choose another --out")
     return epochs
-
-
-def _cost(
-    found: Sequence[Training], left: Sequence[Training], speeds: dict[tuple[str, str], Speed], world: World
-) -> str:
-    """What the study will cost, said before it starts."""
-    seconds = sum(_seconds(one, speeds) for one in left) / world.size
-    epochs = {one.job.recipe.schedule.epochs for one in found}
-    length = (
-        f"{min(epochs)} to {max(epochs)} epochs" if len(epochs) > 1 else f"{max(epochs)} epoch{'s' * (max(epochs) > 1)}"
-    )
-    there = f", {len(found) - len(left)} are there" if len(left) < len(found) else ""
-    shared = f" in {world.size} processes" if world.size > 1 else ""
-    return (
-        f"{len(found)} trainings of {length}{there}; those left take about {_duration(seconds)}{shared} by the "
-        "speed measured here"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _lasting(asked: Asked) -> dict[str, Any]:

@@ -30,6 +30,8 @@ QUANTITIES: dict[str, str] = {
     "dead_features": "share of dead features in the last epoch",
 }
 """What is compared, in words; all are shares of the held-out images or of the features."""
+OF_ENSEMBLES: tuple[Quantity, ...] = ("accuracy", "top5_accuracy")
+"""What an ensemble has of them."""
 
 
 class Arm(Settings):
@@ -48,6 +50,9 @@ class Arm(Settings):
     crops: Literal[1, 10, 12, 144] = Field(default=1, description="Crops of each image in the final evaluation.")
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="A setting and its values; the one with the best mean accuracy is taken."
+    )
+    ensemble: list[str] = Field(
+        default_factory=list, description="Other arms: their networks of the same seed are evaluated as an ensemble."
     )
     paper: str = Field(default="", description="The paper's own figure for it.")
 
@@ -118,15 +123,37 @@ class Study(Settings):
             if one.arm == one.against:
                 raise ValueError(f"{one.arm!r} is compared with itself")
         named["same_cost_as"] = [arm.same_cost_as for arm in self.arms.values() if arm.same_cost_as]
+        named["ensemble"] = [name for arm in self.arms.values() for name in arm.ensemble]
         named["arms of quick"] = self.quick.arms if self.quick else []
         for key, names in named.items():
             for name in names:
                 if name not in self.arms:
                     raise ValueError(f"{key}: no arm {name!r}; {nearest(name, self.arms)}")
+        for name in self.arms:
+            self._check_ensemble(name)
         for name, arm in self.arms.items():
             if arm.same_cost_as and (arm.same_cost_as == name or self.arms[arm.same_cost_as].same_cost_as):
                 raise ValueError(f"same_cost_as of {name}: expected an arm with a width of its own")
         return self
+
+    def _check_ensemble(self, name: str) -> None:
+        """An ensemble trains nothing itself. Raises: ValueError."""
+        if not (members := self.arms[name].ensemble):
+            return
+        if stated := self.arms[name].model_fields_set - {"about", "crops", "ensemble", "paper"}:
+            raise ValueError(f"arms.{name}: an ensemble has the networks of its arms; leave {sorted(stated)[0]} out")
+        if len(set(members)) < max(2, len(members)):
+            raise ValueError(f"arms.{name}.ensemble: expected two different arms or more, got {', '.join(members)}")
+        if bad := [one for one in members if self.arms[one].ensemble or self.arms[one].grid]:
+            raise ValueError(f"arms.{name}.ensemble: {bad[0]} has no single network for each seed; name another arm")
+        for one in self.compare:
+            if name in (one.arm, one.against) and one.quantity not in OF_ENSEMBLES:
+                raise ValueError(f"{name} is an ensemble, which has no {one.quantity}; compare {OF_ENSEMBLES[0]}")
+
+    @property
+    def trained(self) -> dict[str, Arm]:
+        """The arms that are trained: all but the ensembles."""
+        return {name: arm for name, arm in self.arms.items() if not arm.ensemble}
 
     def arm(self, name: str) -> Arm:
         """An arm with the base's options."""
@@ -165,10 +192,15 @@ def read_study(name: str) -> Study:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"{path}: expected a study in TOML: {what}") from None
+    part = ""
     try:
-        return Study(**about)
+        study = Study(**about)
+        if study.quick:
+            part = "quick: "
+            study.quickly()
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {_said(error)}") from None
+        raise ConfigurationError(f"{path}: {part}{_said(error)}") from None
+    return study
 
 
 def studies() -> list[str]:

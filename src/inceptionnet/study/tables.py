@@ -23,12 +23,13 @@ def arm_table(study: Study, result: Result) -> Table:
         found = result.of(name)
         first = found[0]
         title = f"{name} ({first.value})" if first.value else name
+        own = not first.members  # an ensemble has none of these
         rows.append([
-            title, first.network, f"{first.width:g}", str(first.size_px), f"{first.parameters / 1e6:.2f}",
-            f"{first.multiply_adds / 1e6:.0f}", str(first.epochs), _accuracy(found, "top1"),
-            *([_accuracy(found, "top5")] if top5 else []),
-            f"{mean(one.curve('dead_features')[-1] for one in found):.0%}",
-            f"{mean(one.minutes for one in found):.1f}", arm.paper or "–",
+            title, first.network, f"{first.width:g}" if own else "–", str(first.size_px) if own else "–",
+            f"{first.parameters / 1e6:.2f}", f"{first.multiply_adds / 1e6:.0f}", str(first.epochs) if own else "–",
+            _accuracy(found, "top1"), *([_accuracy(found, "top5")] if top5 else []),
+            f"{mean(one.curve('dead_features')[-1] for one in found):.0%}" if own else "–",
+            f"{mean(one.minutes for one in found):.1f}" if own else "–", arm.paper or "–",
         ])  # fmt: skip
     return columns, rows
 

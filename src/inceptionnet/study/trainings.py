@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import log
 from pathlib import Path
@@ -112,6 +112,34 @@ class Training:
         return bool(rows) and rows[-1]["epoch"] == self.job.recipe.schedule.epochs
 
 
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Trained networks of one seed that are evaluated together."""
+
+    arm: str
+    seed: int
+    members: Sequence[Training]
+    crops: int
+    """Of each image."""
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+def ensembles(study: Study, found: Sequence[Training]) -> list[Ensemble]:
+    """All ensembles of a study, seed after seed, from all of its trainings."""
+    of = {(one.arm, one.seed): one for one in found}
+    seeds = dict.fromkeys(one.seed for one in found)
+    return [
+        Ensemble(name, seed, [of[member, seed] for member in arm.ensemble], arm.crops)
+        for seed in seeds
+        for name, arm in study.arms.items()
+        if arm.ensemble
+    ]
+
+
 def trainings(study: Study, asked: Asked, runs: Path) -> list[Training]:
     """All trainings of a study, seed after seed.
 
@@ -138,7 +166,7 @@ def trainings(study: Study, asked: Asked, runs: Path) -> list[Training]:
                 "looks at no test split; split it by --splits, or give unsplit images"
             )
         costs: dict[str, int] = {}
-        for name in sorted(study.arms, key=lambda one: bool(study.arms[one].same_cost_as)):
+        for name in sorted(study.trained, key=lambda one: bool(study.arms[one].same_cost_as)):
             arm = study.arm(name)
             try:
                 if arm.same_cost_as and name not in widths:
@@ -158,15 +186,13 @@ def trainings(study: Study, asked: Asked, runs: Path) -> list[Training]:
 def _check_base(study: Study, given: Mapping[str, Any]) -> None:
     """An option that every arm states itself would be without effect. Raises: ConfigurationError."""
     for option in given:
-        if all(getattr(arm, option) is not None for arm in study.arms.values()):
+        if all(getattr(arm, option) is not None for arm in study.trained.values()):
             flag = option.replace("_", "-")
             raise ConfigurationError(f"--{flag} has no effect: every arm of the study states its own; omit it")
 
 
 def _of_arm(name: str, arm: Arm, plan: Plan, source: Source, runs: Path) -> list[Training]:
     """The trainings of an arm with one seed: one for each point of its grid."""
-    if arm.crops > 1 and source.multi_label:
-        raise ConfigurationError(f"crops is {arm.crops}, but images with several labels are compared on 1; omit it")
     points: list[dict[str, Any]] = [{}]
     for key, values in arm.grid.items():
         points = [point | {key: value} for point in points for value in values]
