@@ -189,6 +189,17 @@ def test_data_that_moved_is_found_with_an_option(split_run: Path, folder: Path, 
     assert code == 0 and "no setting differs" in out and "the runs predict the same for every image" in out, err
 
 
+def test_the_top5_error_is_drawn_where_all_runs_have_it(run: Path, tmp_path: Path) -> None:
+    first, second = (twin(run, tmp_path / name) for name in ("first", "second"))
+    rows = [{**row, "val_top5": 1 - row["val_top1"]} for row in Run(run).read_metrics()]
+    Run(first).write_metrics(rows)
+    assert [*compare([first, second]).curves] == ["top1_error", "loss"]
+    Run(second).write_metrics(rows)
+    found = compare([first, second])
+    assert [*found.curves] == ["top1_error", "top5_error", "loss"]
+    assert found.curves["top5_error"][1].values == pytest.approx([100 * row["val_top1"] for row in rows])
+
+
 def test_several_labels(labels_run: Path, run: Path, tmp_path: Path, command: Command) -> None:
     again = twin(labels_run, tmp_path / "twin")
     found = compare([labels_run, again])

@@ -186,9 +186,9 @@ def compare(
             )
         check_same_data(first, other)
     unpaired = why_not_the_same(opened, split)
-    measures = ("map", "subset_error", "loss") if first.job.outputs.multi_label else ("top1_error", "loss")
     curves = {
-        what: [read_curve(one.run, what, label=one.name, colour=i) for i, one in enumerate(opened)] for what in measures
+        what: [read_curve(one.run, what, label=one.name, colour=i) for i, one in enumerate(opened)]
+        for what in _measures(opened)
     }
     figures = [_figures(one) for one in opened]
     found = None
@@ -226,6 +226,14 @@ def _opened(paths: Sequence[Path], data: str | None, labels: str | None) -> list
         OpenRun(name, Run(path), Run(path).about(), read_job(Run(path), data, labels))
         for name, path in zip(_names(paths), paths, strict=True)
     ]
+
+
+def _measures(runs: Sequence[OpenRun]) -> list[str]:
+    """Which curves the runs have, the deciding one first; top-5 of more than five classes."""
+    if runs[0].job.outputs.multi_label:
+        return ["map", "subset_error", "loss"]
+    top5 = all({"val_top5", "test_top5"} & one.run.read_metrics()[0].keys() for one in runs)
+    return ["top1_error", *(["top5_error"] if top5 else []), "loss"]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
