@@ -261,7 +261,7 @@ def test_a_single_step_without_a_finite_loss_is_skipped_and_counted(
     assert capsys.readouterr().err.count("warning: step 5 skipped without an update") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(
     number: int, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

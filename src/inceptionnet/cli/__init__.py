@@ -5,7 +5,7 @@ Nothing heavy is imported before a command needs it, so that help comes at once.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import logging
 import os
 import sys
@@ -29,6 +29,7 @@ from inceptionnet.cli.predict import predict
 from inceptionnet.cli.recipes import recipes
 from inceptionnet.cli.report import report
 from inceptionnet.cli.show import show
+from inceptionnet.cli.streams import prepare_streams
 from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
@@ -106,11 +107,10 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that the package raises on purpose is one line on standard error."""
-    for stream in (sys.stdout, sys.stderr):  # names of files are bytes, and terminals know few or many characters
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except Interrupted as error:
         _fail(str(error), 130)
     except InceptionNetError as error:
@@ -119,11 +119,22 @@ def main() -> None:
         _fail(f"{error.format_message().replace('Value error, ', '').rstrip('.')}; see inceptionnet --help", 2)
     except BrokenPipeError:
         # Whoever read standard output has gone, as `head` does; nothing is left to be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _end_output()
+        _fail(f"standard output cannot be written: {error.strerror}; what was printed is incomplete", 1)
     if code == 130:  # what typer makes of Ctrl-C
         _fail("stopped", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_output() -> None:
+    """Nothing more goes to standard output; else Python would try again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:

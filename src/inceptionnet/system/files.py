@@ -6,11 +6,22 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import ENOTDIR
+from errno import EACCES, EAGAIN, ENOTDIR
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PART = ".part-"
 """Marks the names of temporary files."""
+LOCK = ".lock"
+"""In a folder that a process has for itself; it holds its number."""
+
+
+class Locked(Exception):
+    """Another process has the folder; its number is the argument."""
 
 
 def make_folder_of(path: Path) -> None:
@@ -49,6 +60,42 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+class FolderLock:
+    """A folder that exists, for this process alone until `release`, or until the process ends.
+
+    Processes that this one forks do not have it. Without locks (Windows, some network disks) it does nothing.
+
+    Raises:
+        Locked: another process has it.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / LOCK
+        while True:
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if fcntl is not None:
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (EACCES, EAGAIN):
+                    holder = os.read(self._descriptor, 20).decode("ascii", "replace")
+                    os.close(self._descriptor)
+                    raise Locked(holder) from None
+            with suppress(OSError):  # else the last holder has removed the file since it was opened
+                if os.path.samestat(os.stat(self._file), os.fstat(self._descriptor)):
+                    break
+            os.close(self._descriptor)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Remove the lock, if it is there."""
+        with suppress(OSError):
+            self._file.unlink()
+        os.close(self._descriptor)
 
 
 def as_text(name: str) -> str:

@@ -20,7 +20,7 @@ from inceptionnet.report import plots
 from inceptionnet.report.page import write_report
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import World
-from inceptionnet.system.files import remove_leftovers
+from inceptionnet.system.files import FolderLock, remove_leftovers
 from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train.changes import Change
 from inceptionnet.train.checkpoint import Checkpoints
@@ -69,6 +69,7 @@ class Keeper:
         total = (job.recipe.schedule.epochs + 1 - first) * (train + held_out)
         self.bar: Bar | PartOf = bar or Bar(total, "training", shown=world.is_main, done=done)
         self.trackers = Trackers()
+        self._lock: FolderLock | None = None
 
     def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:
         """Create the run folder, or prepare it for resuming; everything else has been checked before.
@@ -78,12 +79,13 @@ class Keeper:
         """
         if not self.world.is_main:
             return
+        if not resumed:
+            self.run.create()
+        self._lock = self.run.lock()
         if resumed:
             remove_leftovers(self.run.path)
             remove_leftovers(self.checkpoints.path)
             self.run.forget_steps(self.at.step)
-        else:
-            self.run.create()
         # The optimiser creates its two tensors per parameter at the first step only.
         begun = any(name.startswith("optimizer.") for name in tensors)
         trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
@@ -97,6 +99,12 @@ class Keeper:
             about = self.run.about()
             subject = Subject(self.run.path, settings_of(about), self.run.changes(), self.at.step)
             self.trackers = Trackers(names, subject, self.note)
+
+    def close(self) -> None:
+        """Let other trainings into the folder."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
 
     def _record(self, model: InceptionNet) -> None:
         """Write the changed settings to run.json, and from when on they hold."""

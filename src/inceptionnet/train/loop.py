@@ -186,9 +186,15 @@ class _Training:
 
     def run(self, *, leaks: bool = True) -> AnyEvaluation:
         """Train the remaining epochs, then draw the plots and the report."""
+        try:
+            self.keeper.open(self.model, self._tensors(), resumed=self.resumed)
+            return self._run(leaks=leaks)
+        finally:
+            self.keeper.close()
+
+    def _run(self, *, leaks: bool) -> AnyEvaluation:
         keeper = self.keeper
         evaluation: AnyEvaluation | None = None
-        keeper.open(self.model, self._tensors(), resumed=self.resumed)
         found = keeper.leaks() if leaks and not self.resumed else []
         with StopRequest() as self.stop, keeper.bar, keeper.trackers:
             for line in (*self.notes, *self._opening(), *found):

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from inceptionnet.errors import RunError
-from inceptionnet.system.files import remove_leftovers, replacing
+from inceptionnet.system.files import LOCK, FolderLock, Locked, remove_leftovers, replacing
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
@@ -116,14 +116,27 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
-            if {file.name for file in path.iterdir()} - {SEARCH, SEARCH_TABLE, TRIALS}:
+            if {file.name for file in path.iterdir()} - {SEARCH, SEARCH_TABLE, TRIALS, LOCK}:
                 resume = f", or resume the run in it with --resume --out {path}" if self.exists else ""
                 raise RunError(f"{path}: exists and is not empty; choose another --out{resume}")
-            with replacing(path / "run.json"):
-                pass
-            (path / "run.json").unlink()
         except OSError as error:
             raise RunError(f"{path}: cannot create the run folder: {error.strerror}; choose another --out") from None
+
+    def lock(self) -> FolderLock:
+        """Keep other trainings out of the folder.
+
+        Raises:
+            RunError: one is at work there, or the folder cannot be written.
+        """
+        try:
+            return FolderLock(self.path)
+        except Locked as holder:
+            raise RunError(
+                f"{self.path}: another training is writing into it (process {holder}); wait for its end, or choose "
+                "another --out"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}; choose another --out") from None
 
     @property
     def exists(self) -> bool:

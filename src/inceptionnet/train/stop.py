@@ -1,4 +1,4 @@
-"""A request to stop from outside: Ctrl-C, or SIGTERM, with which a cluster ends a job."""
+"""A request to stop from outside: Ctrl-C, SIGTERM of a cluster that ends a job, SIGHUP of a terminal that closes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Windows has no SIGHUP."""
+
 
 class StopRequest:
-    """Within the block the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts at once.
+    """Within the block the first SIGINT, SIGTERM or SIGHUP sets `requested`; a second SIGINT interrupts at once.
 
-    Outside the main thread it does nothing, since Python allows no signal handlers there.
+    A SIGHUP that is ignored, as under nohup, stays so. Outside the main thread it does nothing, since Python allows no
+    signal handlers there.
     """
 
     def __init__(self) -> None:
@@ -19,8 +23,10 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if number == signal.SIGINT or before is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
