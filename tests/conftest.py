@@ -194,6 +194,24 @@ def converted_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def openvino_in_8_bits() -> None:
+    """Skips a test where ONEDNN_MAX_CPU_ISA imitates an older CPU and OpenVINO plans for the one that there is: it then
+    finds no max pool in 8 bits."""
+    if not os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        return
+    from inceptionnet import create_model
+    from inceptionnet.engines.int8 import quantised_openvino
+    from inceptionnet.engines.openvino import openvino_core, to_openvino
+
+    model = create_model("inception_v1.slim", width=0.125, input_size=32, num_classes=3).eval()
+    x = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
+    try:
+        openvino_core().compile_model(quantised_openvino(to_openvino(model, x), x))
+    except RuntimeError as error:
+        pytest.skip(f"OpenVINO has no 8 bits on this imitated CPU: {error}")
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs a command line; gives exit code, standard output and standard error."""

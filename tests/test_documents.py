@@ -109,8 +109,10 @@ COMMANDS = {
     "page",
     [page.name if page.name == "README.md" else pytest.param(page.name, marks=pytest.mark.slow) for page in PAGES],
 )
-def test_every_command_runs(page: str, command, somewhere: Path) -> None:
+def test_every_command_runs(page: str, command, somewhere: Path, request: pytest.FixtureRequest) -> None:
     """One after another, as a reader would; with options that make them quick."""
+    if page == "engines.md":
+        request.getfixturevalue("openvino_in_8_bits")
     for line in (line for where, line in COMMANDS.items() if where.startswith(page)):
         line = line.replace("pt_inception-2015-12-05-6726825d.pth", "fid.safetensors").replace("auto", "fused")
         words = shlex.split(line)

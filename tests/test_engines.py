@@ -127,7 +127,8 @@ def test_openvino_computes_in_bf16_only_where_that_is_asked_for() -> None:
     try:
         made = optimize(network(), "openvino", precision="bf16")
     except ConfigurationError as error:
-        assert "engine openvino: expected bf16, got f32 on this CPU" in str(error)
+        expected = "engine openvino: expected bf16, got f32 on this CPU"
+        assert expected in str(error) or "engine openvino cannot run here" in str(error), "an imitated CPU"
     else:
         assert 1e-4 < made.about["difference"] < 3e-2
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -643,3 +644,15 @@ def test_the_command_and_the_function_have_the_same_defaults() -> None:
     assert {"precision", "tolerance", "min_agreement"} <= shared
     for name in shared:
         assert (own[name].default or None) == (of_command[name].default or None), name
+
+
+def test_a_file_that_its_runtime_cannot_run_is_not_written(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> Any:
+        raise RuntimeError("Exception from plugin.cpp:54:\nno such layer on this CPU")
+
+    monkeypatch.setitem(KINDS, ".onnx", replace(KINDS[".onnx"], run=fails, by_default=None))
+    with pytest.raises(ConfigurationError, match=r"not written: .* cannot run it .*cpp:54: no such layer on this CPU"):
+        export(weights, tmp_path / "a.onnx")
+    assert there(tmp_path) == {}

@@ -141,6 +141,7 @@ def test_what_is_kept_by_hand() -> None:
     assert agreement(want, -want, outputs=Outputs(), batch_sizes=()).share == 0, "never less than nothing"
 
 
+@pytest.mark.usefixtures("openvino_in_8_bits")
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "ending"), BY.items())
 def test_a_trained_network_in_8_bits(
@@ -185,6 +186,7 @@ def test_a_trained_network_in_8_bits(
     assert (used["agreement"], used["calibrated_on"], used["compared_on"]) == (1, 12, 24)
 
 
+@pytest.mark.usefixtures("openvino_in_8_bits")
 @pytest.mark.slow
 def test_a_file_for_a_fixed_number_of_images(run: Path, colours: Path, tmp_path: Path) -> None:
     for ending in BY.values():
@@ -222,6 +224,7 @@ def spoiling(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("openvino_in_8_bits")
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [".onnx", ".xml"])
 def test_a_spoilt_network_is_refused(

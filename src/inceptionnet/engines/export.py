@@ -27,6 +27,7 @@ from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
+from inceptionnet.engines.runtimes import reason
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
@@ -144,7 +145,12 @@ def export(
                 module = model if plain else fused(model, channels_last=False)
                 kind.write(_graph(module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size), made)
         log.info("%s: comparing on %s", destination, images)
-        run = (kind.by_default or kind.run)(made)  # as others will run it
+        try:
+            run = (kind.by_default or kind.run)(made)  # as others will run it
+        except Exception as error:  # runtimes raise many types
+            raise ConfigurationError(
+                f"{destination}: not written: {kind.name} cannot run it on this processor ({reason(error)})"
+            ) from None
         agreement = compare(model, run, images, prep, raw=with_preprocessing, batch_size=batch_size)
         metadata = read_metadata(made)
         files = sorted(folder.iterdir())  # the .bin of an .xml comes first

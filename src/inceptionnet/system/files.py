@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EAGAIN, ENOTDIR
+from errno import EACCES, EAGAIN, EBADF, EINVAL, ENOTDIR, ENOTSUP
 from pathlib import Path
 
 try:
@@ -16,6 +16,7 @@ except ImportError:  # Windows
 
 PART = ".part-"
 """Marks the names of temporary files."""
+SAFETENSORS_PART = ".tmp??????"
 LOCK = ".lock"
 """In a folder that a process has for itself; it holds its number."""
 
@@ -30,6 +31,8 @@ def make_folder_of(path: Path) -> None:
     Raises:
         OSError: it cannot be created.
     """
+    if path.parent.is_dir():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # says the same of a file in the folder's place
@@ -43,7 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
     A folder that is missing is made.
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full; `path` is then unchanged.
+        OSError: the folder cannot be made or written, or the disk is full; `path` is then unchanged. Or the disk fails
+            to keep the folder's new entry: then it may be the new file or the old one, and either is whole.
     """
     make_folder_of(path)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 60)}{PART}")
@@ -113,18 +117,26 @@ def shortened(name: str, most_bytes: int) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync the folder's entry to disk, if the system supports it (Windows does not)."""
-    with suppress(OSError):
+    """Sync the folder's entry to disk, if the system can (Windows and some network disks cannot). Raises: OSError."""
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP, EBADF):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files left in a folder by a process that was killed within `replacing`."""
-    for file in folder.glob(f".*{PART}*"):
+    """Remove temporary files left in a folder by a process that was killed within `replacing`.
+
+    Within it the library of .safetensors files has a temporary file of its own.
+    """
+    for file in (*folder.glob(f".*{PART}*"), *folder.glob(SAFETENSORS_PART)):
         with suppress(OSError):
             file.unlink()
 
