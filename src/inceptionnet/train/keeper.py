@@ -81,7 +81,8 @@ class Keeper:
         if resumed:
             remove_leftovers(self.run.path)
             remove_leftovers(self.checkpoints.path)
-            self.run.forget_steps(self.at.step)
+            if damaged := self.run.forget_steps(self.at.step):
+                self.once("steps", f"steps.jsonl: {damaged} damaged {'line' if damaged == 1 else 'lines'} left out")
         else:
             self.run.create()
         # The optimiser creates its two tensors per parameter at the first step only.
@@ -90,7 +91,7 @@ class Keeper:
         states = 0 if begun else 2 * sum(trained)
         self.checkpoints.check_space(sum(tensor.nbytes for tensor in tensors.values()) + states)
         if not resumed:
-            self.run.write_json("run.json", self.job.describe(model, self.world.size))
+            self.run.write_sealed("run.json", self.job.describe(model, self.world.size))
         elif self.changes:
             self._record(model)
         if names := self.job.recipe.log.trackers:
@@ -108,7 +109,7 @@ class Keeper:
             *about.get("changes", []),
             *(first | {"setting": one.name, "before": one.before, "after": one.after} for one in self.changes),
         ]
-        self.run.write_json("run.json", about)
+        self.run.write_sealed("run.json", about)
 
     def track(self) -> None:
         """Open the run in its trackers, or continue it there."""
@@ -132,7 +133,7 @@ class Keeper:
         with Bar(min(sum(map(len, source.splits.values())), MOST_IMAGES), "looking for copies") as bar:
             lines = find_leaks(source, plan.workers, advance=bar.advance)
         if lines:
-            self.run.write_json("run.json", self.run.about() | {"leaks": lines})
+            self.run.write_sealed("run.json", self.run.about() | {"leaks": lines})
         return lines
 
     @property

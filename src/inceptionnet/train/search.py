@@ -100,6 +100,7 @@ def resume(
         )
     if not unfinished(out):
         return loop.resume(out, world, changes, began)
+    Run(out).check_unchanged(SEARCH)
     about = Run(out).read_json(SEARCH)
     try:
         plan = TypeAdapter(Plan).validate_python(about["plan"])
@@ -192,7 +193,7 @@ class _Search:
         """Write search.json and, as soon as there are results, search.csv."""
         finished = any(result.rung == len(self.rungs) for result in self.results.values())
         results = [asdict(result) for result in self.results.values()]
-        Run(self.out).write_json(SEARCH, {"plan": asdict(self.plan), "finished": finished, "results": results})
+        Run(self.out).write_sealed(SEARCH, {"plan": asdict(self.plan), "finished": finished, "results": results})
         rows: list[dict[str, Any]] = [
             {"trial": one.trial, **one.settings, "rung": one.rung, one.unit: one.budget, **one.metrics,
              "wall_s": one.wall_s, "run": one.run, "error": one.error}

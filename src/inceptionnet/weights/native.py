@@ -1,7 +1,8 @@
 """This package's weights format: a .safetensors file whose metadata contains everything needed to predict.
 
 The metadata key `inceptionnet` holds one JSON object: format number, arguments of `create_model`, class names,
-preprocessing and provenance of the weights. Tensors have the names of the module's state dict.
+preprocessing and provenance of the weights. Tensors have the names of the module's state dict. Another key holds the
+checksum of all that, which a reader verifies; of a file without it nothing is verified.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.system.checksum import CHECKSUM, check, checksum
 from inceptionnet.system.files import replacing
+from inceptionnet.weights.formats.stored import Stored
 
 FORMAT = 1
 KEY = "inceptionnet"
@@ -79,10 +82,11 @@ def save_weights(
         "preprocessing": record.preprocessing.to_dict(),
         "provenance": dict(record.provenance),
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    text = json.dumps(about)
     try:
         with replacing(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata={KEY: json.dumps(about)})
+            save_file(tensors, temporary, metadata={KEY: text, CHECKSUM: checksum(text, tensors)})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
 
@@ -137,16 +141,25 @@ def with_activation(record: Record, activation: str) -> Record:
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:
-    """Whether a file with this metadata is in this package's format."""
-    return KEY in metadata
+    """Whether a file with this metadata is in this package's format, or was before it was damaged."""
+    return KEY in metadata or CHECKSUM in metadata
 
 
-def record_of(metadata: Mapping[str, str], path: Path) -> Record:
-    """The record in the metadata of the weights file at `path`.
+def record_of(stored: Stored) -> Record:
+    """The record in the metadata of a weights file, after its checksum is verified, if it has one.
 
     Raises:
-        WeightsError: the metadata is damaged, or of a newer format.
+        WeightsError: the file is damaged, or of a newer format.
     """
+    metadata, path = stored.metadata, stored.path
+    if KEY in metadata and CHECKSUM in metadata:
+        try:
+            check(metadata[CHECKSUM], metadata[KEY], stored.tensors)
+        except ValueError as error:
+            raise WeightsError(
+                f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
+                "save_weights"
+            ) from None
     try:
         about = json.loads(metadata[KEY])
         if about["format"] != FORMAT:
@@ -157,5 +170,5 @@ def record_of(metadata: Mapping[str, str], path: Path) -> Record:
             Preprocessing.from_dict(about["preprocessing"]),
             about["provenance"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None
