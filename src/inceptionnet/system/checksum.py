@@ -15,9 +15,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 CHECKSUM = "inceptionnet.checksum"
-"""Its key in the metadata."""
+"""Its key in the metadata of checkpoints and features."""
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 """What reading a damaged safetensors file, or JSON in its metadata, raises."""
+
+
+class ChecksumError(ValueError):
+    """Something has changed since it was written."""
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -29,7 +33,7 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{found:08x}"
 
 
-def check(expected: str, text: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raises: ValueError: the text or the tensors do not have the expected checksum."""
+def check(expected: object, text: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises: ChecksumError: the text or the tensors do not have the expected checksum."""
     if (got := checksum(text, tensors)) != expected:
-        raise ValueError(f"its content does not match its checksum: expected {expected[:20]!r}, got {got!r}")
+        raise ChecksumError(f"its content does not match its checksum: expected {expected!r:.20}, got {got!r}")

@@ -1,8 +1,9 @@
 """This package's weights format: a .safetensors file whose metadata contains everything needed to predict.
 
 The metadata key `inceptionnet` holds one JSON object: format number, arguments of `create_model`, class names,
-preprocessing and provenance of the weights. Tensors have the names of the module's state dict. Another key holds the
-checksum of all that, which a reader verifies; of a file without it nothing is verified.
+preprocessing, provenance of the weights, and the checksum of all that and of the tensors, which a reader verifies; of a
+file without it nothing is verified. It is in the same object since safetensors writes several keys in random order, and
+equal weights are equal files. Tensors have the names of the module's state dict.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
-from inceptionnet.system.checksum import CHECKSUM, check, checksum
+from inceptionnet.system.checksum import ChecksumError, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.weights.formats.stored import Stored
 
 FORMAT = 1
 KEY = "inceptionnet"
+START = '{"format": '
+"""How the text under KEY begins; a text of another key is one whose key is damaged."""
+ENTRIES = {"format", "configuration", "classes", "preprocessing", "provenance"}
+"""Its keys beside the checksum."""
 NUMBERED = "numbered"
 """How the origin of class names begins that nobody gave."""
 GIVEN = "given"
@@ -83,10 +88,10 @@ def save_weights(
         "provenance": dict(record.provenance),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    text = json.dumps(about)
+    text = json.dumps(about | {"checksum": checksum(json.dumps(about), tensors)})
     try:
         with replacing(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata={KEY: text, CHECKSUM: checksum(text, tensors)})
+            save_file(tensors, temporary, metadata={KEY: text})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
 
@@ -142,7 +147,7 @@ def with_activation(record: Record, activation: str) -> Record:
 
 def is_native(metadata: Mapping[str, str]) -> bool:
     """Whether a file with this metadata is in this package's format, or was before it was damaged."""
-    return KEY in metadata or CHECKSUM in metadata
+    return KEY in metadata or any(text.startswith(START) for text in metadata.values())
 
 
 def record_of(stored: Stored) -> Record:
@@ -151,24 +156,26 @@ def record_of(stored: Stored) -> Record:
     Raises:
         WeightsError: the file is damaged, or of a newer format.
     """
-    metadata, path = stored.metadata, stored.path
-    if KEY in metadata and CHECKSUM in metadata:
-        try:
-            check(metadata[CHECKSUM], metadata[KEY], stored.tensors)
-        except ValueError as error:
-            raise WeightsError(
-                f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
-                "save_weights"
-            ) from None
+    path = stored.path
     try:
-        about = json.loads(metadata[KEY])
+        about = json.loads(stored.metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
+        expected = about.pop("checksum", None)
+        if unknown := about.keys() - ENTRIES:
+            raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}")
+        if expected is not None:
+            check(expected, json.dumps(about), stored.tensors)
         return Record(
             Configuration(**about["configuration"]),
             tuple(about["classes"]),
             Preprocessing.from_dict(about["preprocessing"]),
             about["provenance"],
         )
+    except ChecksumError as error:
+        raise WeightsError(
+            f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
+            "save_weights"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None
