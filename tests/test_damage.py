@@ -375,6 +375,17 @@ def test_a_setting_changed_in_run_json_is_not_trained_with_unnoticed(run: Path, 
     resume(run)
 
 
+def test_the_other_json_files_are_verified_where_they_are_read(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_optional("head.json") == {}
+    values = {"penalty": 0.1, "trials": [{"loss": float("inf")}], "by": {10: (1, 2), 9: None}}
+    run.write_sealed("head.json", values)
+    assert {**run.read_optional("head.json"), "checksum": 0} == json.loads(json.dumps({**values, "checksum": 0}))
+    (tmp_path / "head.json").write_text((tmp_path / "head.json").read_text().replace("0.1", "0.2"))
+    with pytest.raises(RunError, match=r"head\.json: its content does not match its checksum: expected '\w{8}', got"):
+        run.read_optional("head.json")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "\0" * 100, '{"a": "\xff'])
 def test_nested_garbage_in_json_is_one_line(text: str, run: Path) -> None:
     for name in ("run.json", "search.json"):

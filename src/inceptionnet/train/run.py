@@ -45,7 +45,7 @@ REPORT, TRACKERS = "report.html", "trackers.json"
 SEARCH, SEARCH_TABLE, TRIALS = "search.json", "search.csv", "trials"
 """What a search has in the folder of its last run."""
 CHECKSUM = "checksum"
-"""The key of the checksum in run.json and search.json."""
+"""The key of the checksum in JSON files."""
 
 
 class RecordedPlan(BaseModel):
@@ -178,7 +178,7 @@ class Run:
         values = self.read_json(name)
         if CHECKSUM in values and values[CHECKSUM] != (got := _checksum(values)):
             raise RunError(
-                f"{self.path / name}: its content does not match its checksum, expected {values[CHECKSUM]!r:.40}, got "
+                f"{self.path / name}: its content does not match its checksum: expected {values[CHECKSUM]!r:.20}, got "
                 f"{got!r}: it was damaged or edited; restore it, or remove {CHECKSUM!r} from it to go on with what it "
                 "says now"
             )
@@ -244,7 +244,10 @@ class Run:
 
     def read_optional(self, name: str) -> dict[str, Any]:
         """A JSON file that not every run has; empty if it is not there. Raises: RunError: it is damaged."""
-        return self.read_json(name) if (self.path / name).is_file() else {}
+        if not (self.path / name).is_file():
+            return {}
+        self.check_unchanged(name)
+        return self.read_json(name)
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""
