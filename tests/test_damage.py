@@ -410,6 +410,15 @@ def test_other_damaged_files_change_nothing(run: Path, whole: Path, capsys: pyte
     assert_same(run, whole)
 
 
+def test_damaged_best_weights_are_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No later epoch may be better, so that they are not written again."""
+    file = run / "weights_best.safetensors"
+    file.write_bytes(next(damages(file.read_bytes(), 1, [KINDS[10]])))
+    resume(run)
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1 and f"{file}: its content does not match its checksum" in said[0]
+
+
 def test_a_folder_in_the_place_of_a_checkpoint(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(1, {"x": torch.ones(1)}, {})

@@ -31,7 +31,7 @@ from inceptionnet.train.reporting import subject
 from inceptionnet.train.run import REPORT, Run
 from inceptionnet.train.trackers import Subject, Trackers
 from inceptionnet.train.trackers.subject import settings_of, without_secrets
-from inceptionnet.weights import read_weights, save_weights
+from inceptionnet.weights import read_record, read_weights, save_weights
 
 
 class Keeper:
@@ -83,6 +83,8 @@ class Keeper:
             remove_leftovers(self.checkpoints.path)
             if damaged := self.run.forget_steps(self.at.step):
                 self.once("steps", f"steps.jsonl: {damaged} damaged {'line' if damaged == 1 else 'lines'} left out")
+            if self.run.best_weights.is_file():  # written again only if a later epoch is better
+                self.attempt(lambda: read_record(self.run.best_weights))
         else:
             self.run.create()
         # The optimiser creates its two tensors per parameter at the first step only.
