@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inceptionnet.errors import RunError
+from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.train.average import Average
+from inceptionnet.weights.formats.stored import one_line
 
 FORMAT = 3
+STATE = "inceptionnet.training"
+"""The key of the state in the metadata."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Checkpoints:
     path: Path
     keep: int
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of a step, then delete all but the `keep` newest.
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
+        """Write the checkpoint of a step, then delete all but the `keep` newest; what cannot be deleted is returned.
 
         Raises:
             RunError: it cannot be written; existing checkpoints are unchanged.
@@ -45,25 +47,35 @@ class Checkpoints:
         file = self.path / f"step-{step:08}.safetensors"
         about = json.dumps({"format": FORMAT, "step": step, **state})
         stored = {name: tensor.cpu() for name, tensor in tensors.items()}
-        metadata = {"inceptionnet.training": about, "inceptionnet.checksum": _checksum(about, stored)}
+        metadata = {STATE: about, CHECKSUM: checksum(about, stored)}
         try:
-            self.path.mkdir(exist_ok=True)
             with replacing(file) as temporary:
                 save_file(stored, temporary, metadata=metadata)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-        for old in self.files()[: -self.keep]:
-            with suppress(OSError):
+        left: list[str] = []
+        # Of later steps are those that could not be read: they must not push out good ones.
+        for old in [one for one in self.files() if one <= file][: -self.keep]:
+            try:
                 old.unlink()
+            except OSError as error:
+                left.append(f"{old}: cannot be deleted: {error.strerror}")
+        return left
 
     def files(self) -> list[Path]:
         """The existing checkpoints, oldest first."""
         return sorted(self.path.glob("step-*.safetensors"))
 
-    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    def newest(
+        self, take: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
         """Tensors and state of the newest readable checkpoint, and why newer ones cannot be read.
 
         None if there is no checkpoint.
+
+        Args:
+            take: loads tensors and state, and raises RunError if they do not fit the training; then the checkpoint
+                before is tried, which has to replace all that was loaded.
 
         Raises:
             RunError: none of the checkpoints can be read.
@@ -71,9 +83,12 @@ class Checkpoints:
         unreadable: list[str] = []
         for file in reversed(self.files()):
             try:
-                return *_read(file), unreadable
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-                unreadable.append(f"{file.name} cannot be read ({error})")
+                tensors, state = _read(file)
+                if take:
+                    take(tensors, state)
+                return tensors, state, unreadable
+            except (*DAMAGED, RunError) as error:
+                unreadable.append(f"{file.name} cannot be read ({one_line(error)})")
         if unreadable:
             raise RunError(
                 f"{self.path}: no checkpoint can be read: {'; '.join(unreadable)}; start again with another --out"
@@ -99,26 +114,16 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a checkpoint.
 
     Raises:
-        OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged, or of another format.
+        one of DAMAGED: it is damaged, or of another format.
     """
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
-        state: dict[str, Any] = json.loads(metadata["inceptionnet.training"])
+        state: dict[str, Any] = json.loads(metadata[STATE])
         if state["format"] != FORMAT:
             raise ValueError(f"it is of format {state['format']}, this version reads {FORMAT}")
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    if _checksum(metadata["inceptionnet.training"], tensors) != metadata["inceptionnet.checksum"]:
-        raise ValueError("its content does not match its checksum")
+    check(metadata[CHECKSUM], metadata[STATE], tensors)
     return tensors, state
-
-
-def _checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of the state, and of the names, types, shapes and bytes of the tensors, which are on the CPU."""
-    found = zlib.crc32(about.encode())
-    for name, tensor in sorted(tensors.items()):
-        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
 
 
 def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:
@@ -135,7 +140,7 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer, average: Aver
 def restore(
     tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None
 ) -> None:
-    """Load a checkpoint's tensors, each in its original memory layout.
+    """Load a checkpoint's tensors, each in its original memory layout; what was loaded before is replaced.
 
     Raises:
         RunError: they belong to another training.
@@ -144,19 +149,28 @@ def restore(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         for name, tensor in state.items():
-            tensor.copy_(tensors[f"model.{name}"])
+            tensor.copy_(_like(tensor, tensors, f"model.{name}"))
         if average:
-            average.load({name: tensors[f"average.{name}"] for name in average.tensors})
+            average.load({name: _like(own, tensors, f"average.{name}") for name, own in average.tensors.items()})
         saved: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, number, name = key.split(".")
                 parameter = parameters[int(number)]
+                if value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{key}: expected shape {tuple(parameter.shape)}, got {tuple(value.shape)}")
                 # The order of summation follows the memory layout: another one would change the last bits.
-                like = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                like = torch.empty_like(parameter).copy_(value) if value.dim() else value
                 saved.setdefault(int(number), {})[name] = like
         optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise RunError(
-            f"the checkpoint belongs to another training ({error}); start again with another --out"
-        ) from None
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise RunError(f"it belongs to another training: {one_line(error)}") from None
+
+
+def _like(own: Tensor, tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """The tensor of that name. Raises: KeyError, ValueError: it is missing, or of another type or shape."""
+    found = tensors[name]
+    if found.shape != own.shape or found.dtype != own.dtype:
+        expected = f"{own.dtype} of shape {tuple(own.shape)}"
+        raise ValueError(f"{name}: expected {expected}, got {found.dtype} of shape {tuple(found.shape)}")
+    return found

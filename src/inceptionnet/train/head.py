@@ -1,8 +1,8 @@
 """The classifier on a frozen network: the features of all training images once, then a logistic regression on them.
 
 The features are kept in the run folder, in features/: parts of PART images, each a safetensors file with `features`
-(N, D), what the logits are computed from, `indices` (N,), the positions in the train split, and `labels`. A run that
-was interrupted goes on after the parts that are there.
+(N, D), what the logits are computed from, `indices` (N,), the positions in the train split, and `labels`, with a
+checksum. A run that was interrupted goes on after the parts that are there; damaged ones are computed again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.errors import DataError, RunError
 from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.files import replacing
 from inceptionnet.train.logistic import FOLDS, Fit, fit
@@ -54,9 +55,10 @@ class Part:
     def save(self, file: Path) -> None:
         """Write it. Raises: RunError: that is not possible."""
         tensors = {"features": self.features, "indices": self.indices, "labels": self.labels}
+        errors = json.dumps(self.errors)
         try:
             with replacing(file) as temporary:
-                save_file(tensors, temporary, metadata={"errors": json.dumps(self.errors)})
+                save_file(tensors, temporary, metadata={"errors": errors, CHECKSUM: checksum(errors, tensors)})
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
@@ -81,10 +83,12 @@ class Part:
         """Read it; None if the file is missing or damaged, and the features are to be computed again."""
         try:
             with safe_open(file, framework="pt") as opened:
-                errors = tuple((name, why) for name, why in json.loads(opened.metadata()["errors"]))
-                features, indices, labels = map(opened.get_tensor, ("features", "indices", "labels"))
-                return cls(features, indices, labels, errors)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+                metadata = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in ("features", "indices", "labels")}
+                check(metadata[CHECKSUM], metadata["errors"], tensors)
+                errors = tuple((name, why) for name, why in json.loads(metadata["errors"]))
+                return cls(**tensors, errors=errors)
+        except DAMAGED:
             return None
 
 

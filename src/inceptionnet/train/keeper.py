@@ -31,7 +31,7 @@ from inceptionnet.train.reporting import subject
 from inceptionnet.train.run import REPORT, Run
 from inceptionnet.train.trackers import Subject, Trackers
 from inceptionnet.train.trackers.subject import settings_of, without_secrets
-from inceptionnet.weights import read_weights, save_weights
+from inceptionnet.weights import read_record, read_weights, save_weights
 
 
 class Keeper:
@@ -85,14 +85,17 @@ class Keeper:
         if resumed:
             remove_leftovers(self.run.path)
             remove_leftovers(self.checkpoints.path)
-            self.run.forget_steps(self.at.step)
+            if damaged := self.run.forget_steps(self.at.step):
+                self.once("steps", f"steps.jsonl: {damaged} damaged {'line' if damaged == 1 else 'lines'} left out")
+            if self.run.best_weights.is_file():  # written again only if a later epoch is better
+                self.attempt(lambda: read_record(self.run.best_weights))
         # The optimiser creates its two tensors per parameter at the first step only.
         begun = any(name.startswith("optimizer.") for name in tensors)
         trained = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
         states = 0 if begun else 2 * sum(trained)
         self.checkpoints.check_space(sum(tensor.nbytes for tensor in tensors.values()) + states)
         if not resumed:
-            self.run.write_json("run.json", self.job.describe(model, self.world.size))
+            self.run.write_sealed("run.json", self.job.describe(model, self.world.size))
         elif self.changes:
             self._record(model)
         if names := self.job.recipe.log.trackers:
@@ -116,7 +119,7 @@ class Keeper:
             *about.get("changes", []),
             *(first | {"setting": one.name, "before": one.before, "after": one.after} for one in self.changes),
         ]
-        self.run.write_json("run.json", about)
+        self.run.write_sealed("run.json", about)
 
     def track(self) -> None:
         """Open the run in its trackers, or continue it there."""
@@ -140,7 +143,7 @@ class Keeper:
         with Bar(min(sum(map(len, source.splits.values())), MOST_IMAGES), "looking for copies") as bar:
             lines = find_leaks(source, plan.workers, advance=bar.advance)
         if lines:
-            self.run.write_json("run.json", self.run.about() | {"leaks": lines})
+            self.run.write_sealed("run.json", self.run.about() | {"leaks": lines})
         return lines
 
     @property
@@ -204,7 +207,12 @@ class Keeper:
         """Write a checkpoint; if that fails, the previous ones are kept."""
         self._tick()
         self._saved_s = time.monotonic()
-        if self.attempt(lambda: self.checkpoints.save(self.at.step, tensors(), self.at.to_dict())):
+
+        def save() -> None:
+            for left in self.checkpoints.save(self.at.step, tensors(), self.at.to_dict()):
+                self.once("old checkpoint", f"{left}; the old checkpoint stays")
+
+        if self.attempt(save):
             self.checkpointed = self.at.step
 
     def weights(self, model: InceptionNet, evaluation: AnyEvaluation, *, raw: bool) -> None:

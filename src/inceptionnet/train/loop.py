@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -81,6 +82,7 @@ def repeat(
         InceptionNetError: as `train`; or `old` is not a run folder, or a change is not possible (see `Changes`).
     """
     changes, run = changes or Changes(), Run(old)
+    run.check_unchanged("run.json")
     job = read_job(run, changes.data, changes.labels)
     notes = []
     if when := [f"{name}: {how}" for name, how in run.changes().items()]:
@@ -109,6 +111,7 @@ def resume(
             `Changes`).
     """
     changes, run = changes or Changes(), Run(out)
+    run.check_unchanged("run.json")
     before = read_job(run, changes.data, changes.labels)
     job = changed(before, changes, begun=True)
     was = run.data()
@@ -138,13 +141,14 @@ class _Training:
         self.job, self.recipe, self.world, self.resumed, self.changes = job, job.recipe, world, resumed, changes
         plan = job.plan
         check_installed(self.recipe.log.trackers)
-        newest = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep).newest() if resumed else None
-        if resumed and not newest and run.weights.is_file():
+        checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
+        goes_on = resumed and bool(checkpoints.files())
+        if resumed and not goes_on and run.weights.is_file():
             raise RunError(
                 f"{run.path}: has weights, but no checkpoint to resume from; start from the weights with --weights "
                 f"{run.path} and another --out"
             )
-        model = job.empty_model() if newest else job.model()
+        model = job.empty_model() if goes_on else job.model()
         self.model = job.placed(model)
         self.accuracy = accuracy_words(model.outputs)
         self.batches = job.batches(plan.batch_size, plan.workers, world)
@@ -152,18 +156,20 @@ class _Training:
         self.features = Features(self.model)
         self.at = Position(len(self.batches), plan.batch_size, epoch=0 if self.recipe.network.fit_head else 1)
         self.notes = list(notes)
-        if newest:
-            tensors, state, unreadable = newest
-            self.at = Position.from_dict(state)
+        if goes_on and (newest := checkpoints.newest(self._take)):
             self._go_on()
-            self.features.alive = tensors.pop("watch.alive", None)
-            restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
-            self.notes += [f"warning: {line}; using an older checkpoint" for line in unreadable]
+            self.notes += [f"warning: {line}; using an older checkpoint" for line in newest[2]]
         self.keeper = Keeper(job, run, world, self.at, began, resumed=resumed, changes=changes, bar=bar)
         minutes = self.recipe.schedule.minutes
         self.clock = None if minutes is None else Clock(minutes, report=self.recipe.log.report)
         self.validation = Validation(job, self.stepper, self.batches, self.keeper, world)
         self.preparation = Preparation(job, self.stepper, self.batches, self.keeper, world)
+
+    def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Load a checkpoint. Raises: RunError: it does not fit this training."""
+        restore(tensors, self.model, self.stepper.optimizer, self.stepper.average)
+        self.at = Position.from_dict(state)
+        self.features.alive = tensors.get("watch.alive")
 
     def _go_on(self) -> None:
         """Take over the position of a checkpoint, also with another number of epochs or another batch size."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from inceptionnet.data.order import Continued
+from inceptionnet.errors import RunError
 
 
 @dataclass
@@ -94,7 +98,20 @@ class Position:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Position:
-        """The inverse of `to_dict`; other keys are ignored."""
-        values = {name: stored[name] for name in (one.name for one in fields(cls))}
+        """The inverse of `to_dict`; other keys are ignored.
+
+        Raises:
+            RunError: something is missing, of another type, or impossible.
+        """
+        try:
+            values = {one.name: stored[one.name] for one in fields(cls)}
+            found = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except KeyError as error:
+            raise RunError(f"its state lacks {error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise RunError(f"its state has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if found.epoch < 0 or not 0 <= found.batch <= found.steps_per_epoch or found.batch_size < 1:
+            raise RunError(f"its state is impossible: step {found.batch} of {found.steps_per_epoch}")
         continued = values["continued"] and Continued(*values["continued"])
         return cls(**(values | {"counted": Counted(**values["counted"]), "continued": continued}))

@@ -38,7 +38,7 @@ class Preparation:
             features.alive = (part.features != 0).any(0)
         if self.stepper.average:
             self.stepper.average.load(model.state_dict())
-        keeper.attempt(lambda: keeper.run.write_json("head.json", about(fitted)))
+        keeper.attempt(lambda: keeper.run.write_sealed("head.json", about(fitted)))
         keeper.note(f"classifier: logistic regression on {fitted.summary}")
 
     def range_test(self, stop: StopRequest) -> None:
@@ -47,7 +47,7 @@ class Preparation:
         advance = self._advance(stop, "learning-rate range test", "interrupted in the learning-rate range test")
         found = range_test.about(range_test.run(stepper, self._batches(), lambda: advance(0)), peak)
         stepper.peak_lr = keeper.at.peak_lr = found["peak_lr"]
-        keeper.attempt(lambda: keeper.run.write_json("range_test.json", found))
+        keeper.attempt(lambda: keeper.run.write_sealed("range_test.json", found))
         rises = f"the loss rises at {found['rises_at']:.2g}" if found["rises_at"] else "the loss never rises"
         now = f"is {stepper.peak_lr:.3g}, a fifth of that" if stepper.peak_lr < peak else f"stays {peak:.3g}"
         keeper.note(f"learning-rate range test: {rises}; the peak learning rate {now}")

@@ -28,6 +28,7 @@ import csv
 import io
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ from inceptionnet.weights.folder import RUN_WEIGHTS
 REPORT, TRACKERS = "report.html", "trackers.json"
 SEARCH, SEARCH_TABLE, TRIALS = "search.json", "search.csv", "trials"
 """What a search has in the folder of its last run."""
+CHECKSUM = "checksum"
+"""The key of the checksum in JSON files."""
 
 
 class RecordedPlan(BaseModel):
@@ -98,6 +101,14 @@ class TrainedOn(NamedTuple):
         if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
             at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
         return TrainedOn(self.data if data is None else data, at or self.labels, self.splits, self.group_by)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """CRC-32 of JSON values other than a checksum, however they are written."""
+    read = json.loads(json.dumps(values))  # as another process will read them: keys are texts, tuples lists
+    read.pop(CHECKSUM, None)
+    text = json.dumps(read, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,24 @@ class Run:
         """Write or replace a JSON file of the run. Raises: RunError, which ends with `advice`: it cannot be written."""
         self._write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n", advice)
 
+    def write_sealed(self, name: str, values: Mapping[str, Any]) -> None:
+        """`write_json` with a checksum, for `check_unchanged`. Raises: RunError: it cannot be written."""
+        self.write_json(name, {**values, CHECKSUM: _checksum(values)})
+
+    def check_unchanged(self, name: str) -> None:
+        """Check that a JSON file still has the values that were written; one without a checksum passes.
+
+        Raises:
+            RunError: it has others; or it is missing or damaged.
+        """
+        values = self.read_json(name)
+        if CHECKSUM in values and values[CHECKSUM] != (got := _checksum(values)):
+            raise RunError(
+                f"{self.path / name}: its content does not match its checksum: expected {values[CHECKSUM]!r:.20}, got "
+                f"{got!r}: it was damaged or edited; restore it, or remove {CHECKSUM!r} from it to go on with what it "
+                "says now"
+            )
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run.
 
@@ -175,16 +204,19 @@ class Run:
         """
         file = self.path / name
         try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise RunError(f"{file}: cannot be read: expected a JSON object, got {type(values).__name__}")
         return values
 
     def about(self) -> dict[str, Any]:
         """The content of run.json. Raises: RunError: it is missing, damaged, or of another version."""
         about = self.read_json("run.json")
+        about.pop(CHECKSUM, None)
         try:
             Recorded.model_validate(about)
         except ValidationError as error:
@@ -225,7 +257,10 @@ class Run:
 
     def read_optional(self, name: str) -> dict[str, Any]:
         """A JSON file that not every run has; empty if it is not there. Raises: RunError: it is damaged."""
-        return self.read_json(name) if (self.path / name).is_file() else {}
+        if not (self.path / name).is_file():
+            return {}
+        self.check_unchanged(name)
+        return self.read_json(name)
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""
@@ -272,20 +307,30 @@ class Run:
             raise RunError(f"{file}: cannot be written: {error.strerror}") from None
 
     def read_steps(self) -> list[dict[str, float]]:
-        """The lines of steps.jsonl, without an incomplete last one."""
-        rows = []
-        file = self.path / "steps.jsonl"
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        """The lines of steps.jsonl that can be read; a killed process leaves an incomplete last one."""
+        return [row for row in self._steps() if row is not None]
 
-    def forget_steps(self, first: int) -> None:
-        """Remove the lines of steps.jsonl from step `first` on, which will be run again."""
-        kept = [row for row in self.read_steps() if row["step"] < first]
+    def forget_steps(self, first: int) -> int:
+        """Remove the lines of steps.jsonl from step `first` on, which will be run again.
+
+        Damaged lines are removed too; returns how many of them are not the last one.
+        """
+        found = self._steps()
+        kept = [row for row in found if row is not None and row["step"] < first]
         self._write("steps.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        return sum(row is None for row in found[:-1])
+
+    def _steps(self) -> list[dict[str, float] | None]:
+        """The lines of steps.jsonl; None for one that cannot be read."""
+        rows: list[dict[str, float] | None] = []
+        file = self.path / "steps.jsonl"
+        for line in file.read_bytes().splitlines() if file.is_file() else []:
+            try:
+                row = json.loads(line)
+                rows.append(row if isinstance(row["step"], int) else None)
+            except (ValueError, LookupError, TypeError, RecursionError):
+                rows.append(None)
+        return rows
 
     def write_decode_errors(self, errors: Sequence[tuple[str, str]]) -> None:
         """Write decode_errors.txt: name and reason, one line per corrupt image."""

@@ -100,12 +100,7 @@ def resume(
         )
     if not unfinished(out):
         return loop.resume(out, world, changes, began)
-    about = Run(out).read_json(SEARCH)
-    try:
-        plan = TypeAdapter(Plan).validate_python(about["plan"])
-        results = TypeAdapter(list[Result]).validate_python(about["results"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise RunError(f"{out / SEARCH}: is damaged ({' '.join(str(error).split())}); start again") from None
+    plan, results = _read(out)
     if not Run(out).exists and (given := _given(changes, plan)):
         raise ConfigurationError(
             f"{given} cannot change in a search that is resumed, only --workers, --device and --corrupt-images; omit it"
@@ -121,9 +116,19 @@ def unfinished(out: Path) -> bool:
 
 def ranking(out: Path) -> list[Result]:
     """The last result of each trial of a search, best first. Raises: RunError: search.json is damaged."""
-    results = TypeAdapter(list[Result]).validate_python(Run(out).read_json(SEARCH)["results"])
+    _, results = _read(out)
     last = {result.trial: result for result in results}  # in the order of the rungs
     return sorted(last.values(), key=lambda result: (result.rung, result.worth), reverse=True)
+
+
+def _read(out: Path) -> tuple[Plan, list[Result]]:
+    """The content of search.json. Raises: RunError: it is damaged."""
+    about = Run(out).read_optional(SEARCH)
+    try:
+        plan = TypeAdapter(Plan).validate_python(about["plan"])
+        return plan, TypeAdapter(list[Result]).validate_python(about["results"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise RunError(f"{out / SEARCH}: is damaged ({' '.join(str(error).split())}); start again") from None
 
 
 def _given(changes: Changes, plan: Plan) -> str:
@@ -192,7 +197,7 @@ class _Search:
         """Write search.json and, as soon as there are results, search.csv."""
         finished = any(result.rung == len(self.rungs) for result in self.results.values())
         results = [asdict(result) for result in self.results.values()]
-        Run(self.out).write_json(SEARCH, {"plan": asdict(self.plan), "finished": finished, "results": results})
+        Run(self.out).write_sealed(SEARCH, {"plan": asdict(self.plan), "finished": finished, "results": results})
         rows: list[dict[str, Any]] = [
             {"trial": one.trial, **one.settings, "rung": one.rung, one.unit: one.budget, **one.metrics,
              "wall_s": one.wall_s, "run": one.run, "error": one.error}

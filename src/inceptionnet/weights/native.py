@@ -1,7 +1,9 @@
 """This package's weights format: a .safetensors file whose metadata contains everything needed to predict.
 
 The metadata key `inceptionnet` holds one JSON object: format number, arguments of `create_model`, class names,
-preprocessing and provenance of the weights. Tensors have the names of the module's state dict.
+preprocessing, provenance of the weights, and the checksum of all that and of the tensors, which a reader verifies; of a
+file without it nothing is verified. It is in the same object since safetensors writes several keys in random order, and
+equal weights are equal files. Tensors have the names of the module's state dict.
 """
 
 from __future__ import annotations
@@ -20,10 +22,16 @@ from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.system.checksum import ChecksumError, check, checksum
 from inceptionnet.system.files import replacing
+from inceptionnet.weights.formats.stored import Stored
 
 FORMAT = 1
 KEY = "inceptionnet"
+START = '{"format": '
+"""How the text under KEY begins; a text of another key is one whose key is damaged."""
+ENTRIES = {"format", "configuration", "classes", "preprocessing", "provenance"}
+"""Its keys beside the checksum."""
 NUMBERED = "numbered"
 """How the origin of class names begins that nobody gave."""
 GIVEN = "given"
@@ -79,10 +87,11 @@ def save_weights(
         "preprocessing": record.preprocessing.to_dict(),
         "provenance": dict(record.provenance),
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    text = json.dumps(about | {"checksum": checksum(json.dumps(about), tensors)})
     try:
         with replacing(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata={KEY: json.dumps(about)})
+            save_file(tensors, temporary, metadata={KEY: text})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
 
@@ -137,25 +146,36 @@ def with_activation(record: Record, activation: str) -> Record:
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:
-    """Whether a file with this metadata is in this package's format."""
-    return KEY in metadata
+    """Whether a file with this metadata is in this package's format, or was before it was damaged."""
+    return KEY in metadata or any(text.startswith(START) for text in metadata.values())
 
 
-def record_of(metadata: Mapping[str, str], path: Path) -> Record:
-    """The record in the metadata of the weights file at `path`.
+def record_of(stored: Stored) -> Record:
+    """The record in the metadata of a weights file, after its checksum is verified, if it has one.
 
     Raises:
-        WeightsError: the metadata is damaged, or of a newer format.
+        WeightsError: the file is damaged, or of a newer format.
     """
+    path = stored.path
     try:
-        about = json.loads(metadata[KEY])
+        about = json.loads(stored.metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
+        expected = about.pop("checksum", None)
+        if unknown := about.keys() - ENTRIES:
+            raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}")
+        if expected is not None:
+            check(expected, json.dumps(about), stored.tensors)
         return Record(
             Configuration(**about["configuration"]),
             tuple(about["classes"]),
             Preprocessing.from_dict(about["preprocessing"]),
             about["provenance"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except ChecksumError as error:
+        raise WeightsError(
+            f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
+            "save_weights"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None

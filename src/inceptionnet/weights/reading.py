@@ -191,7 +191,7 @@ def load_model(source: str | Path, *, name: str | None = None, head: str | None 
 
 
 def _own(stored: Stored, title: str, name: str | None) -> WeightsFile:
-    record = record_of(stored.metadata, stored.path)
+    record = record_of(stored)
     held = record.configuration.name
     if name is not None and name != held:
         raise WeightsError(f"{stored.path}: expected {name}, got {held}; omit the name or change it")
