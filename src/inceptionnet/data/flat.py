@@ -73,10 +73,13 @@ def read_labels(file: Path, names: Sequence[str], group_by: str | None = None) -
 
 def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
     """Hugging Face's table of labels in each of several folders of images; empty unless all of them have one."""
-    found = {folder: next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
-             for folder in sorted(folders)}  # fmt: skip
-    files = {folder: file for folder, file in found.items() if file}
-    return files if len(files) == len(found) > 1 else {}
+    files: dict[str, Path] = {}
+    for folder in sorted(folders):
+        file = next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
+        if file is None:
+            return {}
+        files[folder] = file
+    return files if len(files) > 1 else {}
 
 
 def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str], group_by: str | None = None) -> Labelled:

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from inceptionnet.data.containers import Tree, is_archive, list_tree
-from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
+from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.data.web import fetch
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
+from inceptionnet.system.opening import IMAGE_BYTES
 
 STDIN = "-"
 
@@ -120,13 +121,13 @@ def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
     try:
         return read(name)
     except DecodeError as error:
-        raise DecodeError(f"{full}: {str(error).removeprefix(f'{name}: ')}") from None
+        raise DecodeError(f"{full}: {reason_of(error, name)}") from None
 
 
 def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
+    data = sys.stdin.buffer.read(IMAGE_BYTES + 1)
+    if len(data) > IMAGE_BYTES:
+        raise DataError(f"standard input: expected an image or paths of at most {IMAGE_BYTES} bytes, got more")
     try:
         text = decoded(data, "standard input", "paths")
     except DataError:
@@ -147,7 +148,7 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
 
 def _fetch(url: str) -> bytes:
     try:
-        data = fetch(url, most=MAX_BYTES, advice="try again")
+        data = fetch(url, most=IMAGE_BYTES, advice="try again")
     except DataError as error:
         raise DecodeError(str(error)) from None
     if data is None:

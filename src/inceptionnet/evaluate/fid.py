@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
@@ -197,7 +197,7 @@ def _read(split: Split, features: FidFeatures, position: int) -> _Read:
     try:
         pixels = np.array(decode_stored(split.read(position), channels=channels, name=name))
     except DecodeError as error:
-        return name, str(error).removeprefix(f"{name}: ")
+        return name, reason_of(error, name)
     return features.square(torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None])
 
 
