@@ -33,6 +33,7 @@ from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
+from inceptionnet.system.printing import Visible, say
 
 
 class Command(TyperCommand):
@@ -89,7 +90,7 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"inceptionnet {inceptionnet.__version__}")
+        say(f"inceptionnet {inceptionnet.__version__}")
         raise typer.Exit
 
 
@@ -99,9 +100,11 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        say(*context.get_help().split("\n"))
         raise typer.Exit
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:  # what other libraries log, too
+        handler.addFilter(Visible())
 
 
 def main() -> None:
@@ -127,5 +130,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"error: {' '.join(message.split())}", error=True)
     sys.exit(code)

@@ -18,6 +18,7 @@ from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import UnfitFile, check_fit
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -73,6 +74,7 @@ def _read(path: Path) -> _File:
     import pyarrow.parquet as pq
 
     try:
+        check_fit(path)
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
@@ -152,6 +154,7 @@ def read_images(path: Path) -> tuple[list[str], Callable[[int], bytes]]:
     pa = import_extra("pyarrow", "parquet", "reading .parquet files")
     pq = import_extra("pyarrow.parquet", "parquet", "reading .parquet files")
     try:
+        check_fit(path)
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             column = next((name for name in IMAGE_COLUMNS if name in names), None)
@@ -183,5 +186,5 @@ def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0]
+    reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
     return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): download it again")

@@ -18,6 +18,7 @@ from inceptionnet.data.matching import Images
 from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
 from inceptionnet.errors import DataError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import UnfitFile, check_fit
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -213,6 +214,7 @@ def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
 def _of_parquet(file: Path) -> Table:
     pa, pq = (import_extra(name, "parquet", f"reading {file}") for name in ("pyarrow", "pyarrow.parquet"))
     try:
+        check_fit(file)
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow
             binary = [f.name for f in schema if "binary" in str(f.type)]
@@ -221,7 +223,7 @@ def _of_parquet(file: Path) -> Table:
                                 "the folder of the file as the data")  # fmt: skip
             table = opened.read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
         raise DataError(
             f"{file}: expected a parquet file, got one that cannot be read ({reason}): write it again"
         ) from None

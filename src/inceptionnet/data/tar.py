@@ -219,7 +219,9 @@ def tar_members(path: Path) -> Iterator[tuple[str, Place]]:
                     yield member_path(member.name), (member.at, member.size)
         except BrokenTar as error:
             if not (last and isinstance(error, NoHeader)):
-                raise DataError(f"{path}: expected a tar file, got a damaged one ({error}): download it again") from None
+                raise DataError(
+                    f"{path}: expected a tar file, got a damaged one ({error}): download it again"
+                ) from None
         if not reader.is_whole:
             reason = f"one that ends at byte {min(last, end)} of {end}"
             raise DataError(f"{path}: expected a complete tar file, got {reason}: download it again")

@@ -30,6 +30,8 @@ from inceptionnet.errors import ConfigurationError, DataError, DecodeError, Inpu
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import PART_BYTES
+from inceptionnet.system.zips import Zip
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -241,10 +243,14 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
     side = "real" if real else "fake"
     length = len(getattr(distance, f"{side}_features_sum"))
     try:
+        with Zip(path) as archive:
+            if (held := max((one.file_size for one in archive.infolist()), default=0)) > PART_BYTES:
+                raise ValueError(f"an array of {held} bytes, more than the limit of {PART_BYTES}")
         with np.load(path) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
     except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise DataError(f"{path}: expected an .npz with mu and sigma, got {error}; compute it again") from None
+        got = (error.strerror if isinstance(error, OSError) else "") or error
+        raise DataError(f"{path}: expected an .npz with mu and sigma, got {got}; compute it again") from None
     if mean.shape != (length,) or covariance.shape != (length, length):
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}; compute it again")

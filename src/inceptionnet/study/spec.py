@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.study.statistics import Expectation
+from inceptionnet.system.opening import text_of
 from inceptionnet.train.recipe import Settings
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -188,7 +189,7 @@ def read_study(name: str) -> Study:
         if path.suffix != ".toml":
             raise ConfigurationError(f"no study {name!r}: {nearest(name, studies())} (or name a .toml file)")
     try:
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        about = tomllib.loads(text_of(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"{path}: expected a study in TOML: {what}") from None

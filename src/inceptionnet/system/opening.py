@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from errno import EFBIG, EINVAL, EISDIR
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 IMAGE_BYTES = 2**28
 """The most bytes in an image file, or a member of an archive: 256 MiB."""
@@ -36,7 +36,7 @@ class UnfitFile(OSError):
     """Something else than a regular file of a sane size; `strerror` says what came."""
 
 
-def opened(path: str | Path, most_bytes: int | None = None) -> BinaryIO:
+def opened(path: str | Path, most_bytes: int | None = None) -> BufferedReader:
     """Open a regular file for reading, without waiting for anything.
 
     Args:

@@ -31,7 +31,7 @@ class Zip(zipfile.ZipFile):
     """
 
     def __init__(self, path: Path, most_bytes: int | None = None) -> None:
-        self._source = _Limited(opened(path, most_bytes).detach())  # type: ignore[attr-defined]
+        self._source = _Limited(opened(path, most_bytes).detach())
         try:
             super().__init__(self._source)
         except BaseException:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import check_fit
 from inceptionnet.train.average import Average
 
 FORMAT = 3
@@ -101,6 +102,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged, or of another format.
     """
+    check_fit(file)
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
         state: dict[str, Any] = json.loads(metadata["inceptionnet.training"])

@@ -28,6 +28,7 @@ from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import check_fit
 from inceptionnet.train.logistic import FOLDS, Fit, fit
 from inceptionnet.train.plan import Job
 from inceptionnet.train.targets import balanced, targets_of
@@ -80,6 +81,7 @@ class Part:
     def load(cls, file: Path) -> Part | None:
         """Read it; None if the file is missing or damaged, and the features are to be computed again."""
         try:
+            check_fit(file)
             with safe_open(file, framework="pt") as opened:
                 errors = tuple((name, why) for name, why in json.loads(opened.metadata()["errors"]))
                 features, indices, labels = map(opened.get_tensor, ("features", "indices", "labels"))

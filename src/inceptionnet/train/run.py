@@ -37,6 +37,7 @@ from pydantic import BaseModel, ValidationError
 
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import remove_leftovers, replacing
+from inceptionnet.system.opening import text_of
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
@@ -162,7 +163,7 @@ class Run:
         """
         file = self.path / name
         try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            values: dict[str, Any] = json.loads(text_of(file))
         except FileNotFoundError:
             raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
         except (OSError, ValueError) as error:
@@ -244,8 +245,8 @@ class Run:
         """
         file = self.path / "metrics.csv"
         try:
-            with open(file, newline="", encoding="utf-8") as stream:
-                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+            rows = csv.DictReader(io.StringIO(text_of(file), newline=""))
+            return [{key: float(value) for key, value in row.items()} for row in rows]
         except (OSError, TypeError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
 

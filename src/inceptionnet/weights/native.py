@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from inceptionnet.data.preprocess import Preprocessing
@@ -83,6 +83,8 @@ def save_weights(
     try:
         with replacing(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={KEY: json.dumps(about)})
+            with safe_open(temporary, framework="pt") as file:
+                record_of(file.metadata() or {}, Path(path))  # raises: what is left behind can be read
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
 
@@ -157,5 +159,5 @@ def record_of(metadata: Mapping[str, str], path: Path) -> Record:
             Preprocessing.from_dict(about["preprocessing"]),
             about["provenance"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None

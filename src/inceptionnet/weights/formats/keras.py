@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
+from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.hdf5 import Hdf5, opened
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 
@@ -80,7 +81,7 @@ def read_keras_archive(path: Path) -> Stored:
     """The variables of a .keras archive. Raises: as read_keras_h5."""
     most = max(RATIO_FROM_BYTES, MAX_RATIO * path.stat().st_size)
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        with Zip(path) as archive, tempfile.TemporaryDirectory() as folder:
             for member in (archive.getinfo(CONFIG), archive.getinfo(WEIGHTS)):
                 if member.file_size > most:
                     raise WeightsError(
