@@ -187,16 +187,18 @@ class _Walk:
             entered.add(here)
             if prefix:
                 self.folders.add(prefix.rstrip("/"))
+            inside: list[tuple[str, str, _Above]] = []
             with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+                for entry in sorted(entries, key=lambda entry: entry.name):
                     name = prefix + entry.name
                     if is_hidden(entry.name):
                         self.hidden.append(name)
                     elif _leads_to_folder(entry):
-                        waiting = links if entry.is_symlink() else folders
+                        waiting = links if entry.is_symlink() else inside
                         waiting.append((entry.path, f"{name}/", (here, above)))
                     else:  # pipes, devices and broken links too, which cannot be read, and that is said then
                         self.files.append(name)
+            folders += reversed(inside)
 
 
 _Above: TypeAlias = tuple[()] | tuple[tuple[int, int], "_Above"]

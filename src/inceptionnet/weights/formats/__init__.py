@@ -61,7 +61,7 @@ def open_weights(path: Path) -> Stored:
 def _is_odd(tensor: Tensor) -> bool:
     """Whether the values are of a type that no network here can be loaded from: float8, float4, complex."""
     kind = tensor.dtype
-    return kind.is_complex or (kind.is_floating_point and (kind.itemsize < 2 or kind not in PLAIN))
+    return kind.is_complex or (kind.is_floating_point and kind not in PLAIN)
 
 
 def _read(path: Path, head: bytes) -> Stored:
