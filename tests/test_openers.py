@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
@@ -21,16 +22,17 @@ import torch
 from safetensors.torch import save_file
 
 from inceptionnet import create_model
-from inceptionnet.data import containers
+from inceptionnet.data import containers, inputs
 from inceptionnet.data.class_names import ClassNames
 from inceptionnet.data.containers import list_folder, list_tar, list_zip
-from inceptionnet.data.decode import read_image
+from inceptionnet.data.decode import MAX_PIXELS, read_image
 from inceptionnet.data.flat import metadata_of, read_labels
 from inceptionnet.data.inputs import find_images
 from inceptionnet.data.matching import read_exclude_list
+from inceptionnet.data.names import MAX_DEPTH, MAX_NAME
 from inceptionnet.data.parquet import read_images
 from inceptionnet.data.sources import open_source
-from inceptionnet.data.tar import HEADER_BYTES, TarReader, tar_members
+from inceptionnet.data.tar import HEADER_BYTES, MOST_HEADERS, TarReader, tar_members
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import DataError, DecodeError, InceptionNetError, WeightsError
 from inceptionnet.study.spec import read_study
@@ -38,6 +40,7 @@ from inceptionnet.system import opening, zips
 from inceptionnet.system.opening import UnfitFile, contents
 from inceptionnet.train.run import Run
 from inceptionnet.weights import convert, native, read_weights, save_weights
+from inceptionnet.weights.formats import numpy_arrays
 
 from .data.made import png, write_tar, write_tree, write_zip
 
@@ -389,8 +392,6 @@ def test_damaged_zips_are_listed_or_refused(tmp_path: Path) -> None:
 
 
 def test_an_npz_that_unpacks_to_far_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inceptionnet.weights.formats import numpy_arrays
-
     monkeypatch.setattr(numpy_arrays, "RATIO_FROM_BYTES", 2**16)
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**20, np.float32))
     with pytest.raises(WeightsError, match=r"expected at most \d+ bytes of arrays, got 4194432; give"):
@@ -455,3 +456,45 @@ def test_many_members_take_no_longer_than_their_number(tmp_path: Path, monkeypat
     began = time.process_time()
     assert len(list_zip(tmp_path / "x.zip").files) == 3000
     assert len(named) == 3000 and time.process_time() - began < 5
+
+
+def test_a_pattern_enters_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And finds what the standard library finds where there are no links."""
+    root = write_tree(tmp_path / "a[b]", ["0.png", "x/1.png", "x/y/2.png", "x/y/3.txt", "z/x/4.png"])
+    monkeypatch.chdir(root)
+    for pattern in ("**/*.png", "**/x/*.png", "**/x/**/*.png", "x/**", "**/**/y/*", "*/**/?.png", "**", "x/**/"):
+        expected = {name for name in glob.glob(pattern, recursive=True) if name}
+        assert {name.rstrip("/") for name in inputs._matches(pattern)} == {name.rstrip("/") for name in expected}, (
+            pattern
+        )
+        whole = f"{glob.escape(str(root))}/{pattern}"
+        expected = {name.rstrip("/") for name in glob.glob(whole, recursive=True)}
+        assert {name.rstrip("/") for name in inputs._matches(whole)} == expected, pattern
+    for i in range(10):
+        for j in range(10):
+            (root / f"{i}").mkdir(exist_ok=True)
+            (root / f"{i}" / f"to{j}").symlink_to(root / f"{j}")
+    assert len(find_images(["**/*.png"])) == 4
+
+
+def test_the_limits_are_those_of_security_md() -> None:
+    text = (Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[2].strip() for line in text.split("\n") if len(cells := line.split("|")) == 4}
+
+    def stated(start: str) -> str:
+        return next(value for what, value in rows.items() if what.startswith(start))
+
+    def size(count: int) -> str:
+        return f"{count >> 30} GiB" if count >= 2**30 else f"{count >> 20} MiB"
+
+    assert stated("an image, a member") == f"{size(opening.IMAGE_BYTES)}, and {MAX_PIXELS:,} pixels"
+    assert stated("a list: labels") == size(opening.TEXT_BYTES)
+    assert stated("settings") == size(opening.SETTINGS_BYTES)
+    assert stated("weights") == size(opening.WEIGHTS_BYTES)
+    assert stated("the list of members of a .zip") == size(opening.PART_BYTES)
+    assert stated("a name in an archive") == f"{MAX_NAME} characters, in {MAX_DEPTH} folders"
+    assert stated("headers") == f"{MOST_HEADERS}, of {size(HEADER_BYTES)} each"
+    of_zip = f"an image in a .zip of more than {size(containers.RATIO_FROM_BYTES)}"
+    assert stated(of_zip) == f"{containers.MAX_RATIO} times its compressed size"
+    most, above = size(numpy_arrays.MOST_BYTES), size(numpy_arrays.RATIO_FROM_BYTES)
+    assert stated("arrays in an .npz") == f"{most}; above {above}, {numpy_arrays.MAX_RATIO} times the size of the file"

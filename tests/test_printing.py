@@ -20,7 +20,7 @@ import inceptionnet
 from inceptionnet.cli.tables import print_json, print_table
 from inceptionnet.errors import ConfigurationError, DecodeError, MissingExtraError, reason_of, visible
 from inceptionnet.evaluate.prediction import Prediction, write_csv
-from inceptionnet.system.printing import Visible, say
+from inceptionnet.system.printing import VISIBLE, say
 from inceptionnet.system.progress import Bar, PartOf
 
 from .data.made import write_tar, write_zip
@@ -131,7 +131,7 @@ def test_the_log(logged: io.StringIO) -> None:
 def test_the_log_of_other_libraries_keeps_its_lines() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.addFilter(Visible())
+    handler.addFilter(VISIBLE)
     record = logging.LogRecord("other", logging.INFO, "", 0, "one\ntwo %s", ("\x1b[2J",), None)
     handler.handle(record)
     assert stream.getvalue() == "one\ntwo \\x1b[2J\n"

@@ -9,7 +9,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from inceptionnet.system.printing import LOGGER, Visible
+from inceptionnet.system.printing import LOGGER, VISIBLE
 
 if TYPE_CHECKING:
     from inceptionnet.classifier import Classifier as Classifier
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-logging.getLogger(LOGGER).addFilter(Visible())
+logging.getLogger(LOGGER).addFilter(VISIBLE)
 
 _HOME = {
     "Classifier": "inceptionnet.classifier",

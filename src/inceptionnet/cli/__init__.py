@@ -33,7 +33,7 @@ from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
-from inceptionnet.system.printing import Visible, say
+from inceptionnet.system.printing import VISIBLE, say
 
 
 class Command(TyperCommand):
@@ -104,7 +104,7 @@ def _root(
         raise typer.Exit
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     for handler in logging.getLogger().handlers:  # what other libraries log, too
-        handler.addFilter(Visible())
+        handler.addFilter(VISIBLE)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from inceptionnet.data.containers import Tree, is_archive, list_tree
+from inceptionnet.data.containers import Tree, is_archive, list_folder, list_tree
 from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Pixels, Preprocessing
@@ -85,13 +85,31 @@ def _at(place: str, allow_urls: bool, besides: Path | None, notes: list[str]) ->
         names, read = read_images(path)
         yield from (NamedImage(name, partial(read, row)) for row, name in enumerate(names))
     elif glob.has_magic(place) and not path.exists():
-        matches = [match for match in sorted(glob.glob(place, recursive=True)) if not _is_hidden(match, place)]
+        matches = [match for match in sorted(_matches(place)) if not _is_hidden(match, place)]
         if not matches:
             raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
         for match in matches:
             yield from _at(match, allow_urls, besides, notes)
     else:
         yield NamedImage.at(place)
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a pattern matches. `**` enters each real folder once, however many links lead to it."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    after = [part for i, part in enumerate(parts[at:], start=at) if part != "**" or parts[i - 1 : i] != ["**"]][1:]
+    found = set[str]()
+    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:
+        tree = list_folder(Path(start or "."))
+        folders = [start, *(f"{start}{folder}/" for folder in tree.folders)]
+        if after:
+            found.update(*(_matches(glob.escape(folder) + "/".join(after)) for folder in folders))
+        else:
+            found |= {*filter(None, folders), *(f"{start}{file}" for file in tree.files)}
+    return found
 
 
 def _is_hidden(match: str, pattern: str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import lzma
+import os
 import re
 import zlib
 from bz2 import BZ2File
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from inceptionnet.data.assembly import make_stream_source
 from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, parse_bytes
+from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import EXTENSIONS, expand, is_split_word, member_path, split_named
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
@@ -134,6 +136,8 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
 
 def _read_beside(path: str) -> bytes:
     """An image stored next to the table, locally or on the Hub."""
+    if os.path.lexists(path):
+        return read_image(path)
     import fsspec
 
     with fsspec.open(path, "rb") as file:

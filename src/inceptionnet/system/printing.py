@@ -29,3 +29,7 @@ class Visible(logging.Filter):
         lines = [message] if record.name == LOGGER else message.split("\n")
         record.msg, record.args = "\n".join(map(visible, lines)), None
         return True
+
+
+VISIBLE = Visible()
+"""The one filter, so that a handler has it once."""
