@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import json
@@ -391,6 +392,22 @@ def test_damaged_zips_are_listed_or_refused(tmp_path: Path) -> None:
                 assert "\n" not in str(error)
 
 
+def test_the_holes_of_a_sparse_file_are_not_searched(tmp_path: Path) -> None:
+    """Of 16 GiB of nothing; and a damaged heap behind them is found."""
+    path = tmp_path / "x.h5"
+    with path.open("wb") as file:
+        file.write(b"\x89HDF\r\n\x1a\n")
+        file.truncate(2**34)
+    with pytest.raises(WeightsError, match=r"x\.h5: damaged or truncated"):
+        read_weights(path)
+    heap = b"GCOL\x01\0\0\0" + (2**40).to_bytes(8, "little")
+    with path.open("r+b") as file:
+        file.seek(2**33 - 4)  # on both sides of the end of a page
+        file.write(heap)
+    with pytest.raises(WeightsError, match=f"the heap at {2**33 - 4} does not have the size that it states"):
+        read_weights(path)
+
+
 def test_an_npz_that_unpacks_to_far_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_arrays, "RATIO_FROM_BYTES", 2**16)
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**20, np.float32))
@@ -435,6 +452,47 @@ def test_metadata_that_nests_without_end(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"inceptionnet": "[" * 200_000})
     with pytest.raises(WeightsError, match="damaged metadata"):
         read_weights(tmp_path / "x.safetensors")
+
+
+DEEP, DIGITS = "[" * 200_000, "9" * 5000
+"""Deeper than Python can read; more digits than it takes for a number."""
+TEXTS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "class names": ("x.json", DEEP, ClassNames.read),
+    "numbers of class names": ("x.json", f'{{"a": "{DIGITS}", "b": "1"}}', ClassNames.read),
+    "labels": ("x.json", DEEP, lambda path: read_labels(path, ["a.png"])),
+    "numbers of labels": ("x.txt", DIGITS, lambda path: read_labels(path, ["a.png"])),
+    "exclusions": ("x.json", DEEP, lambda path: read_exclude_list(path, ["a.png"])),
+    "numbers of exclusions": ("x.txt", DIGITS, lambda path: read_exclude_list(path, ["a_1.png"])),
+    "a run": ("run.json", DEEP, lambda path: Run(path.parent).about()),
+    "a study": ("x.toml", f"x = {DEEP}", lambda path: read_study(str(path))),
+    "keys of a study": ("x.toml", "a." * 100_000 + "b = 1", lambda path: read_study(str(path))),
+    "an exported network": ("x.xml", "<a>" * 100_000 + "</a>" * 100_000, read_metadata),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_texts_that_are_hard_to_read(tmp_path: Path, case: str) -> None:
+    name, text, read = TEXTS[case]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InceptionNetError) as caught:
+        read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_lines_of_separators_alone(tmp_path: Path) -> None:
+    """Of patterns that try every start and every end, a line of 4000 characters takes seconds."""
+    for line in ("x" + "\t" * 50_000 + "x", "x" + " \t" * 20_000 + "y", "1" + " " * 50_000 + "-", "x " * 20_000 + "z"):
+        (tmp_path / "classes.txt").write_text(f"{line}\nb\n", encoding="utf-8")
+        with contextlib.suppress(DataError):
+            ClassNames.read(tmp_path / "classes.txt")
+
+
+def test_a_header_of_an_array_that_is_no_python(tmp_path: Path) -> None:
+    header = (b"{'descr': '<f4', 'fortran_order': False, 'shape': " + b"(" * 50).ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00v\x00" + header)
+    with pytest.raises(WeightsError, match=r"x\.npz: damaged or truncated"):
+        read_weights(tmp_path / "x.npz")
 
 
 def test_settings_are_read_as_before(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def _known(file: Path, wnids: list[str]) -> list[str]:
 def _numbered(file: Path, numbers: Sequence[str], wnids: Sequence[str], *, first: int) -> list[str]:
     """The wnid of each number, counting from `first`."""
     last = first + len(wnids) - 1
-    if outside := {number for number in numbers if not first <= int(number) <= last}:
+    if outside := {number for number in numbers if len(number) > 9 or not first <= int(number) <= last}:
         raise DataError(f"{file}: expected numbers of classes from {first} to {last}, got {listed(outside)}: give "
                         "another label file")  # fmt: skip
     return [wnids[int(number) - first] for number in numbers]

@@ -6,7 +6,6 @@ is spawned instead of forked gets its own copy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import UnfitFile, check_fit
+from inceptionnet.system.opening import UnfitFile, check_fit, from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -100,7 +99,7 @@ def _read(path: Path) -> _File:
 
 def _class_names(schema: Any, column: str) -> list[str] | None:
     try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
+        names = from_json(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):  # not written by Hugging Face datasets, or the labels are no ClassLabel
         return None
     return [str(name) for name in names]

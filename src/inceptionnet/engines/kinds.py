@@ -24,7 +24,6 @@ They are stored as metadata_props (ONNX), in the section `inceptionnet` of rt_in
 from __future__ import annotations
 
 import io
-import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -49,7 +48,7 @@ from inceptionnet.engines.openvino import (
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, listed, missing_extra, nearest
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, UnfitFile, check_fit, contents
+from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, UnfitFile, check_fit, contents, from_json
 from inceptionnet.system.zips import Zip
 from inceptionnet.weights import load_model, read_record
 
@@ -187,7 +186,7 @@ def _onnx_metadata(path: Path) -> dict[str, Any]:
     import onnx
 
     return {
-        entry.key: json.loads(entry.value)
+        entry.key: from_json(entry.value)
         for entry in onnx.load(path, load_external_data=False).metadata_props
         if entry.key in KEYS
     }
@@ -220,7 +219,7 @@ def _run_openvino_by_default(path: Path) -> Runner:
 def _openvino_metadata(path: Path) -> dict[str, Any]:
     section = ElementTree.fromstring(contents(path, SETTINGS_BYTES)).find(f"rt_info/{RT_INFO}")
     entries = {} if section is None else {entry.tag: entry.get("value", "null") for entry in section}
-    return {key: json.loads(value) for key, value in entries.items() if key in KEYS}
+    return {key: from_json(value) for key, value in entries.items() if key in KEYS}
 
 
 def _write_program(graph: Graph, path: Path) -> None:
@@ -250,7 +249,7 @@ def _program_metadata(path: Path) -> dict[str, Any]:
         held = {PurePosixPath(one.filename).name: one for one in archive.infolist() if "/extra/" in one.filename}
         if any(one.file_size > SETTINGS_BYTES for key, one in held.items() if key in KEYS):
             raise ValueError(f"metadata of more than {SETTINGS_BYTES} bytes")
-        return {key: json.loads(archive.read(one)) for key, one in held.items() if key in KEYS}
+        return {key: from_json(archive.read(one)) for key, one in held.items() if key in KEYS}
 
 
 def _run_weights(path: Path) -> Runner:

@@ -7,11 +7,13 @@ opens a file says all of them in its own words.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from errno import EFBIG, EINVAL, EISDIR
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 IMAGE_BYTES = 2**28
 """The most bytes in an image file, or a member of an archive: 256 MiB."""
@@ -69,6 +71,14 @@ def contents(path: str | Path, most_bytes: int) -> bytes:
 def text_of(path: str | Path, most_bytes: int = SETTINGS_BYTES) -> str:
     """The text of a regular file in UTF-8. Raises: OSError, as `contents`; UnicodeDecodeError."""
     return contents(path, most_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value of a text in JSON. Raises: ValueError, also for lists in lists that are too deep to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists in lists too deep to read") from None
 
 
 def check_fit(path: str | Path, most_bytes: int | None = None) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import replacing
-from inceptionnet.system.opening import check_fit
+from inceptionnet.system.opening import check_fit, from_json
 from inceptionnet.train.average import Average
 
 FORMAT = 3
@@ -105,7 +105,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     check_fit(file)
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
-        state: dict[str, Any] = json.loads(metadata["inceptionnet.training"])
+        state: dict[str, Any] = from_json(metadata["inceptionnet.training"])
         if state["format"] != FORMAT:
             raise ValueError(f"it is of format {state['format']}, this version reads {FORMAT}")
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118

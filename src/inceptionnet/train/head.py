@@ -28,7 +28,7 @@ from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.files import replacing
-from inceptionnet.system.opening import check_fit
+from inceptionnet.system.opening import check_fit, from_json
 from inceptionnet.train.logistic import FOLDS, Fit, fit
 from inceptionnet.train.plan import Job
 from inceptionnet.train.targets import balanced, targets_of
@@ -83,7 +83,7 @@ class Part:
         try:
             check_fit(file)
             with safe_open(file, framework="pt") as opened:
-                errors = tuple((name, why) for name, why in json.loads(opened.metadata()["errors"]))
+                errors = tuple((name, why) for name, why in from_json(opened.metadata()["errors"]))
                 features, indices, labels = map(opened.get_tensor, ("features", "indices", "labels"))
                 return cls(features, indices, labels, errors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):

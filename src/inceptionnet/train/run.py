@@ -37,7 +37,7 @@ from pydantic import BaseModel, ValidationError
 
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import remove_leftovers, replacing
-from inceptionnet.system.opening import text_of
+from inceptionnet.system.opening import from_json, text_of
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
@@ -163,7 +163,7 @@ class Run:
         """
         file = self.path / name
         try:
-            values: dict[str, Any] = json.loads(text_of(file))
+            values: dict[str, Any] = from_json(text_of(file))
         except FileNotFoundError:
             raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
         except (OSError, ValueError) as error:
@@ -265,7 +265,7 @@ class Run:
         file = self.path / "steps.jsonl"
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
             try:
-                rows.append(json.loads(line))
+                rows.append(from_json(line))
             except ValueError:
                 break
         return rows

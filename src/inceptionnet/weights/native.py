@@ -21,6 +21,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import from_json
 
 FORMAT = 1
 KEY = "inceptionnet"
@@ -150,7 +151,7 @@ def record_of(metadata: Mapping[str, str], path: Path) -> Record:
         WeightsError: the metadata is damaged, or of a newer format.
     """
     try:
-        about = json.loads(metadata[KEY])
+        about = from_json(metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
         return Record(
@@ -159,5 +160,5 @@ def record_of(metadata: Mapping[str, str], path: Path) -> Record:
             Preprocessing.from_dict(about["preprocessing"]),
             about["provenance"],
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None
