@@ -5,8 +5,11 @@ Nothing heavy is imported until it is used: the names below are looked up on fir
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from inceptionnet.system.printing import LOGGER, VISIBLE
 
 if TYPE_CHECKING:
     from inceptionnet.classifier import Classifier as Classifier
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from inceptionnet.weights import save_weights as save_weights
 
 __version__ = "0.1.0"
+
+logging.getLogger(LOGGER).addFilter(VISIBLE)
 
 _HOME = {
     "Classifier": "inceptionnet.classifier",

@@ -7,11 +7,45 @@ line prints exactly that line and exits with code 2.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_JOINERS = "\u200c\u200d"
+"""Characters of no width that words and emoji need."""
+_CONTROLS = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode's categories of control and format characters, halves of characters, and separators of lines."""
+
+
+def visible(text: str) -> str:
+    r"""A text in one line without characters that a terminal obeys: each of them as its escape.
+
+    These are control characters (ESC, line breaks, C1), those that turn the direction of a text or have no width, and
+    bytes of a file name that are not UTF-8. Whatever is printed or logged for people goes through this; data in files
+    does not.
+
+    Example:
+        >>> print(visible("a\x1b[2Jb\nc"), visible("é 猫"))
+        a\x1b[2Jb\nc é 猫
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or not _is_control(c) else _escaped(c) for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in _CONTROLS and character not in _JOINERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 class InceptionNetError(Exception):
     """Base class of all exceptions of the package."""
+
+    def __str__(self) -> str:
+        """The message in one line, without control characters; `args` has it as it was raised."""
+        return visible(super().__str__())
 
 
 class ConfigurationError(InceptionNetError, ValueError):
@@ -59,6 +93,11 @@ def nearest(word: str, known: Iterable[str], most: int = 3) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=most, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {listed(known)}"
+
+
+def reason_of(error: Exception, name: str) -> str:
+    """The message of an error without the name that it begins with."""
+    return str(error).removeprefix(f"{visible(name)}: ")
 
 
 def listed(names: Iterable[str], most: int = MOST_LISTED, *, ordered: bool = False, last: str = "") -> str:

@@ -49,7 +49,7 @@ def test_a_pattern_enters_no_hidden_folder_unless_it_names_it(tmp_path: Path) ->
     assert len(find_images([str(tmp_path / "__MACOSX" / "**" / "*.png")])) == 1
 
 
-def test_links_are_followed_without_loops_and_pipes_are_not_read(tmp_path: Path) -> None:
+def test_links_are_followed_without_loops_and_pipes_are_refused(tmp_path: Path) -> None:
     elsewhere = write_tree(tmp_path / "elsewhere", ["linked.png"])
     root = write_tree(tmp_path / "set", ["dog/0.png"])
     (root / "album").symlink_to(elsewhere)
@@ -58,11 +58,13 @@ def test_links_are_followed_without_loops_and_pipes_are_not_read(tmp_path: Path)
     (root / "dog" / "itself.png").symlink_to(root / "dog" / "itself.png")
     os.mkfifo(root / "dog" / "pipe.png")
     tree = list_folder(root)
-    assert tree.images == ["album/linked.png", "dog/0.png", "dog/itself.png"]
+    assert tree.images == ["album/linked.png", "dog/0.png", "dog/itself.png", "dog/pipe.png"]
     assert tree.folders == {"album", "dog"} and tree.loops == ("album/back", "loop")
-    assert tree.ignored(3) == ["2 links to a folder above them ignored (back, loop)"]
+    assert tree.ignored(4) == ["2 links to a folder above them ignored (back, loop)"]
     with pytest.raises(DecodeError, match=r"dog/itself.png: cannot be read \("):
         tree.reader("")("dog/itself.png")
+    with pytest.raises(DecodeError, match=r"^dog/pipe.png: cannot be read \(a named pipe, not a regular file\)$"):
+        tree.reader("")("dog/pipe.png")
 
 
 def test_backslashes_in_archives_are_separators(tmp_path: Path) -> None:

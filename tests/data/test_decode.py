@@ -318,7 +318,7 @@ def test_read_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(DecodeError, match=r"^short: cannot be read \(Is a directory\)$"):
         read_image(tmp_path, name="short")
-    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "MAX_BYTES", 10)
+    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "IMAGE_BYTES", 10)
     with pytest.raises(DecodeError, match="more than the limit of 10"):
         read_image(path)
 

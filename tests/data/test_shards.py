@@ -181,7 +181,7 @@ def test_a_image_over_the_limit_and_a_shard_that_shrank(tmp_path: Path, monkeypa
     assert isinstance(split, Split)
     size = len(split.read(0))
     with monkeypatch.context() as patch:
-        patch.setattr("inceptionnet.data.tar.MAX_BYTES", size - 1)
+        patch.setattr("inceptionnet.data.tar.IMAGE_BYTES", size - 1)
         with pytest.raises(
             DecodeError, match=rf"^x.tar/000\d.png: has {size} bytes, more than the limit of {size - 1}$"
         ):

@@ -15,7 +15,7 @@ from torch import Tensor
 from inceptionnet.classifier.backends import Backend, Options, graph_backend, network_backend
 from inceptionnet.data.images import ImageLike, Item, Transform, listed_images, together
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
+from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError, reason_of
 from inceptionnet.evaluate.prediction import Prediction, predictions_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
@@ -249,7 +249,7 @@ class Classifier:
             try:
                 seen.append(item.seen(self.preprocessing))
             except DecodeError as error:
-                errors[id(item)] = str(error).removeprefix(f"{item.name}: ")
+                errors[id(item)] = reason_of(error, item.name)
         return seen, errors
 
     def _together(self, seen: Sequence[Any]) -> Tensor:

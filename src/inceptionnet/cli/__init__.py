@@ -34,6 +34,7 @@ from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
+from inceptionnet.system.printing import VISIBLE, say
 
 
 class Command(TyperCommand):
@@ -90,7 +91,7 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"inceptionnet {inceptionnet.__version__}")
+        say(f"inceptionnet {inceptionnet.__version__}")
         raise typer.Exit
 
 
@@ -100,9 +101,11 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        say(*context.get_help().split("\n"))
         raise typer.Exit
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:  # what other libraries log, too
+        handler.addFilter(VISIBLE)
 
 
 def main() -> None:
@@ -138,5 +141,5 @@ def _end_output() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"error: {' '.join(message.split())}", error=True)
     sys.exit(code)

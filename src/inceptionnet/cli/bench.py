@@ -10,6 +10,7 @@ import typer
 
 from inceptionnet.cli.options import Device, Json, opened
 from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.system.printing import say
 
 log = logging.getLogger("inceptionnet")
 
@@ -130,4 +131,4 @@ def _print(rows: Sequence[Measurement | Skipped], title: str, peak_gflops: Mappi
     )  # fmt: skip
     for row in rows:
         if not isinstance(row, Measurement):
-            print(f"skipped: {row.network}, batch {row.batch_size}, {row.engine} in {row.precision}: {row.reason}")
+            say(f"skipped: {row.network}, batch {row.batch_size}, {row.engine} in {row.precision}: {row.reason}")

@@ -10,6 +10,7 @@ import typer
 
 from inceptionnet.cli.options import Device, GroupBy, Json, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.data.check import Duplicates, Report
@@ -104,17 +105,15 @@ def _print(report: Report, data: str, note: str) -> None:
     for split, counts in report.counts.items():
         if split == "train" and max(counts) > min(counts):
             most, fewest = (report.classes[counts.index(pick(counts))] for pick in (max, min))
-            print(f"{split}: largest class {most} ({max(counts):,}), smallest class {fewest} ({min(counts):,})")
+            say(f"{split}: largest class {most} ({max(counts):,}), smallest class {fewest} ({min(counts):,})")
             if report.imbalance_note:
-                print(report.imbalance_note)
+                say(report.imbalance_note)
         elif 0 in counts:
-            print(
-                f"{split}: no images of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}"
-            )
+            say(f"{split}: no images of {', '.join(report.classes[i] for i, count in enumerate(counts) if not count)}")
 
     readable = sum(report.formats.values())
     if readable:
-        print()
+        say()
         most_px = max(found.images for found in report.short_sides)
         print_table(
             ["shorter side, px", "images", ""],
@@ -130,40 +129,40 @@ def _print(report: Report, data: str, note: str) -> None:
         )
         sizes = {(one.width_px, one.height_px) for one in report.extremes.values()}
         for extreme, one in report.extremes.items() if len(sizes) > 1 else ():
-            print(f"{extreme:9} {one.width_px}×{one.height_px} px, {one.split}: {one.name}")
-        print(f"files     {_listed(report.formats)}; {_size(report.bytes)}, {_size(report.bytes // readable)} each")
-        print(f"modes     {_listed(report.modes)}")
+            say(f"{extreme:9} {one.width_px}×{one.height_px} px, {one.split}: {one.name}")
+        say(f"files     {_listed(report.formats)}; {_size(report.bytes)}, {_size(report.bytes // readable)} each")
+        say(f"modes     {_listed(report.modes)}")
         if report.unusual:
-            print(f"unusual   {_listed(report.unusual)}; converted to plain RGB or grey when decoded")
+            say(f"unusual   {_listed(report.unusual)}; converted to plain RGB or grey when decoded")
     _print_groups(report)
     _print_copies("duplicate", "=", report.duplicates_across_splits, report.duplicates, report.conflicting_labels)
     near = report.near_duplicates_across_splits, report.near_duplicates, report.near_conflicting_labels
     _print_copies("near-duplicate", "≈", *near)
     if report.plain:
         some = "1 image is" if report.plain == 1 else f"{report.plain:,} images are"
-        print(f"\n{some} too plain to look for near-duplicates")
+        say("", f"{some} too plain to look for near-duplicates")
 
     if report.decode_errors:
-        print()
+        say()
     for error in report.decode_errors:
-        print(f"corrupt image, {error.split}: {error.name}: {error.reason}")
-    print()
+        say(f"corrupt image, {error.split}: {error.name}: {error.reason}")
+    say()
     if report.decode_errors:
-        print(f"{len(report.decode_errors):,} of {len(report):,} images are corrupt")
+        say(f"{len(report.decode_errors):,} of {len(report):,} images are corrupt")
     else:
-        print(f"all {len(report):,} images can be decoded")
+        say(f"all {len(report):,} images can be decoded")
 
 
 def _print_groups(report: Report) -> None:
     if report.groups:
         counts = ", ".join(f"{count:,} in {split}" for split, count in report.groups.items())
-        print(f"groups    {counts} ({report.grouped_by})")
+        say(f"groups    {counts} ({report.grouped_by})")
     for splits, found in report.groups_across_splits.items():
-        print(f"\n{found.groups:,} {'group' if found.groups == 1 else 'groups'} in both {splits}")
+        say("", f"{found.groups:,} {'group' if found.groups == 1 else 'groups'} in both {splits}")
         for group in found.examples:
-            print(f"  {group}")
+            say(f"  {group}")
         if found.groups > len(found.examples):
-            print(f"  … and {found.groups - len(found.examples):,} more")
+            say(f"  … and {found.groups - len(found.examples):,} more")
 
 
 def _print_copies(
@@ -177,11 +176,11 @@ def _print_copies(
 
 
 def _print_duplicates(kind: str, sign: str, found: Duplicates) -> None:
-    print(f"\n{found.images:,} {kind}")
+    say("", f"{found.images:,} {kind}")
     for earlier, later in found.examples:
-        print(f"  {later} {sign} {earlier}")
+        say(f"  {later} {sign} {earlier}")
     if found.images > len(found.examples):
-        print(f"  … and {found.images - len(found.examples):,} more")
+        say(f"  … and {found.images - len(found.examples):,} more")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, Labels, Workers
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.study.comparison import Comparison
@@ -59,10 +60,10 @@ def compare(
         return
     _print(found)
     if table:
-        print(f"{table}: {len(found.same_images.disagreements):,} images" if found.same_images else f"{table}: not "
+        say(f"{table}: {len(found.same_images.disagreements):,} images" if found.same_images else f"{table}: not "
               "written, since there is no comparison image by image")  # fmt: skip
     if out:
-        print(f"{out / PAGE}: the page; comparison.json and the curves are beside it")
+        say(f"{out / PAGE}: the page; comparison.json and the curves are beside it")
 
 
 def _print(found: Comparison) -> None:
@@ -93,19 +94,19 @@ def _print(found: Comparison) -> None:
         note="accuracies of the last evaluation; training time with its evaluations; no auxiliary heads counted",
     )
     for note in found.notes:
-        print(note)
+        say(note)
     if found.settings:
         rows = [[name, *map(value_text, values)] for name, values in found.settings.items()]
-        print()
+        say()
         print_table(["setting", *(one.name for one in found.runs)], rows, title="settings that differ")
     else:
-        print("no setting differs")
-    print(ONE_SEED)
-    print()
+        say("no setting differs")
+    say(ONE_SEED)
+    say()
     if found.same_images:
         _print_paired(found.same_images)
     else:
-        print(found.unpaired)
+        say(found.unpaired)
 
 
 def _figure(name: str, value: float | None) -> str:
@@ -135,14 +136,14 @@ def _print_paired(found: SameImages) -> None:
         note=f"last weights on {found.note}",
     )
     if len(pairs) > 1:
-        print("p is that of each pair by itself, not corrected for their number")
+        say("p is that of each pair by itself, not corrected for their number")
     for name, reason in found.evaluated.metrics.evaluation.decode_errors:
-        print(f"not counted: {name}: {reason}")
+        say(f"not counted: {name}: {reason}")
     count = len(found.disagreements)
     if not count:
-        print("the runs predict the same for every image")
+        say("the runs predict the same for every image")
         return
-    print()
+    say()
     print_table(
         ["image", "label", *found.names],
         [

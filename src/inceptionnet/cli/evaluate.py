@@ -25,6 +25,7 @@ from inceptionnet.cli.options import (
     opened,
 )
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +142,7 @@ def _draw(path: Path, file: Path, view: Crops) -> None:
             montage(image, view).save(temporary, "PNG")
     except OSError as error:
         raise ConfigurationError(f"--show-crops {file}: cannot be written: {error.strerror}; name another") from None
-    print(f"{file}: {view.shown} crops of {view.prep.size_px} px")
+    say(f"{file}: {view.shown} crops of {view.prep.size_px} px")
 
 
 def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
@@ -157,28 +158,28 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     views = {f"{view.shown} crops (shorter side {', '.join(map(str, view.scales))} px)" for view in found.crops
              if view.shown > 1}  # fmt: skip
     if classifiers[1:]:
-        print("the networks together:")
+        say("the networks together:")
     if views:
-        print("each image as " + ", ".join(sorted(views)))
+        say("each image as " + ", ".join(sorted(views)))
     if found.excluded or found.unmatched:
-        print(f"{found.excluded} images excluded; {found.unmatched} lines of the list match no image")
+        say(f"{found.excluded} images excluded; {found.unmatched} lines of the list match no image")
     if found.labels_note:
-        print(found.labels_note)
+        say(found.labels_note)
     evaluation = metrics.evaluation
     if decision := classifiers[0].outputs.decision(evaluation.classes, evaluation.threshold):
-        print(decision)
+        say(decision)
     if isinstance(metrics, MultiLabelMetrics):
         _print_label_figures(metrics)
     else:
         _print_figures(metrics)
     for name, reason in evaluation.decode_errors:
-        print(f"not counted: {name}: {reason}")
+        say(f"not counted: {name}: {reason}")
     _print_members(metrics)
     for one in classifiers:
         if one.assumed:
-            print(f"assumed of {one.source}: {one.assumed}")
+            say(f"assumed of {one.source}: {one.assumed}")
     if found.class_order:
-        print(f"class order: {found.class_order}")
+        say(f"class order: {found.class_order}")
 
 
 def _print_classes(metrics: Metrics, title: str, note: str) -> None:
@@ -216,26 +217,24 @@ def _figures(one: ClassFigures) -> list[str]:
 
 def _print_figures(metrics: Metrics) -> None:
     result = metrics.evaluation
-    print(f"top-1 accuracy {result.top1:.2%}{_within(metrics.top1_interval, '.2%')}", end="")
-    print(f"  top-{result.k} {result.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if result.k > 1 else "")
-    print(f"cross-entropy {result.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
-    print(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
-    print(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
+    say(f"top-1 accuracy {result.top1:.2%}{_within(metrics.top1_interval, '.2%')}", end="")
+    say(f"  top-{result.k} {result.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if result.k > 1 else "")
+    say(f"cross-entropy {result.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
+    say(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
+    say(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
 
 
 def _print_label_figures(metrics: MultiLabelMetrics) -> None:
     within, area = metrics.intervals, metrics.mean_average_precision
-    print(f"subset accuracy {metrics.subset_accuracy:.2%}{_within(within['subset_accuracy'], '.2%')}", end="  ")
-    print(f"Hamming loss {metrics.hamming_loss:.4f}{_within(within['hamming_loss'], '.4f')}")
+    say(f"subset accuracy {metrics.subset_accuracy:.2%}{_within(within['subset_accuracy'], '.2%')}", end="  ")
+    say(f"Hamming loss {metrics.hamming_loss:.4f}{_within(within['hamming_loss'], '.4f')}")
     for name, one in (("macro", metrics.macro), ("micro", metrics.micro)):
-        print(f"{name} precision {one.precision:.3f}  recall {one.recall:.3f}  ", end="")
-        print(f"F1 {one.f1:.3f}{_within(within[f'{name}_f1'], '.3f')}")
+        say(f"{name} precision {one.precision:.3f}  recall {one.recall:.3f}  ", end="")
+        say(f"F1 {one.f1:.3f}{_within(within[f'{name}_f1'], '.3f')}")
     if area is not None:
-        print(f"mean average precision {area:.3f}{_within(within['mean_average_precision'], '.3f')}")
+        say(f"mean average precision {area:.3f}{_within(within['mean_average_precision'], '.3f')}")
     loss = metrics.evaluation.loss
-    print(
-        f"binary cross-entropy {loss:.4f}{_within(within['loss'], '.4f')}  on {len(metrics.evaluation.labels)} images"
-    )
+    say(f"binary cross-entropy {loss:.4f}{_within(within['loss'], '.4f')}  on {len(metrics.evaluation.labels)} images")
 
 
 def _print_members(metrics: Metrics | MultiLabelMetrics) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inceptionnet.cli.options import Activation, AllowUrls, BatchSize, Device, Images, Json, Weights, opened
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,11 +55,12 @@ def explain(
         )  # fmt: skip
     if json:
         print_json([row.to_dict() for row in rows])
-        print(*files.notes, sep="\n", end="\n" if files.notes else "", file=sys.stderr)
+        if files.notes:
+            say(*files.notes, error=True)
     else:
         _print(rows)
         for note in files.notes:
-            print(note)
+            say(note)
     end_with_errors(rows)
 
 
@@ -77,4 +78,4 @@ def _print(rows: Sequence[Explanation]) -> None:
         right={2},
     )
     if bad := sum(bool(row.error) for row in rows):
-        print(f"{bad} of {len(rows)} images could not be read")
+        say(f"{bad} of {len(rows)} images could not be read")

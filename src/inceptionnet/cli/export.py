@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +9,7 @@ import typer
 
 from inceptionnet.cli.options import Calibrate, Json, MinAgreement, Weights
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.engines.export import Exported
@@ -72,7 +72,7 @@ def export(
     else:
         _print(done)
     if not done.written:
-        print(f"error: {destination}: not written: {done.refused}", file=sys.stderr)
+        say(f"error: {destination}: not written: {done.refused}", error=True)
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, opened
+from inceptionnet.system.printing import say
 
 
 def features(
@@ -64,8 +65,8 @@ def features(
     if json:
         print_json({**about, "written": str(out), "images": rows, "data_note": source.note, "decode_errors": named})
         return
-    print(source.note)
+    say(source.note)
     size = "×".join(map(str, shape))
-    print(f"{out}: {rows} images, {size} features each, {endpoint} of {about['network']}")
+    say(f"{out}: {rows} images, {size} features each, {endpoint} of {about['network']}")
     for one in named:
-        print(f"corrupt image skipped: {one['name']}: {one['reason']}")
+        say(f"corrupt image skipped: {one['name']}: {one['reason']}")

@@ -10,6 +10,7 @@ import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, opened
 from inceptionnet.errors import ConfigurationError, DataError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -131,11 +132,11 @@ def _print(figures: dict[str, Any]) -> None:
         text = "" if score is None else f"{score['mean']:.3f} ± {score['std']:.3f}"
         rows.append([side, one["images_of"], "" if one["images"] is None else str(one["images"]), text])
     print_table(["", "images of", "images", "inception score"], rows, right={2, 3}, title=figures["network"])
-    print(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px ({figures['resize']})")
+    say(f"FID {figures['fid']:.4f}, images resized to {figures['size_px']} px ({figures['resize']})")
     for remark in figures["remarks"]:
-        print(remark)
+        say(remark)
     for side in ("real", "generated"):
         for note in figures[side]["notes"]:
-            print(f"{figures[side]['images_of']}: {note}")
+            say(f"{figures[side]['images_of']}: {note}")
         for one in figures[side]["decode_errors"]:
-            print(f"corrupt image, not counted: {one['name']}: {one['reason']}")
+            say(f"corrupt image, not counted: {one['name']}: {one['reason']}")

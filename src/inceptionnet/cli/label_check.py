@@ -12,6 +12,7 @@ from inceptionnet.cli.options import opened
 from inceptionnet.cli.tables import print_json, print_table
 from inceptionnet.data.splits import Source
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.train.label_check import LabelCheck
@@ -86,21 +87,21 @@ def print_labels(
             "labels": [dict(zip(told.columns, row, strict=True)) for row in told.rows()],
         })  # fmt: skip
         return len(found.decode_errors)
-    print(source.note)
+    say(source.note)
     if classifier.assumed:
-        print(f"assumed: {classifier.assumed}")
-    print(told.method)
+        say(f"assumed: {classifier.assumed}")
+    say(told.method)
     if reused:
-        print(f"the features of {reused:,} of these images are from {weights}")
+        say(f"the features of {reused:,} of these images are from {weights}")
     _print(found, told, listed, f"{source.title}: the least probable labels")
     if html:
-        print(f"{html}: thumbnails of {shown:,} images")
+        say(f"{html}: thumbnails of {shown:,} images")
     if table:
-        print(f"{table}: the whole ranking")
+        say(f"{table}: the whole ranking")
     for name, reason in found.decode_errors:
-        print(f"corrupt image skipped: {name}: {reason}")
+        say(f"corrupt image skipped: {name}: {reason}")
     if found.decode_errors:
-        print(told.skipped)
+        say(told.skipped)
     return len(found.decode_errors)
 
 
@@ -126,7 +127,7 @@ def _method(source: Source, weights: str, folds: int) -> str:
 
 
 def _print(found: LabelCheck, told: _Told, listed: int, title: str) -> None:
-    print()
+    say()
     print_table(
         ["", "image", "split", "label", "probability", "predicted", "probability"],
         [
@@ -138,6 +139,6 @@ def _print(found: LabelCheck, told: _Told, listed: int, title: str) -> None:
         title=title,
     )
     differing = len(found.ranking.differing)
-    print(f"{differing:,} of {len(found.ranking):,} images are predicted as another class than their label")
+    say(f"{differing:,} of {len(found.ranking):,} images are predicted as another class than their label")
     for caution in told.cautions:
-        print(caution)
+        say(caution)

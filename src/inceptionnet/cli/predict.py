@@ -23,6 +23,7 @@ from inceptionnet.cli.options import (
     opened,
 )
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +93,11 @@ def predict(
     else:
         _print(rows)
         for note in found.notes:
-            print(note)
+            say(note)
         if decision := classifier.outputs.decision(classifier.classes, least):
-            print(decision)
+            say(decision)
         if classifier.assumed:
-            print(f"assumed: {classifier.assumed}")
+            say(f"assumed: {classifier.assumed}")
     end_with_errors(rows)
 
 
@@ -108,7 +109,7 @@ def _print(rows: Sequence[Prediction]) -> None:
         [[row.file, f"error: {row.error}" if row.error else _text(row)] for row in rows],
     )
     if errors := sum(bool(row.error) for row in rows):
-        print(f"{errors} of {len(rows)} images could not be read")
+        say(f"{errors} of {len(rows)} images could not be read")
 
 
 def _text(row: Prediction) -> str:

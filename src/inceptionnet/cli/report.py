@@ -9,6 +9,7 @@ import typer
 
 from inceptionnet.cli.options import Activation, BatchSize, ClassOrder, Device, Labels, SplitName, Workers, opened
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 
 def report(
@@ -71,6 +72,6 @@ def report(
     )
     evaluation = found.metrics.evaluation
     which = f", {place} of the run's own data" if own else ""
-    print(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images{which}")
+    say(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images{which}")
     if found.class_order:
-        print(f"class order: {found.class_order}")
+        say(f"class order: {found.class_order}")

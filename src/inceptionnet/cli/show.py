@@ -10,6 +10,7 @@ import typer
 from inceptionnet.cli.options import Json
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.nets.spec import Network
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,4 +150,4 @@ def _draw(network: Network, path: Path) -> None:
             temporary.write_text(svg(network), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--svg {path}: cannot be written: {error.strerror}; give another file") from None
-    print(path)
+    say(str(path))

@@ -9,6 +9,7 @@ import typer
 
 from inceptionnet.cli.options import CorruptImages, Device, GroupBy, Json, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.study.result import Result
@@ -123,8 +124,8 @@ def _describe(name: str, about: Study, json: bool) -> None:
         [[one.title, f"{100 * one.margin:g} points"] for one in about.compare],
     )
     for note in about.notes:
-        print(note)
-    print(f"run it with: inceptionnet study {name} DATA --out DIR")
+        say(note)
+    say(f"run it with: inceptionnet study {name} DATA --out DIR")
 
 
 def _arm(about: Study, name: str) -> list[str]:
@@ -160,5 +161,5 @@ def _print(about: Study, result: Result, out: Path, json: bool) -> None:
         print_table(columns, rows)
     columns, rows = comparison_table(result)
     print_table(columns, rows)
-    print(verdict_line(result))
-    print(f"the page is {out / 'index.html'}")
+    say(verdict_line(result))
+    say(f"the page is {out / 'index.html'}")

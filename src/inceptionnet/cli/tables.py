@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inceptionnet.errors import DataError
+from inceptionnet.errors import DataError, visible
+from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from inceptionnet.evaluate.prediction import Prediction
@@ -24,8 +28,16 @@ READABLE = 30
 
 
 def print_json(values: Any) -> None:
-    """One JSON document."""
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    """One JSON document, in which control characters are JSON's escapes, so that what is read from it is exact."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    say(*(_UNSEEN.sub(_in_json, line) for line in text.split("\n")))
+
+
+_UNSEEN = re.compile(r"[^ -~]+")
+
+
+def _in_json(match: re.Match[str]) -> str:
+    return "".join(c if visible(c) == c else json.dumps(c)[1:-1] for c in match[0])
 
 
 def end_with_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
@@ -58,51 +70,70 @@ def print_table(
         right: columns of numbers, aligned to the right and never wrapped; nor is the first column.
         optional: columns to drop where the terminal is too narrow, in this order.
     """
-    from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    rows = [[_one_line(cell) for cell in row] for row in rows]
+    rows = [list(map(visible, row)) for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_COLUMNS
+    bold = partial(console.print, style="bold", markup=False, no_wrap=True, overflow="ignore", crop=False)
     if title:
-        console.print(Text(title, style="bold"))
+        console.print(Text(visible(title), style="bold"))
     whole = {0, *right}
     kept = list(range(len(columns)))
     least = [_least(columns[i], [row[i] for row in rows], i in whole) for i in kept]
     for i in optional:
-        least[i] = max(least[i], min(READABLE, max((len(row[i]) for row in rows), default=0)))
+        least[i] = max(least[i], min(READABLE, max((cell_len(row[i]) for row in rows), default=0)))
     for i in optional:
         if _total([least[j] for j in kept]) > console.width:
             kept.remove(i)
     widths = _widths([[columns[i], *(row[i] for row in rows)] for i in kept], [least[i] for i in kept], console.width)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, width in zip(kept, widths, strict=True):
-        heading = "\n".join(wrap(columns[i], width, break_long_words=False))
-        table.add_column(Text(heading), justify="right" if i in right else "left", no_wrap=i in whole, width=width)
-    for row in rows:
-        table.add_row(*(Text(row[i]) for i in kept))
-    console.print(table)
+
+    def lines(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+        """The lines of a row, of the lines of its cells."""
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = (_padded(part, width, right=i in right)
+                      for i, part, width in zip(kept, parts, widths, strict=True))  # fmt: skip
+            yield f" {(' ' * BETWEEN).join(padded)} "
+
+    empty = " " * _total(widths)
+    say(empty)
+    for line in lines([wrap(columns[i], width, break_long_words=False) for i, width in zip(kept, widths, strict=True)]):
+        bold(line)
+    say(f" {'─' * (len(empty) - 2)} ")
+    for row in rows:  # not by rich's table, which takes half a millisecond for each
+        say(*lines([
+            [row[i]] if i in whole or cell_len(row[i]) <= width
+            else [line.plain.rstrip() for line in Text(row[i]).wrap(console, width)]
+            for i, width in zip(kept, widths, strict=True)
+        ]))  # fmt: skip
+    say(empty)
     if note:
-        console.print(Text(note))
+        console.print(Text(visible(note)))
 
 
-def _one_line(cell: str) -> str:
-    r"""A cell without line breaks and other control characters, which names of files may have: as \n, \t …"""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell)
+def _padded(text: str, width: int, *, right: bool) -> str:
+    from rich.cells import cell_len
+
+    room = " " * (width - cell_len(text))
+    return room + text if right else text + room
 
 
 def _least(heading: str, cells: Sequence[str], whole: bool) -> int:
     """The width of a column whose heading is wrapped, and whose cells are too unless they stay whole."""
+    from rich.cells import cell_len
+
     words = [*wrap(heading, 1, break_long_words=False), *(cells if whole else " ".join(cells).split())]
-    return max(map(len, words), default=0)
+    return max(map(cell_len, words), default=0)
 
 
 def _widths(texts: Sequence[Sequence[str]], least: Sequence[int], room: int) -> list[int]:
     """Widths of the columns: as wide as their texts, else the widest are narrowed, none below its `least`."""
-    widths = [max(map(len, column)) for column in texts]
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in texts]
     while _total(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
         widths[max(wide, key=widths.__getitem__)] -= 1
     return widths

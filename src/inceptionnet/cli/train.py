@@ -11,6 +11,7 @@ import typer
 
 from inceptionnet.cli.options import CorruptImages, Device, GroupBy, Labels, Splits, Workers
 from inceptionnet.errors import ConfigurationError, RunError
+from inceptionnet.system.printing import say
 
 BEGAN = monotonic()
 """About when the process began; a time budget counts from there."""
@@ -152,9 +153,9 @@ def train(
         if world.is_main:
             if searching:
                 _print_ranking(out)
-            print(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
+            say(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
             with suppress(RunError):  # a file that could not be written has been warned about
-                print("next:", *next_commands(Run(out)), sep="\n  ")
+                say("next:", *(f"  {command}" for command in next_commands(Run(out))))
 
 
 def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None:
@@ -166,8 +167,8 @@ def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None
     from inceptionnet.train.settings import listing
 
     chosen = recipe_named(recipe, model).changed(parse_settings(settings))
-    print(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.\n")
-    print(listing(chosen, min(100, shutil.get_terminal_size().columns)))
+    say(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.", "")
+    say(*listing(chosen, min(100, shutil.get_terminal_size().columns)).split("\n"))
 
 
 def _print_ranking(out: Path) -> None:

@@ -27,8 +27,9 @@ _NAME_HEADERS = ("name", "class_name", "classname", "label_name", "class", "labe
                  "wnid", "text", "classes", "names", "labels", "categories")  # fmt: skip
 _NUMBER_HEADERS = ("index", "idx", "id", "number", "class_id", "class_index", "class_idx", "label_id", "category_id",
                    "label", "class", "target", "code")  # fmt: skip
-_NUMBER_FIRST = re.compile(r"(\d+)(?:\s*[:,;=\t]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
-_NUMBER_LAST = re.compile(r"(.*?\S)(\s*[:,;=\t]\s*|\s+)(\d+)")
+# Runs of spaces have an end, so that a line of nothing else takes no time that grows with its square.
+_NUMBER_FIRST = re.compile(r"(\d{1,9})(?:\s{0,99}[:,;=\t]\s{0,99}|[.)]\s{1,99}|\s{1,99}-\s{1,99}|\s{1,99})(\S.*)")
+_NUMBER_LAST = re.compile(r"(.*?\S)(\s{0,99}[:,;=\t]\s{0,99}|\s{1,99})(\d{1,9})")
 _ADVICE = "number them 0 to N-1, or give a JSON list of the names if the numbers belong to them"
 
 

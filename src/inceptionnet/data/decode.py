@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +22,9 @@ from PIL import Image, UnidentifiedImageError
 from inceptionnet.data.formats import formats_for, unknown_format
 from inceptionnet.data.preprocess import Box, Pixels, Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError, DecodeError
+from inceptionnet.system.opening import IMAGE_BYTES, contents
 
-MAX_BYTES = 2**28  # 256 MiB in a file …
-MAX_PIXELS = MAX_BYTES // 3  # … and as RGB in memory; Pillow's own limit for decompression bombs is the same
+MAX_PIXELS = IMAGE_BYTES // 3  # as many bytes as RGB in memory; Pillow's own limit for decompression bombs is the same
 
 log = logging.getLogger("inceptionnet")
 
@@ -51,13 +50,9 @@ def read_image(path: str | Path, *, name: str | None = None) -> bytes:
     """The bytes of the file at `path`, called `name` in errors. Raises: DecodeError."""
     name = str(path) if name is None else name
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise DecodeError(f"{name}: file has {size} bytes, more than the limit of {MAX_BYTES}")
-            return file.read()
-    except (OSError, ValueError) as error:
-        raise DecodeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        return contents(path, IMAGE_BYTES)
+    except OSError as error:
+        raise DecodeError(f"{name}: cannot be read ({error.strerror})") from None
 
 
 def decode(data: bytes, *, channels: int = 3, name: str = "image") -> Image.Image:

@@ -73,10 +73,13 @@ def read_labels(file: Path, names: Sequence[str], group_by: str | None = None) -
 
 def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
     """Hugging Face's table of labels in each of several folders of images; empty unless all of them have one."""
-    found = {folder: next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
-             for folder in sorted(folders)}  # fmt: skip
-    files = {folder: file for folder, file in found.items() if file}
-    return files if len(files) == len(found) > 1 else {}
+    files: dict[str, Path] = {}
+    for folder in sorted(folders):
+        file = next(filter(Path.is_file, (root / folder / name for name in METADATA_FILES)), None)
+        if file is None:
+            return {}
+        files[folder] = file
+    return files if len(files) > 1 else {}
 
 
 def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str], group_by: str | None = None) -> Labelled:
@@ -130,7 +133,7 @@ def _known(file: Path, wnids: list[str]) -> list[str]:
 def _numbered(file: Path, numbers: Sequence[str], wnids: Sequence[str], *, first: int) -> list[str]:
     """The wnid of each number, counting from `first`."""
     last = first + len(wnids) - 1
-    if outside := {number for number in numbers if not first <= int(number) <= last}:
+    if outside := {number for number in numbers if len(number) > 9 or not first <= int(number) <= last}:
         raise DataError(f"{file}: expected numbers of classes from {first} to {last}, got {listed(outside)}: give "
                         "another label file")  # fmt: skip
     return [wnids[int(number) - first] for number in numbers]

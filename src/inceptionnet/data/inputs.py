@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from inceptionnet.data.containers import Tree, is_archive, list_tree
-from inceptionnet.data.decode import MAX_BYTES, pixels_of, read_image
+from inceptionnet.data.containers import Tree, is_archive, list_folder, list_tree
+from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Pixels, Preprocessing
 from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.data.web import fetch
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
+from inceptionnet.system.opening import IMAGE_BYTES
 
 STDIN = "-"
 
@@ -84,13 +85,31 @@ def _at(place: str, allow_urls: bool, besides: Path | None, notes: list[str]) ->
         names, read = read_images(path)
         yield from (NamedImage(name, partial(read, row)) for row, name in enumerate(names))
     elif glob.has_magic(place) and not path.exists():
-        matches = [match for match in sorted(glob.glob(place, recursive=True)) if not _is_hidden(match, place)]
+        matches = [match for match in sorted(_matches(place)) if not _is_hidden(match, place)]
         if not matches:
             raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
         for match in matches:
             yield from _at(match, allow_urls, besides, notes)
     else:
         yield NamedImage.at(place)
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a pattern matches. `**` enters each real folder once, however many links lead to it."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    after = [part for i, part in enumerate(parts[at:], start=at) if part != "**" or parts[i - 1 : i] != ["**"]][1:]
+    found = set[str]()
+    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:
+        tree = list_folder(Path(start or "."))
+        folders = [start, *(f"{start}{folder}/" for folder in tree.folders)]
+        if after:
+            found.update(*(_matches(glob.escape(folder) + "/".join(after)) for folder in folders))
+        else:
+            found |= {*filter(None, folders), *(f"{start}{file}" for file in tree.files)}
+    return found
 
 
 def _is_hidden(match: str, pattern: str) -> bool:
@@ -120,13 +139,13 @@ def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
     try:
         return read(name)
     except DecodeError as error:
-        raise DecodeError(f"{full}: {str(error).removeprefix(f'{name}: ')}") from None
+        raise DecodeError(f"{full}: {reason_of(error, name)}") from None
 
 
 def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DataError(f"standard input: expected an image or paths of at most {MAX_BYTES} bytes, got more")
+    data = sys.stdin.buffer.read(IMAGE_BYTES + 1)
+    if len(data) > IMAGE_BYTES:
+        raise DataError(f"standard input: expected an image or paths of at most {IMAGE_BYTES} bytes, got more")
     try:
         text = decoded(data, "standard input", "paths")
     except DataError:
@@ -147,7 +166,7 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
 
 def _fetch(url: str) -> bytes:
     try:
-        data = fetch(url, most=MAX_BYTES, advice="try again")
+        data = fetch(url, most=IMAGE_BYTES, advice="try again")
     except DataError as error:
         raise DecodeError(str(error)) from None
     if data is None:

@@ -25,7 +25,7 @@ from inceptionnet.data.decode import DARK, decode, decode_box
 from inceptionnet.data.formats import formats_for
 from inceptionnet.data.similar import signature
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import DataError, DecodeError
+from inceptionnet.errors import DataError, DecodeError, reason_of
 
 CHUNK = 16  # images
 _ORIENTATION_TAG, _SAMPLES_TAG = 0x0112, 277
@@ -141,7 +141,7 @@ def glance(read: Callable[[], bytes], name: str) -> Inspection:
         data = read()
         grey = decode_box(data, lambda width, height: (0, 0, width, height), at_least_px=64, channels=1, name=name)
     except DecodeError as error:
-        return Inspection(str(error).removeprefix(f"{name}: "))
+        return Inspection(reason_of(error, name))
     return Inspection("", hashlib.blake2b(data, digest_size=16).digest(), signature(grey))
 
 
@@ -151,7 +151,7 @@ def inspect(read: Callable[[], bytes], name: str) -> Inspection:
         data = read()
         whole = decode(data, name=name)
     except DecodeError as error:
-        return Inspection(str(error).removeprefix(f"{name}: "))
+        return Inspection(reason_of(error, name))
     with Image.open(io.BytesIO(data), formats=formats_for(data)) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
         seen = len(data), whole.size, str(image.format), image.mode, tuple(_unusual(image))

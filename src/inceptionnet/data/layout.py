@@ -120,11 +120,14 @@ class _Folders:
     def __init__(self, tree: Tree) -> None:
         self.inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
         self.loose = Counter(image.rpartition("/")[0] for image in tree.images)  # folder → images directly in it
-        self.filled = {
-            str(above) for folder in self.loose for above in (PurePosixPath(folder), *PurePosixPath(folder).parents)
-        }
+        self.filled = set[str]()
+        for folder in self.loose:
+            while folder and folder not in self.filled:
+                self.filled.add(folder)
+                folder = folder.rpartition("/")[0]
         for folder in tree.folders:
-            self.inside[folder.rpartition("/")[0]].add(PurePosixPath(folder).name)
+            above, _, name = folder.rpartition("/")
+            self.inside[above].add(name)
 
     def start(self, is_split: Callable[[str], object]) -> str:
         """The folder that contains the classes or splits, below any chain of single folders."""

@@ -33,7 +33,7 @@ from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.policies import vary
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
 from inceptionnet.system.distributed import ALONE, World
 
 CorruptImages = Literal["fail", "skip"]
@@ -206,7 +206,7 @@ class _Images(Dataset[_Sample]):
                 crop = training_crop(data, self.prep, self.augment, rng, name=name)
                 pixels = (vary(crop, self.prep, self.augment, rng)[None],)
         except DecodeError as error:
-            why = str(error).removeprefix(f"{name}: ")
+            why = reason_of(error, name)
         return _Sample(key._replace(item=None), name, label, pixels, draws, why)
 
     def _evaluated(self, data: bytes, name: str) -> tuple[Pixels, ...]:

@@ -20,7 +20,7 @@ from inceptionnet.data.names import EXTENSIONS
 from inceptionnet.data.text import NOT_UTF8, Line, is_damaged, json_of, lines_of, nfc, read_text
 from inceptionnet.errors import DataError, listed
 
-_NUMBERED = re.compile(r".*_(\d+)")
+_NUMBERED = re.compile(r".*_(\d{1,18})")
 
 
 class Images:
@@ -116,7 +116,8 @@ def read_exclude_list(file: Path, names: Sequence[str], option: str = "--exclude
         raise DataError(f"{where}: expected a list of images, got a JSON object: give the names one a line")
     for line in lines_of(text) if entries is None else [Line(i, str(one)) for i, one in enumerate(entries, start=1)]:
         found = next(filter(None, map(images.find, _firsts(line.text))), [])
-        if not found and line.text.isdecimal() and (found := numbers.get(int(line.text), [])) and len(found) > 1:
+        number = int(line.text) if line.text.isdecimal() and len(line.text) < 19 else -1
+        if not found and (found := numbers.get(number, [])) and len(found) > 1:
             raise DataError(
                 f"{where}: line {line.number}: expected one image with the number {line.text}, got "
                 f"{listed(names[i] for i in found)}: give names instead"

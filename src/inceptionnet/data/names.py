@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from inceptionnet.errors import DataError, listed
 
@@ -18,6 +19,10 @@ EXTENSIONS = frozenset(
     )
 )  # fmt: skip
 MAX_FILES = 100_000
+MAX_NAME = 4096
+"""Characters in the name of an archive's member, as in a path on Linux."""
+MAX_DEPTH = 64
+"""Folders that a member is in; each of them is listed by its whole path."""
 
 # What systems and file managers keep in folders, besides names that start with a dot.
 _SYSTEM = frozenset(
@@ -31,7 +36,7 @@ _SPLIT_WORDS = {
 
 def is_image(name: str) -> bool:
     """Whether a file name ends like an image."""
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+    return posixpath.splitext(name)[1].lower() in EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:

@@ -6,7 +6,6 @@ is spawned instead of forked gets its own copy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import UnfitFile, check_fit, from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -73,6 +73,7 @@ def _read(path: Path) -> _File:
     import pyarrow.parquet as pq
 
     try:
+        check_fit(path)
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
@@ -98,7 +99,7 @@ def _read(path: Path) -> _File:
 
 def _class_names(schema: Any, column: str) -> list[str] | None:
     try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
+        names = from_json(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):  # not written by Hugging Face datasets, or the labels are no ClassLabel
         return None
     return [str(name) for name in names]
@@ -152,6 +153,7 @@ def read_images(path: Path) -> tuple[list[str], Callable[[int], bytes]]:
     pa = import_extra("pyarrow", "parquet", "reading .parquet files")
     pq = import_extra("pyarrow.parquet", "parquet", "reading .parquet files")
     try:
+        check_fit(path)
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             column = next((name for name in IMAGE_COLUMNS if name in names), None)
@@ -183,5 +185,5 @@ def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0]
+    reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
     return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): download it again")

@@ -22,6 +22,7 @@ from inceptionnet.data.names import EXTENSIONS, by_split, is_hidden
 from inceptionnet.data.splits import Split
 from inceptionnet.data.tar import Place, read_member, tar_members
 from inceptionnet.errors import DataError
+from inceptionnet.system.opening import opened
 
 LABEL_FIELDS = ("cls", "json")
 MAX_LABEL_BYTES = 2**20
@@ -139,7 +140,7 @@ def _known_classes(folder: Path) -> ClassNames | None:
 
 def _images(path: Path) -> Iterator[tuple[str, str, Place]]:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
 
             def read(place: Place) -> bytes:
                 file.seek(place[0])

@@ -15,27 +15,31 @@ from __future__ import annotations
 import json
 import logging
 import lzma
+import os
 import re
-import tarfile
 import zlib
+from bz2 import BZ2File
 from collections.abc import Callable, Iterator
+from gzip import GzipFile
+from lzma import LZMAFile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from inceptionnet.data.assembly import make_stream_source
 from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, parse_bytes
-from inceptionnet.data.decode import MAX_BYTES
+from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import EXTENSIONS, expand, is_split_word, member_path, split_named
 from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit
+from inceptionnet.data.tar import Readable, TarReader
 from inceptionnet.data.web import Download, fetch
 from inceptionnet.errors import DataError, InceptionNetError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import IMAGE_BYTES
 
 SIZES_FILE = "sizes.json"
-READ_BYTES = 2**20  # at once
 
 
 def open_stream(where: str) -> Source:
@@ -132,10 +136,12 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
 
 def _read_beside(path: str) -> bytes:
     """An image stored next to the table, locally or on the Hub."""
+    if os.path.lexists(path):
+        return read_image(path)
     import fsspec
 
     with fsspec.open(path, "rb") as file:
-        data: bytes = file.read(MAX_BYTES)
+        data: bytes = file.read(IMAGE_BYTES)
     return data
 
 
@@ -219,17 +225,44 @@ def _members(url: str) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a tar; only images and labels are read."""
     with Download(url) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r|*", bufsize=READ_BYTES) as tar:  # type: ignore[call-overload]
-                while (member := tar.next()) is not None:
-                    tar.members = []  # tarfile would keep them all
-                    field = member.name.rpartition("/")[2].partition(".")[2].lower()
-                    wanted = field in LABEL_FIELDS or f".{field}" in EXTENSIONS
-                    limit = MAX_LABEL_BYTES if field in LABEL_FIELDS else MAX_BYTES
-                    if member.size < 0 or (wanted and member.size > limit):
-                        raise DataError(f"{url}: expected {member.name} of at most {limit} bytes, got {member.size}")
-                    if member.isreg() and not member.issparse():
-                        yield member_path(member.name), tar.extractfile(member).read() if wanted else b""
+            reader = TarReader(_unpacked(file), seekable=False)
+            for member in reader.members():
+                field = member.name.rpartition("/")[2].partition(".")[2].lower()
+                wanted = field in LABEL_FIELDS or f".{field}" in EXTENSIONS
+                limit = MAX_LABEL_BYTES if field in LABEL_FIELDS else IMAGE_BYTES
+                if member.size < 0 or (wanted and member.size > limit):
+                    raise DataError(f"{url}: expected {member.name} of at most {limit} bytes, got {member.size}")
+                if member.is_file:
+                    data = reader.read(member.size) if wanted else b""
+                    if wanted and len(data) < member.size:
+                        raise EOFError(f"it ends within {member.name}")
+                    yield member_path(member.name), data
         except FileNotFoundError:
             raise DataError(f"{url}: expected a shard, got no such file: check the URL") from None
-        except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, EOFError) as error:
+        except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
             raise DataError(f"{url}: expected a tar file, got a damaged one ({error}): create it again") from None
+
+
+class _Whole:
+    """A file whose first bytes were read already."""
+
+    def __init__(self, head: bytes, file: Readable) -> None:
+        self._head, self._file = head, file
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        head, self._head = self._head[:size], self._head[size:]
+        return head or self._file.read(size)
+
+
+def _unpacked(file: Readable) -> Readable:
+    """A shard without its compression (gzip, bzip2 or xz), if it has one."""
+    head = b""
+    while len(head) < 6 and (part := file.read(6 - len(head))):
+        head += part
+    whole: Any = _Whole(head, file)
+    if head.startswith(b"\x1f\x8b"):
+        return GzipFile(fileobj=whole, mode="rb")
+    if head.startswith(b"BZh"):
+        return BZ2File(whole)
+    return LZMAFile(whole) if head.startswith(b"\xfd7zXZ") else whole

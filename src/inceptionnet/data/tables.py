@@ -7,7 +7,6 @@ text, the separator that finds the most images is the one meant.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from inceptionnet.data.matching import Images
 from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
 from inceptionnet.errors import DataError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import UnfitFile, check_fit, from_json
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -213,6 +213,7 @@ def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
 def _of_parquet(file: Path) -> Table:
     pa, pq = (import_extra(name, "parquet", f"reading {file}") for name in ("pyarrow", "pyarrow.parquet"))
     try:
+        check_fit(file)
         with pq.ParquetFile(file) as opened:
             schema = opened.schema_arrow
             binary = [f.name for f in schema if "binary" in str(f.type)]
@@ -221,7 +222,7 @@ def _of_parquet(file: Path) -> Table:
                                 "the folder of the file as the data")  # fmt: skip
             table = opened.read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
         raise DataError(
             f"{file}: expected a parquet file, got one that cannot be read ({reason}): write it again"
         ) from None
@@ -233,7 +234,7 @@ def _of_parquet(file: Path) -> Table:
 def _stated(schema: Any) -> dict[str, str]:
     """The class names in the schema that Hugging Face's datasets writes."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = from_json(schema.metadata[b"huggingface"])["info"]["features"]
         names = next(one["names"] for one in features.values() if "names" in one)
     except (KeyError, TypeError, ValueError, StopIteration):
         return {}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionnet.errors import DataError
+from inceptionnet.system.opening import TEXT_BYTES, contents
 
 _MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -65,7 +66,7 @@ def is_damaged(text: str) -> bool:
 def read_text(file: Path, expected: str) -> str:
     """The content of a text file; bytes that are not UTF-8 are kept as in names of files. Raises: DataError."""
     try:
-        data = file.read_bytes()
+        data = contents(file, TEXT_BYTES)
     except OSError as error:
         raise DataError(f"{file}: expected {expected}, got {error.strerror}: give another") from None
     return decoded(data, str(file), expected)
@@ -74,15 +75,22 @@ def read_text(file: Path, expected: str) -> str:
 def decoded(data: bytes, where: str, expected: str) -> str:
     """The text in the bytes of a file. Raises: DataError for binary data."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
-    if not encoding and 0 in data[:2]:
-        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    if not encoding:
+        if data.startswith(b"\0\0") or (0 not in data[:2] and 0 in data):  # decided before it is decoded
+            raise _binary(where, expected)
+        if 0 in data[:2]:
+            encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
         text = data.decode(encoding or "utf-8", "surrogateescape" if encoding in ("", "utf-8-sig") else "strict")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise DataError(f"{where}: expected {expected}, got binary data: give a text file in UTF-8")
+        raise _binary(where, expected)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _binary(where: str, expected: str) -> DataError:
+    return DataError(f"{where}: expected {expected}, got binary data: give a text file in UTF-8")
 
 
 def lines_of(text: str) -> list[Line]:

@@ -17,7 +17,7 @@ from inceptionnet.data.splits import Split, evenly_spaced
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
-from inceptionnet.errors import DataError, DecodeError, listed
+from inceptionnet.errors import DataError, DecodeError, listed, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 
@@ -88,7 +88,7 @@ def load_images(paths: Sequence[str], prep: Preprocessing, most: int = MAX_IMAGE
         try:
             pixels.append(pixels_of(split.read(i), prep, name))
         except DecodeError as error:
-            errors.append((name, str(error).removeprefix(f"{name}: ")))
+            errors.append((name, reason_of(error, name)))
     where = listed(paths, ordered=True)
     if not pixels:
         name, why = errors[0]

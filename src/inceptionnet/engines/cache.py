@@ -20,6 +20,7 @@ import torch
 
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import from_json, text_of
 
 log = logging.getLogger("inceptionnet")
 
@@ -96,7 +97,7 @@ def _processor() -> str:
 
 
 def _entries() -> dict[str, Any]:
-    entries = json.loads(cache_file().read_text(encoding="utf-8"))["choices"]
+    entries = from_json(text_of(cache_file()))["choices"]
     if not isinstance(entries, dict):
         raise ValueError(f"expected choices by key, got {type(entries).__name__}")
     return entries

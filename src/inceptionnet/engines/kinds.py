@@ -24,9 +24,7 @@ They are stored as metadata_props (ONNX), in the section `inceptionnet` of rt_in
 from __future__ import annotations
 
 import io
-import json
 import xml.etree.ElementTree as ElementTree
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -50,6 +48,8 @@ from inceptionnet.engines.openvino import (
 from inceptionnet.engines.program import quietly, to_program
 from inceptionnet.errors import ConfigurationError, WeightsError, listed, missing_extra, nearest
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, UnfitFile, check_fit, contents, from_json
+from inceptionnet.system.zips import Zip
 from inceptionnet.weights import load_model, read_record
 
 KEYS = (
@@ -138,6 +138,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     kind = kind_of(path)
     kind.check_installed()
     try:
+        check_fit(path, WEIGHTS_BYTES)
+        if path.suffix == ".xml" and (values := path.with_suffix(".bin")).exists():
+            check_fit(values, WEIGHTS_BYTES)
+    except UnfitFile as error:
+        raise WeightsError(
+            f"{error.filename}: expected a file of {kind.name}, got {error.strerror}; give the file itself"
+        ) from None
+    except OSError:
+        pass  # the reader says it
+    try:
         found = kind.metadata(path)
     except WeightsError:
         raise
@@ -175,7 +185,11 @@ def _run_onnx(path: Path) -> Runner:
 def _onnx_metadata(path: Path) -> dict[str, Any]:
     import onnx
 
-    return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props if entry.key in KEYS}
+    return {
+        entry.key: from_json(entry.value)
+        for entry in onnx.load(path, load_external_data=False).metadata_props
+        if entry.key in KEYS
+    }
 
 
 def _write_openvino(graph: Graph, path: Path) -> None:
@@ -203,9 +217,9 @@ def _run_openvino_by_default(path: Path) -> Runner:
 
 
 def _openvino_metadata(path: Path) -> dict[str, Any]:
-    section = ElementTree.parse(path).find(f"rt_info/{RT_INFO}")
+    section = ElementTree.fromstring(contents(path, SETTINGS_BYTES)).find(f"rt_info/{RT_INFO}")
     entries = {} if section is None else {entry.tag: entry.get("value", "null") for entry in section}
-    return {key: json.loads(value) for key, value in entries.items() if key in KEYS}
+    return {key: from_json(value) for key, value in entries.items() if key in KEYS}
 
 
 def _write_program(graph: Graph, path: Path) -> None:
@@ -231,9 +245,11 @@ def _run_program(path: Path) -> Runner:
 
 def _program_metadata(path: Path) -> dict[str, Any]:
     """Read directly from the archive: torch.export.load would also load the weights, and unpickle."""
-    with zipfile.ZipFile(path) as archive:
-        extra = {PurePosixPath(name).name: name for name in archive.namelist() if "/extra/" in name}
-        return {key: json.loads(archive.read(name)) for key, name in extra.items() if key in KEYS}
+    with Zip(path) as archive:
+        held = {PurePosixPath(one.filename).name: one for one in archive.infolist() if "/extra/" in one.filename}
+        if any(one.file_size > SETTINGS_BYTES for key, one in held.items() if key in KEYS):
+            raise ValueError(f"metadata of more than {SETTINGS_BYTES} bytes")
+        return {key: from_json(archive.read(one)) for key, one in held.items() if key in KEYS}
 
 
 def _run_weights(path: Path) -> Runner:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,10 +25,12 @@ from torch import Tensor, nn
 from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import PART_BYTES
+from inceptionnet.system.zips import Zip
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -197,7 +198,7 @@ def _read(split: Split, features: FidFeatures, position: int) -> _Read:
     try:
         pixels = np.array(decode_stored(split.read(position), channels=channels, name=name))
     except DecodeError as error:
-        return name, str(error).removeprefix(f"{name}: ")
+        return name, reason_of(error, name)
     return features.square(torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None])
 
 
@@ -241,10 +242,14 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
     side = "real" if real else "fake"
     length = len(getattr(distance, f"{side}_features_sum"))
     try:
+        with Zip(path) as archive:
+            if (held := max((one.file_size for one in archive.infolist()), default=0)) > PART_BYTES:
+                raise ValueError(f"an array of {held} bytes, more than the limit of {PART_BYTES}")
         with np.load(path) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise DataError(f"{path}: expected an .npz with mu and sigma, got {error}; compute it again") from None
+    except Exception as error:  # numpy raises many types for damaged files
+        got = (error.strerror if isinstance(error, OSError) else "") or error
+        raise DataError(f"{path}: expected an .npz with mu and sigma, got {got}; compute it again") from None
     if mean.shape != (length,) or covariance.shape != (length, length):
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}; compute it again")

@@ -16,7 +16,7 @@ from torch import Tensor
 from inceptionnet.data.augment import as_input
 from inceptionnet.data.inputs import NamedImage
 from inceptionnet.data.preprocess import Pixels, Preprocessing
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest, reason_of
 from inceptionnet.evaluate.classes import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer
 from inceptionnet.explain.images import sheet
@@ -164,7 +164,7 @@ def _pixels(file: NamedImage, prep: Preprocessing) -> Pixels | str:
     try:
         return file.pixels(prep)
     except DecodeError as error:
-        return str(error).removeprefix(f"{file.name}: ")
+        return reason_of(error, file.name)
 
 
 def _caption(probabilities: Tensor, number: int, classes: Sequence[str], what: str) -> str:

@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -28,7 +27,7 @@ import inceptionnet
 from inceptionnet.classifier import load
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.errors import Interrupted, RunError, TrainingError
+from inceptionnet.errors import Interrupted, RunError, TrainingError, visible
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
 from inceptionnet.evaluate.multi_label import evaluate_labels
 from inceptionnet.report.page import check_extras
@@ -38,6 +37,8 @@ from inceptionnet.study.result import Outcome, Result, judge
 from inceptionnet.study.spec import Study
 from inceptionnet.study.trainings import MACHINE, Asked, Ensemble, Training, ensembles, trainings
 from inceptionnet.system.distributed import ALONE, World
+from inceptionnet.system.opening import SETTINGS_BYTES, contents
+from inceptionnet.system.printing import say
 from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
 from inceptionnet.train.changes import Changes
@@ -90,7 +91,7 @@ def run_study(
     world.gather(0)  # all have looked before the first of them writes
     if world.is_main:
         folder.write_json(STUDY, {**about, "result": None}, ADVICE)
-        print(announcement(found, left, missing, speeds, world), file=sys.stderr, flush=True)
+        say(announcement(found, left, missing, speeds, world), error=True)
     _train(left, found, missing, out, world)
     everything: list[Training | Ensemble] = [*found, *together]
     outcomes = [_outcome(_file(one, out)) for one in everything]
@@ -142,7 +143,7 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
     def note(line: str) -> None:
         try:
             with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{training.title}: {line}\n")
+                file.write(f"{visible(f'{training.title}: {line}')}\n")
         except OSError as error:
             bar.note(f"warning: {log}: cannot be written: {error.strerror}; the line is: {line}")
         if line.startswith("warning:"):
@@ -238,7 +239,7 @@ def _write(outcome: Outcome, file: Path) -> None:
 
 def _outcome(file: Path) -> Outcome:
     try:
-        return TypeAdapter(Outcome).validate_json(file.read_bytes())
+        return TypeAdapter(Outcome).validate_json(contents(file, SETTINGS_BYTES))
     except (OSError, ValidationError) as error:
         raise RunError(f"{file}: cannot be read ({' '.join(str(error).split())}); remove it and run again") from None
 

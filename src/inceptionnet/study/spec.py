@@ -15,9 +15,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.study.statistics import Expectation
+from inceptionnet.system.opening import text_of
 from inceptionnet.train.recipe import Settings
 
 BUILTIN = Path(__file__).parent / "builtin"
+MOST_BYTES, MOST_DOTS = 2**18, 100
+"""Of a study, and of a line in it: the time of reading a key grows with the square of the dots in it."""
 OPTIONS = ("model", "weights", "recipe", "epochs", "batch_size", "size", "width")
 """The options of `inceptionnet train` that an arm may have besides its settings."""
 
@@ -188,8 +191,11 @@ def read_study(name: str) -> Study:
         if path.suffix != ".toml":
             raise ConfigurationError(f"no study {name!r}: {nearest(name, studies())} (or name a .toml file)")
     try:
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = text_of(path, MOST_BYTES)
+        if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+            raise ValueError(f"a line of more than {MOST_DOTS} dots")
+        about = tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"{path}: expected a study in TOML: {what}") from None
     part = ""

@@ -5,7 +5,6 @@ Everything is printed to standard error, so that standard output contains result
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +12,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from inceptionnet.errors import visible
+from inceptionnet.system.printing import say
 
 PLAIN_EVERY_S = 10.0
 
@@ -32,15 +34,15 @@ class Bar:
         self._progress: Progress | None = None
         if shown and self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 _Rate(),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
                 expand=True,
             )
-            self._task = self._progress.add_task(title, total=total, completed=done, figures="")
+            self._task = self._progress.add_task(visible(title), total=total, completed=done, figures="")
 
     def __enter__(self) -> Bar:
         if self._progress:
@@ -58,7 +60,9 @@ class Bar:
         self._done += images
         self._figures, self._title = figures, title or self._title
         if self._progress:
-            self._progress.update(self._task, advance=images, figures=figures, description=self._title)
+            self._progress.update(
+                self._task, advance=images, figures=visible(figures), description=visible(self._title)
+            )
         elif time.monotonic() - self._last > PLAIN_EVERY_S:
             self._last = time.monotonic()
             rate = (self._done - self._before) / (self._last - self._start)
@@ -75,9 +79,9 @@ class Bar:
     def note(self, line: str) -> None:
         """Print a line above the bar."""
         if self._progress:
-            self._progress.console.print(line, markup=False)
+            self._progress.console.print(visible(line), markup=False)
         elif self._shown:
-            print(line, file=sys.stderr, flush=True)
+            say(line, error=True)
 
 
 class PartOf:

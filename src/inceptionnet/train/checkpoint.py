@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from inceptionnet.errors import RunError
 from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import check_fit, from_json
 from inceptionnet.train.average import Average
 from inceptionnet.weights.formats.stored import one_line
 
@@ -116,9 +117,10 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         one of DAMAGED: it is damaged, or of another format.
     """
+    check_fit(file)
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
-        state: dict[str, Any] = json.loads(metadata[STATE])
+        state: dict[str, Any] = from_json(metadata[STATE])
         if state["format"] != FORMAT:
             raise ValueError(f"it is of format {state['format']}, this version reads {FORMAT}")
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118

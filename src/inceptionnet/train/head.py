@@ -29,6 +29,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import check_fit, from_json
 from inceptionnet.train.logistic import FOLDS, Fit, fit
 from inceptionnet.train.plan import Job
 from inceptionnet.train.targets import balanced, targets_of
@@ -82,11 +83,12 @@ class Part:
     def load(cls, file: Path) -> Part | None:
         """Read it; None if the file is missing or damaged, and the features are to be computed again."""
         try:
+            check_fit(file)
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata()
                 tensors = {name: opened.get_tensor(name) for name in ("features", "indices", "labels")}
                 check(metadata[CHECKSUM], metadata["errors"], tensors)
-                errors = tuple((name, why) for name, why in json.loads(metadata["errors"]))
+                errors = tuple((name, why) for name, why in from_json(metadata["errors"]))
                 return cls(**tensors, errors=errors)
         except DAMAGED:
             return None

@@ -38,6 +38,7 @@ from pydantic import BaseModel, ValidationError
 
 from inceptionnet.errors import RunError
 from inceptionnet.system.files import LOCK, FolderLock, Locked, remove_leftovers, replacing
+from inceptionnet.system.opening import from_json, text_of
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
@@ -204,10 +205,10 @@ class Run:
         """
         file = self.path / name
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = from_json(text_of(file))
         except FileNotFoundError:
             raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
         if not isinstance(values, dict):
             raise RunError(f"{file}: cannot be read: expected a JSON object, got {type(values).__name__}")
@@ -292,8 +293,8 @@ class Run:
         """
         file = self.path / "metrics.csv"
         try:
-            with open(file, newline="", encoding="utf-8") as stream:
-                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+            rows = csv.DictReader(io.StringIO(text_of(file), newline=""))
+            return [{key: float(value) for key, value in row.items()} for row in rows]
         except (OSError, TypeError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
 
@@ -326,9 +327,9 @@ class Run:
         file = self.path / "steps.jsonl"
         for line in file.read_bytes().splitlines() if file.is_file() else []:
             try:
-                row = json.loads(line)
+                row = from_json(line)
                 rows.append(row if isinstance(row["step"], int) else None)
-            except (ValueError, LookupError, TypeError, RecursionError):
+            except (ValueError, LookupError, TypeError):
                 rows.append(None)
         return rows
 

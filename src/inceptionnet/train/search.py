@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
 from inceptionnet.system.distributed import ALONE, World, restarted
+from inceptionnet.system.printing import say
 from inceptionnet.train import loop
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import AnyEvaluation, figures, worth, written
@@ -259,4 +259,4 @@ class _Search:
 
     def _note(self, line: str) -> None:
         if self.world.is_main:
-            print(line, file=sys.stderr, flush=True)
+            say(line, error=True)

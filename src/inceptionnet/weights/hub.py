@@ -11,7 +11,6 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache for the 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any
 
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, contents, from_json, opened
 from inceptionnet.weights.known import published_at
 
 log = logging.getLogger("inceptionnet")
@@ -208,7 +208,7 @@ def _check(path: Path, resolved: str, stated: str | None) -> None:
     if not _SHA256.fullmatch(expected):  # git's own hash, of a small file; or none known
         return
     try:
-        with open(path, "rb") as data:
+        with opened(path, WEIGHTS_BYTES) as data:
             got = hashlib.file_digest(data, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
@@ -252,8 +252,8 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        config = from_json(contents(path, SETTINGS_BYTES))
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: expected JSON, got what cannot be read ({error})") from None
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: expected a JSON object, got {type(config).__name__}")

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, WeightsError
@@ -24,6 +25,7 @@ from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.system.checksum import ChecksumError, check, checksum
 from inceptionnet.system.files import replacing
+from inceptionnet.system.opening import from_json
 from inceptionnet.weights.formats.stored import Stored
 
 FORMAT = 1
@@ -92,6 +94,8 @@ def save_weights(
     try:
         with replacing(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={KEY: text})
+            with safe_open(temporary, framework="pt") as file:
+                _record(file.metadata() or {}, Path(path))  # raises: what is left behind can be read
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot write the weights: {error}") from None
 
@@ -156,16 +160,20 @@ def record_of(stored: Stored) -> Record:
     Raises:
         WeightsError: the file is damaged, or of a newer format.
     """
-    path = stored.path
+    return _record(stored.metadata, stored.path, stored.tensors)
+
+
+def _record(metadata: Mapping[str, str], path: Path, tensors: Mapping[str, Tensor] | None = None) -> Record:
+    """Without `tensors` the checksum is not verified."""
     try:
-        about = json.loads(stored.metadata[KEY])
+        about = from_json(metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
         expected = about.pop("checksum", None)
         if unknown := about.keys() - ENTRIES:
             raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}")
-        if expected is not None:
-            check(expected, json.dumps(about), stored.tensors)
+        if expected is not None and tensors is not None:
+            check(expected, json.dumps(about), tensors)
         return Record(
             Configuration(**about["configuration"]),
             tuple(about["classes"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InceptionNetError, listed
 from inceptionnet.nets.edits import Configuration
+from inceptionnet.system.opening import from_json
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.formats.class_names import class_names_in
 from inceptionnet.weights.formats.stored import one_line
@@ -72,7 +72,7 @@ def _of_metadata(metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     content: dict[str, Any] = {}
     for key, text in metadata.items():
         try:
-            content[key] = json.loads(text)
+            content[key] = from_json(text)
         except ValueError:
             continue
     return class_names_in(content)

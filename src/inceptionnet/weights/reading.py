@@ -19,6 +19,7 @@ from torch import Tensor
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import check_edits
+from inceptionnet.system.opening import WEIGHTS_BYTES, opened
 from inceptionnet.weights.bare import BARE
 from inceptionnet.weights.description import described, undescribed
 from inceptionnet.weights.fitting import fitted
@@ -259,7 +260,7 @@ def _published(
 
 
 def _check_hash(path: Path, known: Published) -> None:
-    with path.open("rb") as file:
+    with opened(path, WEIGHTS_BYTES) as file:
         got = hashlib.file_digest(file, "sha256").hexdigest()
     if not got.startswith(known.sha256):
         raise WeightsError(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from inceptionnet.errors import WeightsError
+from inceptionnet.system.opening import WEIGHTS_BYTES, UnfitFile, opened
+from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.foreign import of_file, refuse
 from inceptionnet.weights.formats.keras import read_keras_archive, read_keras_h5
 from inceptionnet.weights.formats.numpy_arrays import is_npz, read_npz
 from inceptionnet.weights.formats.pytorch import read_pytorch
 from inceptionnet.weights.formats.safe_tensors import read_safetensors
-from inceptionnet.weights.formats.stored import Stored, damaged
+from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.tensorflow import find_checkpoint, read_checkpoint
 
 __all__ = ["Stored", "open_weights"]
 
 READABLE = "safetensors, PyTorch (.pt, .pth), Keras (.h5, .weights.h5, .keras), TensorFlow checkpoints, NumPy (.npz)"
+PLAIN = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
 
 
@@ -25,6 +31,7 @@ def open_weights(path: Path) -> Stored:
 
     The format is detected from the first bytes, not from the file name. A TensorFlow checkpoint is given by its prefix,
     one of its files, or the folder that contains it. Loading never executes code and never opens another file.
+    It is a regular file of at most `WEIGHTS_BYTES`.
 
     Raises:
         WeightsError: no such file, an unknown format, a damaged file, or one that would execute code.
@@ -33,12 +40,32 @@ def open_weights(path: Path) -> Stored:
     try:
         if checkpoint := find_checkpoint(path):
             return read_checkpoint(path, checkpoint)
-        with path.open("rb") as file:
+        with opened(path, WEIGHTS_BYTES) as file:
             head = file.read(512)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; expected a weights file: {READABLE}") from None
+    except UnfitFile as error:
+        raise WeightsError(f"{path}: expected a weights file, got {error.strerror}; give the file itself") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    stored = _read(path, head)
+    if odd := next((name for name, tensor in stored.tensors.items() if _is_odd(tensor)), ""):
+        kind = str(stored.tensors[odd].dtype).removeprefix("torch.")
+        raise WeightsError(
+            f"{path}: expected values of float16, bfloat16, float32 or float64, got {kind} ({one_line(odd, 80)}); "
+            "save the weights in one of those"
+        )
+    return stored
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    """Whether the values are of a type that no network here can be loaded from: float8, float4, complex."""
+    kind = tensor.dtype
+    return kind.is_complex or (kind.is_floating_point and kind not in PLAIN)
+
+
+def _read(path: Path, head: bytes) -> Stored:
+    """The tensors of a file that starts with these bytes."""
     if head.startswith(ZIP):
         names = _members(path)
         if is_npz(names):
@@ -58,7 +85,7 @@ def open_weights(path: Path) -> Stored:
 
 def _members(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Zip(path) as archive:
             return archive.namelist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise damaged(path, error) from None

@@ -39,7 +39,9 @@ def names_of(value: Any) -> tuple[str, ...] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, str) and value.isdecimal() and len(value) < 10
+    )
 
 
 def _found(content: Any, place: tuple[str, ...], above: frozenset[int]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -7,15 +7,18 @@ numbers, Git LFS's pointer), and the files that a folder of each kind has.
 from __future__ import annotations
 
 import re
-import tarfile
+from itertools import islice
 from pathlib import Path
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.data.tar import is_tar, tar_members
+from inceptionnet.errors import DataError, WeightsError, listed
 from inceptionnet.weights.formats.stored import one_line
 
 ORIGINAL = "give the weights that it was made from"
 WEIGHTS = re.compile(r"\.(pth|pt|ckpt|bin|h5|hdf5|keras|safetensors|npz|pkl|tar)$|\.index$", re.IGNORECASE)
 """Names of weights files."""
+MOST_MEMBERS = 1000
+"""Members of an archive that are looked at."""
 FOLDERS: tuple[tuple[str, str, str], ...] = (
     ("adapter_config.json", "a PEFT (LoRA) adapter", "merge it into its base model and save that model's state dict"),
     (
@@ -64,7 +67,7 @@ def of_file(path: Path, head: bytes) -> str:
         return f"a TensorFlow Lite model; {ORIGINAL}: the .h5, .keras or checkpoint"
     if head.startswith(b"\x1f\x8b"):
         return f"a gzip archive; unpack it (gunzip {path.name}) and give the file in it"
-    if head[257:262] == b"ustar" or (head and tarfile.is_tarfile(path)):
+    if head[257:262] == b"ustar" or is_tar(head):
         return _tar(path)
     if head[:4] in (b"7z\xbc\xaf", b"Rar!") or head.startswith((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         return "a compressed archive; unpack it and give the file in it"
@@ -115,9 +118,8 @@ def _json(path: Path, text: bytes) -> str:
 
 def _tar(path: Path) -> str:
     try:
-        with tarfile.open(path) as archive:
-            names = [member.name for member in archive.getmembers()]
-    except (OSError, tarfile.TarError, EOFError):
+        names = [name for name, _ in islice(tar_members(path), MOST_MEMBERS)]
+    except (OSError, DataError):
         return "a tar archive, damaged or truncated; get the file again"
     if {"pickle", "storages", "tensors"} <= {*names}:
         return "a file of torch before 0.1.10 (tar); load it with torch.load and save its state dict again"

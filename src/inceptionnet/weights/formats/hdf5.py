@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENXIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from inceptionnet.errors import WeightsError
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import opened as open_file
 from inceptionnet.weights.formats.stored import damaged
 
 HEAP = b"GCOL\x01\0\0\0"  # start of a global heap, followed by its size
@@ -40,9 +43,8 @@ def opened(file: Path, path: Path) -> Iterator[Hdf5]:
 
 def _check_heaps(file: Path) -> None:
     """Check the global heaps: HDF5 trusts their sizes, allocates any amount and may follow objects in a loop."""
-    with file.open("rb") as opened_file, mmap.mmap(opened_file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(HEAP)
-        while at >= 0:
+    with open_file(file) as held, mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for at in _heaps(data, held.fileno()):
             end = at + int.from_bytes(data[at + 8 : at + 16], "little")
             inside = at + 16
             while inside + 16 <= end <= len(data):  # an object: number, reference count, four bytes; size; padded bytes
@@ -54,7 +56,32 @@ def _check_heaps(file: Path) -> None:
                     break
             if not end - 16 < inside <= end <= len(data):
                 raise ValueError(f"the heap at {at} does not have the size that it states")
-            at = data.find(HEAP, at + len(HEAP))
+
+
+def _heaps(data: mmap.mmap, file: int) -> Iterator[int]:
+    """Where a heap may start; the holes of a sparse file, which has a heap nowhere in them, are skipped."""
+    for start, end in _extents(file, len(data)):
+        at = data.find(HEAP, start, end + len(HEAP))  # the end of the mark is zeros
+        while at >= 0:
+            yield at
+            at = data.find(HEAP, at + len(HEAP), end + len(HEAP))
+
+
+def _extents(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Start and end of the parts of a file that are not holes, as far as the system tells."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(file, at, os.SEEK_DATA)
+            end = os.lseek(file, start, os.SEEK_HOLE)
+        except AttributeError:  # Windows
+            start, end = at, size
+        except OSError as error:
+            if error.errno == ENXIO:  # no data up to the end
+                return
+            start, end = at, size
+        yield start, end
+        at = end
 
 
 class Hdf5:

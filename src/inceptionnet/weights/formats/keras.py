@@ -8,7 +8,6 @@ the fourth layer of its type in `model.layers`.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -22,6 +21,8 @@ from typing import Any
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
+from inceptionnet.system.opening import from_json
+from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.hdf5 import Hdf5, opened
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 
@@ -80,14 +81,14 @@ def read_keras_archive(path: Path) -> Stored:
     """The variables of a .keras archive. Raises: as read_keras_h5."""
     most = max(RATIO_FROM_BYTES, MAX_RATIO * path.stat().st_size)
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        with Zip(path) as archive, tempfile.TemporaryDirectory() as folder:
             for member in (archive.getinfo(CONFIG), archive.getinfo(WEIGHTS)):
                 if member.file_size > most:
                     raise WeightsError(
                         f"{path}: expected weights, got {member.filename} that unpacks from {member.compress_size} to "
                         f"{member.file_size} bytes; get the file again"
                     )
-            description = json.loads(archive.read(CONFIG))
+            description = from_json(archive.read(CONFIG))
             unpacked = Path(folder) / WEIGHTS
             with archive.open(WEIGHTS) as source, unpacked.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
@@ -129,7 +130,7 @@ def _read(file: Path, path: Path, description: Mapping[str, Any]) -> Stored:
 def _described(content: Hdf5) -> dict[str, Any]:
     """The description of the whole model in an .h5, with its loss; empty in a file of weights alone."""
     found = {name: content.text(content.root, name) for name in ("model_config", "training_config")}
-    read = {name: json.loads(text) for name, text in found.items() if text}
+    read = {name: from_json(text) for name, text in found.items() if text}
     model, training = read.get("model_config"), read.get("training_config")
     return {**model, "compile_config": training} if isinstance(model, dict) else {}
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError
+from inceptionnet.system.opening import opened
+from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.class_names import class_names_in
 from inceptionnet.weights.formats.foreign import of_zip
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
@@ -39,7 +41,7 @@ def read_pytorch(path: Path) -> Stored:
     """
     if path.suffix == ".safetensors":  # torch.load depends on the file name
         raise WeightsError(f"{path}: expected safetensors, got a PyTorch file by its first bytes; rename it to .pth")
-    with path.open("rb") as file:
+    with opened(path) as file:
         zipped = file.read(2) == b"PK"
     sizes, script = _check_archive(path) if zipped else (None, False)
     content = _guarded(path, unpickled_script) if script else _load(path, zipped)
@@ -73,7 +75,7 @@ def _check_archive(path: Path) -> tuple[set[int], bool]:
     and a small file of compressed records can unpack to any size.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Zip(path) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
             script = any(name.endswith("/constants.pkl") for name in names)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.system.extras import import_extra
+from inceptionnet.system.opening import opened
 from inceptionnet.weights.formats.foreign import of_folder
 from inceptionnet.weights.formats.stored import Stored, damaged, one_line
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
@@ -57,8 +58,9 @@ def _in_folder(folder: Path) -> Path:
     """The table file of the checkpoint named in the folder's `checkpoint` file, else of the only one."""
     state = folder / "checkpoint"
     if state.is_file():
-        with state.open(encoding="utf-8", errors="replace") as file:
-            named = re.search(r'^model_checkpoint_path: "([^"]+)"', file.read(2**16), re.MULTILINE)
+        with opened(state) as file:
+            text = file.read(2**16).decode("utf-8", "replace")
+        named = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
         latest = folder / Path(named[1]).name if named else folder  # the folder may have moved since
         if not latest.is_dir() and (table := find_checkpoint(latest)):
             return table
@@ -78,7 +80,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _is_table(path: Path) -> bool:
-    with path.open("rb") as file:
+    with opened(path) as file:
         file.seek(max(0, path.stat().st_size - len(MAGIC)))
         return file.read(len(MAGIC)) == MAGIC
 

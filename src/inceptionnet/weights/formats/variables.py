@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from inceptionnet.errors import WeightsError
+from inceptionnet.system.opening import WEIGHTS_BYTES, check_fit
 from inceptionnet.weights.formats.table import BrokenTable, Checksum, fields, mask, varint
 
 # TensorFlow's type numbers; numpy has no bfloat16, so its bits are read as integers.
@@ -35,7 +36,8 @@ class Variable:
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's bytes, memory-mapped copy-on-write."""
+    """A file's bytes, memory-mapped copy-on-write. Raises: OSError."""
+    check_fit(path, WEIGHTS_BYTES)
     if not path.stat().st_size:
         return memoryview(b"")
     return np.memmap(path, np.uint8, mode="c").data
