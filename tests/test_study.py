@@ -210,7 +210,7 @@ def test_what_the_page_needs_is_missed_before_training(
 def test_a_test_split_is_not_looked_at(colours: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("train", "test"):
-        (tmp_path / "data" / name).symlink_to(colours)
+        shutil.copytree(colours, tmp_path / "data" / name)
     with pytest.raises(
         DataError, match="expected a training and a validation split, got train, test; a study looks at"
     ):
