@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,14 @@ def test_a_single_step_without_a_finite_loss_is_skipped_and_counted(
     assert capsys.readouterr().err.count("warning: step 5 skipped without an update") == 1
 
 
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("not_under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(
     number: int, colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
