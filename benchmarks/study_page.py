@@ -47,6 +47,8 @@ def page(folder: Path, target: Path) -> Path:
         shutil.copyfile(folder / f"{figure}.svg", target / f"{folder.name}-{figure}.svg")
     runs = {one.run: one.minutes for one in outcomes if one.run}
     run = Run(folder / next(iter(runs))).about()
+    minutes = sum(runs.values())
+    took = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     images = ", ".join(f"{count} {split}" for split, count in run["data"]["images"].items())
     environment = run["environment"]
     processor = cpu_says("model name") or environment["platform"]
@@ -62,9 +64,9 @@ def page(folder: Path, target: Path) -> Path:
     if grid_table(result)[1]:
         parts.append(markdown(grid_table(result)))
     parts += [
-        f"Images: {images} of {len(run['data']['classes'])} classes; {run['data']['note']}. {len(runs)} trainings, "
-        f"{sum(runs.values()) / 60:.1f} hours on {environment['threads']} thread of {processor}, "
-        f"torch {environment['torch']}.",
+        f"Images: {images} of {len(run['data']['classes'])} classes; {run['data']['note']} (the first seed's). "
+        f"{len(runs)} trainings, {took} with {environment['threads']} thread{'s' * (environment['threads'] > 1)} of "
+        f"{processor}, torch {environment['torch']}.",
         *(f"- {note}" for note in study.notes),
         f"```sh\n{command}\n```",
     ]
