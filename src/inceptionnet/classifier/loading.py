@@ -14,10 +14,10 @@ from inceptionnet.classifier.classifier import Classifier
 from inceptionnet.data.class_names import named_classes
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.kinds import read_metadata
-from inceptionnet.errors import ConfigurationError, WeightsError
+from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.nets.edits import Configuration
 from inceptionnet.weights import Record, read_weights
+from inceptionnet.weights.metadata import RECORD, record_fields
 from inceptionnet.weights.native import GIVEN, checked_names, record_for, with_activation
 
 log = logging.getLogger("inceptionnet")
@@ -104,7 +104,7 @@ def described(source: str | Path) -> tuple[Record, str]:
         MissingExtraError: the file needs an extra that is not installed.
     """
     if is_graph(source):
-        return _record(read_metadata(source), source), ""
+        return _record(read_metadata(source)), ""
     read = read_weights(source)
     return read.record, read.assumed
 
@@ -119,21 +119,12 @@ def _exported(
     if classes is not None or preprocessing is not None or activation is not None:
         raise ConfigurationError(f"{path}: an exported file holds its classes, preprocessing and activation; omit them")
     backend, about = graph_backend(path, options)
-    return Classifier(backend, _record(about, path), options, str(path), "")
+    return Classifier(backend, _record(about), options, str(path), "")
 
 
-def _record(about: Mapping[str, Any], path: str | Path) -> Record:
-    """What an exported file says of itself. Raises: WeightsError: its metadata is damaged, or of a newer version."""
-    try:
-        configuration = Configuration(**about["configuration"])
-    except (TypeError, ConfigurationError) as error:
-        raise WeightsError(f"{path}: its metadata cannot be used ({error}); export it again") from None
-    return Record(
-        configuration,
-        tuple(about["classes"]),
-        Preprocessing.from_dict(about["preprocessing"]),
-        about.get("provenance", {}),
-    )
+def _record(about: Mapping[str, Any]) -> Record:
+    """What an exported file says of its network, by `read_metadata`."""
+    return Record(*record_fields({key: about[key] for key in RECORD}, None))
 
 
 def _changed(prep: Preprocessing, changes: Preprocessing | Mapping[str, Any] | None) -> Preprocessing:

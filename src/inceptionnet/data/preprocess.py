@@ -29,6 +29,11 @@ Policy = Literal["none", "trivial", "rand"]
 Pixels = npt.NDArray[np.uint8]  # (H, W, C)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
+MOST_PX = 8192
+"""The largest size of a network's images."""
+MOST_CHANNELS = 1024
+VALUES = {"mean": (-1e4, 1e4), "std": (1e-4, 1e4)}
+"""Bounds of these, for images in [0, 1]."""
 TRIES = 100
 ASPECT_MIN, ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 RANDOM_INTERPOLATIONS: tuple[AnyInterpolation, ...] = ("bilinear", "nearest", "bicubic", "area")
@@ -63,18 +68,20 @@ class Preprocessing:
     channels: int = 3
 
     def __post_init__(self) -> None:
-        whole = type(self.size_px) is int and self.size_px > 0
-        _require("size_px", "a whole number of pixels from 1 up", self.size_px, whole)
-        _require("crop", "a number in (0, 1]", self.crop, _is_number(self.crop) and 0 < self.crop <= 1)
+        whole = type(self.size_px) is int and 0 < self.size_px <= MOST_PX
+        _require("size_px", f"a whole number of pixels from 1 to {MOST_PX}", self.size_px, whole)
+        _require("crop", "a number from 0.01 to 1", self.crop, _is_number(self.crop) and 0.01 <= self.crop <= 1)
         _require("resize", " or ".join(get_args(Resize)), self.resize, self.resize in get_args(Resize))
         filters = get_args(Interpolation)
         _require("interpolation", " or ".join(filters), self.interpolation, self.interpolation in filters)
-        _require("channels", "a whole number", self.channels, type(self.channels) is int and self.channels > 0)
+        usable = type(self.channels) is int and 0 < self.channels <= MOST_CHANNELS
+        _require("channels", f"a whole number from 1 to {MOST_CHANNELS}", self.channels, usable)
         for name in ("mean", "std"):
             values = getattr(self, name)
             usable = isinstance(values, tuple) and len(values) in (1, self.channels) and all(map(_is_number, values))
-            usable = usable and (name == "mean" or min(values) > 0)
-            _require(name, f"1 or {self.channels} numbers{' above 0' if name == 'std' else ''}", values, usable)
+            low, high = VALUES[name]
+            usable = usable and all(low <= value <= high for value in values)
+            _require(name, f"1 or {self.channels} numbers from {low:g} to {high:g}", values, usable)
             full = tuple(map(float, values)) * (self.channels if len(values) == 1 else 1)
             object.__setattr__(self, name, full)
 
@@ -248,9 +255,12 @@ def _pixels(image: Image.Image) -> Pixels:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _require(name: str, expected: str, got: object, usable: bool, what: str = "preprocessing") -> None:
     if not usable:
-        raise ConfigurationError(f"{what} {name}: expected {expected}, got {got!r}: change {name}")
+        raise ConfigurationError(f"{what} {name}: expected {expected}, got {got!r:.80}: change {name}")

@@ -51,6 +51,7 @@ from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, UnfitFile, check_fit, contents, from_json
 from inceptionnet.system.zips import Zip
 from inceptionnet.weights import load_model, read_record
+from inceptionnet.weights.metadata import check_export
 
 KEYS = (
     "network", "configuration", "classes", "activation", "preprocessing", "input", "output", "precision",
@@ -161,7 +162,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: expected metadata with {listed(missing, ordered=True, last='and')}, got none; write it with "
             "inceptionnet export"
         )
-    return {key: found[key] for key in KEYS if key in found}
+    found = {key: found[key] for key in KEYS if key in found}
+    try:
+        check_export(found)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata cannot be used ({error}); export it again") from None
+    return found
 
 
 def _write_onnx(graph: Graph, path: Path) -> None:

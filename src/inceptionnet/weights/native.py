@@ -27,13 +27,12 @@ from inceptionnet.system.checksum import ChecksumError, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import from_json
 from inceptionnet.weights.formats.stored import Stored
+from inceptionnet.weights.metadata import record_fields
 
 FORMAT = 1
 KEY = "inceptionnet"
 START = '{"format": '
 """How the text under KEY begins; a text of another key is one whose key is damaged."""
-ENTRIES = {"format", "configuration", "classes", "preprocessing", "provenance"}
-"""Its keys beside the checksum."""
 NUMBERED = "numbered"
 """How the origin of class names begins that nobody gave."""
 GIVEN = "given"
@@ -167,23 +166,18 @@ def _record(metadata: Mapping[str, str], path: Path, tensors: Mapping[str, Tenso
     """Without `tensors` the checksum is not verified."""
     try:
         about = from_json(metadata[KEY])
-        if about["format"] != FORMAT:
-            raise WeightsError(f"{path}: expected format {FORMAT}, got {about['format']}; update the package")
+        if not isinstance(about, dict):
+            raise ValueError(f"expected an object, got {type(about).__name__}")
+        if (version := about.pop("format", None)) != FORMAT:
+            raise WeightsError(f"{path}: expected format {FORMAT}, got {version!r:.40}; update the package")
         expected = about.pop("checksum", None)
-        if unknown := about.keys() - ENTRIES:
-            raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}")
         if expected is not None and tensors is not None:
-            check(expected, json.dumps(about), tensors)
-        return Record(
-            Configuration(**about["configuration"]),
-            tuple(about["classes"]),
-            Preprocessing.from_dict(about["preprocessing"]),
-            about["provenance"],
-        )
+            check(expected, json.dumps({"format": version, **about}), tensors)
+        return Record(*record_fields(about, tensors))
     except ChecksumError as error:
         raise WeightsError(
             f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
             "save_weights"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: damaged metadata ({error!r}); save the file again") from None
+    except (ValueError, KeyError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged metadata ({error}); save the file again") from None
