@@ -155,8 +155,9 @@ def _said(error: ValidationError, model: type[_Strict]) -> str:
     first = error.errors()[0]
     where, got = ".".join(map(str, first["loc"])), repr(first["input"])
     if first["type"] == "extra_forbidden":
-        known = StoredConfiguration if first["loc"][:1] == ("configuration",) else model
-        return f"{where:.{SHOWN}}: unknown entry; {nearest(str(first['loc'][-1])[:SHOWN], known.model_fields)}"
+        inner = first["loc"][:1] == ("configuration",)
+        known = [*(StoredConfiguration if inner else model).model_fields, *([] if inner else ["format", "checksum"])]
+        return f"{where:.{SHOWN}}: unknown entry; {nearest(str(first['loc'][-1])[:SHOWN], known)}"
     if first["type"] == "missing":
         return f"{where} is missing"
     return f"{where}: {first['msg']}, got {got if len(got) <= SHOWN else got[:SHOWN] + '…'}"

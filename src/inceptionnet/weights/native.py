@@ -165,6 +165,8 @@ def record_of(stored: Stored) -> Record:
 def _record(metadata: Mapping[str, str], path: Path, tensors: Mapping[str, Tensor] | None = None) -> Record:
     """Without `tensors` the checksum is not verified."""
     try:
+        if KEY not in metadata:
+            raise ValueError(f"it has no entry {KEY!r}")
         about = from_json(metadata[KEY])
         if not isinstance(about, dict):
             raise ValueError(f"expected an object, got {type(about).__name__}")
@@ -179,5 +181,5 @@ def _record(metadata: Mapping[str, str], path: Path, tensors: Mapping[str, Tenso
             f"{path}: {error}, so it was damaged or edited; get the file again, or save edited weights with "
             "save_weights"
         ) from None
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged metadata ({error}); save the file again") from None
