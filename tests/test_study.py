@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -276,7 +277,7 @@ def test_arms_with_more_crops_are_what_evaluate_gives(done: Path, colours: Path,
     claims = [{"arm": "twelve", "against": "one", "expect": "higher", "margin": 0.01}]
     result = run_study(study(arms=arms, compare=claims), asked(colours), tmp_path / "out", runs=done / "runs")
     for one in result.of("twelve"):
-        evaluated = load(one.run).evaluate(colours, split="val", crops=12, workers=0)
+        evaluated = load(tmp_path / "out" / one.run).evaluate(colours, split="val", crops=12, workers=0)
         assert one.curve("top1")[-1] == evaluated.evaluation.top1
         assert one.final["val_loss"] == pytest.approx(evaluated.evaluation.loss, rel=1e-6)
     assert [one.run for one in result.of("one")] == [one.run for one in result.of("twelve")]
@@ -291,7 +292,7 @@ def test_ensembles_are_what_evaluate_gives(done: Path, colours: Path, tmp_path: 
     assert (out / "outcomes" / "seed-0-both.json").stat().st_mtime_ns == first
     for name, crops in (("both", 1), ("both_twelve", 12)):
         for one in result.of(name):
-            first_run, second_run = (Path(result.of(arm)[one.seed].run) for arm in TOGETHER["ensemble"])
+            first_run, second_run = (out / result.of(arm)[one.seed].run for arm in TOGETHER["ensemble"])
             members = [load(path) for path in (first_run, second_run)]
             evaluated = evaluate_together(members, colours, split="val", crops=crops, workers=0)
             assert one.curve("top1") == [evaluated.metrics.evaluation.top1]
@@ -390,13 +391,19 @@ def test_a_stopped_study_continues(colours: Path, tmp_path: Path, monkeypatch: p
     assert [one.arm for one in result.outcomes] == ["none", "smoothing"]
 
 
+@pytest.mark.parametrize("relative", [False, True])
 def test_finished_runs_of_another_study_are_used(
-    done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    relative: bool, done: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "train", None)
+    monkeypatch.chdir(tmp_path)
+    runs, out = (
+        (Path(os.path.relpath(done / "runs")), Path("other")) if relative else (done / "runs", tmp_path / "other")
+    )
     other = study(claim="Something else.", arms={name: TINY["arms"][name] for name in ("smoothing", "none")})
-    result = run_study(other, asked(colours), tmp_path / "other", runs=done / "runs")
+    result = run_study(other, asked(colours), out, runs=runs)
     assert len(result.outcomes) == 4 and (tmp_path / "other" / "index.html").is_file()
+    assert all((tmp_path / "other" / one.run / "run.json").is_file() for one in result.outcomes)
 
 
 def test_runs_on_other_images_are_not_used(done: Path, colours: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class Outcome:
     """Of the arm's grid; empty without one."""
     seed: int
     run: str
-    """The run folder, relative to that of the study where it is in it."""
+    """The run folder, from that of the study; empty for an ensemble."""
     network: str
     width: float
     size_px: int

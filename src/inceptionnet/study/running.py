@@ -164,7 +164,7 @@ def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[],
         error = str(caught)
         bar.note(f"{training.title}: stopped: {error}")
     rows = run.read_metrics() if (run.path / "metrics.csv").is_file() else []
-    folder = os.path.relpath(run.path, out) if run.path.is_relative_to(out) else str(run.path)
+    folder = os.path.relpath(run.path, out)
     for one in arms:
         job, network = one.job, one.job.trained_configuration
         outcome = Outcome(
