@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from inceptionnet.errors import InceptionNetError
+from inceptionnet.system.files import LOCK
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
@@ -92,7 +93,9 @@ def assert_same(run: Path, whole: Path, said: str = "") -> None:
             one, other = load_file(run / name), load_file(whole / name)
             assert one.keys() == other.keys(), name
             assert [key for key in one if not torch.equal(one[key], other[key])] == [], name
-    assert [name for name in files(run) - files(whole) if Path(name).name not in said] == []
+    more = [name for name in files(run) - files(whole) if Path(name).name not in said]
+    # One that is not written leaves the one before it.
+    assert [name for name in more if not (name.startswith("checkpoints") and "checkpoints" in said)] == []
 
 
 def check(kind: str, at: int, data: Path, whole: Path, out: Path, faulty: Forked) -> None:
@@ -107,7 +110,8 @@ def check(kind: str, at: int, data: Path, whole: Path, out: Path, faulty: Forked
         assert done.returncode in (0, 2), said
         assert not faults or KINDS[kind] in done.stderr, said
     if done.returncode == 0:
-        assert_same(out, whole, done.stderr)
+        # A lock that cannot be removed ends with its process all the same.
+        assert_same(out, whole, done.stderr + (LOCK if kind == "read-only" else ""))
         return
     try:
         resume(out) if Run(out).exists else train(plan(data), out)

@@ -84,8 +84,9 @@ inceptionnet.system.files.os.replace = renamed
 AFTER_CHECKPOINT = """
 plain = checkpoint.Checkpoints.save
 def saved(self, *arguments):
-    plain(self, *arguments)
+    left = plain(self, *arguments)
     if nth("saved", 3): kill()
+    return left
 checkpoint.Checkpoints.save = saved
 """
 WITHIN_EVALUATION = """
@@ -260,11 +261,12 @@ def test_a_full_disk_stops_nothing_and_breaks_nothing(
     place = {"checkpoints": "train.checkpoint.save_file", "weights": "weights.native.save_file",
              "tables": "train.run.replacing"}[kind]  # fmt: skip
     owner = replacing if kind == "tables" else checkpoint.save_file
+    first = 2 if kind == "tables" else 3  # not the copy of the best weights, which may be the last of its kind
     calls = []
 
     def full(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
-        if 3 <= len(calls) <= 4:
+        if first <= len(calls) <= first + 1:
             if kind != "tables":
                 Path(arguments[1]).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
