@@ -36,7 +36,7 @@ QUICK = {
     "evaluate": ["--workers", "0"],
     "report": ["--workers", "0"],
     "compare": ["--workers", "0"],
-    "study": ["--epochs", "1", "--width", "0.125", "--size", "75", "--workers", "0"],
+    "study": ["--epochs", "1", "--seeds", "1", "--width", "0.125", "--size", "75", "--workers", "0"],
     "check": ["--workers", "0"],
     "features": ["--workers", "0"],
     "fid": ["--workers", "0"],
