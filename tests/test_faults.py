@@ -1,7 +1,7 @@
 """Every operation on files that a training does may fail or be the last: it resumes bit for bit, or says what it lost.
 
-faults.c, built here, makes the faults. A few of them run by default, more as slow tests, and all of them, some 900 of a
-few seconds each, with FAULTS=all.
+faults.c, built here, makes the faults. Some of them run as slow tests, and all of them, about 900 of a few seconds
+each, with FAULTS=all.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from inceptionnet.train.run import Run
 from .forked import Done, Forked
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or COMPILER is None, reason="needs Linux and a C compiler, to make the faults"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or COMPILER is None, reason="needs Linux and a C compiler, to make the faults"
+    ),
+]
 KINDS = {
     "kill": "", "kill-after": "", "kill-short": "", "full-once": "No space left on device",
     "full": "No space left on device", "broken-once": "Input/output error", "read-only": "Read-only file system",
@@ -130,15 +133,13 @@ def test_the_operations_are_seen(colours: Path, whole: Path, tmp_path: Path, fau
 
 
 def chosen() -> Iterator[object]:
-    """Which faults are tried: every one of each kind at a different operation, unless all are wanted."""
+    """Which faults are tried: those of each kind at different operations, unless all are wanted."""
     everything = os.environ.get("FAULTS") == "all"
     for number, kind in enumerate(KINDS):
         for at in range(1, OPERATIONS + 1):
             turn = at * len(KINDS) + number
-            if everything or turn % 151 == 0:
+            if everything or turn % 37 == 0:
                 yield pytest.param(kind, at, id=f"{kind}-{at}")
-            elif turn % 47 == 0:
-                yield pytest.param(kind, at, id=f"{kind}-{at}", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("kind", "at"), [*chosen()])

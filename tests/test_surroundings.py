@@ -59,6 +59,7 @@ def assert_same(run: Path, whole: Path) -> None:
     assert len(Run(run).read_metrics()) == 2 and not list(run.glob(".*"))
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("stream", STREAMS)
 def test_standard_error_that_takes_nothing(
@@ -69,6 +70,7 @@ def test_standard_error_that_takes_nothing(
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_standard_output_that_takes_nothing_is_said_and_the_training_is_there(
     colours: Path, whole: Path, tmp_path: Path, with_training: Forked
