@@ -45,9 +45,8 @@ def page(folder: Path, target: Path) -> Path:
     name = Path(asked["study"]).stem
     for figure in ("figure", "differences"):
         shutil.copyfile(folder / f"{figure}.svg", target / f"{folder.name}-{figure}.svg")
-    runs = {one.run: one.minutes for one in outcomes if one.run}
-    run = Run(folder / next(iter(runs))).about()
-    minutes = sum(runs.values())
+    run = Run(folder / next(iter(result.runs))).about()
+    minutes = sum(result.runs.values())
     took = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     images = ", ".join(f"{count} {split}" for split, count in run["data"]["images"].items())
     environment = run["environment"]
@@ -65,8 +64,8 @@ def page(folder: Path, target: Path) -> Path:
         parts.append(markdown(grid_table(result)))
     parts += [
         f"Images: {images} of {len(run['data']['classes'])} classes; {run['data']['note']} (the first seed's). "
-        f"{len(runs)} trainings, {took} with {environment['threads']} thread{'s' * (environment['threads'] > 1)} of "
-        f"{processor}, torch {environment['torch']}.",
+        f"{len(result.runs)} trainings, {took} with {environment['threads']} "
+        f"thread{'s' * (environment['threads'] > 1)} of {processor}, torch {environment['torch']}.",
         *(f"- {note}" for note in study.notes),
         f"```sh\n{command}\n```",
     ]

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from inceptionnet.cli import main
 from inceptionnet.model.network import InceptionNet
@@ -192,6 +193,13 @@ def converted_once() -> Iterator[None]:
             patch.setattr(place, "to_onnx", remembered(place.to_onnx, copy.deepcopy))
             patch.setattr(place, "to_openvino", remembered(place.to_openvino, lambda model: model.clone()))
         yield
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """The tensors of two .safetensors files that are not the same bit by bit, or that only one of them has."""
+    first, second = load_file(one), load_file(other)
+    same = {name for name in first.keys() & second.keys() if torch.equal(first[name], second[name])}
+    return sorted((first.keys() | second.keys()) - same)
 
 
 @pytest.fixture(scope="session")

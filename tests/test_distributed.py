@@ -26,7 +26,7 @@ from inceptionnet.train.loop import train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
-from .conftest import tiny_plan, write_images
+from .conftest import differing, tiny_plan, write_images
 from .forked import Forked
 
 SCRIPT = """
@@ -189,8 +189,7 @@ def test_restarted_processes_resume(data: Path, tmp_path: Path, with_training: F
     job = plan(data, model="inception_v1.slim", size=32)
     two_processes(with_training, job, tmp_path / "whole")
     torchrun(job, tmp_path / "killed", "killed", "--max-restarts", "1")
-    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
-    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    assert differing(*(tmp_path / name / "weights.safetensors" for name in ("whole", "killed"))) == []
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
@@ -200,8 +199,7 @@ def test_gradient_checkpointing_changes_no_bit(data: Path, tmp_path: Path, with_
     for name, on in (("plain", False), ("saving", True)):
         job = plan(data, model="inception_v1.slim", size=32, settings={"compute.gradient_checkpointing": on})
         two_processes(with_training, job, tmp_path / name)
-    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "saving"))
-    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    assert differing(*(tmp_path / name / "weights.safetensors" for name in ("plain", "saving"))) == []
     assert losses(tmp_path / "plain") == losses(tmp_path / "saving")
 
 

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
+from .conftest import differing
 from .forked import Done, Forked
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
@@ -92,9 +91,7 @@ def assert_same(run: Path, whole: Path, said: str = "") -> None:
             continue
         assert (run / name).exists(), name
         if name.endswith(".safetensors"):
-            one, other = load_file(run / name), load_file(whole / name)
-            assert one.keys() == other.keys(), name
-            assert [key for key in one if not torch.equal(one[key], other[key])] == [], name
+            assert differing(run / name, whole / name) == [], name
     more = [name for name in files(run) - files(whole) if Path(name).name not in said]
     # One that is not written leaves the one before it.
     assert [name for name in more if not (name.startswith("checkpoints") and "checkpoints" in said)] == []

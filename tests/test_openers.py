@@ -358,31 +358,37 @@ def test_a_header_of_many_records_is_read_in_linear_time(tmp_path: Path) -> None
     assert list_tar(tmp_path / "x.tar").files == ["a.png"]
 
 
-def test_damaged_tars_are_listed_or_refused(tmp_path: Path) -> None:
-    whole = write_tar(tmp_path / "x.tar", {f"{'n' * 120}/{i}.png": png(i) for i in range(4)}).read_bytes()
-    chance = random.Random(0)
+def damaged(whole: Path, damage: Callable[[bytearray, random.Random], None]) -> Iterator[Path]:
+    """The file three hundred times, each time with one to four damages."""
+    content, chance = whole.read_bytes(), random.Random(0)
+    file = whole.with_name(f"damaged{whole.suffix}")
     for _ in range(300):
-        data = bytearray(whole)
+        data = bytearray(content)
         for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(data))
-            data[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
-        (tmp_path / "y.tar").write_bytes(data)
+            damage(data, chance)
+        file.write_bytes(data)
+        yield file
+
+
+def test_damaged_tars_are_listed_or_refused(tmp_path: Path) -> None:
+    def damage(data: bytearray, chance: random.Random) -> None:
+        at = chance.randrange(len(data))
+        data[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+
+    for file in damaged(write_tar(tmp_path / "x.tar", {f"{'n' * 120}/{i}.png": png(i) for i in range(4)}), damage):
         try:
-            list_tar(tmp_path / "y.tar")
+            list_tar(file)
         except DataError as error:
             assert "\n" not in str(error)
 
 
 def test_damaged_zips_are_listed_or_refused(tmp_path: Path) -> None:
-    whole = write_zip(tmp_path / "x.zip", {f"a/{i}.png": png(i) for i in range(4)}).read_bytes()
-    chance = random.Random(0)
-    for _ in range(300):
-        data = bytearray(whole)
-        for _ in range(chance.randint(1, 4)):
-            data[chance.randrange(len(data))] = chance.randrange(256)
-        (tmp_path / "y.zip").write_bytes(data)
+    def damage(data: bytearray, chance: random.Random) -> None:
+        data[chance.randrange(len(data))] = chance.randrange(256)
+
+    for file in damaged(write_zip(tmp_path / "x.zip", {f"a/{i}.png": png(i) for i in range(4)}), damage):
         try:
-            tree = list_zip(tmp_path / "y.zip")
+            tree = list_zip(file)
         except DataError:
             continue
         for name in tree.files:

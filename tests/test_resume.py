@@ -26,7 +26,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 
-from .conftest import COLOURS, tiny_plan, write_images
+from .conftest import COLOURS, differing, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
 from .forked import Forked
@@ -143,9 +143,7 @@ def assert_same(run: Path, whole: Path) -> None:
     """Weights, averages, optimiser and figures; the times alone may differ."""
     weights = [f"weights{of}.safetensors" for of in ("", "_raw", "_best")]
     for file in (*weights, "checkpoints/step-00000012.safetensors"):
-        one, other = load_file(run / file), load_file(whole / file)
-        assert one.keys() == other.keys()
-        assert [key for key in one if not torch.equal(one[key], other[key])] == [], file
+        assert differing(run / file, whole / file) == [], file
     times = {"images_per_s", "data_wait", "elapsed_s", "data_wait_s"}
     for read in (Run.read_metrics, Run.read_steps):
         rows = [[{k: v for k, v in row.items() if k not in times} for row in read(Run(out))] for out in (run, whole)]

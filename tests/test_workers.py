@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from inceptionnet.data import loading
+from inceptionnet.data import loading, workers
 from inceptionnet.data.loading import EvalLoader, TrainLoader
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import open_source
@@ -35,19 +35,19 @@ def loader(images: Path, workers: int = 1) -> TrainLoader:
 
 
 def workers_of(made: TrainLoader | EvalLoader) -> list[int]:
-    return [one.pid for one in made._batches.loader._iterator._workers]
+    return [one.pid for one in made._batches.workers.loader._iterator._workers]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the workers every half second."""
-    monkeypatch.setattr(loading, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.5)
 
 
 @pytest.fixture
 def slow_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One batch ready at most, so that a worker which dies after the first batch has not made the rest before."""
-    monkeypatch.setattr(loading, "IN_ADVANCE", 1)
+    monkeypatch.setattr(workers, "IN_ADVANCE", 1)
     yield
 
 
@@ -73,8 +73,8 @@ def test_a_killed_worker_is_replaced_and_no_image_is_lost(
 def test_workers_that_die_again_and_again_end_it_in_one_line(
     images: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "RESTARTS", 1)
-    monkeypatch.setattr(loading, "_ignore_ctrl_c", lambda worker: os._exit(1))
+    monkeypatch.setattr(workers, "RESTARTS", 1)
+    monkeypatch.setattr(workers, "_ignore_ctrl_c", lambda worker: os._exit(1))
     with pytest.raises(DataError, match=r"the data workers died 2 times at the same batch .*fewer --workers, or 0"):
         list(loader(images).epoch(0))
 
@@ -82,7 +82,7 @@ def test_workers_that_die_again_and_again_end_it_in_one_line(
 def test_a_worker_that_hangs_ends_it_in_one_line(
     images: Path, quick: None, slow_images: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "STALLED_S", 1.0)
+    monkeypatch.setattr(workers, "STALLED_S", 1.0)
     made = loader(images)
     batches = made.epoch(0)
     next(batches)
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_while_its_batch_is_received(
     images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The memory that it shares ends with it."""
-    made, real, died = loader(images), loading._iterated, list[int]()
+    made, real, died = loader(images), workers._iterated, list[int]()
 
     def ending(loader: Any) -> Iterator[Any]:
         batches = real(loader)
@@ -121,7 +121,7 @@ def test_a_worker_that_dies_while_its_batch_is_received(
             raise EOFError
         yield from batches
 
-    monkeypatch.setattr(loading, "_iterated", ending)
+    monkeypatch.setattr(workers, "_iterated", ending)
     whole = [batch.indices.tolist() for batch in loader(images, 0).epoch(0)]
     died.clear()
     assert [batch.indices.tolist() for batch in made.epoch(0)] == whole
@@ -132,7 +132,7 @@ def test_too_little_shared_memory_is_said_before(images: Path, monkeypatch: pyte
     """4 images of 32 px in 2 batches of one worker are 24 576 bytes."""
     free = SimpleNamespace(f_bavail=24_575, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: free)
-    monkeypatch.setattr(loading, "_cores", lambda: 4)
+    monkeypatch.setattr(workers, "_cores", lambda: 4)
     with pytest.raises(ConfigurationError, match=r"1 data workers? need.* shared memory.*fewer --workers"):
         loader(images)
     loader(images, 0)

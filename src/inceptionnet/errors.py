@@ -100,6 +100,12 @@ def reason_of(error: Exception, name: str) -> str:
     return str(error).removeprefix(f"{visible(name)}: ")
 
 
+def one_line(error: object, most: int = 200) -> str:
+    """An exception or other text as one line of at most `most` characters; the type's name if the text is empty."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def listed(names: Iterable[str], most: int = MOST_LISTED, *, ordered: bool = False, last: str = "") -> str:
     """Names for a message: sorted unless `ordered`, at most `most` of them, then how many more there are.
 

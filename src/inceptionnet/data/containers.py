@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from inceptionnet.data.decode import read_image
-from inceptionnet.data.names import MAX_DEPTH, MAX_NAME, is_hidden, is_image, member_path
+from inceptionnet.data.names import MAX_DEPTH, MAX_NAME, is_hidden, is_image, member_path, with_those_above
 from inceptionnet.data.tar import read_member, tar_members
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.opening import IMAGE_BYTES
@@ -313,7 +313,5 @@ def _sorted_out(members: Mapping[str, bool], archive: Path) -> tuple[list[str], 
         elif not is_folder:
             files.append(path)
         folder = "/".join(parts if is_folder and first is None else parts[: -1 if first is None else first])
-        while folder and folder not in folders:  # those above one that is known are known too
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
+        with_those_above(folder, folders)
     return sorted(files), folders, tuple(sorted(hidden))

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import PurePosixPath
 
 from inceptionnet.data.containers import Tree
-from inceptionnet.data.names import is_split_word, split_named
+from inceptionnet.data.names import is_split_word, split_named, with_those_above
 from inceptionnet.data.text import nfc
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
 from inceptionnet.system.files import as_text
@@ -122,9 +122,7 @@ class _Folders:
         self.loose = Counter(image.rpartition("/")[0] for image in tree.images)  # folder → images directly in it
         self.filled = set[str]()
         for folder in self.loose:
-            while folder and folder not in self.filled:
-                self.filled.add(folder)
-                folder = folder.rpartition("/")[0]
+            with_those_above(folder, self.filled)
         for folder in tree.folders:
             above, _, name = folder.rpartition("/")
             self.inside[above].add(name)

@@ -9,21 +9,14 @@ listed; it is never replaced by another image.
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import threading
-import time
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from inceptionnet.data.augment import training_crop
 from inceptionnet.data.balance import Sampler
@@ -33,22 +26,11 @@ from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.policies import vary
 from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
+from inceptionnet.data.workers import Workers
+from inceptionnet.errors import DataError, DecodeError, reason_of
 from inceptionnet.system.distributed import ALONE, World
 
 CorruptImages = Literal["fail", "skip"]
-log = logging.getLogger(__name__)
-
-LOOK_EVERY_S = 5
-"""How long a missing batch is waited for before the workers are looked at."""
-STALLED_S = 300.0
-"""Without a batch for so long the workers are given up, which hang then, or what they read from does."""
-RESTARTS = 3
-"""Times that workers which died are started again for the same batch."""
-IN_ADVANCE = 2
-"""Batches that each worker has ready."""
-SHARED_MEMORY = Path("/dev/shm")
-"""Where batches are on their way from a worker, on Linux."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,11 +199,21 @@ class _Images(Dataset[_Sample]):
             return (centre_crop(images[self.prep.channels], self.prep)[None],)
         return tuple(crops.of(images[crops.prep.channels]) for crops in self.crops)
 
+    @property
+    def image_bytes(self) -> int:
+        """Of one image with all its crops."""
+        return sum(count * prep.size_px**2 * prep.channels for count, prep in self._shapes)
+
+    @property
+    def _shapes(self) -> list[tuple[int, Preprocessing]]:
+        """Number and preprocessing of the crops of each view."""
+        return [(len(crops.names), crops.prep) for crops in self.crops] or [(1, self.prep)]
+
     def collate(self, samples: list[_Sample]) -> _Parts:
         good = [sample for sample in samples if sample.pixels is not None]
-        shapes = [(len(crops.names), crops.prep) for crops in self.crops] or [(1, self.prep)]
         stacks = [
-            np.empty((len(good), count, prep.size_px, prep.size_px, prep.channels), np.uint8) for count, prep in shapes
+            np.empty((len(good), count, prep.size_px, prep.size_px, prep.channels), np.uint8)
+            for count, prep in self._shapes
         ]
         for i, sample in enumerate(good):
             assert sample.pixels is not None
@@ -242,7 +234,7 @@ class _Images(Dataset[_Sample]):
 
 
 class _Batches:
-    """A batch order and its images behind a DataLoader with persistent workers; one iteration at a time."""
+    """A batch order and its images behind persistent workers; one iteration at a time."""
 
     def __init__(
         self,
@@ -255,36 +247,14 @@ class _Batches:
     ) -> None:
         for prep in (images.prep, *(crops.prep for crops in images.crops)):
             check_channels(prep.channels)
-        # More processes than cores or batches would only take memory; the batches are the same.
-        self.workers = min(workers, _cores(), plan.total)
-        self.images, self.plan, self.corrupt_images = images, plan, corrupt_images
-        self.cropped, self.may_be_empty = bool(images.crops), may_be_empty
-        if self.workers:
-            _check_shared_memory(images, min(plan.batch_size, plan.used), self.workers)
-        self._start()
-
-    def _start(self) -> None:
-        """Make a loader; its workers start with its first batch."""
-        self.loader: DataLoader[_Sample] = DataLoader(
-            self.images,
-            batch_sampler=self.plan,
-            num_workers=self.workers,
-            collate_fn=self.images.collate,
-            persistent_workers=self.workers > 0,
-            prefetch_factor=IN_ADVANCE if self.workers else None,
-            timeout=LOOK_EVERY_S if self.workers else 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_ignore_ctrl_c,
-            generator=torch.Generator(),  # else every epoch draws from the global generator of dropout
-        )
-        # Keeps the loader out of reference cycles, such as that of a caught DecodeError's traceback: garbage-collected
-        # as part of a cycle, it closes its queues before it stops its workers, and waits 10 s for them.
-        weakref.finalize(self, _let_go, self.loader)
+        self.plan, self.corrupt_images, self.cropped = plan, corrupt_images, bool(images.crops)
+        self.may_be_empty = may_be_empty
+        self.workers = Workers(images, plan, images.collate, images.image_bytes, workers)
 
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first
         decoded, skipped = 0, 0
-        for number, (made, labels, indices, rows, draws, failures) in enumerate(self._parts(), start=first):
+        for number, (made, labels, indices, rows, draws, failures) in enumerate(self.workers.batches(), start=first):
             errors = tuple(failures)
             if errors and self.corrupt_images == "fail":
                 name, why = errors[0]
@@ -300,92 +270,7 @@ class _Batches:
             name, why = errors[-1]
             raise DataError(f"expected images, got {skipped} of which none can be decoded, such as {name} ({why})")
 
-    def _parts(self) -> Iterator[_Parts]:
-        """What the workers make of the batches from `plan.first` on; workers that die are started again."""
-        died, since = 0, time.monotonic()
-        batches = _iterated(self.loader)
-        while True:
-            try:
-                parts = next(batches)
-            except StopIteration:
-                return
-            except (RuntimeError, EOFError, OSError) as error:
-                if "DataLoader timed out" in str(error):  # so torch says that a batch is not there yet
-                    if time.monotonic() - since < STALLED_S:
-                        continue
-                    raise DataError(
-                        f"no batch of images came for {STALLED_S:.0f} s: the data workers hang, or what they read "
-                        "from does; check the disk or network, or read in the main process with --workers 0"
-                    ) from None
-                if not _says_that_a_worker_died(error):
-                    raise
-                died += 1
-                if died > RESTARTS:
-                    raise DataError(
-                        f"the data workers died {died} times at the same batch ({_why(error)}); they may have too "
-                        "little memory: try fewer --workers, or 0"
-                    ) from None
-                log.warning("warning: a data worker died (%s); started again", _why(error))
-                self._start()
-                batches = _iterated(self.loader)
-                continue
-            yield parts
-            died, since = 0, time.monotonic()
-            self.plan.first += 1
-
-
-def _says_that_a_worker_died(error: Exception) -> bool:
-    """Not of an error within a worker, which torch raises here again. The shared memory of a batch may end with its
-    worker while the batch is received."""
-    said = str(error)
-    return "DataLoader worker (pid" in said or not (isinstance(error, RuntimeError) or "DataLoader worker" in said)
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _iterated(loader: DataLoader[_Sample]) -> Iterator[_Parts]:
-    """The loader's batches. torch would raise a worker's death in the middle of a step; without its handler it is said
-    where the next batch is waited for."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    signal.signal(signal.SIGCHLD, before)
-    return batches
-
-
-def _check_shared_memory(images: _Images, batch_size: int, workers: int) -> None:
-    """Check that what the workers have ready fits. Raises: ConfigurationError."""
-    shapes = [(len(crops.names), crops.prep) for crops in images.crops] or [(1, images.prep)]
-    image = sum(count * prep.size_px**2 * prep.channels for count, prep in shapes)
-    needed = image * batch_size * workers * IN_ADVANCE
-    try:
-        about = os.statvfs(SHARED_MEMORY)
-    except (AttributeError, OSError):  # Windows; or a system that has it elsewhere
-        return
-    if needed > (free := about.f_bavail * about.f_frsize):
-        raise ConfigurationError(
-            f"{workers} data workers need {needed / 1e6:.0f} MB of shared memory, and {SHARED_MEMORY} has "
-            f"{free / 1e6:.0f} MB free; give fewer --workers or a smaller --batch-size, or more shared memory (docker "
-            "run --shm-size 1g)"
-        )
-
 
 def _here(split: AnySplit) -> Split | None:
     """The split if workers can read from it; None for a stream, whose connections stay in the main process."""
     return split if isinstance(split, Split) else None
-
-
-def _ignore_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the main one handles it, and it still needs its images."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _let_go(loader: DataLoader[_Sample]) -> None:
-    """Does nothing: the reference that is its argument ends here."""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,6 +34,13 @@ _SPLIT_WORDS = {
 }  # fmt: skip
 
 
+def with_those_above(folder: str, known: set[str]) -> None:
+    """Add a folder and those that it is in to the known ones; of a folder that is known, those above are known too."""
+    while folder and folder not in known:
+        known.add(folder)
+        folder = folder.rpartition("/")[0]
+
+
 def is_image(name: str) -> bool:
     """Whether a file name ends like an image."""
     return posixpath.splitext(name)[1].lower() in EXTENSIONS

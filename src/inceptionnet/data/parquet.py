@@ -17,7 +17,7 @@ from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import UnfitFile, check_fit, from_json
+from inceptionnet.system.opening import check_fit, from_json, unreadable
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -185,5 +185,6 @@ def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
-    return DataError(f"{path}: expected a parquet file, got one that cannot be read ({reason}): download it again")
+    return DataError(
+        f"{path}: expected a parquet file, got one that cannot be read ({unreadable(error)}): download it again"
+    )

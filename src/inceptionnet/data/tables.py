@@ -17,7 +17,7 @@ from inceptionnet.data.matching import Images
 from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
 from inceptionnet.errors import DataError, listed
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import UnfitFile, check_fit, from_json
+from inceptionnet.system.opening import check_fit, from_json, unreadable
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -222,9 +222,8 @@ def _of_parquet(file: Path) -> Table:
                                 "the folder of the file as the data")  # fmt: skip
             table = opened.read()
     except (pa.ArrowException, OSError) as error:
-        reason = error.strerror if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
         raise DataError(
-            f"{file}: expected a parquet file, got one that cannot be read ({reason}): write it again"
+            f"{file}: expected a parquet file, got one that cannot be read ({unreadable(error)}): write it again"
         ) from None
     columns = [table[name].to_pylist() for name in table.column_names]
     rows = [(i, tuple(map(_cell, row))) for i, row in enumerate(zip(*columns, strict=True), start=1)]

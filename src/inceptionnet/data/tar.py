@@ -86,7 +86,7 @@ class TarReader:
 
     def _go_to(self, at: int) -> None:
         if self._seekable:
-            self._file.seek(at)  # type: ignore[attr-defined]
+            self._file.seek(at)  # type: ignore[attr-defined]  # what is seekable has it
             self.at = at
         while self.at < at and self.read(min(SKIP_BYTES, at - self.at)):
             pass

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from inceptionnet.errors import ConfigurationError, listed, nearest
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.ablations import with_edits
-from inceptionnet.nets.analysis import analyse, minimum_size, pair
+from inceptionnet.nets.analysis import GridTooSmall, analyse, minimum_size, pair
 from inceptionnet.nets.chains import rewritten
 from inceptionnet.nets.spec import (
     Activation,
@@ -289,15 +289,17 @@ def at_size(network: Network, size: int) -> Network:
     diff = network.low_resolution.get(size, {})
     network = replace(network, input_size=size, body=patched(network.body, diff), low_resolution={})
     pools = replace(network, aux={on: {"pool": head["pool"]} for on, head in network.aux.items()})
-    smallest = minimum_size(pools)
-    if size < smallest:
+    try:
+        rows = analyse(pools)
+    except GridTooSmall:
+        smallest = minimum_size(pools)
         heads = " with its auxiliary head" if network.aux else ""
         without = "; aux=False removes the head (in a recipe: --set network.aux=false)" if network.aux else ""
         raise ConfigurationError(
             f"input_size is {size} px; {network.name}{heads} takes images of {smallest} px or more on each side"
             f"{without}"
-        )
-    grids = {row.path: min(row.output[1:]) for row in analyse(pools)}
+        ) from None
+    grids = {row.path: min(row.output[1:]) for row in rows}
 
     def fitted(node: Node, grid: int) -> Node:
         if isinstance(node, Conv) and node.padding == V:

@@ -32,13 +32,12 @@ def write_page(out: Path, name: str, study: Study, command: str, result: Result)
     save_figure(draw_differences(result), out / DIFFERENCES)
     charts = [chart for unit, some in curves.items() for chart in curve_charts(some, unit, name)]
     about = Run(out / result.outcomes[0].run).about()
-    runs = {one.run: one.minutes for one in result.outcomes if one.run}
     content = {
         "name": name, "study": study, "result": result, "command": command, "data": about["data"],
         "verdict": verdict_line(result).removeprefix("verdict: "), "charts": charts,
         "differences": themed_svg(lambda: draw_differences(result), "differences"),
         "arms": arm_table(study, result), "comparisons": comparison_table(result), "grid": grid_table(result),
-        "seeds": len(result.judged[0].first), "trainings": len(runs), "minutes": sum(runs.values()),
+        "seeds": len(result.judged[0].first), "trainings": len(result.runs), "minutes": sum(result.runs.values()),
         "environment": about["environment"],
     }  # fmt: skip
     write_html(out / PAGE, from_template("study.html", content))

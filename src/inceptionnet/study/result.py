@@ -91,6 +91,11 @@ class Result:
     judged: Sequence[Judged]
     verdict: Verdict
 
+    @property
+    def runs(self) -> dict[str, float]:
+        """Minutes of each run folder; arms may have one in common, and an ensemble has none."""
+        return {one.run: one.minutes for one in self.outcomes if one.run}
+
     def of(self, arm: str) -> list[Outcome]:
         """The trainings that an arm is compared by, by seed."""
         return _of(self.outcomes, arm, self.chosen)

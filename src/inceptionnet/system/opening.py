@@ -90,6 +90,11 @@ def check_fit(path: str | Path, most_bytes: int | None = None) -> None:
     _check(status, path, most_bytes)
 
 
+def unreadable(error: Exception) -> str:
+    """Why a library cannot read a file: its first line, or what came instead of a fit file."""
+    return str(error.strerror) if isinstance(error, UnfitFile) else str(error).partition("\n")[0]
+
+
 def _check(status: os.stat_result, path: str | Path, most_bytes: int | None) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UnfitFile(EISDIR, os.strerror(EISDIR), str(path))

@@ -20,12 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inceptionnet.errors import RunError
+from inceptionnet.errors import RunError, one_line
 from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import check_fit, from_json
 from inceptionnet.train.average import Average
-from inceptionnet.weights.formats.stored import one_line
 
 FORMAT = 3
 STATE = "inceptionnet.training"

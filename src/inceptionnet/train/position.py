@@ -113,5 +113,4 @@ class Position:
             raise RunError(f"its state has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if found.epoch < 0 or not 0 <= found.batch <= found.steps_per_epoch or found.batch_size < 1:
             raise RunError(f"its state is impossible: step {found.batch} of {found.steps_per_epoch}")
-        continued = values["continued"] and Continued(*values["continued"])
-        return cls(**(values | {"counted": Counted(**values["counted"]), "continued": continued}))
+        return found

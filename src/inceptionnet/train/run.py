@@ -28,7 +28,6 @@ import csv
 import io
 import json
 import shutil
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from inceptionnet.errors import RunError
+from inceptionnet.system.checksum import checksum
 from inceptionnet.system.files import LOCK, FolderLock, Locked, remove_leftovers, replacing
 from inceptionnet.system.opening import from_json, text_of
 from inceptionnet.train.settings import value_text
@@ -108,8 +108,7 @@ def _checksum(values: Mapping[str, Any]) -> str:
     """CRC-32 of JSON values other than a checksum, however they are written."""
     read = json.loads(json.dumps(values))  # as another process will read them: keys are texts, tuples lists
     read.pop(CHECKSUM, None)
-    text = json.dumps(read, sort_keys=True)
-    return f"{zlib.crc32(text.encode()):08x}"
+    return checksum(json.dumps(read, sort_keys=True), {})
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,8 @@ class Run:
         """`write_json` with a checksum, for `check_unchanged`. Raises: RunError: it cannot be written."""
         self.write_json(name, {**values, CHECKSUM: _checksum(values)})
 
-    def check_unchanged(self, name: str) -> None:
-        """Check that a JSON file still has the values that were written; one without a checksum passes.
+    def check_unchanged(self, name: str) -> dict[str, Any]:
+        """The values of a JSON file, which are still those that were written; one without a checksum passes.
 
         Raises:
             RunError: it has others; or it is missing or damaged.
@@ -196,6 +195,7 @@ class Run:
                 f"{got!r}: it was damaged or edited; restore it, or remove {CHECKSUM!r} from it to go on with what it "
                 "says now"
             )
+        return values
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run.
@@ -258,10 +258,7 @@ class Run:
 
     def read_optional(self, name: str) -> dict[str, Any]:
         """A JSON file that not every run has; empty if it is not there. Raises: RunError: it is damaged."""
-        if not (self.path / name).is_file():
-            return {}
-        self.check_unchanged(name)
-        return self.read_json(name)
+        return self.check_unchanged(name) if (self.path / name).is_file() else {}
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""

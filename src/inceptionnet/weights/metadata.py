@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
-from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.preprocess import MOST_CHANNELS, MOST_PX, Preprocessing
 from inceptionnet.errors import InceptionNetError, nearest
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.analysis import analyse, parameters
@@ -39,9 +39,9 @@ class StoredConfiguration(_Strict):
 
     name: Name
     num_classes: int = Field(ge=0, le=1_000_000)
-    in_channels: int = Field(3, ge=1, le=1024)
+    in_channels: int = Field(3, ge=1, le=MOST_CHANNELS)
     width: float = Field(1.0, gt=0, le=64)
-    input_size: int | None = Field(None, ge=1, le=8192)
+    input_size: int | None = Field(None, ge=1, le=MOST_PX)
     residual_scale: Scale | list[Scale] | None = None
     dropout: float | None = Field(None, ge=0, lt=1)
     aux: bool = False

@@ -11,12 +11,11 @@ from typing import Any
 
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import InceptionNetError, listed
+from inceptionnet.errors import InceptionNetError, listed, one_line
 from inceptionnet.nets.edits import Configuration
 from inceptionnet.system.opening import from_json
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.formats.class_names import class_names_in
-from inceptionnet.weights.formats.stored import one_line
 from inceptionnet.weights.known import Published
 from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.native import NUMBERED, numbers, outputs_of

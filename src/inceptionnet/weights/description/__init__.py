@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.errors import WeightsError, listed, one_line
 from inceptionnet.weights.description.base import Base, base_at, nearest_base
 from inceptionnet.weights.description.graph import Call, Unreadable, graph_of, layers_of
 from inceptionnet.weights.description.head import pooled
 from inceptionnet.weights.description.model import Described, Model
 from inceptionnet.weights.formats import Stored
-from inceptionnet.weights.formats.stored import damaged, one_line
+from inceptionnet.weights.formats.stored import damaged
 from inceptionnet.weights.layouts import keras
 from inceptionnet.weights.translate import Translation
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inceptionnet.errors import listed
-from inceptionnet.weights.formats.stored import one_line
+from inceptionnet.errors import listed, one_line
 
 MODELS = ("Functional", "Model", "Sequential", "Pipeline")
 INPUT = "InputLayer"

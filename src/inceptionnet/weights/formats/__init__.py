@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError
+from inceptionnet.errors import WeightsError, one_line
 from inceptionnet.system.opening import WEIGHTS_BYTES, UnfitFile, opened
 from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.foreign import of_file, refuse
@@ -16,7 +16,7 @@ from inceptionnet.weights.formats.keras import read_keras_archive, read_keras_h5
 from inceptionnet.weights.formats.numpy_arrays import is_npz, read_npz
 from inceptionnet.weights.formats.pytorch import read_pytorch
 from inceptionnet.weights.formats.safe_tensors import read_safetensors
-from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+from inceptionnet.weights.formats.stored import Stored, damaged
 from inceptionnet.weights.formats.tensorflow import find_checkpoint, read_checkpoint
 
 __all__ = ["Stored", "open_weights"]

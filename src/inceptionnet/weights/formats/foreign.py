@@ -11,8 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from inceptionnet.data.tar import is_tar, tar_members
-from inceptionnet.errors import DataError, WeightsError, listed
-from inceptionnet.weights.formats.stored import one_line
+from inceptionnet.errors import DataError, WeightsError, listed, one_line
 
 ORIGINAL = "give the weights that it was made from"
 WEIGHTS = re.compile(r"\.(pth|pt|ckpt|bin|h5|hdf5|keras|safetensors|npz|pkl|tar)$|\.index$", re.IGNORECASE)

@@ -20,11 +20,11 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.errors import WeightsError, listed, one_line
 from inceptionnet.system.opening import from_json
 from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.hdf5 import Hdf5, opened
-from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+from inceptionnet.weights.formats.stored import Stored, damaged
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 # Weights hardly compress: a member that unpacks to far more than the archive is not weights.

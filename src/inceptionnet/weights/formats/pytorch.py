@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError
+from inceptionnet.errors import WeightsError, one_line
 from inceptionnet.system.opening import opened
 from inceptionnet.system.zips import Zip
 from inceptionnet.weights.formats.class_names import class_names_in
 from inceptionnet.weights.formats.foreign import of_zip
-from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+from inceptionnet.weights.formats.stored import Stored, damaged
 from inceptionnet.weights.formats.unpickle import Refused, unpickled, unpickled_script
 from inceptionnet.weights.formats.wrapped import STATE_DICT_ONLY, unwrapped
 

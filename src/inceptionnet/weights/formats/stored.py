@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError
+from inceptionnet.errors import WeightsError, one_line
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,3 @@ class Stored:
 def damaged(path: Path, what: object) -> WeightsError:
     """The error for a truncated or altered file; `what` is the reason."""
     return WeightsError(f"{path}: damaged or truncated ({one_line(what)}); get the file again")
-
-
-def one_line(error: object, most: int = 200) -> str:
-    """An exception or other text as one line of at most `most` characters; the type's name if the text is empty."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
-    return text if len(text) <= most else text[: most - 1] + "…"

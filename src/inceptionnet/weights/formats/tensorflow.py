@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, listed
+from inceptionnet.errors import WeightsError, listed, one_line
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import opened
 from inceptionnet.weights.formats.foreign import of_folder
-from inceptionnet.weights.formats.stored import Stored, damaged, one_line
+from inceptionnet.weights.formats.stored import Stored, damaged
 from inceptionnet.weights.formats.table import MAGIC, BrokenTable, Checksum, Snappy, entries
 from inceptionnet.weights.formats.variables import BFLOAT16, TYPES, Variable, is_v1, mapped, of_bundle, of_slices
 

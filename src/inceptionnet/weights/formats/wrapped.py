@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionnet.errors import WeightsError, listed
-from inceptionnet.weights.formats.stored import Module, one_line
+from inceptionnet.errors import WeightsError, listed, one_line
+from inceptionnet.weights.formats.stored import Module
 from inceptionnet.weights.formats.unpickle import Thing, is_module, modules_of
 
 AVERAGED = re.compile(r"(^|[._])(ema|swa|average[ds]?|averaged_model|shadow|polyak)(?=$|[._\d])", re.IGNORECASE)

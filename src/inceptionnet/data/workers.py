@@ -1,0 +1,161 @@
+"""Processes that decode images: started again where they die, given up where they hang."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from inceptionnet.data.order import BatchOrder
+from inceptionnet.errors import ConfigurationError, DataError, one_line
+
+Parts = TypeVar("Parts")
+"""What is made of a batch."""
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5
+"""How long a missing batch is waited for before the workers are looked at."""
+STALLED_S = 300.0
+"""Without a batch for so long the workers are given up, which hang then, or what they read from does."""
+RESTARTS = 3
+"""Times that workers which died are started again for the same batch."""
+IN_ADVANCE = 2
+"""Batches that each worker has ready."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where batches are on their way from a worker, on Linux."""
+
+
+class Workers(Generic[Parts]):
+    """A DataLoader with persistent workers for the batches of an order; without any they are made in this process.
+
+    Args:
+        collate: makes a batch of samples.
+        image_bytes: of a sample.
+        count: number of processes. More than cores or batches would only take memory; the batches are the same.
+
+    Raises:
+        ConfigurationError: too little shared memory.
+    """
+
+    def __init__(
+        self,
+        images: Dataset[Any],
+        order: BatchOrder,
+        collate: Callable[[list[Any]], Parts],
+        image_bytes: int,
+        count: int,
+    ) -> None:
+        self.images, self.order, self.collate = images, order, collate
+        self.count = min(count, _cores(), order.total)
+        if self.count:
+            _check_shared_memory(image_bytes * min(order.batch_size, order.used) * self.count * IN_ADVANCE, self.count)
+        self._start()
+
+    def _start(self) -> None:
+        """Make a loader; its workers start with its first batch."""
+        self.loader: DataLoader[Any] = DataLoader(
+            self.images,
+            batch_sampler=self.order,
+            num_workers=self.count,
+            collate_fn=self.collate,
+            persistent_workers=self.count > 0,
+            prefetch_factor=IN_ADVANCE if self.count else None,
+            timeout=LOOK_EVERY_S if self.count else 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_ignore_ctrl_c,
+            generator=torch.Generator(),  # else every epoch draws from the global generator of dropout
+        )
+        # Keeps the loader out of reference cycles, such as that of a caught DecodeError's traceback: garbage-collected
+        # as part of a cycle, it closes its queues before it stops its workers, and waits 10 s for them.
+        weakref.finalize(self, _let_go, self.loader)
+
+    def batches(self) -> Iterator[Parts]:
+        """The batches from `order.first` on, which moves on with them; workers that die are started again.
+
+        Raises:
+            DataError: they die again and again, or no batch comes.
+        """
+        died, since = 0, time.monotonic()
+        batches = _iterated(self.loader)
+        while True:
+            try:
+                parts = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:
+                if "DataLoader timed out" in str(error):  # so torch says that a batch is not there yet
+                    if time.monotonic() - since < STALLED_S:
+                        continue
+                    raise DataError(
+                        f"no batch of images came for {STALLED_S:.0f} s: the data workers hang, or what they read "
+                        "from does; check the disk or network, or read in the main process with --workers 0"
+                    ) from None
+                if not _says_that_a_worker_died(error):
+                    raise
+                died += 1
+                if died > RESTARTS:
+                    raise DataError(
+                        f"the data workers died {died} times at the same batch ({one_line(error)}); they may have too "
+                        "little memory: try fewer --workers, or 0"
+                    ) from None
+                log.warning("warning: a data worker died (%s); started again", one_line(error))
+                self._start()
+                batches = _iterated(self.loader)
+                continue
+            yield parts
+            died, since = 0, time.monotonic()
+            self.order.first += 1
+
+
+def _says_that_a_worker_died(error: Exception) -> bool:
+    """Not of an error within a worker, which torch raises here again. The shared memory of a batch may end with its
+    worker while the batch is received."""
+    said = str(error)
+    return "DataLoader worker (pid" in said or not (isinstance(error, RuntimeError) or "DataLoader worker" in said)
+
+
+def _iterated(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches. torch would raise a worker's death in the middle of a step; without its handler it is said
+    where the next batch is waited for."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
+def _check_shared_memory(needed: int, workers: int) -> None:
+    """Check that what the workers have ready fits. Raises: ConfigurationError."""
+    try:
+        about = os.statvfs(SHARED_MEMORY)
+    except (AttributeError, OSError):  # Windows; or a system that has it elsewhere
+        return
+    if needed > (free := about.f_bavail * about.f_frsize):
+        raise ConfigurationError(
+            f"{workers} data workers need {needed / 1e6:.0f} MB of shared memory, and {SHARED_MEMORY} has "
+            f"{free / 1e6:.0f} MB free; give fewer --workers or a smaller --batch-size, or more shared memory (docker "
+            "run --shm-size 1g)"
+        )
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the main one handles it, and it still needs its images."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _let_go(loader: DataLoader[Any]) -> None:
+    """Does nothing: the reference that is its argument ends here."""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
