@@ -100,6 +100,11 @@ def reason_of(error: Exception, name: str) -> str:
     return str(error).removeprefix(f"{visible(name)}: ")
 
 
+def message_of(error: Exception) -> str:
+    """What an error says; of one of the system without its number and the file's name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def one_line(error: object, most: int = 200) -> str:
     """An exception or other text as one line of at most `most` characters; the type's name if the text is empty."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__

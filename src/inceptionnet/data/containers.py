@@ -20,7 +20,7 @@ from typing import TypeAlias
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import MAX_DEPTH, MAX_NAME, is_hidden, is_image, member_path, with_those_above
 from inceptionnet.data.tar import read_member, tar_members
-from inceptionnet.errors import DataError, DecodeError, listed
+from inceptionnet.errors import DataError, DecodeError, listed, message_of
 from inceptionnet.system.opening import IMAGE_BYTES
 from inceptionnet.system.zips import Zip
 
@@ -131,7 +131,7 @@ class _ZipReader:
                 )
             return archive.read(info)
         except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            raise DecodeError(f"{name}: cannot be read from {self.path.name} ({_why(error)})") from None
+            raise DecodeError(f"{name}: cannot be read from {self.path.name} ({message_of(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def list_zip(path: Path) -> Tree:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{path}: expected a zip file, got one that cannot be opened ({_why(error)}): create it again"
+            f"{path}: expected a zip file, got one that cannot be opened ({message_of(error)}): create it again"
         ) from None
     named = _by_path(members)
     files, folders, hidden = _sorted_out({name: _is_folder(member) for name, member in named.items()}, path)
@@ -246,10 +246,6 @@ def list_zip(path: Path) -> Tree:
         guessed=guessed,
         repeated=repeated,
     )
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def _by_path(members: Iterable[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -21,7 +21,7 @@ from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.matching import Images
 from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, read_metadata, read_table
 from inceptionnet.data.text import Line, lines_of, plain, read_text
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, message_of
 
 SYNSETS_FILE = "imagenet_2012_validation_synset_labels.txt"  # TF-slim
 SOLUTION_FILE = "LOC_val_solution.csv"  # Kaggle
@@ -112,7 +112,7 @@ def _in_order(wnids: Sequence[str]) -> Labelled:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    return " ".join((message_of(error) or type(error).__name__).split())
 
 
 def _one_each(file: Path, lines: Sequence[Line], names: Sequence[str]) -> list[str]:

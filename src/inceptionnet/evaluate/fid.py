@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from inceptionnet.data.decode import decode_stored
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError, reason_of
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError, message_of, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
@@ -248,8 +248,9 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
         with np.load(path) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[key], np.float64)) for key in ("mu", "sigma"))
     except Exception as error:  # numpy raises many types for damaged files
-        got = (error.strerror if isinstance(error, OSError) else "") or error
-        raise DataError(f"{path}: expected an .npz with mu and sigma, got {got}; compute it again") from None
+        raise DataError(
+            f"{path}: expected an .npz with mu and sigma, got {message_of(error)}; compute it again"
+        ) from None
     if mean.shape != (length,) or covariance.shape != (length, length):
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}; compute it again")

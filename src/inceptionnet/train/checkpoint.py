@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inceptionnet.errors import RunError, one_line
+from inceptionnet.errors import RunError, message_of, one_line
 from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import check_fit, from_json
@@ -52,7 +52,7 @@ class Checkpoints:
             with replacing(file) as temporary:
                 save_file(stored, temporary, metadata=metadata)
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+            raise RunError(f"{file}: cannot be written: {message_of(error)}") from None
         left: list[str] = []
         # Of later steps are those that could not be read: they must not push out good ones.
         for old in [one for one in self.files() if one <= file][: -self.keep]:

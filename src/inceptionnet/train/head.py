@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
-from inceptionnet.errors import DataError, RunError
+from inceptionnet.errors import DataError, RunError, message_of
 from inceptionnet.evaluate.features import features
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.checksum import CHECKSUM, DAMAGED, check, checksum
@@ -61,7 +61,7 @@ class Part:
             with replacing(file) as temporary:
                 save_file(tensors, temporary, metadata={"errors": errors, CHECKSUM: checksum(errors, tensors)})
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+            raise RunError(f"{file}: cannot be written: {message_of(error)}") from None
 
     def is_of(self, images: AnySplit, start: int, width: int) -> bool:
         """Whether it has `width` features of each of these images, the first of which is at `start` of the split."""
