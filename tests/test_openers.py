@@ -26,9 +26,10 @@ from inceptionnet import create_model
 from inceptionnet.data import containers, inputs
 from inceptionnet.data.class_names import ClassNames
 from inceptionnet.data.containers import list_folder, list_tar, list_zip
-from inceptionnet.data.decode import MAX_PIXELS, read_image
+from inceptionnet.data.decode import read_image
 from inceptionnet.data.flat import metadata_of, read_labels
 from inceptionnet.data.inputs import find_images
+from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.names import MAX_DEPTH, MAX_NAME
 from inceptionnet.data.parquet import read_images

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from inceptionnet.data import loading, workers
+from inceptionnet.data import inspection, loading, time_limit, workers
+from inceptionnet.data.check import check
 from inceptionnet.data.loading import EvalLoader, TrainLoader
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import open_source
-from inceptionnet.errors import ConfigurationError, DataError
+from inceptionnet.data.time_limit import too_slow
+from inceptionnet.errors import ConfigurationError, DataError, DecodeError
 
 from .conftest import write_images
 
@@ -126,6 +131,57 @@ def test_a_worker_that_dies_while_its_batch_is_received(
     died.clear()
     assert [batch.indices.tolist() for batch in made.epoch(0)] == whole
     assert "a data worker died (EOFError); started again" in caplog.text
+
+
+@pytest.fixture
+def endless(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the images, two of which take for ever, but for the limit."""
+    monkeypatch.setattr(time_limit, "IMAGE_S", 0.5)
+    where = tmp_path / "endless"
+    shutil.copytree(images, where)
+    slow = {file.read_bytes() for file in sorted(where.rglob("*.png"))[3:5]}
+
+    def slowed(real: Callable[..., Any]) -> Callable[..., Any]:
+        def decode(data: bytes, *given: Any, **named: Any) -> Any:
+            while data in slow and multiprocessing.parent_process() is not None:
+                pass
+            return real(data, *given, **named)
+
+        return decode
+
+    for module, name in ((loading, "training_crop"), (loading, "decode"), (inspection, "decode")):
+        monkeypatch.setattr(module, name, slowed(getattr(module, name)))
+    return where
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
+@pytest.mark.parametrize("corrupt_images", ["skip", "fail"])
+def test_an_image_that_takes_too_long_is_corrupt(
+    corrupt_images: Any, endless: Path, quick: None, slow_images: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its worker ends; no other image is lost, and in the next epoch it is not tried again."""
+    split = open_source(endless, seed=0).splits["train"]
+    names = {str(file.relative_to(endless)) for file in sorted(endless.rglob("*.png"))[3:5]} & set(split.names)
+    assert names
+    made = TrainLoader(split, PREP, Augment(), batch_size=4, seed=0, workers=1, corrupt_images=corrupt_images)
+    if corrupt_images == "fail":
+        with pytest.raises(DecodeError, match=r"\.png: takes more than 0 s to decode; remove the file, or skip"):
+            list(made.epoch(0))
+        return
+    for epoch in range(2):
+        batches = list(made.epoch(epoch))
+        errors = [error for batch in batches for error in batch.decode_errors]
+        assert {name for name, _ in errors} == names and {why for _, why in errors} == {too_slow()}
+        seen = [index for batch in batches for index in batch.indices.tolist()]
+        assert sorted(seen) == [i for i, name in enumerate(split.names) if name not in names]
+    assert not caplog.records  # the images are said as other corrupt ones are
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
+def test_check_names_images_that_take_too_long(endless: Path) -> None:
+    found = check(open_source(endless, seed=0), workers=1)
+    slow = [str(file.relative_to(endless)) for file in sorted(endless.rglob("*.png"))[3:5]]
+    assert sorted((one.name, one.reason) for one in found.decode_errors) == [(name, too_slow()) for name in slow]
 
 
 def test_too_little_shared_memory_is_said_before(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from inceptionnet.data import decode, formats, read_image
-from inceptionnet.data.decode import MAX_PIXELS, decode_box, decode_stored
+from inceptionnet.data.decode import decode_box, decode_stored
+from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.errors import DecodeError
 
 from .made import encoded, png
@@ -293,8 +294,9 @@ def huge_png(width: int, height: int) -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image in a known format"),
         (b"<html>404</html>", "is not an image in a known format"),
         (encoded(quarters(), "JPEG")[:-10], r"is truncated or damaged \(image file is truncated"),
-        (huge_png(MAX_PIXELS, 1), "is truncated or damaged"),  # at the limit the size is no reason
-        (huge_png(MAX_PIXELS + 1, 1), "more than the limit of"),
+        (huge_png(131072, 682), "is truncated or damaged"),  # at the limits the size is no reason
+        (huge_png(131072, 683), "has 131072×683 pixels, more than the limit of 89478485"),
+        (huge_png(131073, 1), "has 131073×1 pixels, along one side more than the limit of 131072"),
         (huge_png(60000, 60000), "more than the limit of"),
         (encoded(Image.new("F", (2, 2)), "TIFF"), "floating-point pixels"),
         (encoded(Image.fromarray(np.array([[70000]], np.int32)), "TIFF"), "32-bit pixels"),
@@ -384,7 +386,7 @@ def test_the_first_of_several_pages_is_used_and_said(
     for _ in range(2):
         assert (np.asarray(decode(data, name="a.tif")) == (255, 0, 0)).all()
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said == "a.tif: has 3 pages, of which the first is used; save others as files of their own"
+    assert said == "a.tif: has several pages, of which the first is used; save others as files of their own"
 
 
 @pytest.mark.parametrize(("format", "how"), [("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {})])

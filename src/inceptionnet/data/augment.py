@@ -13,15 +13,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from inceptionnet.data.bands import Box, Pixels
 from inceptionnet.data.decode import decode_box
 from inceptionnet.data.preprocess import (
     CHANGES,
     RANDOM_INTERPOLATIONS,
     AnyInterpolation,
     Augment,
-    Box,
     Color,
-    Pixels,
     Preprocessing,
     random_box,
     resize,

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop, resize
+from inceptionnet.data.bands import Pixels
+from inceptionnet.data.preprocess import Preprocessing, centre_crop, resize
 from inceptionnet.errors import ConfigurationError, listed
 
 COUNTS = (1, 10, 12, 144)

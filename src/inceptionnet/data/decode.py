@@ -12,19 +12,19 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from inceptionnet.data.bands import Box, Pixels, bands, pixels_in
 from inceptionnet.data.formats import formats_for, unknown_format
-from inceptionnet.data.preprocess import Box, Pixels, Preprocessing, centre_crop
+from inceptionnet.data.limits import MAX_PIXELS, check_converted, check_header
+from inceptionnet.data.preprocess import Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError, DecodeError
 from inceptionnet.system.opening import IMAGE_BYTES, contents
-
-MAX_PIXELS = IMAGE_BYTES // 3  # as many bytes as RGB in memory; Pillow's own limit for decompression bombs is the same
 
 log = logging.getLogger("inceptionnet")
 
@@ -76,7 +76,7 @@ def decode_stored(data: bytes, *, channels: int = 3, name: str = "image") -> Ima
     with _opened(data, name) as image:
         image.load()
         plain = _plain(image, name) if image.mode.startswith(("F", "I")) else image
-        return plain.convert("L" if channels == 1 else "RGB")
+        return _converted(plain, "L" if channels == 1 else "RGB", name)
 
 
 def pixels_of(data: bytes, prep: Preprocessing, name: str) -> Pixels:
@@ -109,14 +109,14 @@ def decode_box(
     with _opened(data, name) as image:
         if image.format != "JPEG" or image.mode not in ("L", "RGB"):
             whole = _whole(image, channels, name)
-            return _cut(whole, choose(*whole.size))
+            return pixels_in(whole, choose(*whole.size))
         orientation = _orientation(image)
         left, top, right, bottom = box = choose(*(image.size[::-1] if orientation >= 5 else image.size))
         side = min(right - left, bottom - top)
         shrink = next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or side // shrink >= at_least_px)
         stored = _stored(data, image.size, channels, shrink, bottom if orientation == 1 else image.height)
         if stored is None:
-            return _cut(_whole(image, channels, name), box)
+            return pixels_in(_whole(image, channels, name), box)
         down, across = _STEPS.get(orientation, (1, 1))
         upright = (stored.transpose(1, 0, 2) if orientation >= 5 else stored)[::down, ::across]
         left, top, right, bottom = ((edge + shrink // 2) // shrink for edge in box)
@@ -135,9 +135,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
         except UnidentifiedImageError:
             raise DecodeError(f"{name}: {unknown_format(data)}") from None
         with image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
+            check_header(image, data, name)
             yield image
 
 
@@ -154,18 +152,24 @@ def _whole_or_error(name: str) -> Iterator[None]:
         raise DecodeError(f"{name}: is truncated or damaged ({' '.join(str(error).split())})") from None
 
 
-def _whole(image: Image.Image, channels: int, name: str) -> Image.Image:
+def _whole(image: Image.Image, channels: int, name: str, *, keep: bool = False) -> Image.Image:
+    """An opened image, upright; unless it is to be kept, it is closed where a copy was made."""
     _say_pages(image, name)
     image.load()
-    plain = _plain(image, name)
-    turn = _UPRIGHT.get(_orientation(image))
-    plain = plain.transpose(turn) if turn is not None else plain
-    return plain.convert("L" if channels == 1 else "RGB")
+    turn, plain = _UPRIGHT.get(_orientation(image)), _plain(image, name)
+    if plain is not image and not keep:
+        image.close()
+    if turn is not None:
+        check_converted(plain, plain.mode, name)
+        plain = plain.transpose(turn)
+    return _converted(plain, "L" if channels == 1 else "RGB", name)
 
 
-def _cut(image: Image.Image, box: Box) -> Pixels:
-    values = np.array(image.crop(box))
-    return values if values.ndim == 3 else values[:, :, None]
+def _converted(image: Image.Image, mode: str, name: str) -> Image.Image:
+    if image.mode == mode:  # Pillow would copy it
+        return image
+    check_converted(image, mode, name)
+    return image.convert(mode)
 
 
 def _stored(data: bytes, size: tuple[int, int], channels: int, shrink: int, bottom: int) -> Pixels | None:
@@ -225,19 +229,30 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise DecodeError(f"{name}: has floating-point pixels of unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # I;16, I;16B, or I, which holds 32 bits and mostly carries 16
-        values = np.asarray(image).astype(np.int64)
+        return _from_16_bits(image, name)
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    over_white = Image.new("RGB", image.size)
+    for band in bands((0, 0, *image.size)):
+        coloured = image.crop(band).convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        over_white.paste(Image.alpha_composite(white, coloured).convert("RGB"), band)
+    return over_white
+
+
+def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
+    made, highest = Image.new("L", image.size), 0
+    white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0  # in a TIFF; Pillow overlooks it
+    for band in bands((0, 0, *image.size)):
+        values = np.asarray(image.crop(band)).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise DecodeError(f"{name}: has 32-bit pixels of unknown range: save it with 8 or 16 bits")
-        if values.max() <= DARK:
-            _say_dark(name, int(values.max()))
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:  # of a TIFF: 0 is white, which Pillow overlooks
-            values = 65535 - values
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+        highest = max(highest, int(values.max()))
+        values = 65535 - values if white_is_zero else values
+        made.paste(Image.fromarray(((values + 128) // 257).astype(np.uint8)), band)
+    if highest <= DARK:
+        _say_dark(name, highest)
+    return made
 
 
 def _say_dark(name: str, highest: int) -> None:
@@ -249,11 +264,14 @@ def _say_dark(name: str, highest: int) -> None:
 
 
 def _say_pages(image: Image.Image, name: str) -> None:
-    pages = 1
-    with suppress(Exception):  # a damaged second page does not make the first corrupt
-        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    if pages > 1:
-        _say_once("pages", f"{name}: has {pages} pages, of which the first is used; save others as files of their own")
+    if image.format != "TIFF":
+        return
+    try:
+        image.seek(1)  # only that: a list of a million empty pages is short
+        _say_once("pages", f"{name}: has several pages, of which the first is used; save others as files of their own")
+    except Exception:  # there is no second; or it is damaged, which does not make the first corrupt
+        pass
+    image.seek(0)
 
 
 def _say_once(kind: str, what: str) -> None:

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
-from inceptionnet.data.preprocess import Pixels, Preprocessing, centre_crop
+from inceptionnet.data.preprocess import Preprocessing, centre_crop
 from inceptionnet.errors import InputError
 
 log = logging.getLogger("inceptionnet")

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.containers import Tree, is_archive, list_folder, list_tree
 from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden
-from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of

@@ -1,6 +1,7 @@
 """Inspecting images in worker processes: decoded as in training, with size, format and unusual properties.
 
-A worker process that dies (a crash in a decoder, too little memory) is an error, never a hang; Ctrl-C ends all of them.
+A worker process that dies (a crash in a decoder, too little memory) is an error, never a hang; an image for which one
+takes too long counts as corrupt (see time_limit.py); Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,7 @@ from inceptionnet.data.decode import DARK, decode, decode_box
 from inceptionnet.data.formats import formats_for
 from inceptionnet.data.similar import signature
 from inceptionnet.data.splits import Source, Split
+from inceptionnet.data.time_limit import TimeLimit, too_slow
 from inceptionnet.errors import DataError, DecodeError, reason_of
 
 CHUNK = 16  # images
@@ -58,19 +60,24 @@ class Chunk(NamedTuple):
     labels: Sequence[tuple[int, ...]]
     """The classes of each: one, or in multi-label data any number."""
     items: _Items
+    first: int
+    """The number of the first, over all splits."""
 
 
 def _chunks(source: Source) -> Iterator[Chunk]:
+    first = 0
     for name, split in source.splits.items():
         if isinstance(split, Split):
             for start in range(0, len(split), CHUNK):
                 items = range(start, min(start + CHUNK, len(split)))
-                yield Chunk(name, [split.names[i] for i in items], split.classes_of(items), items)
+                yield Chunk(name, [split.names[i] for i in items], split.classes_of(items), items, first)
+                first += len(items)
         else:
             with closing(split.iterate(0, None)) as images:
                 while some := list(islice(images, CHUNK)):
                     names, labels, data = zip(*some, strict=True)
-                    yield Chunk(name, names, [(label,) for label in labels], data)
+                    yield Chunk(name, names, [(label,) for label in labels], data, first)
+                    first += len(names)
 
 
 def inspect_images(
@@ -87,52 +94,104 @@ def inspect_images(
     look = look or inspect
     if not workers:
         for chunk in _chunks(source):
-            yield chunk, _inspect_all(look, reads, chunk.split, chunk.names, chunk.items)
+            yield chunk, [look(read, name) for read, name in _images(chunk, reads)]
         return
-    pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(reads,))
-    waiting = deque[tuple[Chunk, Future[list[Inspection]]]]()
+    pool = _Pool(reads, workers, look)
     try:
         for chunk in _chunks(source):
-            waiting.append((chunk, pool.submit(_work, look, chunk.split, chunk.names, chunk.items)))
-            if len(waiting) >= 4 * workers:
-                yield waiting[0][0], waiting[0][1].result()
-                waiting.popleft()
-        while waiting:
-            yield waiting[0][0], waiting[0][1].result()
-            waiting.popleft()
+            pool.submit(chunk)
+            if len(pool.waiting) >= 4 * workers:
+                yield pool.next()
+        while pool.waiting:
+            yield pool.next()
     except BrokenProcessPool:
-        first, last = waiting[0][0].names[0], waiting[-1][0].names[-1]
+        first, last = pool.waiting[0][0].names[0], pool.waiting[-1][0].names[-1]
         raise DataError(
             f"{source.title}: expected images that can be decoded, but a worker process died (a crash or too little "
             f"memory) between {first} and {last}: try fewer --workers, then without these images"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.stop()
 
 
-_reads: _Reads = {}
+class _Pool:
+    """Processes that inspect chunks, in order; without an image for which one took too long they are started again."""
+
+    def __init__(self, reads: _Reads, workers: int, look: Look) -> None:
+        self.reads, self.workers, self.look = reads, workers, look
+        self.waiting = deque[tuple[Chunk, Future[list[Inspection]]]]()
+        self.slow: set[int] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self.limit = TimeLimit(self.workers)
+        self.pool = ProcessPoolExecutor(
+            self.workers, initializer=_prepare, initargs=(self.reads, self.look, self.limit, frozenset(self.slow))
+        )
+
+    def submit(self, chunk: Chunk) -> None:
+        """Hand a chunk to a process. Raises: BrokenProcessPool, as `next`."""
+        try:
+            future = self.pool.submit(_work, chunk)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        self.waiting.append((chunk, future))
+        self.limit.watch()
+
+    def next(self) -> tuple[Chunk, list[Inspection]]:
+        """The first chunk that was not returned yet. Raises: BrokenProcessPool if a process died of something else."""
+        while True:
+            try:
+                found = self.waiting[0][1].result()
+            except BrokenProcessPool:
+                self.stop()
+                slow = self.limit.exceeded()
+                if not slow:
+                    raise
+                self.slow.update(slow)
+                self._start()
+                chunks = [chunk for chunk, _ in self.waiting]
+                self.waiting.clear()
+                for chunk in chunks:
+                    self.submit(chunk)
+            else:
+                return self.waiting.popleft()[0], found
+
+    def stop(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
 
 
-def _prepare(reads: _Reads) -> None:
+_task: tuple[_Reads, Look, TimeLimit, frozenset[int]]
+"""Of a worker process."""
+
+
+def _prepare(*task: Any) -> None:
     """Run at the start of each process."""
-    global _reads
-    _reads = reads
+    global _task
+    _task = task
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and silently
 
 
-def _work(look: Look, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
-    return _inspect_all(look, _reads, split, names, items)
+def _work(chunk: Chunk) -> list[Inspection]:
+    reads, look, limit, slow = _task
+    found = []
+    for number, (read, name) in enumerate(_images(chunk, reads), start=chunk.first):
+        if number in slow:
+            found.append(Inspection(too_slow()))
+            continue
+        with limit.within(number):
+            found.append(look(read, name))
+    return found
 
 
-def _inspect_all(look: Look, reads: _Reads, split: str, names: Sequence[str], items: _Items) -> list[Inspection]:
+def _images(chunk: Chunk, reads: _Reads) -> Iterator[tuple[Callable[[], bytes], str]]:
+    """What reads each image of a chunk, and its name."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow's warnings about images that it can read, and about decompression bombs
-        return [
-            look(partial(reads[split], item) if isinstance(item, int) else partial(bytes, item), name)
-            for name, item in zip(names, items, strict=True)
-        ]
+        # Pillow's warnings about images that it can read, and about decompression bombs
+        warnings.simplefilter("ignore")
+        for name, item in zip(chunk.names, chunk.items, strict=True):
+            yield partial(reads[chunk.split], item) if isinstance(item, int) else partial(bytes, item), name
 
 
 def glance(read: Callable[[], bytes], name: str) -> Inspection:
@@ -152,10 +211,11 @@ def inspect(read: Callable[[], bytes], name: str) -> Inspection:
         whole = decode(data, name=name)
     except DecodeError as error:
         return Inspection(reason_of(error, name))
+    looks, size = signature(whole), whole.size
+    del whole  # before its pixels are read again
     with Image.open(io.BytesIO(data), formats=formats_for(data)) as image:
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        seen = len(data), whole.size, str(image.format), image.mode, tuple(_unusual(image))
-        return Inspection("", digest, signature(whole), *seen)
+        return Inspection("", digest, looks, len(data), size, str(image.format), image.mode, tuple(_unusual(image)))
 
 
 def _unusual(image: Image.Image) -> Iterator[str]:

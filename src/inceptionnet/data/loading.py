@@ -16,15 +16,15 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from inceptionnet.data.augment import training_crop
 from inceptionnet.data.balance import Sampler
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.policies import vary
-from inceptionnet.data.preprocess import CHANGES, Augment, Pixels, Preprocessing, centre_crop, draw
+from inceptionnet.data.preprocess import CHANGES, Augment, Preprocessing, centre_crop, draw
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.data.workers import Workers
 from inceptionnet.errors import DataError, DecodeError, reason_of
@@ -160,7 +160,7 @@ class EvalLoader:
 
 
 @dataclass(eq=False)
-class _Images(Dataset[_Sample]):
+class _Images:
     """Key → one preprocessed image; runs in the workers."""
 
     split: Split | None  # None: the keys contain the images (a stream)
@@ -169,17 +169,11 @@ class _Images(Dataset[_Sample]):
     seed: int
     crops: tuple[Crops, ...] = ()
 
-    def __getitem__(self, key: Key) -> _Sample:
-        draws, pixels, why = np.zeros(len(CHANGES), np.float32), None, ""
-        if key.item is None:
-            assert self.split is not None
-            name, label, data = self.split.names[key.position], self.split.labels[key.position], None
-        else:
-            name, label, data = key.item
+    def sample(self, key: Key) -> _Sample:
+        name, label = self._described(key)
+        draws = np.zeros(len(CHANGES), np.float32)
         try:
-            if self.split is not None:
-                data = self.split.read(key.position)
-            assert data is not None
+            data = self._split.read(key.position) if key.item is None else key.item[2]
             if self.augment is None:
                 pixels = self._evaluated(data, name)
             else:
@@ -188,8 +182,20 @@ class _Images(Dataset[_Sample]):
                 crop = training_crop(data, self.prep, self.augment, rng, name=name)
                 pixels = (vary(crop, self.prep, self.augment, rng)[None],)
         except DecodeError as error:
-            why = reason_of(error, name)
-        return _Sample(key._replace(item=None), name, label, pixels, draws, why)
+            return self.failed(key, reason_of(error, name))
+        return _Sample(key._replace(item=None), name, label, pixels, draws, "")
+
+    def failed(self, key: Key, why: str) -> _Sample:
+        return _Sample(key._replace(item=None), *self._described(key), None, np.zeros(len(CHANGES), np.float32), why)
+
+    def _described(self, key: Key) -> tuple[str, int | npt.NDArray[np.int64 | np.bool_]]:
+        """Name and label."""
+        return (self._split.names[key.position], self._split.labels[key.position]) if key.item is None else key.item[:2]
+
+    @property
+    def _split(self) -> Split:
+        assert self.split is not None
+        return self.split
 
     def _evaluated(self, data: bytes, name: str) -> tuple[Pixels, ...]:
         """The crops of one image, decoded once per number of channels."""
@@ -249,7 +255,7 @@ class _Batches:
             check_channels(prep.channels)
         self.plan, self.corrupt_images, self.cropped = plan, corrupt_images, bool(images.crops)
         self.may_be_empty = may_be_empty
-        self.workers = Workers(images, plan, images.collate, images.image_bytes, workers)
+        self.workers = Workers[_Parts](images, plan, workers)
 
     def run(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         self.plan.epoch, self.plan.first = epoch, first

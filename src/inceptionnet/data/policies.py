@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
-from inceptionnet.data.preprocess import LEVELS, Augment, Pixels, Preprocessing
+from inceptionnet.data.bands import Pixels
+from inceptionnet.data.preprocess import LEVELS, Augment, Preprocessing
 
 Fill: TypeAlias = int | tuple[int, ...]
 Space: TypeAlias = Mapping[str, tuple[npt.NDArray[np.float64], bool]]

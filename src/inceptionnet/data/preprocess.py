@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from inceptionnet.data.bands import Box, Pixels, pixels_at
 from inceptionnet.errors import ConfigurationError, WeightsError, listed
 
 Resize = Literal["squash", "keep-aspect"]
@@ -26,8 +27,6 @@ AnyInterpolation = Literal[Interpolation, "nearest", "area"]
 Color = Literal["none", "fast", "full"]
 TrainInterpolation = Literal["same", "random"]
 Policy = Literal["none", "trivial", "rand"]
-Pixels = npt.NDArray[np.uint8]  # (H, W, C)
-Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 MOST_PX = 8192
 """The largest size of a network's images."""
@@ -234,19 +233,35 @@ def resize(
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
     """Resize `box` (left, top, right, bottom in px; default: all) to a square. Shapes: → (size_px, size_px, C)."""
-    if interpolation != "tf1-bilinear":
-        return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
-    left, top, right, bottom = box or (0, 0, *image.size)
-    values: npt.NDArray[Any] = _pixels(image)
-    for axis, (start, end) in enumerate(((top, bottom), (left, right))):
-        last = values.shape[axis] - 1
-        at = np.minimum(start + np.arange(size_px) * ((end - start) / size_px), last)
-        low = at.astype(np.intp)
-        part = (at - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
-        near, far = (values.take(i, axis).astype(np.float32) for i in (low, np.minimum(low + 1, last)))
-        values = near + (far - near) * part
+    if interpolation == "tf1-bilinear":
+        return _tf1_bilinear(image, size_px, box or (0, 0, *image.size))
+    return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
+
+
+def _tf1_bilinear(image: Image.Image, size_px: int, box: tuple[float, float, float, float]) -> Pixels:
+    """Only what it takes of the image becomes an array: that may be a strip of 100 000 pixels."""
+    left, top, right, bottom = box
+    (upper, lower, down), (near, far, across) = (
+        _neighbours(start, end, size_px, last)
+        for start, end, last in ((top, bottom, image.height - 1), (left, right, image.width - 1))
+    )
+    rows, columns = np.unique([upper, lower]), np.unique([near, far])
+    values = pixels_at(image, rows, columns).astype(np.float32)
+    above, below = (values[np.searchsorted(rows, at)] for at in (upper, lower))
+    values = above + (below - above) * down[:, None, None]
+    before, after = (values[:, np.searchsorted(columns, at)] for at in (near, far))
+    values = before + (after - before) * across[:, None]
     rounded: Pixels = np.rint(values).astype(np.uint8)
     return rounded
+
+
+def _neighbours(
+    start: float, end: float, count: int, last: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """For each of `count` places from start to end: the positions on both sides of it, and how far it is between."""
+    at = np.minimum(start + np.arange(count) * ((end - start) / count), last)
+    low = at.astype(np.intp)
+    return low, np.minimum(low + 1, last), (at - low).astype(np.float32)
 
 
 def _pixels(image: Image.Image) -> Pixels:

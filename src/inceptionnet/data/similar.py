@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from inceptionnet.data.preprocess import Pixels
+from inceptionnet.data.bands import Pixels
 
 SIDE_PX, LOWEST, LOW = 32, 8, 16
 NEAR, NEAR_IN_DETAIL = 0.98, 0.9

@@ -1,4 +1,7 @@
-"""Processes that decode images: started again where they die, given up where they hang."""
+"""Processes that decode images: started again where they die, given up where they hang.
+
+An image for which one takes too long counts as corrupt, see time_limit.py.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,20 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from inceptionnet.data.order import BatchOrder
+from inceptionnet.data.order import BatchOrder, Key
+from inceptionnet.data.splits import Split
+from inceptionnet.data.time_limit import TimeLimit, too_slow
 from inceptionnet.errors import ConfigurationError, DataError, one_line
 
-Parts = TypeVar("Parts")
+Parts = TypeVar("Parts", covariant=True)
 """What is made of a batch."""
 log = logging.getLogger(__name__)
 
@@ -34,39 +40,68 @@ SHARED_MEMORY = Path("/dev/shm")
 """Where batches are on their way from a worker, on Linux."""
 
 
+class Images(Protocol[Parts]):
+    """Makes samples of images by their keys, and batches of samples."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Of a sample."""
+
+    def sample(self, key: Key) -> Any:
+        """The sample of an image."""
+
+    def failed(self, key: Key, why: str) -> Any:
+        """The sample of an image without pixels."""
+
+    def collate(self, samples: list[Any]) -> Parts:
+        """A batch."""
+
+
+@dataclass(eq=False)
+class _Timed(Dataset[Any]):
+    """Samples of images within the limit of time; those that took too long before have no pixels."""
+
+    images: Images[Any]
+    limit: TimeLimit
+    slow: set[int] = field(default_factory=set)
+    """Positions."""
+
+    def __getitem__(self, key: Key) -> Any:
+        if get_worker_info() is None:  # nothing could be done about it in the main process
+            return self.images.sample(key)
+        if key.position in self.slow:
+            return self.images.failed(key, too_slow())
+        with self.limit.within(key.position):
+            return self.images.sample(key)
+
+
 class Workers(Generic[Parts]):
     """A DataLoader with persistent workers for the batches of an order; without any they are made in this process.
 
     Args:
-        collate: makes a batch of samples.
-        image_bytes: of a sample.
         count: number of processes. More than cores or batches would only take memory; the batches are the same.
 
     Raises:
         ConfigurationError: too little shared memory.
     """
 
-    def __init__(
-        self,
-        images: Dataset[Any],
-        order: BatchOrder,
-        collate: Callable[[list[Any]], Parts],
-        image_bytes: int,
-        count: int,
-    ) -> None:
-        self.images, self.order, self.collate = images, order, collate
+    def __init__(self, images: Images[Parts], order: BatchOrder, count: int) -> None:
+        self.images, self.order = images, order
         self.count = min(count, _cores(), order.total)
+        self.slow: set[int] = set()
         if self.count:
-            _check_shared_memory(image_bytes * min(order.batch_size, order.used) * self.count * IN_ADVANCE, self.count)
+            batch = images.image_bytes * min(order.batch_size, order.used)
+            _check_shared_memory(batch * self.count * IN_ADVANCE, self.count)
         self._start()
 
     def _start(self) -> None:
         """Make a loader; its workers start with its first batch."""
+        self.limit = TimeLimit(self.count)
         self.loader: DataLoader[Any] = DataLoader(
-            self.images,
+            _Timed(self.images, self.limit, self.slow),
             batch_sampler=self.order,
             num_workers=self.count,
-            collate_fn=self.collate,
+            collate_fn=self.images.collate,
             persistent_workers=self.count > 0,
             prefetch_factor=IN_ADVANCE if self.count else None,
             timeout=LOOK_EVERY_S if self.count else 0,
@@ -78,14 +113,21 @@ class Workers(Generic[Parts]):
         # as part of a cycle, it closes its queues before it stops its workers, and waits 10 s for them.
         weakref.finalize(self, _let_go, self.loader)
 
+    def _iterate(self) -> Iterator[Parts]:
+        batches = _iterated(self.loader)
+        self.limit.watch()
+        return batches
+
     def batches(self) -> Iterator[Parts]:
         """The batches from `order.first` on, which moves on with them; workers that die are started again.
 
         Raises:
             DataError: they die again and again, or no batch comes.
         """
+        if not isinstance(self.order.split, Split):  # a stream may have other images at these positions by now
+            self.slow.clear()
         died, since = 0, time.monotonic()
-        batches = _iterated(self.loader)
+        batches = self._iterate()
         while True:
             try:
                 parts = next(batches)
@@ -101,15 +143,18 @@ class Workers(Generic[Parts]):
                     ) from None
                 if not _says_that_a_worker_died(error):
                     raise
-                died += 1
+                if slow := self.limit.exceeded():
+                    self.slow.update(slow)
+                else:
+                    died += 1
+                    log.warning("warning: a data worker died (%s); started again", one_line(error))
                 if died > RESTARTS:
                     raise DataError(
                         f"the data workers died {died} times at the same batch ({one_line(error)}); they may have too "
                         "little memory: try fewer --workers, or 0"
                     ) from None
-                log.warning("warning: a data worker died (%s); started again", one_line(error))
                 self._start()
-                batches = _iterated(self.loader)
+                batches = self._iterate()
                 continue
             yield parts
             died, since = 0, time.monotonic()

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.decode import pixels_of
-from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Split, evenly_spaced
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.inputs import NamedImage
-from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, nearest, reason_of
 from inceptionnet.evaluate.classes import matched_labels
 from inceptionnet.explain.attribution import attribute, captum_attr, chosen_layer

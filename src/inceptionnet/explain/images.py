@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from inceptionnet.data.preprocess import Pixels
+from inceptionnet.data.bands import Pixels
 from inceptionnet.errors import InputError
 
 LEAST_PX = 224  # smaller crops are enlarged by an integer factor to at least this

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from inceptionnet.data.augment import as_input
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.decode import decode_box
-from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DecodeError, MissingExtraError
 from inceptionnet.evaluate.evaluation import Evaluation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inceptionnet.data.preprocess import Pixels
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.splits import Split
 from inceptionnet.evaluate.label_ranking import LabelRanking
 from inceptionnet.report.html import from_template, write_html

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inceptionnet.data.bands import Pixels
 from inceptionnet.data.decode import pixels_of
-from inceptionnet.data.preprocess import Pixels, Preprocessing
+from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import RunError
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inceptionnet.data.preprocess import Pixels
+from inceptionnet.data.bands import Pixels
 from inceptionnet.errors import RunError, listed
 from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.report.html import from_template, percent, write_html
