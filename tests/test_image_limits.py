@@ -110,17 +110,27 @@ def png(width: int, height: int, *, bits: int = 8, colour: int = 2) -> bytes:
 @pytest.mark.parametrize(
     ("data", "per_pixel"),
     [
-        (png(9000, 9000, colour=6), 8),  # 81 megapixels with transparency
-        (png(9000, 9000, bits=16, colour=6), 8),
+        (png(7700, 7700, colour=6), 8),  # 59 megapixels with transparency
+        (png(7700, 7700, bits=16, colour=6), 8),
     ],
 )
 def test_an_image_that_would_take_too_much_memory(data: bytes, per_pixel: int) -> None:
     for read in (decode, decode_stored, lambda data, name: decode_box(data, lambda *s: (0, 0, 1, 1), at_least_px=1,
                                                                      name=name)):  # fmt: skip
         with pytest.raises(DecodeError, match=r"^a: has \d+×\d+ pixels, which take \d+ MiB to decode in this format, "
-                                              r"more than the limit of 512 MiB: save it smaller"):  # fmt: skip
+                                              r"more than the limit of 448 MiB: save it smaller"):  # fmt: skip
             read(data, name="a")
-    assert 9000 * 9000 * per_pixel > DECODE_BYTES > 8192 * 8192 * per_pixel - 1
+    assert 7700 * 7700 * per_pixel > DECODE_BYTES > 7600 * 7600 * per_pixel
+
+
+def test_a_ppm_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"P3 2 1 255\n1 2 3 4 5 6\n"
+    monkeypatch.setattr(limits, "PLAIN_BYTES", len(data))
+    assert np.asarray(decode(data)).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    with pytest.raises(DecodeError, match=f"^a: has {len(data) + 1} bytes of text, more than the limit of"):
+        decode(data + b"\n", name="a")
+    monkeypatch.setattr(limits, "PLAIN_BYTES", 1)
+    assert decode(made("RGB", "PPM", {}, 16)).size == (16, 16)
 
 
 def test_the_same_size_without_transparency_is_no_reason() -> None:
@@ -180,7 +190,7 @@ def test_a_tile_larger_than_the_image() -> None:
     tags[324] = 8 + 2 + 12 * (len(tags) + 1) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + pixels
-    with pytest.raises(DecodeError, match="more than the limit of 512 MiB"):
+    with pytest.raises(DecodeError, match="more than the limit of 448 MiB"):
         decode(data)
 
 

@@ -20,8 +20,10 @@ MAX_PIXELS = IMAGE_BYTES // 3
 """As many bytes as RGB in memory; Pillow's own limit for decompression bombs is the same."""
 MAX_SIDE = 2**17
 """Pixels along one side, so that no row is too long for what is made of it; twice the most of a JPEG."""
-DECODE_BYTES = 2**29
-"""The most memory that decoding one image may take: 512 MiB."""
+DECODE_BYTES = 7 * 2**26
+"""The most memory that decoding one image may take: 448 MiB, so that a whole command takes less than 1 GB."""
+PLAIN_BYTES = 2**24
+"""Of a PPM in text, which Pillow reads slowly: 16 MiB."""
 MOST_SCANS = 100
 """Of one JPEG. A usual progressive one has 10; every scan may go through all of its pixels."""
 
@@ -39,6 +41,10 @@ def check_header(image: Image.Image, data: bytes, name: str) -> None:
         raise DecodeError(f"{name}: has {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
     if max(width, height) > MAX_SIDE:
         raise DecodeError(f"{name}: has {width}×{height} pixels, along one side more than the limit of {MAX_SIDE}")
+    if image.format == "PPM" and data[1:2] in b"123" and len(data) > PLAIN_BYTES:
+        raise DecodeError(
+            f"{name}: has {len(data)} bytes of text, more than the limit of {PLAIN_BYTES}: save it as PNG"
+        )
     stored = _bytes(image.mode)
     converted = 0 if image.mode in ("L", "RGB") else _bytes("L" if image.mode.startswith("I") else "RGB")
     beside = _DECODERS.get(image.format or "", 0)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from inceptionnet.data.bands import Box, Pixels, pixels_at
+from inceptionnet.data.bands import Box, Pixels, bands, pixels_at
 from inceptionnet.errors import ConfigurationError, WeightsError, listed
 
 Resize = Literal["squash", "keep-aspect"]
@@ -165,8 +165,7 @@ def centre_crop(image: Image.Image, prep: Preprocessing) -> Pixels:
         left, top = (
             int((side - side * prep.crop) / 2) for side in (width, height)
         )  # rounded as in tf.image.central_crop
-        cropped = image.crop((left, top, width - left, height - top))
-        return resize(cropped, size, prep.interpolation)
+        return resize_crop(image, (left, top, width - left, height - top), size, prep.interpolation)
     # Only the square is resized: all of a 1×2000 px image would become a strip of 684 000 px. The result is that of
     # resizing everything, except where bicubic overshoots pure black or white, which Pillow clips between two passes.
     short = round(size / prep.crop)
@@ -234,16 +233,31 @@ def resize(
 ) -> Pixels:
     """Resize `box` (left, top, right, bottom in px; default: all) to a square. Shapes: → (size_px, size_px, C)."""
     if interpolation == "tf1-bilinear":
-        return _tf1_bilinear(image, size_px, box or (0, 0, *image.size))
+        whole = (0, 0, *image.size)
+        return _tf1_bilinear(image, size_px, box or whole, whole)
     return _pixels(image.resize((size_px, size_px), _FILTERS[interpolation], box=box))
 
 
-def _tf1_bilinear(image: Image.Image, size_px: int, box: tuple[float, float, float, float]) -> Pixels:
-    """Only what it takes of the image becomes an array: that may be a strip of 100 000 pixels."""
+def resize_crop(image: Image.Image, crop: Box, size_px: int, interpolation: AnyInterpolation) -> Pixels:
+    """As `resize` of the image that is cropped before, so that nothing outside counts, but without a copy of it.
+
+    Shapes: → (size_px, size_px, C).
+    """
+    if interpolation == "tf1-bilinear":
+        return _tf1_bilinear(image, size_px, crop, crop)
+    narrow = Image.new(image.mode, (size_px, crop[3] - crop[1]))  # Pillow resizes rows first, each by itself
+    for band in bands(crop):
+        rows = image.crop(band).resize((size_px, band[3] - band[1]), _FILTERS[interpolation])
+        narrow.paste(rows, (0, band[1] - crop[1]))
+    return _pixels(narrow.resize((size_px, size_px), _FILTERS[interpolation]))
+
+
+def _tf1_bilinear(image: Image.Image, size_px: int, box: tuple[float, float, float, float], crop: Box) -> Pixels:
+    """Without an array of the whole image, which may be a strip of 100 000 pixels."""
     left, top, right, bottom = box
     (upper, lower, down), (near, far, across) = (
-        _neighbours(start, end, size_px, last)
-        for start, end, last in ((top, bottom, image.height - 1), (left, right, image.width - 1))
+        _neighbours(start - first, end - first, size_px, last - 1 - first, first)
+        for start, end, first, last in ((top, bottom, crop[1], crop[3]), (left, right, crop[0], crop[2]))
     )
     rows, columns = np.unique([upper, lower]), np.unique([near, far])
     values = pixels_at(image, rows, columns).astype(np.float32)
@@ -256,12 +270,13 @@ def _tf1_bilinear(image: Image.Image, size_px: int, box: tuple[float, float, flo
 
 
 def _neighbours(
-    start: float, end: float, count: int, last: int
+    start: float, end: float, count: int, last: int, first: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """For each of `count` places from start to end: the positions on both sides of it, and how far it is between."""
+    """For each of `count` places from start to end, counted from `first`: the positions on both sides, and how far it
+    is between them."""
     at = np.minimum(start + np.arange(count) * ((end - start) / count), last)
     low = at.astype(np.intp)
-    return low, np.minimum(low + 1, last), (at - low).astype(np.float32)
+    return first + low, first + np.minimum(low + 1, last), (at - low).astype(np.float32)
 
 
 def _pixels(image: Image.Image) -> Pixels:
