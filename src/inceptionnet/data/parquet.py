@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from inceptionnet.data.features import class_names
 from inceptionnet.data.names import by_split
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, DecodeError, listed
 from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import check_fit, from_json, unreadable
+from inceptionnet.system.parquet_files import ParquetTable, flat, open_parquet
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -70,39 +71,32 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
 
 def _read(path: Path) -> _File:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        check_fit(path)
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-            label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-            if image is None or label is None:
-                expected = f"{'/'.join(IMAGE_COLUMNS)} and {'/'.join(LABEL_COLUMNS)}"
-                raise DataError(
-                    f"{path}: expected columns {expected}, got {listed(schema.names, ordered=True)}: rename them"
-                )
-            table = file.read(columns=[image, label])
-        (images, paths), labels = _encoded(path, image, table[image]), table[label]
-        if pa.types.is_dictionary(labels.type):
-            labels = labels.cast(labels.type.value_type)
-        if not (pa.types.is_integer(labels.type) or pa.types.is_string(labels.type)) or labels.null_count:
+    with open_parquet(path) as file:
+        image, label = _column(file, IMAGE_COLUMNS), _column(file, LABEL_COLUMNS)
+        if image is None or label is None:
+            expected = f"{'/'.join(IMAGE_COLUMNS)} and {'/'.join(LABEL_COLUMNS)}"
+            names = listed(file.schema.names, ordered=True) or "none"
+            raise DataError(f"{path}: expected columns {expected}, got {names}: rename them")
+        classes = class_names(path, file.schema, label)
+        table = file.read([image, label])
+        (images, paths), labels = _encoded(path, image, table[image]), flat(table[label])
+        if not (pa.types.is_integer(labels.type) or _is_text(labels.type)) or labels.null_count:
             got = f"{labels.type} with {labels.null_count} missing"
             raise DataError(
                 f"{path}: expected one integer or string per row in column {label}, got {got}: correct the column"
             )
-        return _File(path.name, images, paths, labels.to_pylist(), _class_names(schema, label))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        return _File(path.name, images, paths, labels.to_pylist(), classes)
 
 
-def _class_names(schema: Any, column: str) -> list[str] | None:
-    try:
-        names = from_json(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):  # not written by Hugging Face datasets, or the labels are no ClassLabel
-        return None
-    return [str(name) for name in names]
+def _column(file: ParquetTable, known: Sequence[str]) -> str | None:
+    return next((name for name in known if name in file.schema.names), None)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _unlabelled(parts: list[_File]) -> bool:
@@ -149,22 +143,16 @@ def _names(parts: list[_File]) -> list[str]:
 
 
 def read_images(path: Path) -> tuple[list[str], Callable[[int], bytes]]:
-    """The names of a parquet file's images, labelled or not, and what reads one by position. Raises: DataError."""
-    pa = import_extra("pyarrow", "parquet", "reading .parquet files")
-    pq = import_extra("pyarrow.parquet", "parquet", "reading .parquet files")
-    try:
-        check_fit(path)
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            column = next((name for name in IMAGE_COLUMNS if name in names), None)
-            if column is None:
-                raise DataError(
-                    f"{path}: expected a column {' or '.join(IMAGE_COLUMNS)}, got {listed(names)}: rename it"
-                )
-            table = file.read(columns=[column])
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
-    images, paths = _encoded(path, column, table[column])
+    """The names of a parquet file's images, labelled or not, and what reads one by position.
+
+    Raises: DataError, MissingExtraError.
+    """
+    with open_parquet(path) as file:
+        column = _column(file, IMAGE_COLUMNS)
+        if column is None:
+            names = listed(file.schema.names) or "none"
+            raise DataError(f"{path}: expected a column {' or '.join(IMAGE_COLUMNS)}, got {names}: rename it")
+        images, paths = _encoded(path, column, file.read([column])[column])
     called = _names([_File(path.name, images, paths, [], None)])
     return called, _ArrowReader(images, called)
 
@@ -174,17 +162,17 @@ def _encoded(path: Path, column: str, images: Any) -> tuple[Any, list[str | None
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    images = flat(images)
     paths: list[str | None] = [None] * len(images)
     if pa.types.is_struct(images.type):
         fields = {field.name for field in images.type}
-        paths = pc.struct_field(images, "path").to_pylist() if "path" in fields else paths
-        images = pc.struct_field(images, "bytes") if "bytes" in fields else images
-    if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
+        if "path" in fields:
+            named = flat(pc.struct_field(images, "path"))
+            if not (_is_text(named.type) or pa.types.is_null(named.type)):
+                raise DataError(f"{path}: expected texts in column {column}.path, got {named.type}: correct the column")
+            paths = named.to_pylist()
+        images = flat(pc.struct_field(images, "bytes")) if "bytes" in fields else images
+    is_binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if not any(is_one(images.type) for is_one in is_binary):
         raise DataError(f"{path}: expected encoded images in column {column}, got {images.type}: encode them")
     return images.cast(pa.large_binary()), paths
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: expected a parquet file, got one that cannot be read ({unreadable(error)}): download it again"
-    )

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from inceptionnet.data.features import class_names
 from inceptionnet.data.matching import Images
 from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
 from inceptionnet.errors import DataError, listed
-from inceptionnet.system.extras import import_extra
-from inceptionnet.system.opening import check_fit, from_json, unreadable
+from inceptionnet.system.parquet_files import flat, open_parquet
 
 Cell: TypeAlias = str | tuple[str, ...]
 """A text, or several labels."""
@@ -211,33 +211,19 @@ def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
 
 
 def _of_parquet(file: Path) -> Table:
-    pa, pq = (import_extra(name, "parquet", f"reading {file}") for name in ("pyarrow", "pyarrow.parquet"))
-    try:
-        check_fit(file)
-        with pq.ParquetFile(file) as opened:
-            schema = opened.schema_arrow
-            binary = [f.name for f in schema if "binary" in str(f.type)]
-            if binary:
-                raise DataError(f"{file}: expected names of images and labels, got encoded images in {binary[0]}: give "
-                                "the folder of the file as the data")  # fmt: skip
-            table = opened.read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{file}: expected a parquet file, got one that cannot be read ({unreadable(error)}): write it again"
-        ) from None
-    columns = [table[name].to_pylist() for name in table.column_names]
+    with open_parquet(file) as opened:
+        binary = [f.name for f in opened.schema if "binary" in str(f.type)]
+        if binary:
+            raise DataError(f"{file}: expected names of images and labels, got encoded images in {binary[0]}: give "
+                            "the folder of the file as the data")  # fmt: skip
+        names = class_names(file, opened.schema) or []
+        table = opened.read()
+        header = tuple(table.column_names)
+        columns = [flat(table[name]).to_pylist() for name in header]
     rows = [(i, tuple(map(_cell, row))) for i, row in enumerate(zip(*columns, strict=True), start=1)]
-    return Table(str(file), tuple(table.column_names), rows, _stated(schema))
-
-
-def _stated(schema: Any) -> dict[str, str]:
-    """The class names in the schema that Hugging Face's datasets writes."""
-    try:
-        features = from_json(schema.metadata[b"huggingface"])["info"]["features"]
-        names = next(one["names"] for one in features.values() if "names" in one)
-    except (KeyError, TypeError, ValueError, StopIteration):
-        return {}
-    return {str(i): str(name) for i, name in enumerate(names)}
+    if not rows:
+        raise DataError(f"{file}: expected {EXPECTED}, got an empty one: give another")
+    return Table(str(file), header, rows, {str(i): name for i, name in enumerate(names)})
 
 
 def _cell(value: Any) -> Cell:
