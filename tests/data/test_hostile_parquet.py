@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from inceptionnet.data import open_source
+from inceptionnet.data.matching import Images
 from inceptionnet.data.parquet import read_images
 from inceptionnet.data.tables import read_table
-from inceptionnet.data.matching import Images
 from inceptionnet.errors import DataError
-from inceptionnet.system import parquet_files, parquet_footer
+from inceptionnet.system import parquet_files
 
 from .made import png, write_tree
 from .made_parquet import LEAF, Many, page, thrift, varint, write_pages, write_raw, zeros
@@ -87,13 +87,13 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write_raw(path, {2: Many(thrift(LEAF), 100_000), 4: []}), "a schema of 100000 columns",
     ),
     "deep columns": (lambda path: write_raw(path, {2: nested(9000), 4: []}), "more than 100 columns in each other"),
-    "very deep columns": (lambda path: write_raw(path, {2: nested(900_000), 4: []}), "more values than can be read"),
+    "very deep columns": (lambda path: write_raw(path, {2: nested(600_000), 4: []}), "more values than can be read"),
     "no columns": (lambda path: write_raw(path, {2: [], 4: []}), "a schema of 0 columns"),
     "structures in each other": (lambda path: write_raw(path, {2: [ROOT], 99: Many(b"\x1c" * 999, 1)}), "too deep"),
     "lists in each other": (lambda path: write_raw(path, {2: [ROOT], 90: Many(b"\x19" * 9999, 1, 9)}), "too deep"),
     "a list that is not there": (lambda path: write_raw(path, {2: Many(b"", 2**62)}), "too many to read"),
     "a list of another kind": (
-        lambda path: write_raw(path, {2: [ROOT, LEAF], 4: [], 5: Many(b"\x03abc", 9, 8)}), "of kind 8, which is another",
+        lambda path: write_raw(path, {2: [ROOT, LEAF], 4: [], 5: Many(b"\x03abc", 9, 8)}), "of kind 8, which is",
     ),
     "a number without end": (lambda path: write_raw(path, {2: Many(b"", 1, 5, b"\xff" * 99)}), "kind 5|64 bits"),
 }  # fmt: skip
@@ -233,13 +233,14 @@ IMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("image", "label"), [(one, LABELS["int8"]) for one in IMAGES.values()] + [(images(), one) for one in LABELS.values()],
+    ("image", "label"),
+    [(one, LABELS["int8"]) for one in IMAGES.values()] + [(images(), one) for one in LABELS.values()],
     ids=[f"image {name}" for name in IMAGES] + [f"label {name}" for name in LABELS],
 )  # fmt: skip
 @pytest.mark.parametrize("registered", [False, True])
 def test_every_way_to_store_the_same_is_read(tmp_path: Path, image: Any, label: Any, registered: bool) -> None:
     written(tmp_path / "train.parquet", image, label)
-    written(tmp_path / "val.parquet", images())
+    written(tmp_path / "val.parquet", images(), label)
     if registered:
         pa.register_extension_type(Extension(pa.null()))
     try:
@@ -267,14 +268,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "labels of no type": ({"label": pa.nulls(2)}, "column label, got null with 2 missing"),
     "labels that are true": ({"label": [True, False]}, "column label, got bool"),
     "labels with a point": ({"label": [0.0, 1.0]}, "column label, got double"),
-    "decimal labels": ({"label": pa.array([0, 1]).cast(pa.decimal128(20, 2))}, "column label, got decimal"),
+    "decimal labels": ({"label": pa.array([0, 1]).cast(pa.decimal128(30, 2))}, "column label, got decimal"),
     "dates": ({"label": pa.array([0, 1], pa.date32())}, "column label, got date32"),
     "lists of labels": ({"label": [[0], [1]]}, "column label, got list"),
     "structures of labels": ({"label": [{"a": 0}] * 2}, "column label, got struct"),
     "a dictionary with nulls": ({"label": pa.array(["ant", None]).dictionary_encode()}, "string with 1 missing"),
-    "nulls in a dictionary": (
-        {"label": pa.DictionaryArray.from_arrays([0, 1], pa.array(["ant", None]))}, "string with 1 missing",
-    ),
     "labels beyond int64": ({"label": pa.array([0, 2**64 - 1], pa.uint64())}, "got also 18446744073709551615"),
     "negative labels": ({"label": [0, -2]}, "got also -2"),
     "names that are null": ({"names": None}, r"info\.features\.label\.names, got None"),
@@ -287,9 +285,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an empty name": ({"names": ["a", ""]}, r"label\.names\.1, got ''"),
     "a long name": ({"names": ["a", "b" * 10**6]}, r"label\.names\.1, got 'bbb"),
     "a name twice": ({"names": ["a", "b", "a"]}, "every name once .*got a more than once"),
-    "half a character": ({"names": ["a", "\ud800"]}, r"label\.names\.1, got '\\\\ud800'"),
+    "half a character": ({"names": ["a", "\ud800"]}, r"label\.names\.1, got '\\ud800'"),
     "a million names": ({"names": [str(i) for i in range(10**6)]}, "at most 8388608 bytes"),
-    "deep lists": ({"names": b"[" * 100_000}, "expected JSON in the entry huggingface .* too deep to read"),
+    "deep lists": ({"names": b"[" * 100_000}, "expected JSON in the entry huggingface, got .* too deep to read"),
     "no JSON": ({"names": b"{"}, "expected JSON in the entry huggingface"),
     "JSON in another code": ({"names": b'{"info": "\xff"}'}, "expected JSON in the entry huggingface"),
 }  # fmt: skip
@@ -322,9 +320,8 @@ def test_columns_that_are_none(tmp_path: Path) -> None:
     def refused(reason: str, table: pa.Table) -> None:
         pq.write_table(table, path)
         for read in (lambda: open_source(tmp_path), lambda: read_table(path, Images(["a.png"]))):
-            with pytest.raises(DataError, match=reason) as caught:
+            with pytest.raises(DataError, match=reason):
                 read()
-            assert str(path) in str(caught.value)
 
     refused("more than one column label", pa.table([["a"], [0], [1]], names=["image", "label", "label"]))
     one = pa.StructArray.from_arrays([images(), images()], ["bytes", "bytes"])
@@ -334,7 +331,7 @@ def test_columns_that_are_none(tmp_path: Path) -> None:
         {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}))  # fmt: skip
     pq.write_table(pa.table({"image": images(), "name": [0, 1]}), path)
     path.write_bytes(path.read_bytes().replace(b"name", b"na\xffe"))
-    with pytest.raises(DataError, match="codec can't decode|cannot be read"):
+    with pytest.raises(DataError, match=r"cannot be read .*codec can't decode"):
         open_source(tmp_path)
 
 
@@ -352,7 +349,7 @@ def test_tables_with_odd_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Invalid UTF8"):
         open_source(folder, labels=path)
     written(path, pa.array(names[:2]), names=[1, 2])
-    with pytest.raises(DataError, match=r"info\.features\.label\.names\.0, got 1"):
+    with pytest.raises(DataError, match=r"info\.features\.label\.names\.0, got 1 "):
         open_source(folder, labels=path)
     pq.write_table(pa.table({"image": pa.array([], pa.string()), "label": pa.array([], pa.int64())}), path)
     with pytest.raises(DataError, match="got an empty one"):

@@ -38,11 +38,11 @@ def class_names(path: Path, schema: Any, column: str | None = None) -> list[str]
     if text is None:
         return None
     if len(text) > FEATURES_BYTES:
-        raise _error(path, f"at most {FEATURES_BYTES} bytes", str(len(text)))
+        raise _error(path, f"at most {FEATURES_BYTES} bytes in the entry {KEY.decode()}", str(len(text)))
     try:
         value = from_json(text)
     except ValueError as error:
-        raise _error(path, "JSON", str(error)) from None
+        raise _error(path, f"JSON in the entry {KEY.decode()}", str(error)) from None
     for key in ("info", "features"):
         value = value.get(key) if isinstance(value, dict) else None
     features = value if isinstance(value, dict) else {}
@@ -63,6 +63,4 @@ def class_names(path: Path, schema: Any, column: str | None = None) -> list[str]
 
 
 def _error(path: Path, expected: str, got: str) -> DataError:
-    return DataError(
-        f"{path}: expected {expected} in the entry {KEY.decode()} of the schema, got {got}: write the file again"
-    )
+    return DataError(f"{path}: expected {expected}, got {got}, in the schema: write the file again")

@@ -15,7 +15,7 @@ from inceptionnet.system.thrift import I32, I64, TEXT, Reader, Shape, TooShort
 FOOTER_BYTES = 2**25
 """The most bytes in a footer: 32 MiB."""
 FOOTER_VALUES = 2**21
-"""The most values in a footer, some 15,000 columns of row groups, or one for each 64 bytes of the file if that is more."""
+"""The most values in a footer (some 15,000 columns of row groups), or one for 64 bytes of the file if that is more."""
 COLUMNS = 10_000
 """The most columns, also within others."""
 DEPTH = 100
@@ -141,7 +141,9 @@ class PageWalk:
                 header: Any = reader.struct({})
             except TooShort:
                 continue
-            if {1, 2, 3} <= header.keys() and all(isinstance(header.get(field, {}), dict) for field, _ in _ABOUT.values()):
+            if {1, 2, 3} <= header.keys() and all(
+                isinstance(header.get(field, {}), dict) for field, _ in _ABOUT.values()
+            ):
                 return header, reader.position
             break
         raise ValueError(f"a page at byte {position} without what every page says")
