@@ -295,7 +295,7 @@ def huge_png(width: int, height: int) -> bytes:
         (b"<html>404</html>", "is not an image in a known format"),
         (encoded(quarters(), "JPEG")[:-10], r"is truncated or damaged \(image file is truncated"),
         (huge_png(131072, 682), "is truncated or damaged"),  # at the limits the size is no reason
-        (huge_png(131072, 683), "has 131072×683 pixels, more than the limit of 89478485"),
+        (huge_png(131072, 683), "more than the limit of 89478485"),
         (huge_png(131073, 1), "has 131073×1 pixels, along one side more than the limit of 131072"),
         (huge_png(60000, 60000), "more than the limit of"),
         (encoded(Image.new("F", (2, 2)), "TIFF"), "floating-point pixels"),

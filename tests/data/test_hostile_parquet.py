@@ -117,7 +117,7 @@ def test_bombs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert str(caught.value).startswith(f"{path}: expected ") and "\n" not in str(caught.value)
     with pytest.raises(DataError, match=f"{reason}|got encoded images in image"):
         read_table(path, Images(["a.png"]))
-    assert time.process_time() - start < 4 and memory() - before < 500
+    assert time.process_time() - start < 20 and memory() - before < 500  # without the limits: minutes, gigabytes
 
 
 def test_bombs_of_texts_in_a_table(tmp_path: Path) -> None:
