@@ -43,14 +43,19 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "BMP": ("RGB", "BMP", {}),
 }
 PEAK = """
-import json, os, sys, warnings
+import json, sys
 from pathlib import Path
-from inceptionnet.data import decode, limits
-from inceptionnet.data.decode import decode as run
+from inceptionnet.data import limits
+from inceptionnet.data.decode import pixels_of
+from inceptionnet.data.preprocess import Preprocessing
 
 def kib(what):
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
     return int(line.split()[1])
+
+def run(data):
+    for how in ("squash", "keep-aspect"):
+        pixels_of(data, Preprocessing(299, resize=how), "image")
 
 estimated = []
 real = limits._check_memory
@@ -59,7 +64,7 @@ data, small = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]).read_bytes()
 run(small)  # what the first image takes is no part of it
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 before = kib("VmRSS")
-image = run(data)
+run(data)
 print(json.dumps([(kib("VmHWM") - before) * 1024, max(estimated)]))
 """
 

@@ -23,13 +23,12 @@ import torch
 from safetensors.torch import save_file
 
 from inceptionnet import create_model
-from inceptionnet.data import containers, inputs
+from inceptionnet.data import containers, features, inputs, limits, time_limit
 from inceptionnet.data.class_names import ClassNames
 from inceptionnet.data.containers import list_folder, list_tar, list_zip
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.flat import metadata_of, read_labels
 from inceptionnet.data.inputs import find_images
-from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.names import MAX_DEPTH, MAX_NAME
 from inceptionnet.data.parquet import read_images
@@ -38,7 +37,7 @@ from inceptionnet.data.tar import HEADER_BYTES, MOST_HEADERS, TarReader, tar_mem
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import DataError, DecodeError, InceptionNetError, WeightsError
 from inceptionnet.study.spec import read_study
-from inceptionnet.system import opening, zips
+from inceptionnet.system import opening, parquet_files, parquet_footer, zips
 from inceptionnet.system.opening import UnfitFile, contents
 from inceptionnet.train.run import Run
 from inceptionnet.weights import convert, native, read_weights, save_weights
@@ -552,7 +551,20 @@ def test_the_limits_are_those_of_security_md() -> None:
     def size(count: int) -> str:
         return f"{count >> 30} GiB" if count >= 2**30 else f"{count >> 20} MiB"
 
-    assert stated("an image, a member") == f"{size(opening.IMAGE_BYTES)}, and {MAX_PIXELS:,} pixels"
+    assert stated("an image, a member") == size(opening.IMAGE_BYTES)
+    assert stated("pixels of an image") == f"{limits.MAX_PIXELS:,}; {limits.MAX_SIDE:,} along one side"
+    assert stated("memory that decoding") == f"{size(limits.DECODE_BYTES)}; see below"
+    assert stated("scans of a JPEG") == str(limits.MOST_SCANS)
+    assert stated("a PPM in text") == size(limits.PLAIN_BYTES)
+    assert stated("time of a data worker") == f"{time_limit.IMAGE_S:.0f} s of the processor"
+    assert stated("rows of a .parquet") == f"{parquet_files.ROWS:,}, or one for each byte of the file"
+    assert stated("values of the columns") == f"{parquet_files.VALUES:,}, or four for each byte of the file"
+    unpacked = f"{size(parquet_files.UNPACKED_BYTES)}, or {parquet_files.UNPACKED_TIMES} times the size of the file"
+    assert stated("these columns when") == unpacked
+    footer = f"{size(parquet_footer.FOOTER_BYTES)}, {parquet_footer.COLUMNS:,} columns, {parquet_footer.DEPTH} in each"
+    assert stated("the footer of a .parquet").startswith(footer)
+    assert stated("pages of a .parquet") == f"{parquet_footer.PAGES:,}, or one for each kilobyte of the file"
+    assert stated("class names in its schema").startswith(size(features.FEATURES_BYTES))
     assert stated("a list: labels") == size(opening.TEXT_BYTES)
     assert stated("settings") == size(opening.SETTINGS_BYTES)
     assert stated("weights") == size(opening.WEIGHTS_BYTES)
