@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from inceptionnet import create_model, save_weights
 from inceptionnet.data import limits
 from inceptionnet.data.bands import bands, pixels_at, pixels_in
 from inceptionnet.data.decode import decode, decode_box, decode_stored
@@ -68,6 +71,16 @@ run(data)
 print(json.dumps([(kib("VmHWM") - before) * 1024, max(estimated)]))
 """
 
+COMMAND = """
+from pathlib import Path
+from inceptionnet.cli import main
+try:
+    main()
+finally:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(line)
+"""
+
 
 def made(mode: str, format: str, how: dict[str, Any], side: int = SIDE) -> bytes:
     """A noisy image, whose decoder has something to do."""
@@ -87,7 +100,7 @@ def made(mode: str, format: str, how: dict[str, Any], side: int = SIDE) -> bytes
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_decoder_takes_more_memory_than_is_said(kind: str, tmp_path: Any) -> None:
+def test_no_decoder_takes_more_memory_than_is_said(kind: str, tmp_path: Path) -> None:
     """Measured in a process of its own; what it takes in any case counts too."""
     file, small = tmp_path / "image", tmp_path / "small"
     file.write_bytes(made(*KINDS[kind]))
@@ -100,6 +113,29 @@ def test_no_decoder_takes_more_memory_than_is_said(kind: str, tmp_path: Any) -> 
     assert done.returncode == 0, done.stderr
     taken, estimated = json.loads(done.stdout)
     assert taken < estimated * SIDE**2 + 24e6  # for what is made of bands
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize(
+    ("mode", "format", "side", "how"),
+    [
+        ("RGB", "JPEG", 9459, {}),
+        ("RGBA", "PNG", 7660, {"compress_level": 1}),
+        ("RGB", "JPEG", 6850, {"progressive": True, "subsampling": 0}),
+        ("RGB", "JPEG2000", 4845, {}),
+    ],
+)
+def test_a_command_stays_below_a_gigabyte(
+    mode: str, format: str, side: int, how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the largest images that are not refused."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    weights, file = tmp_path / "v3.safetensors", tmp_path / "image"
+    save_weights(create_model("inception_v3"), weights)
+    Image.new(mode, (side, side)).save(file, format, **how)
+    done = subprocess.run([sys.executable, "-c", COMMAND, "predict", weights, file], stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout.split()[-2]) * 1024 < 1e9
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
