@@ -27,8 +27,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from inceptionnet.cli import main
+from inceptionnet.data.fingerprint import fingerprint, sizes
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.train.fingerprint import fingerprint, sizes
 from inceptionnet.train.loop import Plan, train
 
 from .forked import Forked

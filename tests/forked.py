@@ -10,11 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch.distributed import TCPStore
 
 FORKS = sys.platform == "linux"
 SERVER = """
@@ -141,3 +144,13 @@ class Forked:
             self.server.stdin.close()
             self.server.stdout.close()
             self.server.wait()
+
+
+@contextmanager
+def met(size: int) -> Iterator[list[dict[str, str]]]:
+    """Environments of processes that meet as torchrun's do: it has the store, and says in variables where."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    world = {"WORLD_SIZE": str(size), "MASTER_ADDR": store.host, "MASTER_PORT": str(store.port),
+             "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
+    yield [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    del store

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed import TCPStore
 
 from inceptionnet.data.augment import to_input
 from inceptionnet.train.loop import train
@@ -27,7 +26,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
 from .conftest import differing, tiny_plan, write_images
-from .forked import Forked
+from .forked import Forked, met
 
 SCRIPT = """
 import json, os, signal, sys
@@ -100,12 +99,9 @@ def two_processes(forked: Forked, plan: Plan, out: Path, how: str = "plain") -> 
 
 
 def started(forked: Forked, code: str, *arguments: str) -> None:
-    """Two processes that meet as torchrun's do: it has the store, and says in variables where."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": store.host, "MASTER_PORT": str(store.port),
-             "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONWARNINGS": "ignore"}  # fmt: skip
-    each = [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    done = forked.together(code, *arguments, each=each)
+    """Two processes that meet as torchrun's do."""
+    with met(2) as each:
+        done = forked.together(code, *arguments, each=[one | {"PYTHONWARNINGS": "ignore"} for one in each])
     assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
 
 

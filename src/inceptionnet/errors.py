@@ -76,6 +76,10 @@ class TrainingError(InceptionNetError):
     """Training cannot continue, for example because the loss is not finite."""
 
 
+class ProcessError(InceptionNetError):
+    """Another of the processes that torchrun started has failed, is gone or does not answer."""
+
+
 class Interrupted(InceptionNetError):
     """Stopped by Ctrl-C; progress is saved, and the message says where."""
 

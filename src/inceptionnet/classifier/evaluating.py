@@ -16,6 +16,7 @@ import numpy as np
 
 from inceptionnet.classifier.backends import Backend
 from inceptionnet.data.crops import Crops
+from inceptionnet.data.fingerprint import check_everywhere
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.data.sources import open_source
@@ -161,6 +162,7 @@ def evaluate_together(
         for one in classifiers
     ]
     with nullcontext(world) if world else joined_world() as joined:
+        check_everywhere(Source(source.title, source.classes, {name: images}, source.note), joined)
         evaluation = _run(
             classifiers, views, images, matched, least, f"evaluating on {name}", batch_size, workers, joined
         )

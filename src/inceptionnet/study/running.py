@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 import inceptionnet
 from inceptionnet.classifier import load
 from inceptionnet.data.crops import Crops
+from inceptionnet.data.fingerprint import difference, fingerprint
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.errors import Interrupted, RunError, TrainingError, visible
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
@@ -43,7 +44,6 @@ from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import AnyEvaluation, figures
-from inceptionnet.train.fingerprint import difference, fingerprint
 from inceptionnet.train.run import Run
 
 STUDY = "study.json"

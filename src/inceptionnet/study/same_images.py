@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from inceptionnet.classifier import load
 from inceptionnet.classifier.evaluating import Evaluated, evaluate_together
+from inceptionnet.data.fingerprint import fingerprint, sizes
 from inceptionnet.data.splits import AnySplit, Source, Split
 from inceptionnet.errors import DataError, listed
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import Paired
 from inceptionnet.system.files import as_text
-from inceptionnet.train.fingerprint import fingerprint, sizes
 from inceptionnet.train.plan import Job
 from inceptionnet.train.run import Run
 

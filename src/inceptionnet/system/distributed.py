@@ -1,6 +1,7 @@
 """The processes of a run: a single one, or those started by torchrun, on one machine or several.
 
-Counts and gathered results are communicated over gloo on the CPU, gradients on CUDA devices over NCCL.
+Counts and gathered results are communicated over gloo on the CPU, gradients on CUDA devices over NCCL. What happens
+when one of the processes fails is in failures.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+
+from inceptionnet.errors import ProcessError, one_line
+from inceptionnet.system.failures import ending_together, is_lost, limit
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,43 @@ ALONE = World()
 
 @contextmanager
 def joined_world() -> Iterator[World]:
-    """Join the processes started by torchrun, by its environment variables; without them, this process alone."""
+    """Join the processes started by torchrun, by its environment variables; without them, this process alone.
+
+    Raises:
+        ProcessError: another process has not come, has failed, is gone, or does not answer within `failures.limit`.
+    """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield ALONE
         return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Restarted processes get the same store, which still has the addresses of dead ones: a prefix separates them.
-    store, rank, size = next(rendezvous("env://"))
-    store = PrefixStore(f"attempt {_attempt()}", store)
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    world = _join("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    assert world.store is not None
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), store)
-        dist.barrier()  # a process that leaves early would break off collectives of the others
+        with ending_together(world.rank, world.size, world.store):
+            yield world
+            dist.barrier()  # a process that leaves early would break off collectives of the others
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> World:
+    patience = limit()
+    try:
+        # Restarted processes get the same store, which still has the addresses of dead ones: a prefix separates them.
+        store, rank, size = next(rendezvous("env://", timeout=patience))
+        store = PrefixStore(f"attempt {_attempt()}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        rank, size = (os.environ[name] for name in ("RANK", "WORLD_SIZE"))
+        raise ProcessError(
+            f"process {rank} of {size}: the processes did not find one another within {patience.total_seconds():g} s "
+            f"({one_line(error, 100)}); start all of them again"
+        ) from None
+    return World(rank, size, store)
 
 
 def restarted() -> bool:

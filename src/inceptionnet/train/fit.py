@@ -12,7 +12,7 @@ from typing import Any
 from inceptionnet.classifier import Classifier, load
 from inceptionnet.data.loading import CorruptImages
 from inceptionnet.system.devices import default_workers
-from inceptionnet.system.distributed import joined_world
+from inceptionnet.system.distributed import World, joined_world
 from inceptionnet.train import search
 from inceptionnet.train.budget import minutes_of
 from inceptionnet.train.changes import Changes
@@ -89,9 +89,9 @@ def fit(
         machine["corrupt_images"] = corrupt_images or "fail"
     start = None if weights is None else str(weights)
     labelled = None if labels is None else str(labels)
-    folder = Path(out) if out else _new_folder(data)
     asked = with_shortcuts(settings or {}, bn=bn, train_from=train_from, minutes=minutes_of(time))
     with joined_world() as world:
+        folder = Path(out) if out else _new_folder(data, world)
         if resume:
             fixed = {
                 "model": model, "weights": start, "recipe": recipe, "size": size, "width": width, "seed": seed,
@@ -110,7 +110,10 @@ def fit(
     return load(folder, device=device)
 
 
-def _new_folder(data: str | Path) -> Path:
-    folder = Path("runs") / f"{Path(data).stem or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
-    log.info("the run folder is %s", folder)
+def _new_folder(data: str | Path, world: World) -> Path:
+    """A folder named after the time, the same in all processes."""
+    name = f"{Path(data).stem or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path("runs", world.gather(name)[0])
+    if world.is_main:
+        log.info("the run folder is %s", folder)
     return folder

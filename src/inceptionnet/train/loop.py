@@ -11,9 +11,18 @@ from typing import Any
 from torch import Tensor
 
 from inceptionnet.data.loading import Batch
-from inceptionnet.errors import ConfigurationError, InceptionNetError, Interrupted, RunError, TrainingError, listed
+from inceptionnet.errors import (
+    ConfigurationError,
+    InceptionNetError,
+    Interrupted,
+    ProcessError,
+    RunError,
+    TrainingError,
+    listed,
+)
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import ALONE, World, restarted
+from inceptionnet.system.failures import is_lost
 from inceptionnet.system.progress import PartOf
 from inceptionnet.train.budget import Clock, fit_into
 from inceptionnet.train.changes import Change, Changes, changed, differences
@@ -34,6 +43,7 @@ from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 from inceptionnet.train.stop import StopRequest
+from inceptionnet.train.together import check_same
 from inceptionnet.train.trackers import check_installed
 from inceptionnet.train.validation import Validation
 from inceptionnet.train.watch import DATA_WAIT_SHARE, DEAD_SHARE, Features, advice
@@ -65,7 +75,7 @@ def train(
     run, began = Run(out), time.monotonic() if began is None else began
     if restarted() and world.gather(run.exists)[0]:
         return resume(out, world, Changes(machine={"workers": plan.workers, "device": plan.device}), began)
-    job, notes, evaluation_s = resolve(plan), list[str](), 0.0
+    job, notes, evaluation_s = check_same(resolve(plan), world), list[str](), 0.0
     if job.recipe.schedule.minutes is not None:
         job, notes, evaluation_s = fit_into(job, began, world)
     training = _Training(job, run, world, began, notes=notes, bar=bar)
@@ -82,15 +92,17 @@ def repeat(
         InceptionNetError: as `train`; or `old` is not a run folder, or a change is not possible (see `Changes`).
     """
     changes, run = changes or Changes(), Run(old)
+    if restarted() and world.gather(Run(out).exists)[0]:
+        return resume(out, world, Changes(changes.data, changes.labels, machine=changes.machine), began)
     run.check_unchanged("run.json")
-    job = read_job(run, changes.data, changes.labels)
+    job = check_same(changed(read_job(run, changes.data, changes.labels), changes, begun=False), world)
     notes = []
     if when := [f"{name}: {how}" for name, how in run.changes().items()]:
         notes.append(
             f"warning: settings of {old} changed while it trained ({listed(when, ordered=True)}); this run has the "
             "last ones from the start"
         )
-    return _Training(changed(job, changes, begun=False), Run(out), world, began, notes=notes).run()
+    return _Training(job, Run(out), world, began, notes=notes).run()
 
 
 def resume(
@@ -113,7 +125,7 @@ def resume(
     changes, run = changes or Changes(), Run(out)
     run.check_unchanged("run.json")
     before = read_job(run, changes.data, changes.labels)
-    job = changed(before, changes, begun=True)
+    job = check_same(changed(before, changes, begun=True), world)
     was = run.data()
     moved = replace(before, plan=replace(before.plan, data=was.data, labels=was.labels))
     found = [*differences(moved, job)]
@@ -195,6 +207,10 @@ class _Training:
         try:
             self.keeper.open(self.model, self._tensors(), resumed=self.resumed)
             return self._run(leaks=leaks)
+        except RuntimeError as error:
+            if is_lost(error):
+                self.keeper.note(self.keeper.resume_hint())
+            raise
         finally:
             self.keeper.close()
 
@@ -322,7 +338,9 @@ class _Training:
         if self.world.total([error is not None])[0]:
             self.keeper.checkpoint(self._tensors)
             self.keeper.note(self.keeper.resume_hint())
-            raise error or TrainingError("another process of this run failed; see its message")
+            said = self.world.gather(None if error is None else str(error))
+            rank = next(rank for rank, one in enumerate(said) if one is not None)
+            raise error or ProcessError(f"it ends, since process {rank} failed: {said[rank]}")
         assert batch is not None
         return batch
 

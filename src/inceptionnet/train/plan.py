@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter
 
 import inceptionnet
+from inceptionnet.data.fingerprint import description, difference
 from inceptionnet.data.loading import CorruptImages, TrainLoader
 from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
@@ -26,7 +27,6 @@ from inceptionnet.registry.create import create_model
 from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import World
 from inceptionnet.train.activation import start_head
-from inceptionnet.train.fingerprint import difference, fingerprint, sizes
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
@@ -163,10 +163,7 @@ class Job:
             "data": {
                 "title": self.source.title,
                 "note": self.source.note,
-                "classes": self.source.classes,
-                "images": {name: len(split) for name, split in self.source.splits.items()},
-                "fingerprint": fingerprint(self.source),
-                "sizes": sizes(self.source),
+                **description(self.source),
             },
             "environment": {
                 "inceptionnet": inceptionnet.__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ class Stepper:
             network.compile()
         self.network = network
         if world.size > 1:
-            self.network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            with warnings.catch_warnings():
+                # Newer versions of torch have another name for `broadcast_buffers`, which older ones do not know.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def step(self, batch: Batch, number: int, rate: float | None = None) -> StepResult:
         """Train step `number` of the run (from 0) on this process's share of a batch; all processes must call it.
