@@ -1,14 +1,18 @@
 """Inspecting images in worker processes: decoded as in training, with size, format and unusual properties.
 
 A worker process that dies (a crash in a decoder, too little memory) is an error, never a hang; an image for which one
-takes too long counts as corrupt (see time_limit.py); Ctrl-C ends all of them.
+takes too long counts as corrupt (see time_limit.py). Ctrl-C ends all of them, and so does the end of the process that
+they work for, however it comes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
+import os
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -170,7 +174,15 @@ def _prepare(*task: Any) -> None:
     """Run at the start of each process."""
     global _task
     _task = task
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and silently
+
+
+def _end_with_parent() -> None:
+    """A pool waits for work for ever if the process that gives it was killed."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(chunk: Chunk) -> list[Inspection]:

@@ -1,0 +1,206 @@
+"""Memory, descriptors and processes after many calls are those after a few: nothing is kept of an image or a batch.
+
+What is measured after N calls is measured again after 4N. A leak of one image or one batch per call is far above what
+is allowed; `test_a_leak_is_seen` plants some.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import inceptionnet
+from inceptionnet.classifier import Classifier
+from inceptionnet.cli import main
+from inceptionnet.train.loop import train
+from inceptionnet.train.step import Stepper
+
+from .conftest import tiny_plan
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+IMAGE = (320, 240, 3)
+IMAGE_BYTES = 320 * 240 * 3
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What this process has."""
+
+    memory_bytes: int
+    """Resident."""
+    descriptors: int
+    threads: int
+    processes: int
+    """Children."""
+    tensors: int
+    objects: int
+    """That the garbage collector knows."""
+
+    @classmethod
+    def now(cls) -> Usage:
+        gc.collect()
+        known = gc.get_objects()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return cls(
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            len(os.listdir("/proc/self/fd")),
+            threading.active_count(),
+            len(children),
+            sum(issubclass(type(one), torch.Tensor) for one in known),
+            len(known),
+        )
+
+
+def assert_flat(call: Callable[[], object], count: int, bytes_each: int) -> None:
+    """Nothing has grown between the first quarter of the calls and the last.
+
+    Args:
+        bytes_each: what a leak would keep of each call.
+    """
+    for _ in range(count // 4):
+        call()
+    before = Usage.now()
+    for _ in range(count - count // 4):
+        call()
+    assert_same(before, Usage.now(), count - count // 4, bytes_each)
+
+
+def assert_same(before: Usage, after: Usage, calls: int, bytes_each: int) -> None:
+    said = f"{before} became {after} in {calls} calls"
+    assert after.descriptors <= before.descriptors, said
+    assert after.threads <= before.threads and after.processes <= before.processes, said
+    assert after.tensors - before.tensors < calls / 4, said
+    assert after.objects - before.objects < calls / 2 + 50, said  # caches of regular expressions, of imports
+    assert after.memory_bytes - before.memory_bytes < calls * bytes_each / 2, said
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    model = inceptionnet.create_model("inception_v1.slim", width=0.125, input_size=75, num_classes=3)
+    return inceptionnet.load(model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    """Several, so that what is kept for one image is not mistaken for a cache."""
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, IMAGE, np.uint8)) for _ in range(8)]
+
+
+@pytest.fixture
+def one_by_one(images: list[Image.Image]) -> Iterator[Image.Image]:
+    return itertools.cycle(images)
+
+
+LEAKS: dict[str, Callable[[list[Any], Any], object]] = {
+    "an image": lambda kept, seen: kept.append(np.array(seen)),
+    "an input": lambda kept, seen: kept.append(torch.empty(3, 75, 75)),
+    "a descriptor": lambda kept, seen: kept.append(open(os.devnull, "rb")),  # noqa: SIM115
+    "objects": lambda kept, seen: kept.append([{}, {}]),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_leak_is_seen(leak: str, one_by_one: Iterator[Image.Image]) -> None:
+    kept: list[Any] = []
+    with pytest.raises(AssertionError, match="in 150 calls"):
+        assert_flat(lambda: LEAKS[leak](kept, next(one_by_one)), 200, IMAGE_BYTES)
+    for one in kept:
+        if hasattr(one, "close"):
+            one.close()
+
+
+CALLS: dict[str, Callable[[Classifier, Image.Image], object]] = {
+    "predict": lambda classifier, image: classifier.predict(image),
+    "logits": lambda classifier, image: classifier.logits(classifier.preprocess(image)),
+    "embed": lambda classifier, image: classifier.embed(image),
+    "features": lambda classifier, image: classifier.features(image),
+    "explain": lambda classifier, image: classifier.explain(image, "1"),
+    "an error": lambda classifier, image: classifier.predict(b"not an image", skip_errors=True),
+}
+
+
+@pytest.mark.parametrize("name", ["predict"])
+def test_predictions_keep_nothing(name: str, classifier: Classifier, one_by_one: Iterator[Image.Image]) -> None:
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), 120, IMAGE_BYTES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [(name, 2000 if name == "predict" else 200) for name in CALLS])
+def test_long_runs_of_predictions_keep_nothing(
+    name: str, count: int, classifier: Classifier, one_by_one: Iterator[Image.Image]
+) -> None:
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), count, IMAGE_BYTES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_long_training_keeps_nothing(
+    workers: int, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 steps of 4 images of 75 px in 38 epochs, with a checkpoint and an evaluation in each."""
+    size_px, batch, usage, plain, calls = 75, 4, dict[int, Usage](), Stepper.step, itertools.count(1)
+
+    def step(self: Stepper, *given: Any) -> Any:
+        result = plain(self, *given)
+        if (number := next(calls)) in (75, 300):
+            usage[number] = Usage.now()
+        return result
+
+    monkeypatch.setattr(Stepper, "step", step)
+    train(tiny_plan(colours, size=size_px, batch_size=batch, epochs=38, workers=workers), tmp_path / "run")
+    # A batch as floats; the rows of metrics.csv are kept, one an epoch.
+    assert_same(usage[75], usage[300], 225, batch * 3 * size_px**2 * 4)
+
+
+def commands(run: Path, data: Path, tmp: Path) -> dict[str, list[object]]:
+    image, alone = data / "red" / "00.png", ["--workers", 0]
+    return {
+        "models": [], "recipes": [], "weights": [], "show": ["inception_v1.slim"], "study": [],
+        "predict": [run, image], "evaluate": [run, data, *alone], "check": [data, *alone],
+        "check --weights": [data, "--weights", run, *alone], "explain": [run, image, "--out", tmp / "maps"],
+        "features": [run, data, "--out", tmp / "features.npz", *alone],
+        "fid": [data, data, "--weights", run, *alone], "report": [run, "--out", tmp / "report.html", *alone],
+        "compare": [run, run, *alone], "convert": [run, tmp / "new.safetensors"],
+        "export": [run, "--out", tmp / "new.pt2"],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", commands(Path(), Path(), Path()))
+def test_commands_keep_nothing(
+    name: str,
+    run: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """100 calls in one process, as a notebook or a server makes them."""
+    count, words = itertools.count(), [*name.split()[:1], *map(str, commands(run, colours, tmp_path)[name])]
+    monkeypatch.setattr(sys, "argv", ["inceptionnet", *words])  # once, since the fixture keeps what was there before
+
+    def call() -> None:
+        for file in tmp_path.glob("new*"):
+            file.unlink()
+        with suppress(SystemExit):
+            main()
+        assert "error: " not in capsys.readouterr().err
+        next(count)
+
+    assert_flat(call, 100, IMAGE_BYTES)
+    hidden = [file for file in tmp_path.rglob("*") if file.name.startswith(".") or ".part-" in file.name]
+    assert not hidden and next(count) == 100
