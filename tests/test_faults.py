@@ -22,7 +22,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
 from .conftest import differing
-from .forked import Done, Forked
+from .forked import Done, Forked, met
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 pytestmark = [
@@ -73,11 +73,15 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
     forked.close()
 
 
-def trained(faulty: Forked, data: Path, out: Path, **faults: object) -> Done:
+def command(data: Path, out: Path) -> list[object]:
     options = ["--model", "inception_v1.slim", "--size", 32, "--width", 0.125, "--epochs", EPOCHS, "--batch-size", 8]
     options += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={str(value).lower()}")]
+    return ["train", data, "--out", out, "--workers", 0, *options]
+
+
+def trained(faulty: Forked, data: Path, out: Path, **faults: object) -> Done:
     env = {f"FAULTS_{key.upper()}": str(value) for key, value in faults.items()}
-    return faulty(COMMAND, "train", data, "--out", out, "--workers", 0, *options, env={**os.environ, **env})
+    return faulty(COMMAND, *command(data, out), env={**os.environ, **env})
 
 
 def files(run: Path) -> set[str]:
@@ -144,3 +148,22 @@ def test_a_fault_is_survived_or_said(
     kind: str, at: int, colours: Path, whole: Path, tmp_path: Path, faulty: Forked
 ) -> None:
     check(kind, at, colours, whole, tmp_path / "run", faulty)
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_full_disk_of_the_main_process_alone(
+    kind: str, colours: Path, whole: Path, tmp_path: Path, faulty: Forked
+) -> None:
+    """From its second epoch on: both processes end, and what was saved before is there to go on from."""
+    out = tmp_path / "run"
+    faults = {"FAULTS_UNDER": str(out), "FAULTS_KIND": kind, "FAULTS_AT": str(OPERATIONS // 2)}
+    with met(2) as (first, second):
+        done = faulty.together(COMMAND, *command(colours, out), each=[first | faults, second])
+    said = "\n".join(one.stderr for one in done)
+    assert [one.returncode for one in done] == [2, 2] and "Traceback" not in said, said
+    last = [one.stderr.splitlines()[-1] for one in done]
+    assert last[0].startswith(f"error: process 0 of 2: {out / 'weights_raw.safetensors'}: cannot write the weights: ")
+    assert KINDS[kind] in last[0] and ".part-" not in last[0]
+    assert last[1] == "error: process 1 of 2: it ends, since process 0 failed: " + last[0].partition("of 2: ")[2]
+    resume(out)
+    assert files(out) == files(whole) and len(Run(out).read_metrics()) == EPOCHS

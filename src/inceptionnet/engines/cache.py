@@ -1,7 +1,8 @@
 """Cache of the fastest engine, in a JSON file.
 
-The file is $INCEPTIONNET_CACHE/engines.json; without that variable $XDG_CACHE_HOME/inceptionnet/engines.json, else
-~/.cache/inceptionnet/engines.json. It can be deleted at any time: what is missing or damaged is measured again.
+The file is $INCEPTIONNET_CACHE/engines.json; without that variable $XDG_CACHE_HOME/inceptionnet/engines.json, if that
+is an absolute path, as its standard says, else ~/.cache/inceptionnet/engines.json. It can be deleted at any time: what
+is missing or damaged is measured again. Of two processes that write at once the last one's file stays, whole.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import from_json, text_of
 
 log = logging.getLogger("inceptionnet")
+NAME = "engines.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Choice:
     """Reasons why the others were not measured, by engine."""
 
     def __post_init__(self) -> None:
-        if self.engine not in self.latency_ms or not all(isinstance(ms, float) for ms in self.latency_ms.values()):
+        if self.engine not in self.latency_ms or not all(map(_is_latency, self.latency_ms.values())):
             raise ValueError(f"no latency for {self.engine}")
         if not all(isinstance(reason, str) for reason in self.skipped.values()):
             raise ValueError("a reason that is not a string")
@@ -48,11 +52,19 @@ class Choice:
         return f"fastest of {len(order)}: " + ", ".join(f"{name} {float(f'{ms:.3g}'):g} ms" for name, ms in order)
 
 
+def _is_latency(ms: object) -> bool:
+    return isinstance(ms, float) and 0 <= ms < math.inf
+
+
 def cache_file() -> Path:
-    """The path of the cache."""
+    """The path of the cache. Raises: OSError: there is no folder to have it in."""
     if own := os.environ.get("INCEPTIONNET_CACHE"):
-        return Path(own) / "engines.json"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionnet" / "engines.json"
+        return Path(own) / NAME
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "inceptionnet" / NAME
+    except RuntimeError:  # a user without a home, as some containers have
+        raise OSError(ENOENT, "there is no home folder; set INCEPTIONNET_CACHE to one") from None
 
 
 def recall(key: Mapping[str, Any]) -> Choice | None:
@@ -69,14 +81,14 @@ def recall(key: Mapping[str, Any]) -> Choice | None:
 
 def remember(key: Mapping[str, Any], choice: Choice) -> None:
     """Save the choice for this key; warns if that is not possible."""
-    path = cache_file()
+    path = Path(NAME)
     try:
         entries = _entries()
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         entries = {}
     entries[_digest(key)] = {"key": key, "choice": asdict(choice)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = cache_file()
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({"choices": entries}, indent=1) + "\n", encoding="utf-8")
     except OSError as error:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import ConfigurationError, WeightsError
+from inceptionnet.errors import ConfigurationError, WeightsError, message_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration, configure
@@ -96,7 +96,7 @@ def save_weights(
             with safe_open(temporary, framework="pt") as file:
                 _record(file.metadata() or {}, Path(path))  # raises: what is left behind can be read
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot write the weights: {error}") from None
+        raise WeightsError(f"{path}: cannot write the weights: {message_of(error)}") from None
 
 
 def record_for(
