@@ -137,3 +137,13 @@ def test_names_are_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(name + b"\n" + name + b"\r\n")))
     assert [one.read() for one in find_images(["-"])] == [png(7)] * 2
+
+
+def test_a_zip_whose_names_disagree(tmp_path: Path) -> None:
+    """The list says UTF-8, and the name before the member's data is none."""
+    path = write_zip(tmp_path / "x.zip", {"é/0.png": png()})
+    data = path.read_bytes()
+    path.write_bytes(data.replace("é".encode(), b"\xff\xfe", 1))
+    (image,) = find_images([path])
+    with pytest.raises(DecodeError, match=r"é/0\.png: cannot be read from x\.zip \('utf-8' codec can't decode"):
+        image.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from inceptionnet.data import Source, Split, open_source
 from inceptionnet.data.assembly import hold_out
 from inceptionnet.data.check import check
+from inceptionnet.data.class_names import ClassNames
+from inceptionnet.data.flat import read_labels
+from inceptionnet.data.matching import read_exclude_list
 from inceptionnet.errors import DataError
 
 from .made import png, write_tree, write_zip
@@ -338,3 +342,49 @@ def test_a_line_of_json_lines(tmp_path: Path) -> None:
         file.write_bytes(b'{"image": "0.png", "label": "a"}\n' + second)
         with pytest.raises(DataError, match=reason):
             open_source(folder, labels=file)
+
+
+ODD = {
+    "an empty object": ("{}", "got an empty one: give another"),
+    "an empty list": ("[]", "got an empty one: give another"),
+    "empty rows": ("[[], []]", "line 1: expected some cells, as in the others, got 0: correct the row"),
+    "rows of two lengths": ('[["0.png", "ant"], ["1.png"]]', "line 2: expected 2 cells, as in the others, got 1"),
+    "a number": ("7.5", "expected a list or an object in JSON, got '7.5': correct the file"),
+    "nothing": ("null", "expected a list or an object in JSON, got 'null'"),
+    "a number of too many digits": ("[" + "9" * 5000 + "]", "got a number of too many digits to read"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_json_that_is_no_table(case: str, tmp_path: Path) -> None:
+    text, message = ODD[case]
+    file = tmp_path / "x.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_labels(file, FILES)
+
+
+@pytest.mark.parametrize("text", ["5", "true", "null", '"a.png"'])
+def test_json_that_is_no_list(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(text)
+    for read in (ClassNames.read, lambda file: read_exclude_list(file, FILES)):
+        with pytest.raises(DataError, match="expected a list or an object in JSON, got"):
+            read(file)
+
+
+def test_lists_in_lists_are_read_in_linear_time(tmp_path: Path) -> None:
+    """Each text in that of the list around it would have twice the marks: of 60 lists, more than any memory."""
+    rows: list[dict[str, object]] = [{"image": f"{i}.png", "label": name(i), "box": [1, 2]} for i in range(4)]
+    inner: list[object] = ["'"]
+    for _ in range(60):
+        inner = [inner]
+    rows[0]["box"] = inner
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert read_labels(tmp_path / "x.json", FILES).classes == ("ant", "bee")
+
+
+def test_an_empty_text_among_names_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('["", "1.png"]')
+    out, unmatched = read_exclude_list(tmp_path / "x.json", FILES)
+    assert out.tolist() == [False, True, False, False] and unmatched == 1

@@ -28,6 +28,7 @@ from inceptionnet.system.zips import Zip
 MAX_RATIO, RATIO_FROM_BYTES = 500, 2**24
 UNICODE_PATH = 0x7075  # the extra field of a zip member with its name in UTF-8
 UTF8_FLAG = 0x800
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 ARCHIVES = (".zip", ".tar")
 
 
@@ -130,7 +131,7 @@ class _ZipReader:
                     f"{name}: unpacks from {info.compress_size} to {info.file_size} bytes, more than allowed"
                 )
             return archive.read(info)
-        except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, *_DAMAGED) as error:
             raise DecodeError(f"{name}: cannot be read from {self.path.name} ({message_of(error)})") from None
 
 

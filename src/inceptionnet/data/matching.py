@@ -88,7 +88,7 @@ def _firsts(line: str) -> Iterator[str]:
     """A line, and its first cell by any separator."""
     yield line
     for mark in "\t,;":
-        with suppress(csv.Error, StopIteration):
+        with suppress(csv.Error, StopIteration, IndexError):  # the last: a blank line
             yield next(csv.reader([line], delimiter=mark))[0]
 
 

@@ -70,6 +70,17 @@ def read_table(file: Path, images: Images, columns: int = 2) -> Table:
 
     Raises: DataError, MissingExtraError.
     """
+    table = _read(file, images, columns)
+    if not table.rows:
+        raise DataError(f"{file}: expected {EXPECTED}, got an empty one: give another")
+    width = len(table.header) or len(table.rows[0][1])
+    for line, cells in table.rows:
+        if not len(cells) == width > 0:
+            raise table.error(line, f"{width or 'some'} cells, as in the others", str(len(cells)), "correct the row")
+    return table
+
+
+def _read(file: Path, images: Images, columns: int) -> Table:
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _of_parquet(file)
@@ -201,7 +212,8 @@ def _of_objects(file: str, objects: Sequence[tuple[int, Any]]) -> Table:
     for line, one in objects:
         if not isinstance(one, Mapping):
             raise DataError(
-                f"{file}: line {line}: expected an object with an image and its label, got {str(one)[:60]}: correct it"
+                f"{file}: line {line}: expected an object with an image and its label, got {_text(one)[:60]}: correct "
+                "it"
             )
         header |= dict.fromkeys(map(str, one))
     if not header:
@@ -228,16 +240,22 @@ def _of_parquet(file: Path) -> Table:
 
 def _cell(value: Any) -> Cell:
     """A value as text; a list, or one printed into a cell (['a', 'b']), as several."""
-    if value is None or value != value:  # NaN
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
     if isinstance(value, str) and "[" in value and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
         try:
             read = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return value
-        return _cell(read) if isinstance(read, list) else value
+        return tuple(map(_text, read)) if isinstance(read, list) else value
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-        return tuple(str(_cell(one)) for one in value)
-    return str(value)
+        return tuple(map(_text, value))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value as one text, whatever is in it: of lists in lists, the text of each in that of the next would double."""
+    if value is None or value != value:  # NaN
+        return ""
+    try:
+        return str(int(value) if isinstance(value, bool) else value)
+    except RecursionError:
+        return "[…]"

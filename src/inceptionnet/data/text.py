@@ -126,18 +126,23 @@ def cells_of(text: str, mark: str, where: str) -> list[Row]:
 
 
 def json_of(text: str, where: str, *, is_json: bool) -> Any:
-    """The value of a text in JSON, or printed by Python ({'ant': 0}); None for other text.
+    """The list or object in a text in JSON, or printed by Python ({'ant': 0}); None for other text.
 
     Args:
         is_json: the file is called .json, so that nothing else is expected.
 
     Raises:
-        DataError: it is JSON with a mistake.
+        DataError: it is JSON with a mistake, or one value alone.
     """
     if not is_json and not _JSON.match(text):
         return None
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+        if not isinstance(value, list | dict):
+            raise DataError(
+                f"{where}: expected a list or an object in JSON, got {text.strip()[:60]!r}: correct the file"
+            )
+        return value
     except json.JSONDecodeError as error:
         try:
             value = ast.literal_eval(text.strip())
@@ -147,8 +152,9 @@ def json_of(text: str, where: str, *, is_json: bool) -> Any:
             return value
         raise DataError(f"{where}: line {error.lineno}: expected JSON, got a mistake in it ({error.msg}): correct the "
                         "line") from None  # fmt: skip
-    except RecursionError:
-        raise DataError(f"{where}: expected JSON, got lists in lists too deep to read: correct the file") from None
+    except (RecursionError, ValueError) as error:
+        what = "lists in lists too deep" if isinstance(error, RecursionError) else "a number of too many digits"
+        raise DataError(f"{where}: expected JSON, got {what} to read: correct the file") from None
 
 
 def json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
