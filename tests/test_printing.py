@@ -210,3 +210,10 @@ def test_a_table_of_predictions_is_exact(tmp_path: Path) -> None:
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[1][0] == EVIL and EVIL in rows[1][1:]
+
+
+def test_a_message_has_an_end(tmp_path: Path) -> None:
+    """Names and keys in files may be as long as the file."""
+    text = str(DecodeError(f"{'x' * 10**6}: is no image"))
+    assert len(text) < 3100 and text.startswith("xxx") and text.endswith("…" + " " + "x" * 987 + ": is no image")
+    assert str(DecodeError("x" * 3000)) == "x" * 3000

@@ -40,12 +40,19 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+SHOWN_FIRST, SHOWN_LAST = 2000, 1000
+"""Characters of a message: names in files may be as long as the file."""
+
+
 class InceptionNetError(Exception):
     """Base class of all exceptions of the package."""
 
     def __str__(self) -> str:
-        """The message in one line, without control characters; `args` has it as it was raised."""
-        return visible(super().__str__())
+        """The message in one line of some 3000 characters at most, without control characters; `args` has it whole."""
+        text = visible(super().__str__())
+        if len(text) <= SHOWN_FIRST + SHOWN_LAST:
+            return text
+        return f"{text[:SHOWN_FIRST]} … {text[-SHOWN_LAST:]}"
 
 
 class ConfigurationError(InceptionNetError, ValueError):
