@@ -243,6 +243,30 @@ def test_what_cannot_be_compared_is_one_line(
         assert code == 2 and message in err and err.count("\n") == 1, err
 
 
+HEAD = "epoch,elapsed_s,images_per_s,data_wait,val_loss"
+DAMAGED = {
+    "no rows": ("metrics.csv", HEAD, "it has no rows"),
+    "no time": ("metrics.csv", "epoch,val_loss\n1,2", "expected a number in column elapsed_s, got none"),
+    "no speed": ("metrics.csv", "epoch,elapsed_s\n1,2", "expected a number in column images_per_s, got none"),
+    "an infinite epoch": ("metrics.csv", f"{HEAD}\ninf,1,1,1,1", "expected a number in column epoch, got inf"),
+    "a long cell": ("metrics.csv", f"{HEAD}\n{'1' * 200_000},1,1,1,1", "cannot be read: field larger than"),
+    "a text for a number": ("evaluation.json", {"top1": "high"}, "is damaged"),
+    "a list for a number": ("evaluation.json", {"images": [1]}, "is damaged"),
+    "a text for intervals": ("evaluation.json", {"intervals": dict.fromkeys(("top1", "top2", "top5"), "x")}, "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_figures_are_one_line(case: str, run: Path, other: Path, tmp_path: Path, command: Command) -> None:
+    name, content, message = DAMAGED[case]
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    if isinstance(content, dict):
+        content = json.dumps(json.loads((run / name).read_text()) | content)
+    (copy / name).write_text(str(content))
+    code, _, err = command("compare", copy, other)
+    assert code == 2 and name in err and message in err and err.count("\n") == 1, err
+
+
 def test_other_data_is_refused_by_what_differs(
     run: Path, colours: Path, split_run: Path, tmp_path: Path, command: Command
 ) -> None:

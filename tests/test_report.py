@@ -331,3 +331,13 @@ def test_ten_thousand_images_are_one_small_page(browser, tmp_path: Path) -> None
     tab, said = opened(browser, file)
     assert tab.locator("#matrix tbody tr").count() == page.MATRIX
     assert said == []
+
+
+@pytest.mark.parametrize("name", ["head.json", "range_test.json"])
+def test_damaged_figures_of_a_preparation_are_one_line(name: str, run: Path, tmp_path: Path, command) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    for text, what in (('{"trials": [{"loss": 1}]}', ": Field required"), ('{"trials": 3}', ": Field required")):
+        (copy / name).write_text(text)
+        code, _, err = command("report", copy)
+        assert code == 2 and f"{name}: not written by this version, or damaged (" in err and what in err, err
+        assert err.count("\n") == 1

@@ -11,7 +11,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from inceptionnet.errors import ConfigurationError, DataError, RunError, listed
+from pydantic import TypeAdapter
+
+from inceptionnet.errors import ConfigurationError, DataError, RunError, listed, one_line
 from inceptionnet.evaluate.metrics import Interval
 from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 from inceptionnet.nets.edits import configure
@@ -255,22 +257,23 @@ def _figures(one: OpenRun) -> RunFigures:
         wanted = OF_LABELS if one.job.outputs.multi_label else OF_CLASSES
         found = {name: evaluation[name] for name in wanted if evaluation.get(name) is not None}
         intervals = {name: evaluation["intervals"][name] for name in found}
-        return RunFigures(
-            name=one.name,
-            path=str(one.run.path),
-            network=configuration.name,
-            parameters=parameters(rows),
-            multiply_adds=multiply_adds(rows),
-            epochs=int(last["epoch"]),
-            planned_epochs=schedule.epochs if schedule.minutes is None else None,
-            split=evaluation["split"],
-            images=int(evaluation["images"]),
-            figures=found,
-            intervals={name: None if bounds is None else Interval(*bounds) for name, bounds in intervals.items()},
-            seconds=last["elapsed_s"],
-        )
+        values = {
+            "name": one.name,
+            "path": str(one.run.path),
+            "network": configuration.name,
+            "parameters": parameters(rows),
+            "multiply_adds": multiply_adds(rows),
+            "epochs": int(last["epoch"]),
+            "planned_epochs": schedule.epochs if schedule.minutes is None else None,
+            "split": evaluation["split"],
+            "images": evaluation["images"],
+            "figures": found,
+            "intervals": intervals,
+            "seconds": last["elapsed_s"],
+        }
+        return TypeAdapter(RunFigures).validate_python(values)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{one.run.path}: evaluation.json or metrics.csv is damaged: {error!r}") from None
+        raise RunError(f"{one.run.path}: evaluation.json or metrics.csv is damaged: {one_line(repr(error))}") from None
 
 
 def _notes(runs: Sequence[OpenRun], figures: Sequence[RunFigures]) -> list[str]:

@@ -14,7 +14,7 @@ from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
 from inceptionnet.train.figures import BEST, best_row, deciding, value_of
-from inceptionnet.train.run import Run
+from inceptionnet.train.run import RecordedHead, RecordedRangeTest, Run
 from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
 
@@ -49,7 +49,8 @@ def subject(
         settings = run.about() | {"changes": run.changes()}
         about["repeat"] = repeat_command(run)
         about["epochs"] = run.read_metrics()
-        about["head"], about["range_test"] = (run.read_optional(name) for name in ("head.json", "range_test.json"))
+        about["head"] = run.read_optional("head.json", RecordedHead)
+        about["range_test"] = run.read_optional("range_test.json", RecordedRangeTest)
         about["best"] = best_row(about["epochs"])
         if about["best"]:
             about["chosen_by"] = BEST[deciding(about["best"])]

@@ -27,6 +27,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from inceptionnet.errors import RunError
+from inceptionnet.errors import RunError, one_line
 from inceptionnet.system.checksum import checksum
 from inceptionnet.system.files import LOCK, FolderLock, Locked, remove_leftovers, replacing
 from inceptionnet.system.opening import from_json, text_of
@@ -45,6 +46,8 @@ from inceptionnet.weights.folder import RUN_WEIGHTS
 REPORT, TRACKERS = "report.html", "trackers.json"
 SEARCH, SEARCH_TABLE, TRIALS = "search.json", "search.csv", "trials"
 """What a search has in the folder of its last run."""
+OF_DESCENT = ("images_per_s", "data_wait")
+"""Columns of metrics.csv that every epoch of gradient descent has."""
 CHECKSUM = "checksum"
 """The key of the checksum in JSON files."""
 
@@ -86,6 +89,41 @@ class Recorded(BaseModel):
     data: RecordedData
     environment: dict[str, Any]
     changes: list[RecordedChange] = []
+
+
+class RecordedPenalty(BaseModel):
+    """A trial of the penalty of a logistic regression."""
+
+    penalty: float
+    loss: float
+    accuracy: float
+
+
+class RecordedHead(BaseModel):
+    """What a report reads of head.json."""
+
+    penalty: float
+    measure: str
+    accuracy: float
+    summary: str
+    trials: list[RecordedPenalty]
+
+
+class RecordedRate(BaseModel):
+    """A trial of a learning rate."""
+
+    lr: float
+    loss: float
+    smoothed: float
+
+
+class RecordedRangeTest(BaseModel):
+    """What a report reads of range_test.json."""
+
+    recipe_lr: float
+    rises_at: float | None
+    peak_lr: float
+    trials: list[RecordedRate]
 
 
 class TrainedOn(NamedTuple):
@@ -218,15 +256,7 @@ class Run:
         """The content of run.json. Raises: RunError: it is missing, damaged, or of another version."""
         about = self.read_json("run.json")
         about.pop(CHECKSUM, None)
-        try:
-            Recorded.model_validate(about)
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
-            raise RunError(
-                f"{self.path / 'run.json'}: not written by this version, or damaged ({what}); start again with another "
-                "--out"
-            ) from None
+        self._check(about, Recorded, "run.json", "start again with another --out")
         return about
 
     def evaluated_on(self) -> tuple[TrainedOn, str]:
@@ -256,9 +286,30 @@ class Run:
             for one in self.about().get("changes", [])
         }
 
-    def read_optional(self, name: str) -> dict[str, Any]:
-        """A JSON file that not every run has; empty if it is not there. Raises: RunError: it is damaged."""
-        return self.check_unchanged(name) if (self.path / name).is_file() else {}
+    def read_optional(self, name: str, form: type[BaseModel] | None = None) -> dict[str, Any]:
+        """A JSON file that not every run has; empty if it is not there.
+
+        Args:
+            form: what it has to have.
+
+        Raises:
+            RunError: it is damaged, or of another form.
+        """
+        if not (self.path / name).is_file():
+            return {}
+        values = self.check_unchanged(name)
+        if form:
+            self._check(values, form, name, "restore it, or remove it")
+        return values
+
+    def _check(self, values: Mapping[str, Any], form: type[BaseModel], name: str, advice: str) -> None:
+        """Raises: RunError unless the values of a file are of that form."""
+        try:
+            form.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
+            raise RunError(f"{self.path / name}: not written by this version, or damaged ({what}); {advice}") from None
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""
@@ -283,17 +334,24 @@ class Run:
         self._write(name, table.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, one for each finished epoch.
+        """The rows of metrics.csv, one for each finished epoch, of which there is one or more.
 
         Raises:
             RunError: it is missing or damaged.
         """
         file = self.path / "metrics.csv"
         try:
-            rows = csv.DictReader(io.StringIO(text_of(file), newline=""))
-            return [{key: float(value) for key, value in row.items()} for row in rows]
-        except (OSError, TypeError, ValueError) as error:
-            raise RunError(f"{file}: cannot be read: {error}") from None
+            table = csv.DictReader(io.StringIO(text_of(file), newline=""))
+            rows = [{key: float(value) for key, value in row.items()} for row in table]
+            if not rows:
+                raise ValueError("it has no rows")
+            for row in rows:
+                for column in ("epoch", "elapsed_s", *(OF_DESCENT if row.get("epoch") else ())):
+                    if not math.isfinite(row.get(column, math.nan)):
+                        raise ValueError(f"expected a number in column {column}, got {row.get(column, 'none')}")
+            return rows
+        except (OSError, TypeError, ValueError, csv.Error) as error:
+            raise RunError(f"{file}: cannot be read: {one_line(error)}") from None
 
     def log_step(self, row: Mapping[str, float]) -> None:
         """Append a line to steps.jsonl."""
