@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tarfile
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from inceptionnet.errors import WeightsError
 from inceptionnet.weights.formats import open_weights
+from inceptionnet.weights.formats.unpickle import unpickled
 
 from .damage import damages
 
@@ -328,3 +330,34 @@ def test_a_safetensors_file_may_begin_with_any_byte(tmp_path: Path) -> None:
         begun.add((tmp_path / "m.safetensors").read_bytes()[0])
         assert open_weights(tmp_path / "m.safetensors").tensors["w"].tolist() == [1, 1]
     assert 0x80 in begun and len(begun) == 32
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_long_name_in_a_pickle_takes_no_time(zipped: bool, tmp_path: Path) -> None:
+    """torch.load searches its own errors in quadratic time: of this name, for half a minute."""
+    torch.save({"x": Unknown()}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    long = b"Unknown" * 2**13
+
+    def changed(data: bytes) -> bytes:
+        return data.replace(b"Unknown\n", long + b"\n")
+
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, changed(data) if name.endswith(".pkl") else data)
+    else:
+        (tmp_path / "x.pth").write_bytes(changed((tmp_path / "x.pth").read_bytes()))
+    began = time.process_time()
+    refused(tmp_path / "x.pth", "state dict")
+    assert time.process_time() - began < 5
+
+
+def test_a_script_by_a_hidden_name_is_not_loaded(tmp_path: Path) -> None:
+    """Torch finds members by itself: what it would take for a script is refused, whatever the list of members says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(nn.Linear(2, 3)).save(str(tmp_path / "m.pt"))
+    with pytest.raises(ValueError, match="a TorchScript archive by a name that its list of members does not have"):
+        unpickled(tmp_path / "m.pt", zipped=True)

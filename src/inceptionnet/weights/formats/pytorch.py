@@ -8,6 +8,7 @@ checksums and sizes, so they are checked here first.
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 import warnings
 import zipfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, _weights_only_unpickler
 
 from inceptionnet.errors import WeightsError, one_line
 from inceptionnet.system.opening import opened
@@ -100,16 +101,19 @@ def _check_archive(path: Path) -> tuple[set[int], bool]:
 
 
 def _load(path: Path, zipped: bool) -> Any:
-    """Load the file with torch.load; also allows argparse.Namespace, plain data that timm's training saves."""
+    """Load the file as torch.load with weights_only=True; also allows argparse.Namespace, which timm's training saves.
+
+    By the same unpickler, without the words that torch.load adds to its errors: it searches them by patterns whose time
+    is quadratic, and a name of a megabyte in a hostile file would stop it for hours.
+    """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about a damaged file, which raises below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return unpickled(path, zipped=zipped, module=_weights_only_unpickler)
+    except pickle.UnpicklingError:  # something else than plain data, or damaged
+        return _guarded(path, lambda path: unpickled(path, zipped=zipped))
     except Exception as error:  # torch raises many types for a damaged pickle
-        text = str(error)
-        if "GLOBAL" in text or "Unsupported" in text or "weights_only" in text:
-            return _guarded(path, lambda path: unpickled(path, zipped=zipped))
-        raise damaged(path, text.partition("WeightsUnpickler error:")[2] or error) from None
+        raise damaged(path, error) from None
 
 
 def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:

@@ -139,9 +139,18 @@ class _Script(Unpickler):
         return self.held[key]
 
 
-def unpickled(path: Path, *, zipped: bool) -> Any:
-    """The content of a file of torch.save, with a `Thing` for every object that is not plain data."""
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=Restricted, mmap=zipped)
+def unpickled(path: Path, *, zipped: bool, module: Any = Restricted) -> Any:
+    """The content of a file of torch.save, with a `Thing` for every object that is not plain data.
+
+    Args:
+        module: has the unpickler; torch's own refuses what is not plain data.
+
+    Raises:
+        ValueError: torch would load it as a TorchScript archive, with its code.
+    """
+    if zipped and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+        raise ValueError("a TorchScript archive by a name that its list of members does not have")
+    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module, mmap=zipped)
 
 
 def unpickled_script(path: Path) -> Any:
