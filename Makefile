@@ -7,14 +7,19 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 # `make test SLOW=1` runs the slow tests too, in the same processes: they share what the others have built.
 SLOW ?=
+SECONDS ?= 60
+SEED ?= 0
+TARGET ?=
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test slow peers ruff lint format clean
+.PHONY: help demo test slow fuzz peers ruff lint format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
 	@echo "make test    every check and test but the slow ones"
 	@echo "make slow    the slow tests; make test SLOW=1 does both in less time than one after the other"
+	@echo "make fuzz    read mutated files until something else happens than an error of one line: SECONDS=60 for each"
+	@echo "             target, SEED=0, TARGET= one or several; findings go to fuzz-findings/"
 	@echo "make peers   compare with the libraries whose weights are read; they are 1.6 GB"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
@@ -66,6 +71,9 @@ test: ruff
 
 slow: $(VENV)/.test
 	$(PYTEST) -m slow
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) --target "$(TARGET)"
 
 peers: $(VENV)/.peers
 	PYTHONPATH=$(VENV)/peers $(PYTEST) tests/peers
