@@ -141,10 +141,12 @@ def losses(run: Path) -> list[float]:
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path, with_training: Forked) -> None:
     """With all that is random, averages, clipping, auxiliary heads, accumulation, and a batch that does not divide.
 
-    Images are mixed with one another, and one of them is corrupt.
+    Images are mixed with one another, and one of them is corrupt. At ten times this learning rate the eighth loss
+    differs by 4e-5 on an AMD EPYC; at this one all of them do by less than 5e-7.
     """
     settings = {"network.aux": True, "augment.policy": "rand", "augment.erase": 0.5, "augment.mixup": 0.4,
-                "augment.cutmix": 1, "data.sampler": "balanced", "log.trackers": "tensorboard"}  # fmt: skip
+                "augment.cutmix": 1, "data.sampler": "balanced", "log.trackers": "tensorboard",
+                "optimizer.lr": 0.001}  # fmt: skip
     job = plan(data, model="inception_v1", size=72, accumulate=2, settings=settings)
     two_processes(with_training, job, tmp_path / "two")
     train(job, tmp_path / "one")

@@ -48,7 +48,7 @@ def commands(data: Path, run: Path, out: Path) -> dict[str, tuple[str, list[obje
         "study": ("loss", ["study", "crops", data, "--out", out / "study", "--seeds", 2, *SMALL]),
         "check": ("", ["check", data]),
         "evaluate": ("", ["evaluate", run, data]),
-        "features": ("", ["features", run, data, "--out", out / "features.npz"]),
+        "features": ("", ["features", run, data, "--out", out / "features.parquet"]),
     }
 
 

@@ -1,4 +1,4 @@
-"""The cache of the fastest engine in odd places and damaged: measured again with at most one line, and never an error."""
+"""The cache of the fastest engine in odd places and damaged: measured again, with at most one line, never an error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 def whole(place: Path) -> bool:
     """Whether the folder has nothing but a cache that can be read."""
-    return isinstance(json.loads((place / "engines.json").read_text())["choices"], dict) and len([*place.iterdir()]) == 1
+    return (
+        isinstance(json.loads((place / "engines.json").read_text())["choices"], dict) and len([*place.iterdir()]) == 1
+    )
 
 
 def test_truncated_and_with_flipped_bits(file: Path, said: Callable[[], list[str]]) -> None:
