@@ -341,3 +341,15 @@ def test_damaged_figures_of_a_preparation_are_one_line(name: str, run: Path, tmp
         code, _, err = command("report", copy)
         assert code == 2 and f"{name}: not written by this version, or damaged (" in err and what in err, err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("column", ["lr", "val_top1", "val_loss", "train_top1"])
+def test_a_column_that_is_missing_is_named(column: str, run: Path, tmp_path: Path, command) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    text = (run / "metrics.csv").read_text()
+    (copy / "metrics.csv").write_text(text.replace(f",{column},", ",other,"))
+    code, _, err = command("report", copy, "--workers", 0)
+    if column == "train_top1":  # a curve less
+        assert code == 0
+    else:
+        assert code == 2 and "metrics.csv: expected a column" in err and err.count("\n") == 1, err

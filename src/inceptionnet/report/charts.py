@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from inceptionnet.errors import RunError
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.report.plots import (
@@ -43,7 +44,16 @@ CURVES_SHOWN = 8
 
 
 def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Loss, accuracy and learning rate by epoch, as SVG elements."""
+    """Loss, accuracy and learning rate by epoch, as SVG elements. Raises: RunError: a column is missing."""
+    try:
+        return _curve_charts(rows)
+    except (KeyError, StopIteration) as error:
+        raise RunError(
+            f"metrics.csv: expected a column {str(error) or 'val_loss'}, got none; restore the file"
+        ) from None
+
+
+def _curve_charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
     charts = []
     with themed():
         for what in curves_of(rows):

@@ -9,6 +9,7 @@ from typing import Any
 
 from inceptionnet.data.containers import list_folder
 from inceptionnet.data.splits import AnySplit, Source
+from inceptionnet.errors import RunError
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
@@ -51,10 +52,14 @@ def subject(
         about["epochs"] = run.read_metrics()
         about["head"] = run.read_optional("head.json", RecordedHead)
         about["range_test"] = run.read_optional("range_test.json", RecordedRangeTest)
-        about["best"] = best_row(about["epochs"])
-        if about["best"]:
-            about["chosen_by"] = BEST[deciding(about["best"])]
-            about["best_value"], about["last_value"] = value_of(about["best"]), value_of(about["epochs"][-1])
+        try:
+            about["best"] = best_row(about["epochs"])
+            if about["best"]:
+                about["chosen_by"] = BEST[deciding(about["best"])]
+                about["best_value"], about["last_value"] = value_of(about["best"]), value_of(about["epochs"][-1])
+        except KeyError as error:
+            file = run.path / "metrics.csv"
+            raise RunError(f"{file}: expected a column {error}, got none; restore it") from None
         about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
         title=f"{record.configuration.title} on {source.title}",

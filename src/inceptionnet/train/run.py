@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from inceptionnet.errors import RunError, one_line
 from inceptionnet.system.checksum import checksum
@@ -103,7 +103,7 @@ class RecordedHead(BaseModel):
     """What a report reads of head.json."""
 
     penalty: float
-    measure: str
+    measure: str = Field(max_length=100)
     accuracy: float
     summary: str
     trials: list[RecordedPenalty]
@@ -256,7 +256,7 @@ class Run:
         """The content of run.json. Raises: RunError: it is missing, damaged, or of another version."""
         about = self.read_json("run.json")
         about.pop(CHECKSUM, None)
-        self._check(about, Recorded, "run.json", "start again with another --out")
+        self._checked(about, Recorded, "run.json", "start again with another --out")
         return about
 
     def evaluated_on(self) -> tuple[TrainedOn, str]:
@@ -299,13 +299,13 @@ class Run:
             return {}
         values = self.check_unchanged(name)
         if form:
-            self._check(values, form, name, "restore it, or remove it")
+            values |= self._checked(values, form, name, "restore it, or remove it").model_dump()
         return values
 
-    def _check(self, values: Mapping[str, Any], form: type[BaseModel], name: str, advice: str) -> None:
-        """Raises: RunError unless the values of a file are of that form."""
+    def _checked(self, values: Mapping[str, Any], form: type[BaseModel], name: str, advice: str) -> BaseModel:
+        """The values of a file in that form. Raises: RunError: they are of another."""
         try:
-            form.model_validate(values)
+            return form.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
