@@ -32,9 +32,9 @@ def test_nothing_but_errors_of_one_line(name: str) -> None:
 def test_a_number_is_the_same_case_each_time(name: str) -> None:
     target = TARGETS[name]
     first = len(target.files)
-    found = [target.case(0, number) for number in range(first, first + 20)]
-    assert found == [target.case(0, number) for number in range(first, first + 20)]
-    assert len({content for _, content in found} - {*target.files.values()}) > 10
+    found = [target.case(0, number) for number in range(first, first + 8)]
+    assert found == [target.case(0, number) for number in range(first, first + 8)]
+    assert len({content for _, content in found} - {*target.files.values()}) > 3
 
 
 KEPT: list[object] = []

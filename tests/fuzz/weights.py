@@ -234,9 +234,9 @@ def in_tensorflow(name: str) -> Mutation:
 
 
 TARGETS = [
-    Target("safetensors", _safetensors, lambda _: of_safetensors, _weights, 150),
-    Target("torch", _torch, in_torch, _weights, 100),
-    Target("keras", _keras, in_keras, _weights, 200),
+    Target("safetensors", _safetensors, lambda _: of_safetensors, _weights, 80),
+    Target("torch", _torch, in_torch, _weights, 70),
+    Target("keras", _keras, in_keras, _weights, 100),
     Target("tensorflow", _tensorflow, in_tensorflow, _weights, 200, _tensorflow_data),
     Target("numpy", _numpy, lambda _: of_members(lambda _: IN_ARRAYS, stored=False), _weights, 200),
     Target("exports", _exports, in_export, lambda path, attempt: attempt(read_metadata, path), 200),
