@@ -131,7 +131,7 @@ TARGETS = [
         _parquet,
         lambda _: of_bytes((b"PAR1", b"\x15", b"\x19", b"\x1c", b"\x26", b"\0")),
         _read_parquet,
-        60,
+        150,
     ),
     Target("lists", _lists, in_list, _read_list, 150, lambda folder: write_tree(folder / "images", NAMES)),
 ]
