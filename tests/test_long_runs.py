@@ -34,6 +34,8 @@ from .conftest import tiny_plan
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 IMAGE = (320, 240, 3)
 IMAGE_BYTES = 320 * 240 * 3
+CROP_BYTES = 75 * 75 * 3
+"""Of what the network sees of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def assert_same(before: Usage, after: Usage, calls: int, bytes_each: int) -> Non
     assert after.descriptors <= before.descriptors, said
     assert after.threads <= before.threads and after.processes <= before.processes, said
     assert after.tensors - before.tensors < calls / 4, said
-    assert after.objects - before.objects < calls / 2 + 50, said  # caches of regular expressions, of imports
+    assert after.objects - before.objects < calls / 4 + 20, said  # caches of regular expressions, of imports
     assert after.memory_bytes - before.memory_bytes < calls * bytes_each / 2, said
 
 
@@ -136,7 +138,7 @@ CALLS: dict[str, Callable[[Classifier, Image.Image], object]] = {
 
 @pytest.mark.parametrize("name", ["predict"])
 def test_predictions_keep_nothing(name: str, classifier: Classifier, one_by_one: Iterator[Image.Image]) -> None:
-    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), 120, IMAGE_BYTES)
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), 200, CROP_BYTES)
 
 
 @pytest.mark.slow
@@ -144,7 +146,7 @@ def test_predictions_keep_nothing(name: str, classifier: Classifier, one_by_one:
 def test_long_runs_of_predictions_keep_nothing(
     name: str, count: int, classifier: Classifier, one_by_one: Iterator[Image.Image]
 ) -> None:
-    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), count, IMAGE_BYTES)
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), count, CROP_BYTES)
 
 
 @pytest.mark.slow
@@ -167,7 +169,7 @@ def test_a_long_training_keeps_nothing(
     assert_same(usage[75], usage[300], 225, batch * 3 * size_px**2 * 4)
 
 
-LONG = ("report", "train", "explain", "check --weights")
+LONG = ("report", "train", "explain", "check --weights", "features", "compare", "export")
 """They take a second a call, and are called less often."""
 
 
