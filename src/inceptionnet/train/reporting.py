@@ -15,7 +15,8 @@ from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.page import Subject
 from inceptionnet.train.figures import BEST, best_row, deciding, value_of
-from inceptionnet.train.run import RecordedHead, RecordedRangeTest, Run
+from inceptionnet.train.recorded import RecordedHead, RecordedRangeTest
+from inceptionnet.train.run import Run
 from inceptionnet.train.targets import imbalance_of
 from inceptionnet.weights import Record
 

@@ -34,12 +34,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel
 
 from inceptionnet.errors import RunError, one_line
 from inceptionnet.system.checksum import checksum
 from inceptionnet.system.files import LOCK, FolderLock, Locked, remove_leftovers, replacing
 from inceptionnet.system.opening import from_json, text_of
+from inceptionnet.train.recorded import Recorded, recorded
 from inceptionnet.train.settings import value_text
 from inceptionnet.weights.folder import RUN_WEIGHTS
 
@@ -50,80 +51,6 @@ OF_DESCENT = ("images_per_s", "data_wait")
 """Columns of metrics.csv that every epoch of gradient descent has."""
 CHECKSUM = "checksum"
 """The key of the checksum in JSON files."""
-
-
-class RecordedPlan(BaseModel):
-    """What `TrainedOn` is read from."""
-
-    data: str
-    labels: str | None = None
-    splits: str | None = None
-    group_by: str | None = None
-
-
-class RecordedData(BaseModel):
-    """What the images of a run are recognised by."""
-
-    classes: list[str]
-    images: dict[str, int | None]
-    fingerprint: str
-    sizes: str
-
-
-class RecordedChange(BaseModel):
-    """A setting that changed while the run trained."""
-
-    setting: str
-    epoch: int
-    before: Any
-    after: Any
-
-
-class Recorded(BaseModel):
-    """The form of run.json; what is in plan, recipe, configuration and preprocessing is checked where it is used."""
-
-    plan: RecordedPlan
-    recipe: dict[str, Any]
-    configuration: dict[str, Any]
-    preprocessing: dict[str, Any]
-    data: RecordedData
-    environment: dict[str, Any]
-    changes: list[RecordedChange] = []
-
-
-class RecordedPenalty(BaseModel):
-    """A trial of the penalty of a logistic regression."""
-
-    penalty: float
-    loss: float
-    accuracy: float
-
-
-class RecordedHead(BaseModel):
-    """What a report reads of head.json."""
-
-    penalty: float
-    measure: str = Field(max_length=100)
-    accuracy: float
-    summary: str
-    trials: list[RecordedPenalty]
-
-
-class RecordedRate(BaseModel):
-    """A trial of a learning rate."""
-
-    lr: float
-    loss: float
-    smoothed: float
-
-
-class RecordedRangeTest(BaseModel):
-    """What a report reads of range_test.json."""
-
-    recipe_lr: float
-    rises_at: float | None
-    peak_lr: float
-    trials: list[RecordedRate]
 
 
 class TrainedOn(NamedTuple):
@@ -256,7 +183,7 @@ class Run:
         """The content of run.json. Raises: RunError: it is missing, damaged, or of another version."""
         about = self.read_json("run.json")
         about.pop(CHECKSUM, None)
-        self._checked(about, Recorded, "run.json", "start again with another --out")
+        recorded(about, Recorded, self.path / "run.json", "start again with another --out")
         return about
 
     def evaluated_on(self) -> tuple[TrainedOn, str]:
@@ -299,17 +226,8 @@ class Run:
             return {}
         values = self.check_unchanged(name)
         if form:
-            values |= self._checked(values, form, name, "restore it, or remove it").model_dump()
+            values |= recorded(values, form, self.path / name, "restore it, or remove it").model_dump()
         return values
-
-    def _checked(self, values: Mapping[str, Any], form: type[BaseModel], name: str, advice: str) -> BaseModel:
-        """The values of a file in that form. Raises: RunError: they are of another."""
-        try:
-            return form.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
-            raise RunError(f"{self.path / name}: not written by this version, or damaged ({what}); {advice}") from None
 
     def keep_best(self) -> None:
         """Copy `weights` to `best_weights`. Raises: RunError: they cannot be written."""
