@@ -70,10 +70,21 @@ def write_raw(path: Path, footer: Mapping[int, Any], body: bytes = b"") -> Path:
     return path
 
 
-def write_pages(path: Path, pages: list[bytes], rows: int, codec: int = 0, leaf: Mapping[int, Any] = LEAF) -> Path:
-    """A file of one column in one row group; what the footer says of its size is a lie."""
+def write_pages(
+    path: Path,
+    pages: list[bytes],
+    rows: int,
+    codec: int = 0,
+    leaf: Mapping[int, Any] = LEAF,
+    more: Mapping[int, Any] | None = None,
+) -> Path:
+    """A file of one column in one row group; what the footer says of its size is a lie.
+
+    Args:
+        more: other fields of what the column says of itself.
+    """
     size = sum(map(len, pages))
-    about = {1: leaf[1], 2: [0], 3: [b"image"], 4: codec, 5: (rows,), 6: (1,), 7: (size,), 9: (4,)}
+    about = {1: leaf[1], 2: [0], 3: [b"image"], 4: codec, 5: (rows,), 6: (1,), 7: (size,), 9: (4,)} | dict(more or {})
     group = {1: [{2: (4,), 3: about}], 2: (1,), 3: (rows,)}
     root = {4: b"schema", 5: 1}
     return write_raw(path, {1: 2, 2: [root, leaf], 3: (rows,), 4: [group]}, b"".join(pages))

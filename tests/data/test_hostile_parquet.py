@@ -20,6 +20,7 @@ from inceptionnet.data.parquet import read_images
 from inceptionnet.data.tables import read_table
 from inceptionnet.errors import DataError
 from inceptionnet.system import parquet_files
+from inceptionnet.system.thrift import Reader
 
 from .made import png, write_tree
 from .made_parquet import LEAF, Many, page, thrift, varint, write_pages, write_raw, zeros
@@ -76,9 +77,21 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write_pages(path, [page(0, 8, bytes(8), 9)], 9, leaf={1: 7, 2: 2**30, 3: 0, 4: b"image"}),
         "when it is unpacked",
     ),
-    "a page of a negative size": (lambda path: write_pages(path, [page(0, -8, bytes(8), 9)], 9), "negative size"),
+    "a page of a negative size": (lambda path: write_pages(path, [page(0, -8, bytes(8), 9)], 9), "field 2 is no num"),
+    "a page whose size is a structure": (
+        lambda path: write_pages(path, [thrift({1: 0, 2: {1: 1}, 3: 8, 5: {1: 9}}) + bytes(8)], 9), "field 2 is no num",
+    ),
+    "a histogram of too many levels": (  # pyarrow would end the process where it is asked for the column
+        lambda path: write_pages(path, [page(0, 8, bytes(8), 1)], 1, more={16: {3: [(1,), (1,), (1,)]}}), "histogram",
+    ),
+    "a row group without columns": (
+        lambda path: write_raw(path, {2: [ROOT, LEAF], 4: [{1: [], 2: (0,), 3: (9,)}]}), "a row group of 0 columns",
+    ),
+    "a column that says nothing": (
+        lambda path: write_raw(path, {2: [ROOT, LEAF], 4: [{1: [{2: (4,)}], 2: (0,), 3: (9,)}]}), "may be encrypted",
+    ),
     "many empty pages": (lambda path: write_pages(path, [page(0, 0, b"", 0)] * 110_000, 9), "more pages than can be"),
-    "a page without end": (lambda path: write_pages(path, [b"\x18" + varint(2**40)], 9), "without what every page"),
+    "a page without end": (lambda path: write_pages(path, [b"\x18" + varint(2**40)], 9), "a page at byte 4 without"),
     "small chunks": (
         lambda path: write_raw(path, {2: [ROOT, LEAF], 4: [{1: Many(SMALL, 900_000), 2: (0,), 3: (0,)}]}),
         "more values than can be read",
@@ -118,6 +131,12 @@ def test_bombs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DataError, match=f"{reason}|got encoded images in image"):
         read_table(path, Images(["a.png"]))
     assert time.process_time() - start < 20 and memory() - before < 500  # without the limits: minutes, gigabytes
+
+
+def test_a_truth_where_a_list_should_be() -> None:
+    with pytest.raises(ValueError, match="a value of kind 1 instead of a list"):
+        Reader(b"\x21\0", 10).struct({2: [{}]})
+    assert Reader(b"\x21\0", 10).struct({}) == {2: 1}
 
 
 def test_bombs_of_texts_in_a_table(tmp_path: Path) -> None:

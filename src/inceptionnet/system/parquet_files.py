@@ -19,7 +19,7 @@ from typing import Any
 from inceptionnet.errors import DataError
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import opened, unreadable
-from inceptionnet.system.parquet_footer import Pages, PageWalk, check_footer
+from inceptionnet.system.parquet_footer import Pages, PageWalk, RowGroup, read_footer
 
 ROWS = 2**20
 """The most rows, or one for each byte of the file if that is more."""
@@ -48,17 +48,17 @@ class ParquetTable:
         schema: a pyarrow.Schema, in which every column has a name of its own.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, groups: Sequence[RowGroup]) -> None:
         from pyarrow.parquet import ParquetFile
 
-        self._path, self._size = path, size
+        self._path, self._size, self._groups = path, size, groups
         self._file = ParquetFile(path)
         try:
             self.schema: Any = self._file.schema_arrow
             names = Counter(self.schema.names) | Counter(column.path for column in self._columns())
             if twice := [name for name, times in names.items() if times > 1]:
                 raise ValueError(f"more than one column {twice[0][:100]}")
-            self._refuse(sum(group.num_rows for group in self._groups()), max(ROWS, size), "rows")
+            self._refuse(sum(group.rows for group in groups), max(ROWS, size), "rows")
         except BaseException:
             self.close()
             raise
@@ -78,10 +78,6 @@ class ParquetTable:
         schema = self._file.schema
         return [schema.column(i) for i in range(len(schema))]
 
-    def _groups(self) -> list[Any]:
-        metadata = self._file.metadata
-        return [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-
     def _check(self, columns: Sequence[str] | None) -> None:
         """What is read fits the memory. Raises: DataError."""
         stored = self._columns()
@@ -91,9 +87,9 @@ class ParquetTable:
         most_values, most = max(VALUES, 4 * self._size), max(UNPACKED_BYTES, UNPACKED_TIMES * self._size)
         with opened(self._path) as file:
             walk = PageWalk(file, self._size)
-            for number, group in enumerate(self._groups()):
+            for number, group in enumerate(self._groups):
                 for i in chosen:
-                    pages = walk.pages(group.column(i), _width(stored[i]))
+                    pages = walk.pages(group.chunks[i], _width(stored[i]))
                     values += pages.values * (stored[i].path.count(".") + 1)
                     unpacked += pages.unpacked
                     self._refuse(values, most_values, "values")
@@ -149,8 +145,8 @@ def open_parquet(path: Path) -> Iterator[ParquetTable]:
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
-            check_footer(file, size)
-        table = ParquetTable(path, size)
+            groups = read_footer(file, size)
+        table = ParquetTable(path, size, groups)
         try:
             yield table
         finally:

@@ -50,8 +50,33 @@ class Pages:
     """The most bytes of one of these values."""
 
 
-def check_footer(file: BufferedReader, size: int) -> None:
-    """Check that the footer of a file of `size` bytes is whole, and not too large to open. Raises: ValueError."""
+@dataclass(frozen=True)
+class Chunk:
+    """Where the pages of a column in a row group are."""
+
+    values: int
+    start: int
+    """In bytes from the begin of the file."""
+    end: int
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group, as the footer states it."""
+
+    rows: int
+    chunks: tuple[Chunk, ...]
+    """One for each column with values."""
+
+
+def read_footer(file: BufferedReader, size: int) -> list[RowGroup]:
+    """The row groups of a file of `size` bytes, whose footer is not too large for a library to open.
+
+    pyarrow is asked for none of this: it ends the process for some footers (seen: a histogram of another size than the
+    column's levels), where its reading of the columns raises an error.
+
+    Raises: ValueError, OSError.
+    """
     file.seek(0)
     first = file.read(4)
     file.seek(max(size - 8, 0))
@@ -65,24 +90,49 @@ def check_footer(file: BufferedReader, size: int) -> None:
     if length > FOOTER_BYTES:
         raise ValueError(f"a footer of {length} bytes, more than the limit of {FOOTER_BYTES}")
     file.seek(size - 8 - length)
-    stored = Reader(file.read(length), max(FOOTER_VALUES, size >> 6)).struct(_FOOTER)
-    _check_schema(stored.get(2))
+    stored: Any = Reader(file.read(length), max(FOOTER_VALUES, size >> 6)).struct(_FOOTER)
+    leaves = _leaves(stored.get(2))
+    groups = [RowGroup(_number(one, 3), tuple(map(_chunk, one.get(1, [])))) for one in stored.get(4, [])]
+    if other := [len(group.chunks) for group in groups if len(group.chunks) != leaves]:
+        raise ValueError(f"a row group of {other[0]} columns, where the schema has {leaves}")
+    return groups
 
 
-def _check_schema(elements: Any) -> None:
-    """The schema is a tree, depth first, whose elements say how many children they have."""
+def _chunk(stored: Any) -> Chunk:
+    about = stored.get(3)
+    if not isinstance(about, dict):
+        raise ValueError("a column without what it says of itself; it may be encrypted")
+    start = _number(about, 9)
+    if dictionary := _number(about, 11, 0):
+        start = min(start, dictionary)
+    return Chunk(_number(about, 5), start, start + _number(about, 7))
+
+
+def _number(stored: Any, field: int, default: int | None = None) -> int:
+    value = stored.get(field, default)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"field {field} is no number, or below 0")
+    return value
+
+
+def _leaves(elements: Any) -> int:
+    """The number of columns with values of a schema: a tree, depth first, whose elements say how many children they
+    have."""
     if not elements or len(elements) > COLUMNS:
         raise ValueError(f"a schema of {len(elements or [])} columns, where 1 to {COLUMNS} can be read")
-    left: list[int] = []
-    for element in elements:
+    left, leaves = list[int](), 0
+    for number, element in enumerate(elements):
         while left and left[-1] <= 0:
             left.pop()
         if left:
             left[-1] -= 1
-        if isinstance(children := element.get(5), int) and children > 0:
+        children = _number(element, 5, 0)
+        leaves += number > 0 and not children  # the first one is the schema itself
+        if children:
             left.append(children)
         if len(left) > DEPTH:
             raise ValueError(f"more than {DEPTH} columns in each other")
+    return leaves
 
 
 class PageWalk:
@@ -92,8 +142,8 @@ class PageWalk:
         self._file = file
         self._left = max(PAGES, size >> 10)
 
-    def pages(self, chunk: Any, width: int | None) -> Pages:
-        """Sum up what the headers say of a pyarrow.parquet.ColumnChunkMetaData. Raises: ValueError, OSError.
+    def pages(self, chunk: Chunk, width: int | None) -> Pages:
+        """Sum up what the headers say. Raises: ValueError, OSError.
 
         Args:
             width: bytes of a value; None if they vary.
@@ -108,30 +158,28 @@ class PageWalk:
                 indices += count
             elif encoding in _PREFIXED:
                 prefixed, longest = prefixed + count * size, max(longest, size)
-        values = max(values, chunk.num_values)
+        values = max(values, chunk.values)
         if width is not None:
             return Pages(values, unpacked + values * width, 0, 0, 0)
         return Pages(values, unpacked, indices * largest, prefixed, max(longest, largest))
 
-    def _headers(self, chunk: Any) -> Iterator[tuple[int, int, int, int]]:
+    def _headers(self, chunk: Chunk) -> Iterator[tuple[int, int, int, int]]:
         """(kind, bytes when unpacked, values, encoding) of each page, as far as a library reads."""
-        position = chunk.data_page_offset
-        if chunk.dictionary_page_offset:
-            position = min(position, chunk.dictionary_page_offset)
-        end, seen = position + chunk.total_compressed_size, 0
-        while seen < chunk.num_values and position < end:
+        position, seen = chunk.start, 0
+        while seen < chunk.values and position < chunk.end:
             self._left -= 1
-            if self._left < 0 or position < 0:
+            if self._left < 0:
                 raise ValueError("more pages than can be read")
             header, length = self._header(position)
-            field, of_encoding = _ABOUT.get(header[1], (0, 0))
+            kind, unpacked, packed = (_number(header, field) for field in (1, 2, 3))
+            field, of_encoding = _ABOUT.get(kind, (0, 0))
             about = header.get(field, {})
-            count = about.get(1, 0)
-            if min(header[2], header[3], count) < 0:
-                raise ValueError("a page of a negative size")
-            yield header[1], header[2], count, about.get(of_encoding, 0)
+            if not isinstance(about, dict):
+                raise ValueError("a page without what every page says")
+            count = _number(about, 1, 0)
+            yield kind, unpacked, count, _number(about, of_encoding, 0)
             seen += count
-            position += length + header[3]
+            position += length + packed
 
     def _header(self, position: int) -> tuple[Any, int]:
         for most in _HEADER_BYTES:
@@ -141,9 +189,5 @@ class PageWalk:
                 header: Any = reader.struct({})
             except TooShort:
                 continue
-            if {1, 2, 3} <= header.keys() and all(
-                isinstance(header.get(field, {}), dict) for field, _ in _ABOUT.values()
-            ):
-                return header, reader.position
-            break
-        raise ValueError(f"a page at byte {position} without what every page says")
+            return header, reader.position
+        raise ValueError(f"a page at byte {position} without an end")

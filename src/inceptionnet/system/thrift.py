@@ -49,8 +49,11 @@ class Reader:
             kind = head & 15
             if field in found:
                 raise ValueError(f"field {field} twice in a structure")
-            boolean = kind in (_TRUE, _FALSE)
-            found[field] = int(kind == _TRUE) if boolean else self._value(kind, shape.get(field, {}), depth + 1)
+            of = shape.get(field, {})
+            if kind in (_TRUE, _FALSE) and not isinstance(of, list):
+                found[field] = int(kind == _TRUE)
+            else:
+                found[field] = self._value(kind, of, depth + 1)
         return found
 
     def _value(self, kind: int, shape: Shape | list[Shape | int], depth: int) -> Value:
