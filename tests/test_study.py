@@ -150,6 +150,13 @@ def test_a_file_that_is_no_study(changes: dict[str, Any], message: str, tmp_path
     assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", studies())
+def test_a_study_is_read_from_its_study_json(name: str) -> None:
+    """Which has every field, those that nobody stated too."""
+    found = read_study(name)
+    assert Study(**json.loads(json.dumps(found.model_dump()))) == found
+
+
 def toml(values: Mapping[str, Any]) -> str:
     """TOML of nested values; JSON's inline tables and strings are TOML's but for colons."""
 

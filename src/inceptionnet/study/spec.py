@@ -143,8 +143,9 @@ class Study(Settings):
         """An ensemble trains nothing itself. Raises: ValueError."""
         if not (members := self.arms[name].ensemble):
             return
-        if stated := self.arms[name].model_fields_set - {"about", "crops", "ensemble", "paper"}:
-            raise ValueError(f"arms.{name}: an ensemble has the networks of its arms; leave {sorted(stated)[0]} out")
+        stated = self.arms[name].model_dump(exclude_defaults=True).keys() - {"about", "crops", "ensemble", "paper"}
+        if stated:  # a study.json has all fields
+            raise ValueError(f"arms.{name}: an ensemble has the networks of its arms; leave {min(stated)} out")
         if len(set(members)) < max(2, len(members)):
             raise ValueError(f"arms.{name}.ensemble: expected two different arms or more, got {', '.join(members)}")
         if bad := [one for one in members if self.arms[one].ensemble or self.arms[one].grid]:
