@@ -111,7 +111,9 @@ def check(kind: str, at: int, data: Path, whole: Path, out: Path, faulty: Forked
         assert done.returncode == -signal.SIGKILL, said
     else:
         assert done.returncode in (0, 2), said
-        assert not faults or KINDS[kind] in done.stderr, said
+        # After an error of sendfile Python copies the file in another way.
+        unsaid = not faults or (kind == "broken-once" and faults[0].split()[1] == "sendfile")
+        assert unsaid or KINDS[kind] in done.stderr, said
     if done.returncode == 0:
         # Where nothing can be removed, temporary files and the lock stay, until a resume.
         hidden = [file.name for file in out.rglob(".*")] if kind == "read-only" else []
