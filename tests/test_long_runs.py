@@ -69,27 +69,38 @@ class Usage:
         )
 
 
-def assert_flat(call: Callable[[], object], count: int, bytes_each: int) -> None:
-    """Nothing has grown between the first quarter of the calls and the last.
+@dataclass(frozen=True)
+class Allowed:
+    """What may be more after some calls than before."""
 
-    Args:
-        bytes_each: what a leak would keep of each call.
-    """
+    bytes_each: int
+    """What a leak would keep of each call."""
+    bytes_once: int = 0
+    objects_once: int = 20
+    """Of caches that fill: of regular expressions, of imports, of fonts."""
+
+
+COMMAND = Allowed(IMAGE_BYTES, bytes_once=2**25, objects_once=300)
+"""An image for each call; few calls, so that what is kept once shows."""
+
+
+def assert_flat(call: Callable[[], object], count: int, allowed: Allowed) -> None:
+    """Nothing has grown between the first quarter of the calls and the last."""
     for _ in range(count // 4):
         call()
     before = Usage.now()
     for _ in range(count - count // 4):
         call()
-    assert_same(before, Usage.now(), count - count // 4, bytes_each)
+    assert_same(before, Usage.now(), count - count // 4, allowed)
 
 
-def assert_same(before: Usage, after: Usage, calls: int, bytes_each: int) -> None:
+def assert_same(before: Usage, after: Usage, calls: int, allowed: Allowed) -> None:
     said = f"{before} became {after} in {calls} calls"
     assert after.descriptors <= before.descriptors, said
     assert after.threads <= before.threads and after.processes <= before.processes, said
     assert after.tensors - before.tensors < calls / 4, said
-    assert after.objects - before.objects < calls / 4 + 20, said  # caches of regular expressions, of imports
-    assert after.memory_bytes - before.memory_bytes < calls * bytes_each / 2, said
+    assert after.objects - before.objects < calls / 4 + allowed.objects_once, said
+    assert after.memory_bytes - before.memory_bytes < calls * allowed.bytes_each / 2 + allowed.bytes_once, said
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +133,7 @@ LEAKS: dict[str, Callable[[list[Any], Any], object]] = {
 def test_a_leak_is_seen(leak: str, one_by_one: Iterator[Image.Image]) -> None:
     kept: list[Any] = []
     with pytest.raises(AssertionError, match="in 150 calls"):
-        assert_flat(lambda: LEAKS[leak](kept, next(one_by_one)), 200, IMAGE_BYTES)
+        assert_flat(lambda: LEAKS[leak](kept, next(one_by_one)), 200, Allowed(IMAGE_BYTES))
     for one in kept:
         if hasattr(one, "close"):
             one.close()
@@ -140,7 +151,7 @@ CALLS: dict[str, Callable[[Classifier, Image.Image], object]] = {
 
 @pytest.mark.parametrize("name", ["predict"])
 def test_predictions_keep_nothing(name: str, classifier: Classifier, one_by_one: Iterator[Image.Image]) -> None:
-    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), 200, CROP_BYTES)
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), 200, Allowed(CROP_BYTES))
 
 
 @pytest.mark.slow
@@ -149,7 +160,7 @@ def test_long_runs_of_predictions_keep_nothing(
     name: str, classifier: Classifier, one_by_one: Iterator[Image.Image]
 ) -> None:
     count = 2000 if name == "predict" else 200
-    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), count if ALL else count // 5, CROP_BYTES)
+    assert_flat(lambda: CALLS[name](classifier, next(one_by_one)), count if ALL else count // 5, Allowed(CROP_BYTES))
 
 
 @pytest.mark.slow
@@ -169,8 +180,9 @@ def test_a_long_training_keeps_nothing(
 
     monkeypatch.setattr(Stepper, "step", step)
     train(tiny_plan(colours, size=size_px, batch_size=batch, epochs=-(-steps // 8), workers=workers), tmp_path / "run")
-    # A batch as floats; the rows of metrics.csv are kept, one an epoch.
-    assert_same(usage[steps // 4], usage[steps], steps - steps // 4, batch * 3 * size_px**2 * 4)
+    # A batch as floats; the figures of each epoch are kept, in some ten objects.
+    allowed = Allowed(batch * 3 * size_px**2 * 4, objects_once=15 * steps // 8)
+    assert_same(usage[steps // 4], usage[steps], steps - steps // 4, allowed)
 
 
 LONG = ("report", "train", "explain", "check --weights", "features", "compare", "export")
@@ -217,6 +229,6 @@ def test_commands_keep_nothing(
     if name == "compare":
         shutil.copytree(run, tmp_path / "copy")
     calls = 100 if ALL else 8 if name in LONG else 20
-    assert_flat(call, calls, IMAGE_BYTES)
+    assert_flat(call, calls, COMMAND)
     hidden = [file for file in tmp_path.rglob("*") if file.name.startswith(".") or ".part-" in file.name]
     assert not hidden and next(count) == calls
