@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ pytestmark = [
 ]
 # Waits at its first image, or at its first step with `loss`, when its processes are at work.
 COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would this
 from inceptionnet.cli import main
 from inceptionnet.system import progress
 
@@ -70,7 +72,7 @@ def of_session(number: int) -> list[str]:
 def test_no_process_stays(name: str, number: int, data: Path, run: Path, tmp_path: Path) -> None:
     """The signal goes to the main process alone, so that its workers have to notice by themselves."""
     sought, words = commands(data, run, tmp_path / "out")[name]
-    (temporary := tmp_path / "temporary").mkdir()
+    temporary = Path(tempfile.mkdtemp())  # the names of sockets in it are short
     shared = {file.name for file in SHARED.iterdir()}
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, sought, *map(str, words), "--workers", "2"],
@@ -85,7 +87,10 @@ def test_no_process_stays(name: str, number: int, data: Path, run: Path, tmp_pat
         if number != signal.SIGKILL and sought:  # a training ends with the step, and a second time at once
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-        process.wait(30)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
         since = time.monotonic()
         while left := of_session(process.pid):
             if time.monotonic() - since > 15:
@@ -98,5 +103,6 @@ def test_no_process_stays(name: str, number: int, data: Path, run: Path, tmp_pat
     assert process.returncode == (130 if orderly else -number), said
     if orderly:
         assert [*temporary.rglob("*")] == []
+        temporary.rmdir()
         assert not [file for file in (tmp_path / "out").rglob("*") if file.name.startswith(".")]
     assert {file.name for file in SHARED.iterdir() if "torch" in file.name} <= shared

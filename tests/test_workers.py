@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +183,27 @@ def test_check_names_images_that_take_too_long(endless: Path) -> None:
     found = check(open_source(endless, seed=0), workers=1)
     slow = [str(file.relative_to(endless)) for file in sorted(endless.rglob("*.png"))[3:5]]
     assert sorted((one.name, one.reason) for one in found.decode_errors) == [(name, too_slow()) for name in slow]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are handed over in another way elsewhere")
+def test_a_long_folder_of_temporary_files_is_said_before(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers' batches would never arrive."""
+    longest = Path("/tmp") / ("t" * (workers.MOST_FOLDER - 5))
+    try:
+        for folder in (longest, Path(f"{longest}t")):
+            folder.mkdir(exist_ok=True)
+            monkeypatch.setattr(tempfile, "tempdir", str(folder))
+            if folder == longest:
+                assert len(list(loader(images).epoch(0))) > 1
+            else:
+                with pytest.raises(ConfigurationError, match=r"too long for the sockets .* 75 bytes: set TMPDIR"):
+                    loader(images)
+                loader(images, 0)
+    finally:
+        for folder in (longest, Path(f"{longest}t")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_too_little_shared_memory_is_said_before(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def upright(image: Image.Image, *, channels: int = 3, name: str = "image") -> Im
     """
     check_channels(channels)
     with _whole_or_error(name):
-        return _whole(image, channels, name)
+        return _whole(image, channels, name, keep=True)
 
 
 def decode_box(

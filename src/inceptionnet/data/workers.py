@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -36,6 +38,8 @@ RESTARTS = 3
 """Times that workers which died are started again for the same batch."""
 IN_ADVANCE = 2
 """Batches that each worker has ready."""
+MOST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of the folder in which Python has a worker's socket, whose whole name has 107."""
 SHARED_MEMORY = Path("/dev/shm")
 """Where batches are on their way from a worker, on Linux."""
 
@@ -90,6 +94,7 @@ class Workers(Generic[Parts]):
         self.count = min(count, _cores(), order.total)
         self.slow: set[int] = set()
         if self.count:
+            _check_temporary_folder()
             batch = images.image_bytes * min(order.batch_size, order.used)
             _check_shared_memory(batch * self.count * IN_ADVANCE, self.count)
         self._start()
@@ -177,6 +182,16 @@ def _iterated(loader: DataLoader[Any]) -> Iterator[Any]:
     batches = iter(loader)
     signal.signal(signal.SIGCHLD, before)
     return batches
+
+
+def _check_temporary_folder() -> None:
+    """Check that the sockets by which workers hand batches over can have their names. Raises: ConfigurationError."""
+    folder = tempfile.gettempdir()
+    if sys.platform == "linux" and len(os.fsencode(folder)) > MOST_FOLDER:
+        raise ConfigurationError(
+            f"the folder of temporary files, {folder}, is too long for the sockets of data workers, which allow "
+            f"{MOST_FOLDER} bytes: set TMPDIR to a shorter one, or give --workers 0"
+        )
 
 
 def _check_shared_memory(needed: int, workers: int) -> None:
