@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from inceptionnet.data import decode, formats, read_image
-from inceptionnet.data.decode import decode_box, decode_stored
+from inceptionnet.data.decode import decode_box, decode_stored, upright
 from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.errors import DecodeError
 
@@ -387,6 +387,19 @@ def test_the_first_of_several_pages_is_used_and_said(
         assert (np.asarray(decode(data, name="a.tif")) == (255, 0, 0)).all()
     (said,) = [record.getMessage() for record in caplog.records]
     assert said == "a.tif: has several pages, of which the first is used; save others as files of their own"
+
+
+def test_the_page_that_somebody_chose_is_used(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (3, 2), colour) for colour in ("red", "lime", "blue")]
+    file = tmp_path / "a.tif"
+    file.write_bytes(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    with Image.open(file) as image:
+        for page, colour in ((2, (0, 0, 255)), (1, (0, 255, 0)), (0, (255, 0, 0))):
+            image.seek(page)
+            assert (np.asarray(upright(image)) == colour).all() and image.tell() == page
+        image.seek(2)
+        image.load()
+    assert (np.asarray(upright(image)) == (0, 0, 255)).all()  # the file is closed
 
 
 @pytest.mark.parametrize(("format", "how"), [("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {})])

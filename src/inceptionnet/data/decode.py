@@ -266,12 +266,13 @@ def _say_dark(name: str, highest: int) -> None:
 def _say_pages(image: Image.Image, name: str) -> None:
     if image.format != "TIFF":
         return
+    page = image.tell()  # somebody may have chosen one
     try:
         image.seek(1)  # only that: a list of a million empty pages is short
         _say_once("pages", f"{name}: has several pages, of which the first is used; save others as files of their own")
     except Exception:  # there is no second; or it is damaged, which does not make the first corrupt
         pass
-    image.seek(0)
+    image.seek(page)
 
 
 def _say_once(kind: str, what: str) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -67,7 +67,7 @@ class _Timed(Dataset[Any]):
 
     images: Images[Any]
     limit: TimeLimit
-    slow: set[int] = field(default_factory=set)
+    slow: set[int]
     """Positions."""
 
     def __getitem__(self, key: Key) -> Any:

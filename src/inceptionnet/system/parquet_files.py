@@ -55,7 +55,9 @@ class ParquetTable:
         self._file = ParquetFile(path)
         try:
             self.schema: Any = self._file.schema_arrow
-            names = Counter(self.schema.names) | Counter(column.path for column in self._columns())
+            stored = self._file.schema
+            self._columns: list[Any] = [stored.column(i) for i in range(len(stored))]
+            names = Counter(self.schema.names) | Counter(column.path for column in self._columns)
             if twice := [name for name, times in names.items() if times > 1]:
                 raise ValueError(f"more than one column {twice[0][:100]}")
             self._refuse(sum(group.rows for group in groups), max(ROWS, size), "rows")
@@ -74,13 +76,9 @@ class ParquetTable:
         table.validate(full=True)  # texts are UTF-8
         return table
 
-    def _columns(self) -> list[Any]:
-        schema = self._file.schema
-        return [schema.column(i) for i in range(len(schema))]
-
     def _check(self, columns: Sequence[str] | None) -> None:
         """What is read fits the memory. Raises: DataError."""
-        stored = self._columns()
+        stored = self._columns
         chosen = [i for i, one in enumerate(stored) if columns is None or any(map(partial(_within, one.path), columns))]
         values = unpacked = 0
         doubtful: list[_Doubtful] = []
