@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from inceptionnet.model.outputs import Outputs
 
 pytestmark = pytest.mark.usefixtures("converted_once")
 OF_TORCH = ("eager", "channels_last", "fused")
+OWN = pytest.param("winograd", marks=pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"))
 OF_OTHERS = tuple(
     pytest.param(name, marks=pytest.mark.skipif(version_of(name) is None, reason=f"{name} is not installed"))
     for name in ("onnxruntime", "openvino")
@@ -61,9 +63,9 @@ def close(got: Tensor, model: InceptionNet, x: Tensor, tolerance: float = 1e-5) 
     return bool((got - expected).abs().max() <= tolerance * expected.abs().max())
 
 
-@pytest.mark.parametrize("engine", OF_TORCH)
+@pytest.mark.parametrize("engine", [*OF_TORCH, OWN])
 @pytest.mark.parametrize("name", ["inception_v1.slim", "inception_v3", "inception_resnet_v1"])
-def test_torch_gives_the_networks_numbers(name: str, engine: str) -> None:
+def test_engines_without_extras_give_the_networks_numbers(name: str, engine: str) -> None:
     size = 64 if name == "inception_v1.slim" else 79
     model = network(name, size)
     made = optimize(model, engine, batch_size=2)
@@ -71,7 +73,8 @@ def test_torch_gives_the_networks_numbers(name: str, engine: str) -> None:
         x = images(count, size=size)
         assert close(made(x), model, x)
     assert made.about["engine"] == made.name == engine and made.about["difference"] <= 1e-5
-    assert made.about["library"] == f"torch {version_of('torch')}" and made.about["shape"] == [3, size, size]
+    library = "inceptionnet" if engine == "winograd" else "torch"
+    assert made.about["library"] == f"{library} {version_of(library)}" and made.about["shape"] == [3, size, size]
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ def optimize(
 
     Args:
         model: a network, or a weights file as for `load_model`.
-        engine: eager, channels_last, fused, compile, onnxruntime or openvino; auto is the fastest of them, measured
-            the first time and then cached (see `inceptionnet.engines.cache`).
+        engine: eager, channels_last, fused, compile, winograd, onnxruntime or openvino; auto is the fastest of them,
+            measured the first time and then cached (see `inceptionnet.engines.cache`).
         batch_size: the usual batch size. Others work too, more slowly with compile.
         precision: fp32; bf16 (two to three digits); or int8, with onnxruntime and openvino.
         calibrate: for int8, 100 or more representative images: a tensor of network inputs or, if `model` is a file,
@@ -70,7 +70,7 @@ def optimize(
             most 256, for comparison.
         min_agreement: for int8, the minimum share of the comparison images with an unchanged predicted class; without
             a classifier, the minimum explained variance of the features.
-        device: as for pick_device; onnxruntime and openvino run on the CPU.
+        device: as for pick_device; winograd, onnxruntime and openvino run on the CPU.
         threads: number of CPU threads; default: as torch is set.
         size_px: image size, px; default: as in the weights file or the network.
         remeasure: ignore the cached choice and measure again.
@@ -230,6 +230,7 @@ class _Candidates:
             "precision": self.target.precision,
             "device": device_name(self.target.example.device),
             "threads": self.target.threads,
+            "engines": list(BUILDERS),
             "versions": {
                 "inceptionnet": __version__,
                 **{package: version_of(package) for package in ("torch", "onnx", "onnxruntime", "openvino", "nncf")},

@@ -89,7 +89,7 @@ def fused(
     siblings: bool = False,
     pools: bool = True,
     channels_last: bool = True,
-) -> nn.Module:
+) -> Fused:
     """A faster network with the outputs of `model` in evaluation mode; weights are copied, `model` is not modified.
 
     Args:

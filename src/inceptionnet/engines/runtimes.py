@@ -1,7 +1,7 @@
 """Inference engines: each is a callable that gives the network's logits.
 
-torch (eager, channels_last, fused, compile) and two CPU runtimes, ONNX Runtime and OpenVINO. All of them compute in
-exactly the requested precision, whatever the default on the machine is.
+torch (eager, channels_last, fused, compile), this package's own kernels (winograd), and two CPU runtimes, ONNX Runtime
+and OpenVINO. All of them compute in exactly the requested precision, whatever the default on the machine is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
+from inceptionnet.engines.winograd.engine import Winograd
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError
 from inceptionnet.model.network import InceptionNet
 
 Run = Callable[[Tensor], Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 """Data types of inputs and outputs, by precision."""
-LACKS = {"bf16": ("onnxruntime",), "int8": ("eager", "channels_last", "fused", "compile")}
+LACKS = {
+    "bf16": ("winograd", "onnxruntime"),
+    "int8": ("eager", "channels_last", "fused", "compile", "winograd"),
+}
 """Engines that do not support a precision."""
 
 
@@ -145,6 +149,14 @@ def _compile(model: InceptionNet, target: Target) -> Engine:
     return Engine("compile", run, target, "torch")
 
 
+def _winograd(model: InceptionNet, target: Target) -> Engine:
+    _only_on_cpu("winograd", target)
+    module = fused(model)
+    run = Winograd(module.body, module.head, target.threads)
+    run(target.example)
+    return Engine("winograd", run, target, "inceptionnet")
+
+
 def _onnxruntime(model: InceptionNet, target: Target) -> Engine:
     _only_on_cpu("onnxruntime", target)
     onnxruntime = import_onnxruntime()
@@ -189,6 +201,7 @@ BUILDERS: dict[str, Builder] = {
     "channels_last": _channels_last,
     "fused": _fused,
     "compile": _compile,
+    "winograd": _winograd,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

@@ -83,8 +83,8 @@ class SamePad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H + a few, W + a few)."""
-        top, bottom = _same(x.shape[2], self.kernel[0], self.stride)
-        left, right = _same(x.shape[3], self.kernel[1], self.stride)
+        top, bottom = same_padding(x.shape[2], self.kernel[0], self.stride)
+        left, right = same_padding(x.shape[3], self.kernel[1], self.stride)
         return F.pad(x, (left, right, top, bottom))
 
     def extra_repr(self) -> str:
@@ -97,8 +97,8 @@ class SameMaxPool(SamePad):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        top, _ = _same(x.shape[2], self.kernel[0], self.stride)
-        left, _ = _same(x.shape[3], self.kernel[1], self.stride)
+        top, _ = same_padding(x.shape[2], self.kernel[0], self.stride)
+        left, _ = same_padding(x.shape[3], self.kernel[1], self.stride)
         # With an odd pixel at the end, the last window extends beyond the border by that pixel.
         return F.max_pool2d(x, self.kernel, self.stride, (top, left), ceil_mode=True)
 
@@ -131,7 +131,7 @@ FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
 """Activation functions without a parameter."""
 
 
-def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's padding before and after, along one side; in arithmetic that traces a symbolic length too."""
     total = kernel - 1 - (length - 1) % stride  # never negative: no kernel of the family is smaller than its stride
     return total // 2, total - total // 2

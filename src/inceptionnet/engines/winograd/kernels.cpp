@@ -1,0 +1,448 @@
+// Inference on a CPU in float32: every convolution of the family as products of matrices in registers.
+//
+// Images are (N, H, W, C) with any distance between pixels, so that a branch writes straight into its slice of a
+// concatenation. One kernel multiplies: ROWS pixels (or tiles) by two vectors of output channels, which stay in registers
+// over all taps and input channels. Where it saves multiplications, a convolution goes through Cook–Toom transforms
+// (transforms.py): a block of tiles is transformed, multiplied at each point, and transformed back while it is in cache.
+// Bias, residual sum and ReLU are in the last pass.
+//
+// All vectors are GCC's vector extensions; they become AVX-512, AVX2 or whatever the compiler's flags allow.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <omp.h>
+
+#include "transforms.h"  // written by transforms.py: Transform<m, r>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 14;  // 28 sums of 32 registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6;  // 12 sums of 16 registers
+#else
+constexpr int LANES = 4, ROWS = 6;
+#endif
+constexpr int PANEL = 2 * LANES;  // output channels of a product; the last panel of a layer may have half of them
+constexpr int MOST_CHANNELS = 8192;
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef float unaligned_vec __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+
+alignas(64) const float ZEROS[MOST_CHANNELS + LANES] = {};  // what a pixel outside the image holds
+
+inline vec load(const float* from) { return *reinterpret_cast<const unaligned_vec*>(from); }
+
+// The first `count` values of a vector, which may be more than it has.
+inline void store(float* to, vec value, int count) {
+  if (count >= LANES) {
+    *reinterpret_cast<unaligned_vec*>(to) = value;
+  } else {
+    std::memcpy(to, &value, count * sizeof(float));
+  }
+}
+
+inline vec larger(vec a, vec b) { return a > b ? a : b; }
+inline vec rectified(vec x) { return x < 0 ? vec{} : x; }  // NaN stays NaN
+
+}  // namespace
+
+enum Kind : int32_t { CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD };
+
+// A layer on all images; mirrored in plan.py. Distances are in floats, between neighbouring pixels.
+struct Step {
+  int32_t kind, relu;
+  int32_t images, height, width, channels;            // of the input
+  int32_t out_height, out_width, out_channels;
+  int32_t kernel_height, kernel_width, stride_height, stride_width, top, left;
+  int32_t tile_height, tile_width;                    // outputs of a tile
+  int32_t count_padding;                              // of an average
+  int32_t chunks, groups;                             // a task is one chunk of rows × one group of panels
+  int64_t distance, out_distance, residual_distance;
+  const float *in, *weight, *bias, *residual;
+  float* out;
+};
+
+namespace {
+
+// What a product adds at its end; `channels`: how many of the panel exist.
+struct Ending {
+  const float *bias, *residual;
+  int64_t residual_distance;
+  int channels;
+  bool relu;
+};
+
+// to[row] = Σ over positions and k of from[position + row][k] · weight[position][k], for M rows and V vectors.
+template <int M, int V>
+void product(const float* from, int64_t row, const int64_t* positions, int count, int depth, const float* weight,
+             float* to, int64_t to_row, const Ending& ending) {
+  vec sum[M][V];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j++) sum[i][j] = ending.bias ? load(ending.bias + j * LANES) : vec{};
+  for (int p = 0; p < count; p++) {
+    const float* base[(M + 2) / 3];  // for each three rows, which addressing reaches with 0, 1 and 2 times `row`
+#pragma GCC unroll 16
+    for (int q = 0; q < (M + 2) / 3; q++) base[q] = from + positions[p] + 3 * q * row;
+    for (int k = 0; k < depth; k++, weight += V * LANES) {
+      vec w[V];
+#pragma GCC unroll 2
+      for (int j = 0; j < V; j++) w[j] = load(weight + j * LANES);
+#pragma GCC unroll 16
+      for (int i = 0; i < M; i++) {
+        vec x = base[i / 3][k + (i % 3) * row] - vec{};
+#pragma GCC unroll 2
+        for (int j = 0; j < V; j++) sum[i][j] += x * w[j];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j++) {
+      vec y = sum[i][j];
+      const int left = ending.channels - j * LANES;
+      if (ending.residual && left > 0) y += load(ending.residual + i * ending.residual_distance + j * LANES);
+      if (ending.relu) y = rectified(y);
+      if (left > 0) store(to + i * to_row + j * LANES, y, left);
+    }
+}
+
+template <int V, int M = ROWS>
+void product_of(int rows, const float* from, int64_t row, const int64_t* positions, int count, int depth,
+                const float* weight, float* to, int64_t to_row, const Ending& ending) {
+  if (rows == M) return product<M, V>(from, row, positions, count, depth, weight, to, to_row, ending);
+  if constexpr (M > 1) product_of<V, M - 1>(rows, from, row, positions, count, depth, weight, to, to_row, ending);
+}
+
+// Calls use(first output channel, vectors) for the panels of a group.
+template <class Use>
+void panels(const Step& s, int group, Use use) {
+  const int number = (s.out_channels + PANEL - 1) / PANEL;
+  for (int p = group * number / s.groups; p < (group + 1) * number / s.groups; p++) {
+    const int first = p * PANEL;
+    use(first, s.out_channels - first > LANES ? 2 : 1);
+  }
+}
+
+inline int64_t share(int64_t all, int64_t part, int64_t parts) { return all * part / parts; }
+
+// A convolution without padding. Lines of pixels with one distance are cut into blocks of at most ROWS.
+void convolution(const Step& s, int chunk, int group) {
+  const bool dense = s.kernel_height == 1 && s.kernel_width == 1 && s.stride_height == 1 && s.stride_width == 1;
+  const int64_t lines = dense ? 1 : int64_t(s.images) * s.out_height;
+  const int64_t length = dense ? int64_t(s.images) * s.height * s.width : s.out_width;
+  const int64_t blocks = (length + ROWS - 1) / ROWS;
+  // The taps of a row are one stretch of memory if nothing lies between the pixels.
+  const bool whole = s.distance == s.channels;
+  const int count = s.kernel_height * (whole ? 1 : s.kernel_width);
+  const int depth = s.channels * (whole ? s.kernel_width : 1);
+  int64_t positions[64];
+  for (int p = 0; p < count; p++)
+    positions[p] = whole ? int64_t(p) * s.width * s.distance
+                         : (int64_t(p / s.kernel_width) * s.width + p % s.kernel_width) * s.distance;
+  panels(s, group, [&](int first, int vectors) {
+    const float* weight = s.weight + int64_t(first) * count * depth;
+    for (int64_t b = share(lines * blocks, chunk, s.chunks); b < share(lines * blocks, chunk + 1, s.chunks); b++) {
+      const int64_t line = b / blocks, begin = share(length, b % blocks, blocks);
+      const int rows = share(length, b % blocks + 1, blocks) - begin;
+      const int64_t image = line / s.out_height, y = line % s.out_height;
+      const int64_t pixel = dense ? begin : (image * s.height + y * s.stride_height) * s.width + begin * s.stride_width;
+      const int64_t out = line * length + begin;
+      const Ending ending{s.bias + first, s.residual ? s.residual + out * s.residual_distance + first : nullptr,
+                          s.residual_distance, s.out_channels - first, bool(s.relu)};
+      (vectors == 2 ? product_of<2> : product_of<1>)(rows, s.in + pixel * s.distance, s.stride_width * s.distance,
+                                                     positions, count, depth, weight,
+                                                     s.out + out * s.out_distance + first, s.out_distance, ending);
+    }
+  });
+}
+
+// A side of a tile: M outputs at stride S of a filter of R taps. At stride 2 the even inputs meet the first and the last
+// of three taps, as in F(M, 2), and every odd input the middle one; so each output has an odd input as a point of its own.
+template <int M, int R, int S>
+struct Side {
+  static constexpr int COUNT = S == 1 ? M + R - 1 : 2 * M + 1;  // of inputs, and of points
+  static constexpr int WEIGHTS = S == 1 ? COUNT : M + 2;        // of points whose weights differ
+  static constexpr int weights(int point) { return point < WEIGHTS ? point : WEIGHTS - 1; }
+};
+
+// Bᵀ d along one side: get(i) → put(j, value). Rows for p and -p share what even and odd inputs give.
+template <int M, int R, int S, class Get, class Put>
+inline void to_points(Get get, Put put) {
+  constexpr int A = Side<M, R, S>::COUNT;
+  if constexpr (A == 1) {
+    put(0, get(0));
+  } else if constexpr (S == 2) {
+    using T = Transform<M, 2>;
+    vec d[M + 1];
+#pragma GCC unroll 8
+    for (int i = 0; i <= M; i++) d[i] = get(2 * i);
+#pragma GCC unroll 8
+    for (int j = 0; j <= M; j++) {
+      vec y{};
+#pragma GCC unroll 8
+      for (int i = 0; i <= M; i++)
+        if (T::BT[j][i] != 0) y += d[i] * T::BT[j][i];
+      put(j, y);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < M; j++) put(M + 1 + j, get(2 * j + 1));
+  } else {
+    using T = Transform<M, R>;
+    vec d[A];
+#pragma GCC unroll 16
+    for (int i = 0; i < A; i++) d[i] = get(i);
+#pragma GCC unroll 16
+    for (int j = 0; j < A; j += j == 0 ? 1 : 2) {
+      vec even{}, odd{};
+#pragma GCC unroll 16
+      for (int i = 0; i < A; i++)
+        if (T::BT[j][i] != 0) (i % 2 ? odd : even) += d[i] * T::BT[j][i];
+      if (j == 0) {
+        put(j, even);
+      } else if (j == A - 1) {
+        put(j, odd);
+      } else {
+        put(j, even + odd);
+        put(j + 1, even - odd);
+      }
+    }
+  }
+}
+
+// Aᵀ of the products along one side: get(j) → put(i, value).
+template <int M, int R, int S, class Get, class Put>
+inline void from_points(Get get, Put put) {
+  constexpr int A = Side<M, R, S>::COUNT;
+  if constexpr (A == 1) {
+    put(0, get(0));
+  } else if constexpr (S == 2) {
+    using T = Transform<M, 2>;
+    vec d[M + 1];
+#pragma GCC unroll 8
+    for (int j = 0; j <= M; j++) d[j] = get(j);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+      vec y = get(M + 1 + i);
+#pragma GCC unroll 8
+      for (int j = 0; j <= M; j++)
+        if (T::AT[i][j] != 0) y += d[j] * T::AT[i][j];
+      put(i, y);
+    }
+  } else {
+    using T = Transform<M, R>;
+    vec sum[A / 2], difference[A / 2];
+#pragma GCC unroll 8
+    for (int j = 1; j < A - 1; j += 2) {
+      const vec plus = get(j), minus = get(j + 1);
+      sum[j / 2] = plus + minus;
+      difference[j / 2] = plus - minus;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+      vec y = i == 0 ? get(0) : i == M - 1 ? get(A - 1) : vec{};
+#pragma GCC unroll 8
+      for (int j = 1; j < A - 1; j += 2) y += (i % 2 ? difference[j / 2] : sum[j / 2]) * T::AT[i][j];
+      put(i, y);
+    }
+  }
+}
+
+inline int64_t tiles_of(const Step& s) {
+  return int64_t(s.images) * ((s.out_height + s.tile_height - 1) / s.tile_height) *
+         ((s.out_width + s.tile_width - 1) / s.tile_width);
+}
+
+// A convolution by tiles of MH × MW outputs. A tile's values at all points lie beside one another, both the
+// inputs' and the products'; the distance between tiles is odd in lines of cache, so that rows do not share places there.
+template <int MH, int RH, int MW, int RW, int S>
+void winograd(const Step& s, int chunk, int group, float* scratch) {
+  using Down = Side<MH, RH, S>;
+  using Across = Side<MW, RW, S>;
+  constexpr int AH = Down::COUNT, AW = Across::COUNT, POINTS = AH * AW, WEIGHTS = Down::WEIGHTS * Across::WEIGHTS;
+  const int across = (s.out_width + MW - 1) / MW, down = (s.out_height + MH - 1) / MH;
+  const int64_t first_tile = share(tiles_of(s), chunk, s.chunks);
+  const int tiles = share(tiles_of(s), chunk + 1, s.chunks) - first_tile;
+  const int depth = (s.channels + LANES - 1) / LANES * LANES;
+  const int64_t in_tile = int64_t(POINTS) * depth + 16, out_tile = POINTS * PANEL + 16;
+  float *inputs = scratch, *products = inputs + tiles * in_tile, *patch = products + tiles * out_tile;
+  struct Place {
+    int64_t image;
+    int y, x;
+  };
+  const auto place = [&](int t) {
+    const int64_t tile = first_tile + t, row = tile / across;
+    return Place{row / down, int(row % down) * MH, int(tile % across) * MW};
+  };
+  for (int t = 0; t < tiles; t++) {
+    const Place at = place(t);
+    const int y = at.y * S - s.top, x = at.x * S - s.left;
+    const float* from = s.in + ((at.image * s.height + y) * s.width + x) * s.distance;
+    int64_t row = s.width * s.distance, step = s.distance;
+    if (y < 0 || x < 0 || y + AH > s.height || x + AW > s.width) {  // with zeros around the image
+      for (int i = 0; i < AH; i++)
+        for (int j = 0; j < AW; j++) {
+          const bool inside = y + i >= 0 && y + i < s.height && x + j >= 0 && x + j < s.width;
+          std::memcpy(patch + (i * AW + j) * depth, inside ? from + i * row + j * step : ZEROS, s.channels * sizeof(float));
+        }
+      from = patch, row = AW * depth, step = depth;
+    }
+    for (int c = 0; c < depth; c += LANES) {
+      vec half[POINTS];
+      float* to = inputs + t * in_tile + c;
+      const auto pixel = [&](int i, int j) { return load(from + i * row + j * step + c); };
+      const auto put = [&](int p, vec value) { *reinterpret_cast<vec*>(to + p * depth) = value; };
+      if constexpr (AH == 1) {
+        to_points<MW, RW, S>([&](int j) { return pixel(0, j); }, put);
+      } else if constexpr (AW == 1) {
+        to_points<MH, RH, S>([&](int i) { return pixel(i, 0); }, put);
+      } else {
+#pragma GCC unroll 8
+        for (int i = 0; i < AH; i++)
+          to_points<MW, RW, S>([&](int j) { return pixel(i, j); }, [&](int j, vec v) { half[i * AW + j] = v; });
+#pragma GCC unroll 8
+        for (int j = 0; j < AW; j++)
+          to_points<MH, RH, S>([&](int i) { return half[i * AW + j]; }, [&](int i, vec v) { put(i * AW + j, v); });
+      }
+    }
+  }
+  const int64_t start = 0;
+  const int blocks = (tiles + ROWS - 1) / ROWS;
+  panels(s, group, [&](int first, int vectors) {
+    const int wide = vectors * LANES;
+    const float* weight = s.weight + int64_t(first) * WEIGHTS * s.channels;
+    for (int p = 0; p < POINTS; p++) {
+      const int64_t w = Down::weights(p / AW) * Across::WEIGHTS + Across::weights(p % AW);
+      for (int b = 0; b < blocks; b++) {
+        const int64_t begin = share(tiles, b, blocks);
+        (vectors == 2 ? product_of<2> : product_of<1>)(
+            share(tiles, b + 1, blocks) - begin, inputs + begin * in_tile + p * depth, in_tile, &start, 1, s.channels,
+            weight + w * s.channels * wide, products + begin * out_tile + p * PANEL, out_tile,
+            Ending{nullptr, nullptr, 0, wide, false});
+      }
+    }
+    for (int t = 0; t < tiles; t++) {
+      const Place at = place(t);
+      const int rows = std::min(MH, s.out_height - at.y), columns = std::min(MW, s.out_width - at.x);
+      for (int j = 0; j < vectors; j++) {
+        const int channel = first + j * LANES, channels = std::min(LANES, s.out_channels - channel);
+        const vec bias = load(s.bias + channel);
+        float* out = s.out + ((at.image * s.out_height + at.y) * s.out_width + at.x) * s.out_distance + channel;
+        const bool whole = rows == MH && columns == MW && channels == LANES;
+        float* to = whole ? out : patch;
+        const int64_t row = whole ? s.out_width * s.out_distance : MW * LANES, step = whole ? s.out_distance : LANES;
+        const float* from = products + t * out_tile + j * LANES;
+        vec half[AH * MW];
+        const auto value = [&](int p) { return *reinterpret_cast<const vec*>(from + p * PANEL); };
+        const auto put = [&](int i, int k, vec y) {
+          y += bias;
+          store(to + i * row + k * step, s.relu ? rectified(y) : y, LANES);
+        };
+        if constexpr (AH == 1) {
+          from_points<MW, RW, S>(value, [&](int k, vec v) { put(0, k, v); });
+        } else if constexpr (AW == 1) {
+          from_points<MH, RH, S>(value, [&](int i, vec v) { put(i, 0, v); });
+        } else {
+#pragma GCC unroll 8
+          for (int i = 0; i < AH; i++)
+            from_points<MW, RW, S>([&](int p) { return value(i * AW + p); }, [&](int k, vec v) { half[i * MW + k] = v; });
+#pragma GCC unroll 8
+          for (int k = 0; k < MW; k++)
+            from_points<MH, RH, S>([&](int i) { return half[i * MW + k]; }, [&](int i, vec v) { put(i, k, v); });
+        }
+        for (int i = 0; i < rows && !whole; i++)
+          for (int k = 0; k < columns; k++)
+            store(out + (int64_t(i) * s.out_width + k) * s.out_distance, load(patch + i * row + k * step), channels);
+      }
+    }
+  });
+}
+
+// One row of outputs of a pool. Pixels outside are left out; `count_padding`: they count in the average, as zeros.
+template <bool AVERAGE>
+void pool(const Step& s, int line) {
+  const int64_t image = line / s.out_height;
+  const int y = line % s.out_height * s.stride_height - s.top;
+  const int above = std::max(y, 0), below = std::min(y + s.kernel_height, s.height);
+  for (int ox = 0; ox < s.out_width; ox++) {
+    const int x = ox * s.stride_width - s.left, left = std::max(x, 0), right = std::min(x + s.kernel_width, s.width);
+    const int area = s.count_padding ? s.kernel_height * s.kernel_width : (below - above) * (right - left);
+    const float* from = s.in + ((image * s.height + above) * s.width + left) * s.distance;
+    float* to = s.out + (int64_t(line) * s.out_width + ox) * s.out_distance;
+    for (int c = 0; c < s.channels; c += LANES) {
+      vec value = AVERAGE ? vec{} : load(from + c);
+      for (int i = 0; i < below - above; i++)
+        for (int j = 0; j < right - left; j++) {
+          const vec pixel = load(from + (int64_t(i) * s.width + j) * s.distance + c);
+          value = AVERAGE ? value + pixel : larger(pixel, value);
+        }
+      if (AVERAGE) value = value / float(area) + load(s.bias + c);
+      if (s.relu) value = rectified(value);
+      store(to + c, value, s.channels - c);
+    }
+  }
+}
+
+// One row of the input, with pixels of zeros around it.
+void pad(const Step& s, int line) {
+  const int64_t image = line / s.out_height;
+  const int y = line % s.out_height - s.top;
+  for (int x = -s.left; x < s.out_width - s.left; x++) {
+    const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
+    const float* from = inside ? s.in + ((image * s.height + y) * s.width + x) * s.distance : ZEROS;
+    float* to = s.out + (int64_t(line) * s.out_width + x + s.left) * s.out_distance;
+    std::memcpy(to, from, s.channels * sizeof(float));
+  }
+}
+
+void run_winograd(const Step& s, int chunk, int group, float* scratch) {
+  const auto is = [&](int mh, int rh, int mw, int rw, int stride) {
+    return s.tile_height == mh && s.kernel_height == rh && s.tile_width == mw && s.kernel_width == rw &&
+           s.stride_height == stride;
+  };
+#define TRY(MH, RH, MW, RW) \
+  if (is(MH, RH, MW, RW, 1)) return winograd<MH, RH, MW, RW, 1>(s, chunk, group, scratch);
+#define TRY_STRIDED(M) \
+  if (is(M, 3, M, 3, 2)) return winograd<M, 3, M, 3, 2>(s, chunk, group, scratch);
+  TRY(1, 1, 4, 3) TRY(4, 3, 1, 1) TRY(1, 1, 6, 3) TRY(6, 3, 1, 1) TRY(1, 1, 4, 7) TRY(4, 7, 1, 1)
+  TRY(1, 1, 6, 7) TRY(6, 7, 1, 1) TRY(4, 3, 4, 3) TRY(6, 3, 6, 3) TRY(2, 5, 2, 5) TRY(4, 5, 4, 5)
+  TRY_STRIDED(3) TRY_STRIDED(4) TRY_STRIDED(5)
+#undef TRY
+#undef TRY_STRIDED
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t lanes() { return LANES; }
+int32_t rows() { return ROWS; }
+int32_t step_size() { return sizeof(Step); }
+int32_t threads_of_openmp() { return omp_get_max_threads(); }
+
+// The steps, one after another, each shared by the threads. Every thread has `scratch_size` floats of its own.
+void run(const Step* steps, int32_t count, int32_t threads, float* scratch, int64_t scratch_size) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    float* own = scratch + omp_get_thread_num() * scratch_size;
+    for (int n = 0; n < count; n++) {
+      const Step& s = steps[n];
+#pragma omp for schedule(dynamic)
+      for (int task = 0; task < s.chunks * s.groups; task++) {
+        const int chunk = task / s.groups, group = task % s.groups;
+        switch (s.kind) {
+          case CONVOLUTION: convolution(s, chunk, group); break;
+          case WINOGRAD: run_winograd(s, chunk, group, own); break;
+          case MAX_POOL: pool<false>(s, chunk); break;
+          case AVERAGE_POOL: pool<true>(s, chunk); break;
+          case PAD: pad(s, chunk); break;
+        }
+      }
+    }
+  }
+}
+}

@@ -1,0 +1,388 @@
+"""From a fused network to the steps of kernels.cpp: one list for a batch size, with all memory planned once.
+
+Branches of a concatenation write into slices of one buffer. Bias, ReLU and the sum of a residual block belong to the
+step before them. Buffers that are not needed at the same time share memory. A layer that the kernels do not have is run
+by torch, on the same buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inceptionnet.engines.fusion import ChannelBias
+from inceptionnet.engines.winograd.library import TILES, Library
+from inceptionnet.engines.winograd.transforms import filters, points, transformed
+from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
+
+CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD = range(5)
+"""The kinds of kernels.cpp."""
+
+MOST_TAPS, MOST_CHANNELS = 64, 8192
+"""The bounds of kernels.cpp; what is larger is run by torch."""
+LEAST_CHANNELS = 16
+"""Convolutions of fewer channels are not transformed: the transforms would cost more than they save."""
+CHUNK = 96 * 1024
+"""Floats of inputs that the tasks of a product keep in the second level of cache."""
+TASKS = 4
+"""Tasks for each thread, where there are several, so that they end at about the same time."""
+WINOGRAD_CHUNK = 160 * 1024
+"""Floats of transformed inputs and products that a task keeps there."""
+TRANSFORMING = 1.5
+"""The cost of a multiplication in a transform, beside one in a product, for its loads and stores."""
+LOADING = 20
+"""The cost of loading a weight from memory, in multiplications."""
+ALIGNMENT = 16
+"""Buffers begin at multiples of this many floats, a line of cache."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory for an image of each of a batch, (N, H, W, channels); a concatenation's grows with its branches."""
+
+    height: int
+    width: int
+    channels: int
+    first: int
+    """The first step that uses it."""
+    last: int
+    """The last step that uses it."""
+    start: int = 0
+    """Where it begins in the arena, in floats."""
+
+    @property
+    def distance(self) -> int:
+        """Floats from one pixel to the next. Multiples of 1024 bytes would map rows to the same places in the cache."""
+        if self.channels < ALIGNMENT:
+            return self.channels
+        padded = ceil(self.channels / ALIGNMENT) * ALIGNMENT
+        return padded + ALIGNMENT * (padded % 256 == 0)
+
+    def size(self, images: int) -> int:
+        """Floats, with some more for the vectors that read past the last channel."""
+        return ceil((images * self.height * self.width * self.distance + ALIGNMENT) / ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class View:
+    """Some channels of a buffer."""
+
+    buffer: Buffer
+    offset: int
+    channels: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.buffer.height, self.buffer.width
+
+    def tensor(self, arena: Tensor, images: int) -> Tensor:
+        """The values. Shapes: → (N, channels, H, W)."""
+        buffer, step = self.buffer, self.buffer.distance
+        size = (images, self.channels, buffer.height, buffer.width)
+        strides = (buffer.height * buffer.width * step, 1, buffer.width * step, step)
+        return arena.as_strided(size, strides, buffer.start + self.offset)
+
+
+@dataclass
+class Layer:
+    """One step: what kernels.cpp reads but for the addresses, or a module for torch."""
+
+    source: View
+    target: View
+    fields: dict[str, int] = field(default_factory=dict)
+    residual: View | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    scratch: int = 0
+    """Floats that each thread needs."""
+    module: nn.Module | None = None
+
+
+class Weights:
+    """The weights of a network's convolutions in the kernels' order, made once for all batch sizes.
+
+    By panels of output channels, in each by point or tap, then input channel, then the channels of the panel.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._made: dict[tuple[int, tuple[int, int] | None], tuple[nn.Module, Tensor]] = {}
+
+    def packed(self, conv: nn.Conv2d, tile: tuple[int, int] | None) -> Tensor:
+        """Shapes: → 1-D."""
+        key = (id(conv), tile)
+        if key not in self._made:
+            taps = (
+                conv.weight.permute(2, 3, 1, 0).flatten(0, 1)
+                if tile is None
+                else transformed(conv.weight, tile, conv.stride[0])
+            )
+            self._made[key] = conv, self._panels(taps.float())  # with the module, so that its id stays its own
+        return self._made[key][1]
+
+    def vector(self, values: Tensor | None, channels: int) -> Tensor:
+        """A bias, with zeros up to a whole panel. Shapes: (C) or None → (C, rounded up)."""
+        padded = torch.zeros(ceil(channels / self.library.panel) * self.library.panel)
+        if values is not None:
+            padded[:channels] = values.detach().flatten()
+        return padded
+
+    def _panels(self, taps: Tensor) -> Tensor:
+        """Shapes: (taps, I, O) → 1-D; a last panel of at most `lanes` channels has half the width."""
+        lanes, panel = self.library.lanes, self.library.panel
+        parts = []
+        for part in torch.split(taps, panel, 2):
+            wide = panel if part.shape[2] > lanes else lanes
+            parts.append(nn.functional.pad(part, (0, wide - part.shape[2])).flatten())
+        return torch.cat(parts)
+
+
+class Plan:
+    """The layers for one batch size; `source` and `target` are the network's input and output."""
+
+    def __init__(self, body: nn.Module, shape: Sequence[int], threads: int, library: Library, weights: Weights) -> None:
+        self.images, channels, height, width = shape
+        self.threads, self.library, self.weights = threads, library, weights
+        self.layers: list[Layer] = []
+        self.buffers: list[Buffer] = []
+        self.source = View(self._buffer((height, width), channels), 0, channels)
+        self.target = self._chain([body], self.source)
+        self.target.buffer.last = len(self.layers)
+        self.size = _arrange(self.buffers, self.images)
+        """Floats of the arena."""
+
+    def _buffer(self, grid: tuple[int, int], channels: int) -> Buffer:
+        made = Buffer(*grid, channels, len(self.layers), len(self.layers))
+        self.buffers.append(made)
+        return made
+
+    def _add(
+        self, source: View, grid: tuple[int, int], channels: int, into: Buffer | None, residual: View | None = None
+    ) -> Layer:
+        """A layer with a new target: all of a buffer of its own, or the next channels of `into`."""
+        if into is None:
+            target = View(self._buffer(grid, channels), 0, channels)
+        else:
+            if not into.channels:
+                into.height, into.width = grid
+            target = View(into, into.channels, channels)
+            into.channels += channels
+        layer = Layer(source, target, residual=residual)
+        for view in (source, target, residual):
+            if view is not None:
+                view.buffer.last = len(self.layers)
+        self.layers.append(layer)
+        return layer
+
+    def _chain(
+        self, modules: Sequence[nn.Module], x: View, into: Buffer | None = None, residual: View | None = None,
+        relu: bool = False,
+    ) -> View:  # fmt: skip
+        """The layers of modules in their order; the last one writes into `into` and has the residual sum and ReLU."""
+        parts = list(_flat(modules))
+        while parts:
+            part, *rest = parts
+            pad = None
+            if type(part) is SamePad and rest and isinstance(rest[0], nn.Conv2d) and _has_kernel(rest[0]):
+                pad, part, *rest = part, *rest
+            bias: ChannelBias | None = None
+            if rest and isinstance(part, nn.AvgPool2d) and isinstance(rest[0], ChannelBias):
+                bias = rest[0]
+                rest = rest[1:]
+            own_relu = (
+                bool(rest) and isinstance(rest[0], nn.ReLU) and not isinstance(part, Concatenation | ResidualBlock)
+            )
+            rest = rest[own_relu:]
+            to, add, active = (None, None, own_relu) if rest else (into, residual, own_relu or relu)
+            match part:
+                case Concatenation():
+                    buffer = to or self._buffer((0, 0), 0)
+                    begin = buffer.channels
+                    for branch in part.values():
+                        self._chain([branch if any(_flat([branch])) else Copy()], x, buffer)
+                    x = View(buffer, begin, buffer.channels - begin)
+                case ResidualBlock(scale=1.0):
+                    inner = self._chain([part.branches], x)
+                    x = self._chain([part.closing], inner, to, x, isinstance(part.relu, nn.ReLU))
+                case nn.Conv2d() if _has_kernel(part):
+                    x = self._convolution(part, pad, x, active, to, add)
+                case SameMaxPool():
+                    top, left = (same_padding(n, k, part.stride)[0] for n, k in zip(x.grid, part.kernel, strict=True))
+                    grid = ceil(x.grid[0] / part.stride), ceil(x.grid[1] / part.stride)
+                    x = self._pool(MAX_POOL, x, grid, part.kernel, (part.stride,) * 2, (top, left), active, to)
+                case (
+                    nn.MaxPool2d(dilation=1, return_indices=False)
+                    | nn.AvgPool2d(divisor_override=None, ceil_mode=False)
+                ):
+                    kind = MAX_POOL if isinstance(part, nn.MaxPool2d) else AVERAGE_POOL
+                    kernel, stride, padding = _pair(part.kernel_size), _pair(part.stride), _pair(part.padding)
+                    grid = _pooled(x.grid, kernel, stride, padding, bool(part.ceil_mode))
+                    x = self._pool(kind, x, grid, kernel, stride, padding, active, to)
+                    if kind == AVERAGE_POOL:
+                        self.layers[-1].fields["count_padding"] = int(bool(part.count_include_pad))
+                        self.layers[-1].bias = self.weights.vector(bias.bias if bias else None, x.channels)
+                case _:
+                    x = self._by_torch(nn.Sequential(part, *[nn.ReLU()] * active), x, to)
+            if add is not None and (self.layers[-1].residual is None or own_relu):
+                raise NotImplementedError(f"a residual block that ends in {type(part).__name__}")
+            parts = rest
+        return x
+
+    def _convolution(
+        self, conv: nn.Conv2d, pad: SamePad | None, x: View, relu: bool, into: Buffer | None, residual: View | None
+    ) -> View:
+        kernel, stride, around = _pair(conv.kernel_size), _pair(conv.stride), _pair(conv.padding)
+        before, after = around, around
+        if pad is not None:
+            more = [same_padding(n, k, pad.stride) for n, k in zip(x.grid, pad.kernel, strict=True)]
+            before = around[0] + more[0][0], around[1] + more[1][0]
+            after = around[0] + more[0][1], around[1] + more[1][1]
+        whole = x.grid[0] + before[0] + after[0], x.grid[1] + before[1] + after[1]
+        grid = (whole[0] - kernel[0]) // stride[0] + 1, (whole[1] - kernel[1]) // stride[1] + 1
+        tile = self._tile(conv, stride, grid, x) if residual is None else None
+        if tile is None and whole != x.grid:
+            layer = self._add(x, whole, x.channels, None)
+            layer.fields |= _fields(PAD, (1, 1), (1, 1), before, self.images * whole[0])
+            x, before = layer.target, (0, 0)
+        layer = self._add(x, grid, conv.out_channels, into, residual)
+        layer.weight = self.weights.packed(conv, tile)
+        layer.bias = self.weights.vector(conv.bias, conv.out_channels)
+        layer.fields |= _fields(CONVOLUTION if tile is None else WINOGRAD, kernel, stride, before, 1) | {"relu": relu}
+        self._divide(layer, tile)
+        return layer.target
+
+    def _tile(self, conv: nn.Conv2d, stride: tuple[int, int], grid: tuple[int, int], x: View) -> tuple[int, int] | None:
+        """The cheapest tile by a count of multiplications of vectors and loads of weights; None: no transform."""
+        kernel = _pair(conv.kernel_size)
+        if stride[0] != stride[1] or x.channels < LEAST_CHANNELS:
+            return None
+        pairs = conv.in_channels * conv.out_channels
+        taps = kernel[0] * kernel[1]
+        costs: dict[tuple[int, int] | None, float] = {None: taps * pairs * (self.images * grid[0] * grid[1] + LOADING)}
+        for tile in TILES.get((*kernel, stride[0]), ()):
+            sides = [points(m, k, stride[0]) for m, k in zip(tile, kernel, strict=True)]
+            number, tiles = sides[0] * sides[1], self.images * ceil(grid[0] / tile[0]) * ceil(grid[1] / tile[1])
+            # Each point of each side takes about half as many multiplications as the side has points.
+            through = number * sum(side / 2 + 2 for side in sides if side > 1) * (x.channels + conv.out_channels)
+            loads = prod(len(filters(m, k, stride[0])) for m, k in zip(tile, kernel, strict=True)) * pairs
+            costs[tile] = number * pairs * tiles + LOADING * loads + TRANSFORMING * tiles * through
+        return min(costs, key=costs.__getitem__)
+
+    def _divide(self, layer: Layer, tile: tuple[int, int] | None) -> None:
+        """Divide a convolution into tasks: chunks of its rows, and groups of its panels if there are too few."""
+        fields, library, (height, width) = layer.fields, self.library, layer.target.grid
+        panels = ceil(layer.target.channels / library.panel)
+        kernel = fields["kernel_height"], fields["kernel_width"]
+        if tile is None:
+            dense = kernel == (1, 1) == (fields["stride_height"], fields["stride_width"])
+            length = self.images * height * width if dense else width
+            rows = ceil(length / library.rows) * (1 if dense else self.images * height)  # blocks
+            floats = library.rows * layer.source.channels * fields["stride_height"] * fields["stride_width"]
+            most = max(1, CHUNK // floats)
+        else:
+            fields |= {"tile_height": tile[0], "tile_width": tile[1]}
+            number = points(tile[0], kernel[0], fields["stride_height"]) * points(
+                tile[1], kernel[1], fields["stride_width"]
+            )
+            rows = self.images * ceil(height / tile[0]) * ceil(width / tile[1])
+            depth = ceil(layer.source.channels / library.lanes) * library.lanes
+            floats = number * (depth + library.panel) + 2 * ALIGNMENT
+            most = max(library.rows, WINOGRAD_CHUNK // floats)
+        chunks, groups = ceil(rows / most), 1
+        if self.threads > 1:
+            least = library.rows if tile else 1
+            chunks = min(max(1, rows // least), ceil(max(chunks, TASKS * self.threads) / self.threads) * self.threads)
+            groups = min(panels, ceil(TASKS * self.threads / chunks))
+        fields |= {"chunks": chunks, "groups": groups}
+        if tile:
+            layer.scratch = ceil(rows / chunks) * floats + number * max(depth, library.lanes)
+
+    def _pool(
+        self,
+        kind: int,
+        x: View,
+        grid: tuple[int, int],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        before: tuple[int, int],
+        relu: bool,
+        into: Buffer | None,
+    ) -> View:
+        layer = self._add(x, grid, x.channels, into)
+        layer.fields |= _fields(kind, kernel, stride, before, self.images * grid[0]) | {"relu": relu}
+        return layer.target
+
+    def _by_torch(self, module: nn.Module, x: View, into: Buffer | None) -> View:
+        with torch.no_grad():
+            _, channels, *grid = module(torch.zeros(1, x.channels, *x.grid)).shape
+        layer = self._add(x, (grid[0], grid[1]), channels, into)
+        layer.module = module
+        return layer.target
+
+
+def _has_kernel(conv: nn.Conv2d) -> bool:
+    plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros") and not isinstance(
+        conv.padding, str
+    )
+    return plain and prod(conv.kernel_size) <= MOST_TAPS and conv.in_channels <= MOST_CHANNELS
+
+
+class Copy(nn.Module):
+    """A branch without a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same."""
+        return x
+
+
+def _flat(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    """The modules, with the parts of each sequence in its place."""
+    for module in modules:
+        if isinstance(module, nn.Sequential):
+            yield from _flat(list(module))
+        else:
+            yield module
+
+
+def _fields(
+    kind: int, kernel: tuple[int, int], stride: tuple[int, int], before: tuple[int, int], chunks: int
+) -> dict[str, int]:
+    return {
+        "kind": kind, "kernel_height": kernel[0], "kernel_width": kernel[1], "stride_height": stride[0],
+        "stride_width": stride[1], "top": before[0], "left": before[1], "chunks": chunks, "groups": 1,
+    }  # fmt: skip
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _pooled(
+    grid: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], up: bool
+) -> tuple[int, int]:
+    """The grid after a pool, as torch counts it: rounded up, no window begins in the padding at the end."""
+
+    def side(n: int, k: int, s: int, p: int) -> int:
+        count = (n + 2 * p - k + (s - 1) * up) // s + 1
+        return count - (up and (count - 1) * s >= n + p)
+
+    return side(grid[0], kernel[0], stride[0], padding[0]), side(grid[1], kernel[1], stride[1], padding[1])
+
+
+def _arrange(buffers: Sequence[Buffer], images: int) -> int:
+    """Give each buffer its place, the largest first, in the first gap free while it is used; returns the end."""
+    placed: list[Buffer] = []
+    for buffer in sorted(buffers, key=lambda one: one.size(images), reverse=True):
+        beside = (other for other in placed if other.first <= buffer.last and buffer.first <= other.last)
+        for other in sorted(beside, key=lambda one: one.start):
+            if buffer.start + buffer.size(images) <= other.start:
+                break
+            buffer.start = max(buffer.start, other.start + other.size(images))
+        placed.append(buffer)
+    return max(buffer.start + buffer.size(images) for buffer in buffers)
