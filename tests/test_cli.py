@@ -54,7 +54,7 @@ def test_flags_have_no_type_in_the_help(command, name: str) -> None:
 def test_choices_are_those_of_the_package() -> None:
     """They are written out in the options, so that help imports nothing heavy."""
     recipe = {key: choices_of(key) for key, _ in Recipe().items()}
-    assert get_args(options.EngineName) == (*BUILDERS, "auto") and get_args(options.PrecisionName) == tuple(DTYPES)
+    assert get_args(options.EngineName) == (*BUILDERS, "auto") and get_args(options.PrecisionName) == (*DTYPES, "auto")
     assert get_args(cli_train.BatchNormMode) == tuple(recipe["batch_norm.mode"])
     assert get_args(cli_train.RecipeName) == ("default", "finetune", "paper")
     assert set(get_args(cli_explain.Method)) == set(METHODS)

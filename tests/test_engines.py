@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inceptionnet import create_model, save_weights
 from inceptionnet.data import Preprocessing
-from inceptionnet.engines import choice, runtimes, timing
+from inceptionnet.engines import candidates, choice, runtimes, timing
 from inceptionnet.engines.cache import Choice, cache_file, recall, remember
 from inceptionnet.engines.choice import optimize
 from inceptionnet.engines.runtimes import Builder, Engine, Target, version_of
@@ -308,18 +308,18 @@ def test_another_best_class_is_other_numbers_but_not_where_two_are_equal() -> No
     expected = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.5, 1.0]])
     swapped = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.5, 1.0]])
     with pytest.raises(ConfigurationError, match=r"difference of 5.0e-01 and another predicted class; choose"):
-        choice._difference("x", swapped, expected, 0.4, softmax)
+        candidates._difference("x", swapped, expected, 0.4, softmax)
     tie = torch.tensor([[1.0, 0.99, 0.0]])
-    assert choice._difference("x", torch.tensor([[0.99, 1.0, 0.0]]), tie, 0.03, softmax) == pytest.approx(
+    assert candidates._difference("x", torch.tensor([[0.99, 1.0, 0.0]]), tie, 0.03, softmax) == pytest.approx(
         0.01, rel=1e-4
     )
     lead = torch.tensor([[1.0, 0.96, 0.0]])
     with pytest.raises(ConfigurationError, match="and another predicted class"):
-        choice._difference("x", torch.tensor([[0.975, 0.985, 0.0]]), lead, 0.03, softmax)
+        candidates._difference("x", torch.tensor([[0.975, 0.985, 0.0]]), lead, 0.03, softmax)
 
 
 def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "measured", lambda engines, x: {"eager": 3.0, "slow": 2.0, "quick": 1.0})
+    monkeypatch.setattr(candidates, "measured", lambda engines, x: {"eager": 3.0, "slow": 2.0, "quick": 1.0})
     model = network()
     optimize(model)
     assert fakes.built == ["slow", "quick"]
@@ -346,7 +346,78 @@ def test_an_engine_that_went_wrong_since_is_measured_again(fakes: Fakes, caplog:
     with caplog.at_level(logging.WARNING, "inceptionnet"):
         made = optimize(network())
     assert made.name == "slow" and "quick" in made.about["skipped"]
-    assert "cached engine quick: engine quick: expected logits within" in caplog.text
+    assert "cached engine quick: expected logits within" in caplog.text
+
+
+@pytest.fixture
+def lower(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    """`quick` in bf16 and int8 too, each faster than the precision above and further from the network's numbers."""
+    monkeypatch.setattr(candidates, "cpu_says", lambda key: "fma avx512_bf16" if key == "flags" else "")
+    monkeypatch.setattr(
+        candidates, "LACKS", {"bf16": ("eager", "slow"), "int8": ("eager", "slow"), "fp16": ("eager", "slow", "quick")}
+    )
+    changes = {"fp32": (0.02, 0.0), "bf16": (0.01, 0.01), "int8": (0.0, 2.0)}
+
+    def build(model: InceptionNet, target: Target) -> Engine:
+        nap_s, off = changes[target.precision]
+        fakes.built.append(f"quick {target.precision}")
+
+        def run(x: Tensor) -> Tensor:
+            time.sleep(nap_s)
+            y = model(x)
+            return y + off * y.abs().max() * torch.eye(y.shape[1])[0]
+
+        return Engine("quick", run, target, "torch")
+
+    fakes.builders["quick"] = build
+    return fakes
+
+
+def test_precision_auto_without_images_is_bf16_at_most(lower: Fakes) -> None:
+    made = optimize(network(), precision="auto")
+    assert (made.name, made.precision, made.label) == ("quick", "bf16", "quick bf16")
+    about = made.about
+    assert about["skipped"]["int8"] == "no images are given to calibrate int8 on"
+    assert set(about["latency_ms"]) == {"eager", "slow", "quick", "quick bf16"} and "quick int8" not in lower.built
+    assert about["why"].startswith("fastest of 4: quick bf16 ") and about["precision"] == "bf16"
+    assert about["why"].endswith("; logits in bf16 differ by 1.0% of the largest, on noise")
+
+
+def test_precision_auto_without_bf16_in_the_processor_is_fp32(lower: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "cpu_says", lambda key: "fma avx2")
+    made = optimize(network(), precision="auto")
+    assert made.label == "quick" and "quick bf16" not in lower.built
+    assert made.about["skipped"]["bf16"] == "this processor has no instructions for bf16"
+
+
+def test_precision_auto_with_images_is_the_fastest_that_agrees(lower: Fakes) -> None:
+    """Here int8 predicts another class for all of them, and bf16 for none."""
+    model, x = network(), images(48)
+    made = optimize(model, precision="auto", calibrate=x, agreement=0.9)
+    assert (made.label, made.about["compared_on"]) == ("quick bf16", 32) and made.about["agreement"] == 1
+    assert made.about["why"].startswith("fastest of 5: quick int8 ")
+    assert "; the faster ones do not agree; bf16 agrees with fp32 on " in made.about["why"]
+    refused = made.about["skipped"]["quick int8"]
+    assert "engine quick int8: expected a top-1 agreement of at least 90.0% in int8, got 0.0% on 32 images; " in refused
+    lower.built.clear()
+    again = optimize(model, precision="auto", calibrate=x, agreement=0.9)
+    assert again.label == "quick bf16" and again.about["cached"] and lower.built == ["quick int8", "quick bf16"]
+    anything = optimize(model, precision="auto", calibrate=x, agreement=0)
+    assert anything.label == "quick int8" and anything.about["calibrated_on"] == 16
+    one = optimize(model, "slow", precision="auto", calibrate=x)
+    assert one.label == "slow" and set(one.about["latency_ms"]) == {"slow"}
+
+
+@pytest.mark.parametrize("agreement", [-0.1, 1.5])
+def test_agreement_is_a_share(agreement: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"agreement is .*; expected a share from 0 to 1, such as 0.99"):
+        optimize(network(), "eager", agreement=agreement)
+
+
+def test_predict_in_the_precision_that_is_chosen(command, lower: Fakes, run: Path, colours: Path) -> None:
+    code, out, _ = command("predict", run, colours / "red", "--json", "--precision", "auto")
+    told = json.loads(out)
+    assert code == 0 and (told["engine"], told["precision"]) == ("quick", "bf16")
 
 
 CHOICE = Choice("a", {"a": 1.5, "b": 2.0}, {"c": "is not installed"})

@@ -210,7 +210,7 @@ def test_optimize_in_8_bits(run: Path, colours: Path) -> None:
     assert again.about["cached"] and again.name == made.name
     model, size = load_model(file).eval(), read_record(file).preprocessing.size_px
     x = torch.rand(9, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    by_tensor = optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=size, min_agreement=0)
+    by_tensor = optimize(model, "onnxruntime", precision="int8", calibrate=x, size_px=size, agreement=0)
     with torch.no_grad():
         assert agreement(model(x), by_tensor(x), outputs=model.outputs, batch_sizes=()).explained_variance > 0.9
     assert by_tensor.about["calibrated_on"] == 3
@@ -289,7 +289,7 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
         (("--calibrate", "empty"), "empty: expected images ("),
         (("--calibrate", "nowhere"), "nowhere: expected"),
         (("--calibrate", "empty", "--precision", "int4"), "'int4' is not one of 'fp32', 'int8'"),
-        (("--calibrate", "empty", "--precision", "fp32"), "expected precision int8 for calibration images, got fp32"),
+        (("--calibrate", "empty", "--precision", "fp32"), "expected precision int8 or auto for calibration images, got fp32"),
         (("--calibrate", "empty", "--plain"), "a.onnx: int8 needs batch norm folded; omit plain"),
         (("--calibrate", "empty", "a.pt2"), "expected .onnx or .xml for int8, got a torch.export file"),
     ],
@@ -313,7 +313,7 @@ def test_what_cannot_be_exported(
         ({"precision": "int8"}, "precision int8: expected images to calibrate on"),
         (
             {"calibrate": torch.zeros(3, 3, 64, 64)},
-            "expected precision int8 for calibration images, got fp32",
+            "expected precision int8 or auto for calibration images, got fp32",
         ),
         (
             {"precision": "int8", "calibrate": torch.zeros(3, 3, 32, 32)},

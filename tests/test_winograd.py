@@ -160,6 +160,14 @@ def test_pools(pool: nn.Module, kernels: Library) -> None:
         assert close(got, pool, x) and plan.layers[0].module is None
 
 
+@pytest.mark.parametrize("size", [5, 4, 1])
+def test_local_response_norm(size: int, kernels: Library) -> None:
+    norm = nn.LocalResponseNorm(size, alpha=0.3, k=2)
+    x = torch.randn(2, 37, 5, 6) * 3
+    got, plan = run(norm, x, kernels)
+    assert close(got, norm, x) and plan.layers[0].module is None
+
+
 def test_a_bias_after_a_pool(kernels: Library) -> None:
     module = nn.Sequential(
         nn.Conv2d(8, 20, 1, bias=False), nn.AvgPool2d(3, 1, 1), ChannelBias(torch.randn(20)), nn.ReLU()
@@ -177,7 +185,7 @@ def test_branches_residuals_and_what_only_torch_has(kernels: Library) -> None:
             "nothing": nn.Sequential(),
             "nested": nn.Sequential(nn.Conv2d(20, 20, 1), nn.ReLU(), inner),
             "pool": nn.MaxPool2d(3, 1, 1),
-            "norm": nn.LocalResponseNorm(5),
+            "norm": nn.LocalResponseNorm(5, beta=0.5),
             "groups": nn.Sequential(nn.Conv2d(20, 20, 3, padding=1, groups=20), nn.ReLU()),
         }
     )

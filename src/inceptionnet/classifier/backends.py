@@ -61,15 +61,16 @@ class Backend:
 
 
 def network_backend(model: InceptionNet, prep: Preprocessing, options: Options) -> Backend:
-    """The network by the engine that is asked for. Raises: as `optimize` and `pick_device`."""
+    """The network by the engine that is asked for; if only a precision of auto is, by any. Raises: as `optimize`."""
     device = pick_device(options.device)
     model = model.to(device).eval()
     if options.engine == "eager" and options.precision == "fp32":
         about = {"engine": "eager", "precision": "fp32", "device": str(device)}
         return Backend(model, about, device, model, at_once=True)
     images = to_calibrate(options.calibrate, prep) if options.calibrate else None
+    engine = "auto" if (options.engine, options.precision) == ("eager", "auto") else options.engine
     made = optimize(
-        model, options.engine, batch_size=options.batch_size, precision=options.precision, calibrate=images,
+        model, engine, batch_size=options.batch_size, precision=options.precision, calibrate=images,
         device=str(device), threads=options.threads, size_px=prep.size_px,
     )  # fmt: skip
     return Backend(made, made.about, device, model, at_once=False)

@@ -55,8 +55,9 @@ def load(
             for two classes. Default: as the file says, else softmax.
         head: of a PyTorch file that does not tell it, the layers between the last grid and the logits, see
             `read_weights`.
-        engine, precision, threads: as for `optimize`; exported files have their own.
-        calibrate: for int8, images like those it will see: paths, folders or a data set.
+        engine, precision, threads: as for `optimize`; exported files have their own. With precision auto and no other
+            engine than eager, all engines are tried.
+        calibrate: for int8 and auto, images like those it will see: paths, folders or a data set.
         device: as for `pick_device`.
         batch_size: the usual number of images in a batch, which engines are built for.
 

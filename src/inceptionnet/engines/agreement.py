@@ -165,12 +165,13 @@ def predicted(probabilities: torch.Tensor, outputs: Outputs) -> torch.Tensor:
     return outputs.predicted(probabilities, outputs.threshold(None))
 
 
-def low_agreement(what: str, found: Agreement, minimum: float) -> str:
-    """The message for an int8 network whose outputs differ too much."""
+def low_agreement(what: str, found: Agreement, minimum: float, precision: str = "int8") -> str:
+    """The message for a network whose outputs differ too much in a lower precision."""
     measure = "explained variance of the features" if found.top1_agreement is None else "top-1 agreement"
+    way = "calibrate on more images that are representative, or use fp32" if precision == "int8" else "use fp32"
     return (
-        f"{what}: expected a {measure} of at least {minimum:.1%} in int8, got {found.share:.1%} on {found.images} "
-        "images; calibrate on more images that are representative, or use fp32"
+        f"{what}: expected a {measure} of at least {minimum:.1%} in {precision}, got {found.share:.1%} on "
+        f"{found.images} images; {way}"
     )
 
 

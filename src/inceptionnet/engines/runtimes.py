@@ -70,6 +70,11 @@ class Engine:
         if target.calibration is not None:
             self.about["calibrated_on"] = len(target.calibration)
 
+    @property
+    def label(self) -> str:
+        """Its name, with the precision unless that is fp32."""
+        return labelled(self.name, self.precision)
+
     def __repr__(self) -> str:
         return f"Engine({self.name}, {self.precision}, {tuple(self._shape)} on {self._device})"
 
@@ -86,6 +91,11 @@ class Engine:
         with torch.inference_mode(), _threads(self._threads), _exact(self._device):
             y = self._run(x.to(self._device, torch.float32))
         return y.to(x.device, torch.float32, copy=True)  # a copy outside inference mode is an ordinary tensor
+
+
+def labelled(name: str, precision: str) -> str:
+    """The label of an engine in a precision."""
+    return name if precision == "fp32" else f"{name} {precision}"
 
 
 def version_of(package: str) -> str | None:

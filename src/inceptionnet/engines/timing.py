@@ -36,20 +36,20 @@ def take_turns(engines: Sequence[AnyRun], x: Tensor, rounds: int) -> list[list[f
 
 
 def measured(engines: Sequence[Engine], x: Tensor, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Median latency of a batch in ms, by engine, interleaved as in `take_turns` until the fastest is clear.
+    """Median latency of a batch in ms, by label, interleaved as in `take_turns` until the fastest is clear.
 
     In the first round, which decides which engines continue, the faster of the two calls counts.
     """
-    times: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    times: dict[str, list[float]] = {engine.label: [] for engine in engines}
     limits = {1: SLOW, LEAST_ROUNDS: NEAR}
     began = clock()
     for turn in range(1, ROUNDS + 1):
         for engine in engines:
             first, second = _turn(engine, x, clock)
-            times[engine.name].append(second if turn > 1 else min(first, second))
+            times[engine.label].append(second if turn > 1 else min(first, second))
         if turn in limits:
             limit = limits[turn] * min(median(taken) for taken in times.values())
-            engines = [engine for engine in engines if median(times[engine.name]) <= limit]
+            engines = [engine for engine in engines if median(times[engine.label]) <= limit]
         took = clock() - began
         if took > MOST_S or (took > ENOUGH_S and turn >= LEAST_ROUNDS):
             break

@@ -9,6 +9,7 @@
 // All vectors are GCC's vector extensions; they become AVX-512, AVX2 or whatever the compiler's flags allow.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
@@ -48,7 +49,7 @@ inline vec rectified(vec x) { return x < 0 ? vec{} : x; }  // NaN stays NaN
 
 }  // namespace
 
-enum Kind : int32_t { CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD };
+enum Kind : int32_t { CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD, RESPONSE_NORM };
 
 // A layer on all images; mirrored in plan.py. Distances are in floats, between neighbouring pixels.
 struct Step {
@@ -60,7 +61,7 @@ struct Step {
   int32_t count_padding;                              // of an average
   int32_t chunks, groups;                             // a task is one chunk of rows × one group of panels
   int64_t distance, out_distance, residual_distance;
-  const float *in, *weight, *bias, *residual;
+  const float *in, *weight, *bias, *residual;         // weight of RESPONSE_NORM: alpha / size, and k
   float* out;
 };
 
@@ -399,6 +400,25 @@ void pad(const Step& s, int line) {
   }
 }
 
+// Local response norm across kernel_width channels, to the power of 3/4, of one row; `squares` is scratch.
+void response_norm(const Step& s, int line, float* squares) {
+  const float alpha = s.weight[0], k = s.weight[1];
+  const int before = s.kernel_width / 2, depth = s.channels + s.kernel_width + LANES;
+  std::fill(squares, squares + depth, 0.0f);
+  for (int64_t pixel = int64_t(line) * s.width; pixel < int64_t(line + 1) * s.width; pixel++) {
+    const float* from = s.in + pixel * s.distance;
+    for (int c = 0; c < s.channels; c++) squares[before + c] = from[c] * from[c];
+    for (int c = 0; c < s.channels; c += LANES) {
+      vec sum{};
+      for (int i = 0; i < s.kernel_width; i++) sum += load(squares + c + i);
+      sum = sum * alpha + k;
+      vec power;
+      for (int i = 0; i < LANES; i++) power[i] = std::sqrt(sum[i]) * std::sqrt(std::sqrt(sum[i]));
+      store(s.out + pixel * s.out_distance + c, load(from + c) / power, s.channels - c);
+    }
+  }
+}
+
 void run_winograd(const Step& s, int chunk, int group, float* scratch) {
   const auto is = [&](int mh, int rh, int mw, int rw, int stride) {
     return s.tile_height == mh && s.kernel_height == rh && s.tile_width == mw && s.kernel_width == rw &&
@@ -440,6 +460,7 @@ void run(const Step* steps, int32_t count, int32_t threads, float* scratch, int6
           case MAX_POOL: pool<false>(s, chunk); break;
           case AVERAGE_POOL: pool<true>(s, chunk); break;
           case PAD: pad(s, chunk); break;
+          case RESPONSE_NORM: response_norm(s, chunk, own); break;
         }
       }
     }

@@ -29,7 +29,7 @@ from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import contents
 
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno")
 NATIVE = ("-march=native",)
 TIMEOUT_S = 300
 MOST_BYTES = 16 << 20

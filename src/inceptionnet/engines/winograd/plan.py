@@ -20,7 +20,7 @@ from inceptionnet.engines.winograd.library import TILES, Library
 from inceptionnet.engines.winograd.transforms import filters, points, transformed
 from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
 
-CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD = range(5)
+CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD, RESPONSE_NORM = range(6)
 """The kinds of kernels.cpp."""
 
 MOST_TAPS, MOST_CHANNELS = 64, 8192
@@ -227,6 +227,8 @@ class Plan:
                     if kind == AVERAGE_POOL:
                         self.layers[-1].fields["count_padding"] = int(bool(part.count_include_pad))
                         self.layers[-1].bias = self.weights.vector(bias.bias if bias else None, x.channels)
+                case nn.LocalResponseNorm(beta=0.75) if not own_relu:
+                    x = self._response_norm(part, x, to)
                 case _:
                     x = self._by_torch(nn.Sequential(part, *[nn.ReLU()] * active), x, to)
             if add is not None and (self.layers[-1].residual is None or own_relu):
@@ -316,6 +318,13 @@ class Plan:
     ) -> View:
         layer = self._add(x, grid, x.channels, into)
         layer.fields |= _fields(kind, kernel, stride, before, self.images * grid[0]) | {"relu": relu}
+        return layer.target
+
+    def _response_norm(self, norm: nn.LocalResponseNorm, x: View, into: Buffer | None) -> View:
+        layer = self._add(x, x.grid, x.channels, into)
+        layer.fields |= _fields(RESPONSE_NORM, (1, norm.size), (1, 1), (0, 0), self.images * x.grid[0])
+        layer.weight = torch.tensor([norm.alpha / norm.size, norm.k])
+        layer.scratch = x.channels + norm.size + self.library.lanes
         return layer.target
 
     def _by_torch(self, module: nn.Module, x: View, into: Buffer | None) -> View:
