@@ -53,9 +53,7 @@ def bench(
     at = pick_device(device)
     count = threads or torch.get_num_threads()
     models = {name: _model(name).to(at).eval() for name in networks}
-    kinds = {one: "fp32" if one == "int8" else one for one in precisions}
-    measured_peaks = {kind: arithmetic_peak(at, kind, count) for kind in dict.fromkeys(kinds.values())}
-    peaks = {one: measured_peaks[kind] for one, kind in kinds.items()}
+    peaks = {one: arithmetic_peak(at, one, count) for one in precisions}
     chosen = [
         (name, one) for one in precisions for name in named or BUILDERS if named or name not in LACKS.get(one, ())
     ]
@@ -70,7 +68,7 @@ def bench(
         from inceptionnet.report.plots import speeds
 
         speeds([row.to_dict() for row in measured], plot, title)
-    peak_gflops = {kind: peak / 1e9 for kind, peak in measured_peaks.items()}
+    peak_gflops = {kind: peak / 1e9 for kind, peak in peaks.items()}
     if json:
         about = {"device": str(at), "threads": count, "rounds": rounds, "peak_gflops": peak_gflops}
         print_json({**about, "rows": [row.to_dict() for row in rows]})

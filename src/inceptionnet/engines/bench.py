@@ -6,9 +6,10 @@ import ctypes
 import gc
 import mmap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -48,8 +49,8 @@ class Measurement:
     images_per_s: float
     """Throughput, from the median latency."""
     share_of_peak: float
-    """FLOP/s of the unfused network's convolutions and linear layers, relative to a large matrix product in fp32 (bf16
-    for bf16) on this machine; above 1 if an engine saves operations or computes in int8.
+    """FLOP/s of the unfused network's convolutions and linear layers, relative to a large matrix product in the same
+    precision on this machine; above 1 if an engine saves operations.
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,13 +123,18 @@ def bench(
 
 
 def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float:
-    """FLOP/s of the fastest product of two large random matrices."""
+    """FLOP/s of the fastest product of two large random matrices; for int8, operations/s with sums of 32 bits."""
     before, peak = torch.get_num_threads(), 0.0
     torch.set_num_threads(threads)
     try:
         for side in PEAK_SIDES:
-            a = torch.rand(side, side, device=device, dtype=DTYPES[precision])
-            fastest_ms = min(timed(lambda x: x @ x, a) for _ in range(PEAK_TRIES))
+            product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.matmul
+            if precision == "int8":
+                a = torch.randint(-127, 128, (side, side), device=device, dtype=torch.int8)
+                product = torch._int_mm
+            else:
+                a = torch.rand(side, side, device=device, dtype=DTYPES[precision])
+            fastest_ms = min(timed(partial(product, a), a) for _ in range(PEAK_TRIES))
             peak = max(peak, 2 * side**3 / (fastest_ms / 1000))
             if fastest_ms > PEAK_LONG_MS:
                 break

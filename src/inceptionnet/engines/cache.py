@@ -13,8 +13,8 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from errno import ENOENT
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,14 @@ class Choice:
     """Median latency of one batch, by engine."""
     skipped: Mapping[str, str]
     """Reasons why the others were not measured, by engine."""
+    runs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The fastest number of threads and of streams, of the engines for which they were measured."""
 
     def __post_init__(self) -> None:
         if self.engine not in self.latency_ms or not all(map(_is_latency, self.latency_ms.values())):
             raise ValueError(f"no latency for {self.engine}")
+        if not all(len(run) == 2 and all(type(n) is int and n > 0 for n in run) for run in self.runs.values()):
+            raise ValueError("a number of threads or streams that is none")
         if not all(isinstance(reason, str) for reason in self.skipped.values()):
             raise ValueError("a reason that is not a string")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,8 +15,18 @@ from torch import Tensor
 from inceptionnet import __version__
 from inceptionnet.engines.agreement import agreement, low_agreement
 from inceptionnet.engines.cache import Choice, device_name, recall, remember
-from inceptionnet.engines.runtimes import DTYPES, LACKS, Engine, Target, build_engine, labelled, reason, version_of
-from inceptionnet.engines.timing import measured
+from inceptionnet.engines.runtimes import (
+    DTYPES,
+    LACKS,
+    WITH_STREAMS,
+    Engine,
+    Target,
+    build_engine,
+    labelled,
+    reason,
+    version_of,
+)
+from inceptionnet.engines.timing import measured, take_turns
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
@@ -28,6 +39,8 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference of the logits, relative to the largest, by precision, where no images are given."""
 AT_ONCE = 16
 """Batch size when comparing on many images."""
+TURNS, GAIN = 5, 0.97
+"""Another number of threads or streams is taken if the median of so many turns is below this share."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"}
 """What /proc/cpuinfo calls bfloat16 products."""
 
@@ -42,10 +55,20 @@ class Candidates:
         images: representative inputs, on which a lower precision must agree with the network; they are not those of
             `target.calibration`. None: the difference of the logits on the noise decides, and int8 is not possible.
         least: the share of the images whose predicted class must be unchanged.
+        fixed_threads: the number of threads is asked for; else fewer may be chosen.
     """
 
-    def __init__(self, plain: InceptionNet, target: Target, noise: Tensor, images: Tensor | None, least: float) -> None:
+    def __init__(
+        self,
+        plain: InceptionNet,
+        target: Target,
+        noise: Tensor,
+        images: Tensor | None,
+        least: float,
+        fixed_threads: bool,
+    ) -> None:
         self.plain, self.target, self.noise, self.images, self.least = plain, target, noise, images, least
+        self.fixed_threads = fixed_threads
         self._eager = build_engine("eager", plain, replace(target, precision="fp32", calibration=None))
         self._expected = _outputs(self._eager, noise)
         if not self._expected.isfinite().all():
@@ -63,19 +86,57 @@ class Candidates:
         choice = None if remeasure else recall(key)
         if choice is not None:
             try:
-                return self._first_that_agrees(choice, {}, cached=True)
+                return self._tuned(key, choice, self._first_that_agrees(choice, {}, cached=True))
             except InceptionNetError as error:
                 log.warning("cached %s; measuring the engines again", error)
         engines, skipped = self._usable(names)
         times = measured(engines, self.target.example)
         choice = Choice(min(times, key=times.__getitem__), times, skipped)
         remember(key, choice)
-        return self._first_that_agrees(choice, engines, cached=False)
+        return self._tuned(key, choice, self._first_that_agrees(choice, engines, cached=False))
 
-    def _built(self, name: str, precision: str) -> Engine:
+    def _tuned(self, key: Mapping[str, Any], choice: Choice, made: Engine) -> Engine:
+        """The engine with the number of threads and streams that is fastest, from the cache or measured now."""
+        threads = self.target.threads
+        if (
+            threads == 1
+            or made.precision == "int8"
+            or made.name == "compile"
+            or self.target.example.device.type != "cpu"
+        ):
+            return made  # int8 and compile would take longer to build than they could gain
+        if made.label in choice.runs:
+            asked, streams = choice.runs[made.label]
+            return made if (asked, streams) == (threads, 1) else self._variant(made, asked, streams)
+        ways = [] if self.fixed_threads else [(threads // 2, 1)]
+        if made.name in WITH_STREAMS:
+            ways += [
+                (threads, streams) for streams in {2, threads} if streams <= min(threads, len(self.target.example))
+            ]
+        best, run = made, (threads, 1)
+        for way in sorted(ways):
+            other = self._variant(made, *way)
+            first, second = (median(taken) for taken in take_turns([best, other], self.target.example, TURNS))
+            if second < GAIN * first:
+                best, run = other, way
+        remember(key, replace(choice, runs={**choice.runs, made.label: run}))
+        return best
+
+    def _variant(self, made: Engine, threads: int, streams: int) -> Engine:
+        other = self._built(made.name, made.precision, threads, streams)
+        other.about |= {name: value for name, value in made.about.items() if name not in other.about}
+        return other
+
+    def _built(self, name: str, precision: str, threads: int | None = None, streams: int = 1) -> Engine:
         """An engine that gives logits which can be right. Raises: as `optimize`."""
-        calibration = self.target.calibration if precision == "int8" else None
-        made = build_engine(name, self.plain, replace(self.target, precision=precision, calibration=calibration))
+        target = replace(
+            self.target,
+            precision=precision,
+            calibration=self.target.calibration if precision == "int8" else None,
+            threads=threads or self.target.threads,
+            streams=streams,
+        )
+        made = build_engine(name, self.plain, target)
         try:
             got = _outputs(made, self.noise)
         except InceptionNetError:
@@ -135,13 +196,13 @@ class Candidates:
         if self.images is None:
             return f"; logits in {made.precision} differ by {made.about['difference']:.1%} of the largest, on noise"
         share, count = made.about["agreement"], made.about["compared_on"]
-        return (
-            f"; {made.precision} agrees with fp32 on {share:.1%} of {count} images (at least {self.least:.1%} is asked)"
-        )
+        what = "predicts the class of fp32 for" if self.plain.outputs.logits else "has features that explain"
+        of = f"of {count} images" if self.plain.outputs.logits else f"of fp32's variance on {count} images"
+        return f"; {made.precision} {what} {share:.1%} {of} (at least {self.least:.1%} is asked)"
 
     def _usable(self, names: Sequence[str]) -> tuple[list[Engine], dict[str, str]]:
         """The engines that run here and may agree with the network, and the reasons why the others do not."""
-        log.info("measuring which engine is the fastest; this is done once and takes a minute or two")
+        log.info("measuring which engine is the fastest; this is done once and takes some minutes")
         engines: list[Engine] = []
         skipped: dict[str, str] = {}
         for precision in [self.target.precision] if self.target.precision != AUTO else DTYPES:
@@ -181,7 +242,7 @@ class Candidates:
             "precision": self.target.precision,
             "calibrated": self.target.calibration is not None,
             "device": device_name(self.target.example.device),
-            "threads": self.target.threads,
+            "threads": [self.target.threads, self.fixed_threads],
             "engines": list(names),
             "versions": {
                 "inceptionnet": __version__,

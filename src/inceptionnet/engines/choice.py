@@ -67,7 +67,8 @@ def optimize(
         agreement: the minimum share of the comparison images with an unchanged predicted class; without a classifier,
             the minimum explained variance of the features. Default: 0.95 for int8, 0.99 for auto.
         device: as for pick_device; winograd, onnxruntime and openvino run on the CPU.
-        threads: number of CPU threads; default: as torch is set.
+        threads: number of CPU threads; default: as torch is set, with auto also half of them. With auto, a batch may be
+            cut into streams that run beside one another, if that is faster.
         size_px: image size, px; default: as in the weights file or the network.
         remeasure: ignore the cached choice and measure again.
 
@@ -105,7 +106,7 @@ def optimize(
             )
         calibration, compared = (torch.stack(part).to(at) for part in split_calibration(list(images)))
     target = Target(example, precision, threads or torch.get_num_threads(), calibration)
-    candidates = Candidates(plain, target, example[:CHECKED], compared, agreement)
+    candidates = Candidates(plain, target, example[:CHECKED], compared, agreement, fixed_threads=threads is not None)
     if AUTO in (engine, precision):
         return candidates.fastest(list(BUILDERS) if engine == AUTO else [engine], remeasure)
     made = candidates.engine(engine, precision)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -28,6 +29,8 @@ from inceptionnet.model.network import InceptionNet
 Run = Callable[[Tensor], Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 """Data types of inputs and outputs, by precision."""
+WITH_STREAMS = ("winograd", "onnxruntime", "openvino")
+"""Engines that can run beside themselves; torch's number of threads is one for the process."""
 LACKS = {
     "bf16": ("winograd", "onnxruntime"),
     "int8": ("eager", "channels_last", "fused", "compile", "winograd"),
@@ -37,7 +40,9 @@ LACKS = {
 
 @dataclass(frozen=True)
 class Target:
-    """The input, precision and threads that an engine is built for.
+    """The input, precision, threads and streams that an engine is built for.
+
+    With several streams a batch is cut into as many parts, which run at the same time with their share of the threads.
 
     Shapes: example (N, C, H, W) with the usual batch size N; calibration (M, C, H, W), for int8 only.
     """
@@ -46,6 +51,7 @@ class Target:
     precision: str
     threads: int
     calibration: Tensor | None = None
+    streams: int = 1
 
 
 class Engine:
@@ -56,7 +62,7 @@ class Engine:
 
     def __init__(self, name: str, run: Run, target: Target, package: str) -> None:
         example = target.example
-        self.name, self.precision = name, target.precision
+        self.name, self.precision, self.package = name, target.precision, package
         self._run, self._shape, self._device, self._threads = run, example.shape[1:], example.device, target.threads
         self.about: dict[str, Any] = {
             "engine": name,
@@ -64,6 +70,7 @@ class Engine:
             "library": f"{package} {version_of(package)}",
             "device": str(example.device),
             "threads": target.threads,
+            "streams": target.streams,
             "batch_size": len(example),
             "shape": list(self._shape),
         }
@@ -118,7 +125,7 @@ def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
         raise ConfigurationError(f"engine {name} does not support {target.precision}; choose {able}")
     try:
         with torch.inference_mode(False), torch.no_grad(), _threads(target.threads), _exact(target.example.device):
-            return BUILDERS[name](model, target)
+            return BUILDERS[name](model, target) if target.streams == 1 else _streams(name, model, target)
     except InceptionNetError:
         raise
     except Exception as error:  # compilers and converters raise many types
@@ -203,6 +210,27 @@ def _openvino(model: InceptionNet, target: Target) -> Engine:
         return torch.from_numpy(compiled(x.contiguous().numpy())[0])
 
     return Engine("openvino", run, target, "openvino")
+
+
+def _streams(name: str, model: InceptionNet, target: Target) -> Engine:
+    """Engines of one kind beside one another, each for its part of a batch."""
+    if name not in WITH_STREAMS:
+        raise ConfigurationError(f"engine {name}: expected 1 stream, got {target.streams}; choose {WITH_STREAMS}")
+    part = target.example[: -(-len(target.example) // target.streams)]
+    one = replace(target, example=part, threads=max(1, target.threads // target.streams), streams=1)
+    made = [BUILDERS[name](model, one) for _ in range(target.streams)]
+    pool = ThreadPoolExecutor(target.streams, thread_name_prefix="inceptionnet-stream")
+
+    def part_of(engine: Engine, x: Tensor) -> Tensor:
+        with torch.inference_mode():  # a thread has a mode of its own
+            return engine._run(x)
+
+    def run(x: Tensor) -> Tensor:
+        parts = torch.tensor_split(x, target.streams)
+        running = [pool.submit(part_of, *each) for each in zip(made, parts, strict=True) if len(each[1])]
+        return torch.cat([each.result() for each in running])
+
+    return Engine(name, run, target, made[0].package)
 
 
 Builder = Callable[[InceptionNet, Target], Engine]
