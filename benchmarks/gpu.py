@@ -4,8 +4,8 @@
         [--device cuda] [--out gpu-results] [--tiny] [--no-compile]
 
 tests      `pytest -m cuda tests`.
-inference  Inception-v3, -v4 and Inception-ResNet-v2 in bf16 and fp32, with batch sizes 1, 32 and 256: this package's
-           engines compared with timm's network with the same weights, compiled and not compiled.
+inference  Inception-v3, -v4 and Inception-ResNet-v2 in bf16 and fp32, with batch sizes 1, 32 and 256, and in fp16 with
+           32: this package's engines compared with timm's network with the same weights, compiled and not compiled.
 step       A training step in bf16, with batch sizes 64 and 256, compared with timm's network in a bare loop.
 train      `inceptionnet train` on synthetic photographs: images/s, and the share of time spent waiting for data.
 cifar      Training on CIFAR-10 in the remaining time: accuracy by elapsed time. --cifar is a folder with train.parquet
@@ -26,7 +26,8 @@ annotated-doc, these wheels (3.4 MB) are missing. They are downloaded for CPytho
         "pydantic==2.14.4" "pydantic-core==2.50.5" "annotated-types==0.8.0" "typing-inspection==0.4.5" \\
         "typing-extensions==4.16.0" "typer==0.29.2" "simplejpeg==1.9.0"
 
-installed there with `pip install --no-index --no-deps --target site wheels/*.whl`, and found with `PYTHONPATH=site`.
+and installed and used there by benchmarks/gpu.sh, which takes the same options. The engine `tensorrt` is measured where
+tensorrt, onnx and onnxscript are installed.
 """
 
 from __future__ import annotations
@@ -51,10 +52,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 NEEDED = {"numpy": "everything", "PIL": "everything", "pydantic": "everything", "rich": "everything",
           "safetensors": "everything", "scipy": "everything", "simplejpeg": "everything", "torch": "everything",
           "torchmetrics": "everything", "typer": "everything", "pytest": "tests", "pyarrow": "cifar",
-          "timm": "rows of timm in inference and step"}  # fmt: skip
-SHARES = {"tests": 10, "inference": 38, "step": 22, "train": 10, "cifar": 20}
+          "timm": "rows of timm in inference and step", "tensorrt": "rows of tensorrt in inference"}  # fmt: skip
+SHARES = {"tests": 14, "inference": 38, "step": 22, "train": 10, "cifar": 16}
 """Shares of the time limit in %, in the order of the parts."""
-KEPT = ("torch", "torchvision", "timm", "triton", "numpy", "safetensors", "simplejpeg", "pydantic", "pyarrow")
+KEPT = (
+    "torch",
+    "torchvision",
+    "timm",
+    "triton",
+    "tensorrt",
+    "onnx",
+    "numpy",
+    "safetensors",
+    "simplejpeg",
+    "pydantic",
+    "pyarrow",
+)
 """Packages whose versions are recorded."""
 
 

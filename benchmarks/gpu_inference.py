@@ -1,8 +1,8 @@
 """Workers of the part `inference` of benchmarks/gpu.py: networks of this package and of timm with the same weights.
 
-`plain` measures all sides that are not compiled, interleaved, and prints one row per side. `compiled NETWORK PRECISION
-BATCH SIDE` prepares one compiled side and measures one batch for each line that it reads. The logits are first compared
-with those of the CPU in fp32.
+`plain` measures all sides that are not prepared for a batch size, interleaved, and prints one row per side. `compiled
+NETWORK PRECISION BATCH SIDE` prepares one side for a batch size, compiled or captured, and measures one batch for each
+line that it reads. The logits are first compared with those of the CPU in fp32.
 
 The input is on the GPU: float32 and contiguous for this package, in timm's precision and channels last for timm. A time
 is that of one batch, synchronised with the GPU before and after.
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from inceptionnet import create_model, load_model
 from inceptionnet.engines import timing
 from inceptionnet.engines.bench import arithmetic_peak
-from inceptionnet.engines.choice import TOLERANCE
-from inceptionnet.engines.runtimes import DTYPES, Target, _exact, build_engine
+from inceptionnet.engines.candidates import TOLERANCE
+from inceptionnet.engines.runtimes import DTYPES, Target, build_engine
 from inceptionnet.engines.timing import AnyRun, finish, noise, take_turns, timed
 from inceptionnet.nets.analysis import analyse, multiply_adds
+from inceptionnet.system.settings import exact
 
 TIMMS = {"inception_v3.torchvision": "inception_v3", "inception_v4.slim": "inception_v4",
          "inception_resnet_v2.slim": "inception_resnet_v2"}  # fmt: skip
@@ -47,7 +48,9 @@ THREADS = 2
 """CPU threads of a process that compiles."""
 FEW = 4
 """Number of images whose logits are compared."""
-SIDES = {"ours": "ours, compile", "timm": "timm, compiled (reduce-overhead)", "tuned": "timm, compiled (max-autotune)"}
+SIDES = {"ours": "ours, compile", "cudnn": "ours, cudnn", "tensorrt": "ours, tensorrt",
+         "timm": "timm, compiled (reduce-overhead)", "tuned": "timm, compiled (max-autotune)"}  # fmt: skip
+ENGINES = {"ours": "compile", "cudnn": "cudnn", "tensorrt": "tensorrt"}
 MODES = {"timm": "reduce-overhead", "tuned": "max-autotune"}
 
 
@@ -128,11 +131,11 @@ def of_ours(name: str, pair: Pair, batch: int, precision: str, device: str) -> A
     return build_engine(name, model, Target(noise(batch, 3, pair.size).to(device), precision, torch.get_num_threads()))
 
 
-def exact(run: AnyRun, device: str) -> AnyRun:
+def without_tf32(run: AnyRun, device: str) -> AnyRun:
     """`run` without TF32, as this package's engines run in fp32."""
 
     def truly(x: Tensor) -> Tensor:
-        with _exact(torch.device(device)):
+        with exact(torch.device(device)):
             answer: Tensor = run(x)
         return answer
 
@@ -147,7 +150,7 @@ def plain_runs(pair: Pair, precision: str, device: str) -> dict[str, Callable[[]
     theirs = pair.theirs
     if theirs is not None and precision == "fp32":
         made[TF32] = lambda: of_timm(theirs, precision, device)
-        made[FP32] = lambda: exact(of_timm(theirs, precision, device), device)
+        made[FP32] = lambda: without_tf32(of_timm(theirs, precision, device), device)
     elif theirs is not None:
         made["timm, channels last"] = lambda: of_timm(theirs, precision, device)
     return made
@@ -225,7 +228,9 @@ def figures(about: Row, times: list[float], batch: int, peak: float) -> Row:
     """Table columns of one side, from its description and its times."""
     found = speed(times, batch)
     share = about["work"] * batch / (found["ms"] / 1000) / peak
-    return found | {"of the bf16 peak": f"{share:.1%}", "difference": f"{about['difference']:.1e}"}
+    found |= {"of the bf16 peak": f"{share:.1%}", "difference": f"{about['difference']:.1e}"}
+    layers = ", ".join(f"{way} {number}" for way, number in about.get("layers", {}).items())
+    return found | {"layers": layers} if layers else found
 
 
 def checked(row: Row, precision: str, by: str) -> Row:
@@ -242,8 +247,8 @@ def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
     torch.set_num_threads(THREADS)
     count, pair = int(batch), Pair(name, given.tiny)
     began = time.monotonic()
-    if side == "ours":
-        run = of_ours("compile", pair, count, precision, given.device)
+    if side in ENGINES:
+        run = of_ours(ENGINES[side], pair, count, precision, given.device)
     else:
         if pair.theirs is None:
             raise ModuleNotFoundError("timm is not installed")
@@ -251,14 +256,15 @@ def compiled(given: argparse.Namespace) -> tuple[Row, Callable[[], float]]:
     difference = pair.difference(run, count, given.device)
     seconds = time.monotonic() - began
     ours, theirs = batches(pair, count, precision, given.device)
-    some, x = ours if side == "ours" else theirs, torch.empty(0, device=given.device)
+    some, x = ours if side in ENGINES else theirs, torch.empty(0, device=given.device)
 
     def turn() -> float:
         return take_turns([lambda _: run(next(some))], x, 1)[0][0]
 
     turn()
     finish(x.device)
-    return {"work": pair.work, "difference": difference, "seconds": round(seconds, 1)}, turn
+    about = {"work": pair.work, "difference": difference, "seconds": round(seconds, 1)}
+    return about | {"layers": run.about["layers"]} if side == "cudnn" else about, turn
 
 
 def of(tiny: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -280,11 +286,15 @@ def planned(tiny: bool, timm: bool) -> list[str]:
 
 
 def cells(tiny: bool, timm: bool, options: Sequence[str]) -> list[Cell]:
-    """What is compiled, the most informative first: bf16, then fp32, then timm's slowest mode of compilation."""
+    """What is compiled, the most informative first: bf16, then fp16, fp32 and timm's slowest mode of compilation."""
     networks, sizes = of(tiny)
+    ours = ["ours", "cudnn", "tensorrt"] if "cuda" in options else ["ours"]
+    if importlib.util.find_spec("tensorrt") is None:
+        ours = [side for side in ours if side != "tensorrt"]
     every = [("bf16", name, batch) for batch in sizes for name in networks]
+    every += [] if tiny else [("fp16", name, sizes[0]) for name in networks]
     every += [] if tiny else [("fp32", name, batch) for batch in sizes for name in networks]
-    plans = [(*one, ["ours", "timm"] if timm else ["ours"]) for one in every]
+    plans = [(*one, [*ours, "timm"] if timm else ours) for one in every]
     plans += [("bf16", name, sizes[0], ["tuned"]) for name in networks] if timm else []
     return [
         Cell(

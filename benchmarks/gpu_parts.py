@@ -71,6 +71,8 @@ class Parts:
         yield {"planned": [*script.planned(self.given.tiny, self.timm), *names]}
         if not self.timm:
             yield {"note": "timm is not installed: its rows are left out"}
+        if script is gpu_inference and self.given.device == "cuda" and importlib.util.find_spec("tensorrt") is None:
+            yield {"note": "tensorrt is not installed: its rows are left out"}
         if script is gpu_inference and not self.compiling:
             self.compiling = self._compiling(script)
         peak = 0.0

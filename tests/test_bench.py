@@ -121,7 +121,7 @@ def test_a_table_a_plot_and_json(command, run: Path, tmp_path: Path) -> None:
         (("inception_v3", "--batch", "1,x"), "--batch 1,x: expected comma-separated whole numbers"),
         (("inception_v3", "--batch", ""), "--batch : expected comma-separated whole numbers"),
         (("inception_v3", "--batch", "1", "16"), "16: expected a network name or a weights file; separate"),
-        (("inception_v3", "--precision", "fp8"), "unknown precision 'fp8': did you mean fp32?"),
+        (("inception_v3", "--precision", "fp8"), "unknown precision 'fp8': did you mean fp32 or fp16?"),
         (("inception_v3", "--plot", "speed.txt"), "--plot speed.txt: expected a .png file"),
         (("inception_v3", "--device", "abacus"), "--device abacus"),
     ],

@@ -1,4 +1,4 @@
-"""On a CUDA device: the CPU's numbers, bf16, memory order, checkpoints, torchrun over NCCL.
+"""On a CUDA device: the CPU's numbers, bf16, fp16, memory order, graphs, checkpoints, torchrun over NCCL.
 
     pytest -m cuda tests
 
@@ -12,6 +12,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inceptionnet import create_model, load_model, optimize
+from inceptionnet import create_model, load, load_model, optimize
 from inceptionnet.data import Preprocessing, open_source
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.engines import runtimes, timing
+from inceptionnet.engines import cuda, runtimes, timing
 from inceptionnet.engines.bench import Measurement, bench
-from inceptionnet.engines.choice import TOLERANCE
+from inceptionnet.engines.candidates import TOLERANCE
+from inceptionnet.engines.runtimes import version_of
 from inceptionnet.engines.timing import noise
 from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import evaluate
@@ -39,6 +42,7 @@ from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 
 from .conftest import DEVICE, tiny_plan
+from .test_gpu_engines import stand_in
 from .test_reference import images, randomise
 from .test_step import SGD, V1, batch
 
@@ -200,15 +204,90 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
     assert resumed == pytest.approx(losses, abs=0.1)
 
 
-@pytest.mark.parametrize("engine", OF_TORCH)
+@pytest.fixture
+def cudnn(device: torch.device, monkeypatch: Any) -> None:
+    """Where there is no GPU, the engine `cudnn` runs by torch's own calls; where there is one, it is built quickly."""
+    if device.type != "cuda":
+        stand_in(monkeypatch)
+    monkeypatch.setattr(cuda, "SEARCH_S", 2.0)
+
+
+@pytest.mark.usefixtures("cudnn")
+@pytest.mark.parametrize("engine", [*OF_TORCH, "cudnn"])
 @pytest.mark.parametrize("name", ["inception_v3", "inception_resnet_v1"])
 def test_engines_have_the_cpus_logits(name: str, engine: str, device: torch.device) -> None:
-    """In fp32 without TF32, in bf16 to its digits."""
+    """In fp32 without TF32, in bf16 and fp16 to their digits."""
     model, x = network(name), images(79, 79, torch.float32)
     exact = optimize(model, engine, batch_size=2, device=DEVICE)
     assert off(exact(x.to(device)), model, x) < TOLERANCE["fp32"] and exact.about["device"] == str(x.to(device).device)
-    low = optimize(model, engine, batch_size=2, device=DEVICE, precision="bf16")
-    assert 1e-4 < off(low(x.to(device)), model, x) < TOLERANCE["bf16"]
+    for precision, least in (("bf16", 1e-4), ("fp16", 1e-5)):
+        low = optimize(model, engine, batch_size=2, device=DEVICE, precision=precision)
+        assert least < off(low(x.to(device)), model, x) < TOLERANCE[precision]
+
+
+@pytest.mark.usefixtures("cudnn")
+@pytest.mark.parametrize(
+    ("name", "precision"), [("inception_v1.slim", "fp32"), ("inception_v4", "bf16"), ("inception_resnet_v2", "fp16")]
+)
+def test_cudnns_calls_for_any_number_of_images(name: str, precision: str, device: torch.device) -> None:
+    """On CUDA a graph of fixed size, whose memory the next call writes over."""
+    model = network(name)
+    made = optimize(model, "cudnn", batch_size=4, device=DEVICE, precision=precision)
+    images = [noise(count, 3, 79).to(device) for count in (4, 1, 3, 9, 4)]
+    answers = [made(x) for x in images]
+    for x, answer in zip(images, answers, strict=True):
+        assert off(answer, model, x) < TOLERANCE[precision]
+    assert made.about["layers"]["cudnn"] > 0 and made(images[0][:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_cudnns_call_does_not_read_its_output(dtype: torch.dtype, device: torch.device, monkeypatch: Any) -> None:
+    """Torch gives it as the summand too, times 0, which would be NaN if memory held NaN before."""
+    if device.type != "cuda":
+        stand_in(monkeypatch)
+    with torch.inference_mode():
+        conv = nn.Conv2d(64, 96, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
+        layer = cuda.Layer(conv, relu=True)
+        x = torch.randn(8, 64, 17, 17).to(device, dtype, memory_format=torch.channels_last)
+        expected = conv(x).relu()
+        torch.full_like(expected, torch.nan)
+        got = layer(x)
+    assert layer.way == "cudnn" and float((got - expected).abs().max()) <= cuda.WITHIN * float(expected.abs().max())
+
+
+@pytest.mark.usefixtures("cudnn")
+def test_calls_of_a_graph_from_several_streams(device: torch.device) -> None:
+    model = network("inception_v1.slim", 64)
+    made = optimize(model, "cudnn", batch_size=4, device=DEVICE)
+    inputs, answers = [noise(4, 3, 64).roll(i, 0).to(device) for i in range(4)], dict[int, Tensor]()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+    def work(number: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():
+            for _ in range(20):
+                answers[number] = made(inputs[number])
+            answers[number] = answers[number].cpu()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(off(answers[i], model, x) < TOLERANCE["fp32"] for i, x in enumerate(inputs))
+
+
+@pytest.mark.skipif(version_of("tensorrt") is None, reason="tensorrt is not installed")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_tensorrt_has_the_cpus_logits(precision: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("TensorRT runs on GPUs")
+    model = network("inception_v1.slim", 64)
+    made = optimize(model, "tensorrt", batch_size=4, device=DEVICE, precision=precision)
+    for count in (4, 1, 3, 9, 4):
+        x = noise(count, 3, 64).to(device)
+        assert off(made(x), model, x) < TOLERANCE[precision]
+    assert made(noise(4, 3, 64).to(device)[:0]).shape == (0, 7)
 
 
 def test_tf32_is_off_in_engines_alone(device: torch.device) -> None:
@@ -269,14 +348,17 @@ def test_compiled_steps_are_the_same(colours: Path, device: torch.device) -> Non
 def test_the_choice_leaves_out_what_is_for_cpus(device: torch.device, monkeypatch: Any) -> None:
     monkeypatch.setattr(timing, "REST_S", 0.0)
     monkeypatch.delitem(runtimes.BUILDERS, "compile")
+    monkeypatch.delitem(runtimes.BUILDERS, "tensorrt")
+    monkeypatch.setattr(cuda, "SEARCH_S", 2.0)
     made = optimize(network(), batch_size=2, device=DEVICE)
-    assert set(made.about["latency_ms"]) >= set(OF_TORCH)
+    on_gpus = ("cudnn",) if device.type == "cuda" else ()
+    assert set(made.about["latency_ms"]) >= {*OF_TORCH, *on_gpus}
+    skipped = {name: why for name, why in made.about["skipped"].items() if "expected device c" in why}
     if device.type == "cuda":
-        assert made.name in OF_TORCH
-        assert {name: "runs on the CPU" in why for name, why in made.about["skipped"].items()} == {
-            "onnxruntime": True,
-            "openvino": True,
-        }
+        assert set(skipped) == {"winograd", "onnxruntime", "openvino"}
+        assert all("expected device cpu, got cuda" in why for why in skipped.values())
+    else:
+        assert set(skipped) == {"cudnn"}
 
 
 def test_bench_measures_the_devices_memory(device: torch.device) -> None:
@@ -286,6 +368,14 @@ def test_bench_measures_the_devices_memory(device: torch.device) -> None:
     if device.type == "cuda":
         weights_mb = sum(p.numel() for p in model.parameters()) * 2 / 2**20
         assert weights_mb / 2 < row.memory_mb < 2000
+
+
+def test_answers_of_a_loaded_network_have_the_cpus_digits(colours: Path, run: Path, device: torch.device) -> None:
+    """By the default engine too."""
+    cpu, other = load(run, device="cpu"), load(run, device=DEVICE)
+    red = colours / "red"
+    for expected, got in ((cpu.logits(red), other.logits(red)), (cpu.embed(red), other.embed(red))):
+        assert float((got - expected).abs().max() / expected.abs().max()) < TOLERANCE["fp32"]
 
 
 def test_evaluation_is_the_cpus(colours: Path, run: Path, device: torch.device) -> None:

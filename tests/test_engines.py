@@ -231,14 +231,6 @@ def test_threads_are_those_asked_for_and_put_back() -> None:
     assert torch.get_num_threads() == before and optimize(network(), "fused").about["threads"] == before
 
 
-def test_float32_stays_float32_on_cuda() -> None:
-    """The setting alone: there need not be such a device."""
-    before = torch.backends.cudnn.conv.fp32_precision
-    with runtimes._exact(torch.device("cuda")):
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-    assert torch.backends.cudnn.conv.fp32_precision == before
-
-
 def test_a_file_brings_its_size(tmp_path: Path) -> None:
     model, path = network(), tmp_path / "w.safetensors"
     save_weights(model, path, preprocessing=Preprocessing(72))
@@ -251,7 +243,7 @@ def test_a_file_brings_its_size(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"engine": "opnvino"}, "unknown engine 'opnvino': did you mean openvino"),
-        ({"precision": "fp16"}, "unknown precision 'fp16': did you mean"),
+        ({"precision": "fp61"}, "unknown precision 'fp61': did you mean fp16"),
         ({"batch_size": 0}, "batch_size is 0; expected a whole number, 1 or more"),
         ({"threads": 1.5}, "threads is 1.5; expected"),
         (
@@ -325,6 +317,16 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     made.add("slow", 0.04)
     made.add("quick")
     return made
+
+
+def test_auto_on_a_cpu_leaves_out_what_is_for_gpus(fakes: Fakes) -> None:
+    fakes.builders |= {"cudnn": runtimes._cudnn, "tensorrt": runtimes._tensorrt}
+    made = optimize(network(), device="cpu")
+    assert made.name == "quick"
+    assert made.about["skipped"] == {
+        name: f"engine {name}: expected device cuda, got cpu; choose fused, or device cuda"
+        for name in ("cudnn", "tensorrt")
+    }
 
 
 def test_auto_takes_the_fastest_and_says_why(fakes: Fakes) -> None:
@@ -605,12 +607,12 @@ def test_evaluate_by_an_engine(
 
 def test_an_engine_that_nobody_knows(command, run: Path, colours: Path) -> None:
     for arguments in (("predict", run, colours), ("evaluate", run, colours)):
-        code, out, err = command(*arguments, "--engine", "tensorrt")
+        code, out, err = command(*arguments, "--engine", "tensorflow")
         assert (code, out, err.count("\n")) == (
             2,
             "",
             1,
-        ) and "'tensorrt' is not one of 'eager', 'channels_last', " in err
+        ) and "'tensorflow' is not one of 'eager', 'channels_last', " in err
 
 
 @pytest.mark.slow

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+
+from .test_gpu_engines import stand_in
 
 GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 PARTS = ("tests", "inference", "step", "train", "cifar")
@@ -121,3 +127,72 @@ def test_without_a_device_it_says_so(tmp_path: Path) -> None:
 def test_options_are_checked(options: list[str], message: str) -> None:
     done = subprocess.run([sys.executable, str(GPU), *options], capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr
+
+
+def script(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(GPU.with_suffix(".sh")), *options], capture_output=True, text=True, cwd=folder,
+        env=os.environ | {"PYTHON": sys.executable, "OUT": "found", "PYTHONPATH": ""} | environment,
+    )  # fmt: skip
+
+
+def test_the_script_installs_wheels_and_passes_options_on(tmp_path: Path) -> None:
+    """A wheel with a module that Python imports when it starts."""
+    (tmp_path / "wheels").mkdir()
+    about = "said-1.dist-info"
+    with zipfile.ZipFile(tmp_path / "wheels" / "said-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("sitecustomize.py", "import sys; print('from a wheel', file=sys.stderr)")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: said\nVersion: 1\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    done = script(tmp_path, "--parts", "tests,steps")
+    assert done.returncode == 2 and "from a wheel" in done.stderr and "no part 'steps'" in done.stderr
+    done = script(tmp_path, "--parts", "tests,steps", WHEELS="absent")
+    assert done.returncode == 2 and "from a wheel" not in done.stderr and "no part 'steps'" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["wheels"]
+
+
+@pytest.mark.slow
+def test_the_script_leaves_its_results_in_out(tmp_path: Path) -> None:
+    done = script(tmp_path, "--tiny", "--parts", "tests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "found" / "results.json").read_text())["parts"]["tests"]["state"] == "done"
+    assert json.loads((tmp_path / "found" / "results.json").read_text())["about"]["limit"] == "540 s"
+
+
+@pytest.fixture
+def inference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The part of that name, as a module."""
+    monkeypatch.syspath_prepend(str(GPU.parent))
+    return importlib.import_module("gpu_inference")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_is_prepared_for_a_batch_size(
+    installed: bool, inference: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU every engine of this package that needs it, beside timm's compiled network, with the same input."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: (installed or None) if name == "tensorrt" else None)
+    cells = inference.cells(False, True, ["--device", "cuda"])
+    kinds = {(cell.columns["precision"], cell.images) for cell in cells}
+    assert kinds == {(precision, batch) for precision in ("bf16", "fp32") for batch in (1, 32, 256)} | {("fp16", 32)}
+    for cell in cells:
+        sides = [side.arguments[5] for side in cell.sides]
+        assert sides in (["tuned"], ["ours", "cudnn", *["tensorrt"] * installed, "timm"])
+        assert all(side.arguments[-2:] == ["--device", "cuda"] for side in cell.sides)
+    names = [side.name for cell in cells for side in cell.sides]
+    assert len(set(names)) == len(names)
+    assert {side.arguments[5] for cell in inference.cells(True, False, ["--device", "cpu"]) for side in cell.sides} == {
+        "ours"
+    }
+
+
+def test_the_engine_cudnn_is_measured(inference: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, on the CPU."""
+    stand_in(monkeypatch)
+    monkeypatch.setattr(inference, "THREADS", torch.get_num_threads())
+    what = ["compiled", "inception_v3.torchvision", "fp16", "2", "cudnn"]
+    about, turn = inference.compiled(argparse.Namespace(what=what, device="cpu", tiny=True))
+    assert 0 < about["difference"] < 4e-3 and turn() > 0
+    row = inference.figures(about, [2.0, 4.0, 3.0], 2, 1e12)
+    assert row["ms"] == 3.0 and row["layers"].startswith("cudnn ") and "separate" in row["layers"]

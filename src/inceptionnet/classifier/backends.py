@@ -20,6 +20,7 @@ from inceptionnet.engines.runtimes import Run
 from inceptionnet.errors import ConfigurationError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.devices import pick_device
+from inceptionnet.system.settings import exact
 
 GRAPHS = tuple(ending for ending, kind in KINDS.items() if kind.write is not None)
 """Endings of exported files."""
@@ -56,7 +57,7 @@ class Backend:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits, or features of a network without classifier. Shapes: float (N, C, H, W) → (N, classes)."""
-        with torch.inference_mode(), self._turn:
+        with torch.inference_mode(), exact(self.device), self._turn:
             return self._run(x.to(self.device)).float()
 
 

@@ -19,6 +19,7 @@ from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError, r
 from inceptionnet.evaluate.prediction import Prediction, predictions_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.system.settings import exact
 from inceptionnet.weights import Record, Report, WeightsFile, save_weights
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Classifier:
         Shapes: → {name: (C, H, W)} of a single image, else {name: (N, C, H, W)}.
         """
         items, single = listed_images(images)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact(self.model.device):
             found = self.model.features(self._together([item.seen(self.preprocessing) for item in items]))
         return {name: (grid[0] if single else grid).float().cpu() for name, grid in found.items()}
 
@@ -236,7 +237,7 @@ class Classifier:
         items, single = listed_images(images)
         found = []
         for batch in _batches(items, batch_size):
-            with torch.inference_mode():
+            with torch.inference_mode(), exact(self.model.device):
                 answers = run(self._together([item.seen(self.preprocessing) for item in batch]))
             found.append(answers.float().cpu())
         joined = torch.cat(found) if found else torch.empty(0, len(self.classes))

@@ -26,7 +26,7 @@ def bench(
                                                   "initialised), weights files or run folders.")],
     engines: Annotated[str, typer.Option(help="Comma-separated engines; default: all that are installed.")] = "",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,16",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8; comma-separated.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or int8; comma-separated.")] = "fp32",
     rounds: Annotated[int, typer.Option(help="Number of rounds; each engine runs once per round.", min=1)] = 20,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch is set.", min=1,
                                                 rich_help_panel="Machine")] = None,

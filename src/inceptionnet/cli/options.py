@@ -10,8 +10,10 @@ import typer
 if TYPE_CHECKING:
     from inceptionnet.classifier import Classifier
 
-EngineName = Literal["eager", "channels_last", "fused", "compile", "winograd", "onnxruntime", "openvino", "auto"]
-PrecisionName = Literal["fp32", "bf16", "int8", "auto"]
+EngineName = Literal[
+    "eager", "channels_last", "fused", "compile", "winograd", "cudnn", "onnxruntime", "openvino", "tensorrt", "auto"
+]
+PrecisionName = Literal["fp32", "bf16", "fp16", "int8", "auto"]
 ActivationName = Literal["softmax", "sigmoid"]
 SplitName = Literal["auto", "train", "val", "test", "all"]
 
@@ -19,7 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …", rich_help_panel="Machine")]
 Engine = Annotated[
     EngineName, typer.Option(metavar="ENGINE", help="eager, channels_last, fused, compile, winograd, onnxruntime or "
-                             "openvino; auto: the fastest here, measured once.", rich_help_panel="Machine")
+                             "openvino; cudnn or tensorrt on an NVIDIA GPU; auto: the fastest here, measured once.",
+                             rich_help_panel="Machine")
 ]  # fmt: skip
 Precision = Annotated[
     PrecisionName, typer.Option(help="Of the engine; int8 by onnxruntime or openvino, with --calibrate; auto: the "

@@ -35,8 +35,10 @@ from inceptionnet.system.devices import cpu_says
 log = logging.getLogger("inceptionnet")
 
 AUTO = "auto"
-TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 4e-3}
 """Largest difference of the logits, relative to the largest, by precision, where no images are given."""
+KEYED = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt")
+"""Packages on whose versions speed depends."""
 AT_ONCE = 16
 """Batch size when comparing on many images."""
 TURNS, GAIN = 5, 0.97
@@ -145,6 +147,11 @@ class Candidates:
             raise ConfigurationError(
                 f"engine {made.label} fails here ({reason(error)}); choose another, or auto"
             ) from error
+        if precision == "fp16" and not got.isfinite().all():
+            raise ConfigurationError(
+                f"engine {made.label}: expected finite logits, got infinity or NaN: this network has values beyond "
+                "65504, the largest of fp16; choose bf16 or fp32"
+            )
         if precision != "int8":
             tolerance = TOLERANCE[precision] if precision == "fp32" or self.images is None else float("inf")
             made.about["difference"] = _difference(made.label, got, self._expected, tolerance, self.plain.outputs)
@@ -230,6 +237,8 @@ class Candidates:
             return ""
         if precision == "int8":
             return "" if self.target.calibration is not None else "no images are given to calibrate int8 on"
+        if precision == "fp16":
+            return "" if device != "cpu" else "processors have no instructions for fp16 that are worth it"
         if device == "cpu" and not BF16_FLAGS & {*cpu_says("flags").split(), *cpu_says("Features").split()}:
             return f"this processor has no instructions for {precision}"
         return ""
@@ -246,7 +255,7 @@ class Candidates:
             "engines": list(names),
             "versions": {
                 "inceptionnet": __version__,
-                **{package: version_of(package) for package in ("torch", "onnx", "onnxruntime", "openvino", "nncf")},
+                **{package: version_of(package) for package in KEYED},
             },
         }
 

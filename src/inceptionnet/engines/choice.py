@@ -55,18 +55,19 @@ def optimize(
 
     Args:
         model: a network, or a weights file as for `load_model`.
-        engine: eager, channels_last, fused, compile, winograd, onnxruntime or openvino; auto is the fastest of them,
-            measured the first time and then cached (see `inceptionnet.engines.cache`).
-        batch_size: the usual batch size. Others work too, more slowly with compile.
-        precision: fp32; bf16 (two to three digits); int8, with onnxruntime and openvino; or auto: of all of them the
-            fastest that agrees with the network on the images of `calibrate`. Without images it is fp32, or bf16 if its
-            logits are within 3 % of the largest on noise.
+        engine: eager, channels_last, fused, compile, winograd, cudnn, onnxruntime, openvino or tensorrt; auto is the
+            fastest of them, measured the first time and then cached (see `inceptionnet.engines.cache`).
+        batch_size: the usual batch size. Others work too, more slowly with compile and cudnn.
+        precision: fp32; bf16 (two to three digits); fp16 (three to four digits, up to 65504), with the engines of torch
+            and tensorrt; int8, with onnxruntime and openvino; or auto: of all of them (fp16 on GPUs only) the fastest
+            that agrees with the network on the images of `calibrate`. Without images it is fp32, or bf16 or fp16 if
+            their logits on noise are within 3 % or 0.4 % of the largest.
         calibrate: for int8 and auto, 100 or more representative images: a tensor of network inputs or, if `model` is a
             file, anything that `open_images` opens. A third of them, at most 128, are used for calibration, the others,
             at most 256, for comparison.
         agreement: the minimum share of the comparison images with an unchanged predicted class; without a classifier,
             the minimum explained variance of the features. Default: 0.95 for int8, 0.99 for auto.
-        device: as for pick_device; winograd, onnxruntime and openvino run on the CPU.
+        device: as for pick_device; winograd, onnxruntime and openvino run on the CPU, cudnn and tensorrt on CUDA.
         threads: number of CPU threads; default: as torch is set, with auto also half of them. With auto, a batch may be
             cut into streams that run beside one another, if that is faster.
         size_px: image size, px; default: as in the weights file or the network.

@@ -1,15 +1,15 @@
 """Inference engines: each is a callable that gives the network's logits.
 
-torch (eager, channels_last, fused, compile), this package's own kernels (winograd), and two CPU runtimes, ONNX Runtime
-and OpenVINO. All of them compute in exactly the requested precision, whatever the default on the machine is.
+torch (eager, channels_last, fused, compile), this package's own kernels (winograd), two CPU runtimes, ONNX Runtime and
+OpenVINO, and two for NVIDIA GPUs, cuDNN by torch and TensorRT. All of them compute in exactly the requested precision,
+whatever the default on the machine is.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -17,23 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.cuda import Graph, layered
+from inceptionnet.engines.fusion import Fused, fused
 from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
 from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
 from inceptionnet.engines.openvino import openvino_core, to_openvino
 from inceptionnet.engines.program import quietly, to_program
+from inceptionnet.engines.tensorrt import TensorRT
 from inceptionnet.engines.winograd.engine import Winograd
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.settings import exact, threads
 
 Run = Callable[[Tensor], Tensor]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 """Data types of inputs and outputs, by precision."""
 WITH_STREAMS = ("winograd", "onnxruntime", "openvino")
 """Engines that can run beside themselves; torch's number of threads is one for the process."""
 LACKS = {
     "bf16": ("winograd", "onnxruntime"),
-    "int8": ("eager", "channels_last", "fused", "compile", "winograd"),
+    "fp16": ("winograd", "onnxruntime", "openvino"),
+    "int8": ("eager", "channels_last", "fused", "compile", "winograd", "cudnn", "tensorrt"),
 }
 """Engines that do not support a precision."""
 
@@ -95,7 +99,7 @@ class Engine:
             )
         if not len(x):
             return self(x.new_zeros(1, *shape))[:0]
-        with torch.inference_mode(), _threads(self._threads), _exact(self._device):
+        with torch.inference_mode(), threads(self._threads), exact(self._device):
             y = self._run(x.to(self._device, torch.float32))
         return y.to(x.device, torch.float32, copy=True)  # a copy outside inference mode is an ordinary tensor
 
@@ -124,7 +128,7 @@ def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
         able = " or ".join(other for other in BUILDERS if other not in lacking)
         raise ConfigurationError(f"engine {name} does not support {target.precision}; choose {able}")
     try:
-        with torch.inference_mode(False), torch.no_grad(), _threads(target.threads), _exact(target.example.device):
+        with torch.inference_mode(False), torch.no_grad(), threads(target.threads), exact(target.example.device):
             return BUILDERS[name](model, target) if target.streams == 1 else _streams(name, model, target)
     except InceptionNetError:
         raise
@@ -172,6 +176,23 @@ def _winograd(model: InceptionNet, target: Target) -> Engine:
     run = Winograd(module.body, module.head, target.threads)
     run(target.example)
     return Engine("winograd", run, target, "inceptionnet")
+
+
+def _cudnn(model: InceptionNet, target: Target) -> Engine:
+    _only_on_cuda("cudnn", target)
+    network = _cast(fused(model), target.precision)
+    assert isinstance(network, Fused)
+    network.body, network.head = layered(network.body), layered(network.head)
+    run = Graph(network, target.example.to(DTYPES[target.precision], memory_format=torch.channels_last))
+    made = Engine("cudnn", run, target, "torch")
+    made.about["layers"] = dict(run.layers)
+    return made
+
+
+def _tensorrt(model: InceptionNet, target: Target) -> Engine:
+    _only_on_cuda("tensorrt", target)
+    network = _cast(fused(model), target.precision)
+    return Engine("tensorrt", TensorRT(network, target.example.to(DTYPES[target.precision])), target, "tensorrt")
 
 
 def _onnxruntime(model: InceptionNet, target: Target) -> Engine:
@@ -240,8 +261,10 @@ BUILDERS: dict[str, Builder] = {
     "fused": _fused,
     "compile": _compile,
     "winograd": _winograd,
+    "cudnn": _cudnn,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "tensorrt": _tensorrt,
 }
 """Engines by name."""
 
@@ -288,29 +311,6 @@ def _only_on_cpu(name: str, target: Target) -> None:
         raise ConfigurationError(f"engine {name}: expected device cpu, got {device}; choose compile, or device cpu")
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Set torch's number of threads (a process-wide setting) and restore it."""
-    before = torch.get_num_threads()
-    if number == before:
-        yield
-        return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """On CUDA, float32 convolutions in float32: torch's default is TF32, which has three digits."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    before, cudnn.conv.fp32_precision = cudnn.conv.fp32_precision, "ieee"
-    try:
-        yield
-    finally:
-        cudnn.conv.fp32_precision = before
+def _only_on_cuda(name: str, target: Target) -> None:
+    if (device := target.example.device).type != "cuda":
+        raise ConfigurationError(f"engine {name}: expected device cuda, got {device}; choose fused, or device cuda")

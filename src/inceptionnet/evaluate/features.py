@@ -19,6 +19,7 @@ from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import as_text, replacing
+from inceptionnet.system.settings import exact
 
 EMBED = "embed"
 """The pooled features before the classifier, `InceptionNet.embed`."""
@@ -71,7 +72,8 @@ def features(
     model.eval()
     with torch.inference_mode():
         for batch in loader:
-            x = _output(model, normalise(batch.images.to(model.device, non_blocking=True), prep), endpoint)
+            with exact(model.device):
+                x = _output(model, normalise(batch.images.to(model.device, non_blocking=True), prep), endpoint)
             x = x if grid or x.dim() == 2 else x.mean((2, 3))
             yield batch, x.float().cpu().numpy()
 

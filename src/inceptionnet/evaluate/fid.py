@@ -30,6 +30,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.extras import importing_torchmetrics
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import PART_BYTES
+from inceptionnet.system.settings import exact
 from inceptionnet.system.zips import Zip
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class FidFeatures(nn.Module):
 
     def pooled(self, squares: Tensor) -> Tensor:
         """Pooled features of images from `square`. Shapes: (N, C, size_px, size_px) → (N, features)."""
-        with torch.no_grad():
+        with torch.no_grad(), exact(self.mean.device):
             x = (squares.to(self.mean.device) - self.mean) / self.std
             return self.model.eval().embed(x)
 
