@@ -461,7 +461,7 @@ def test_precision_auto_with_images_is_the_fastest_that_agrees(lower: Fakes) -> 
         "; the faster ones do not agree; bf16 predicts the class of fp32 for 100.0% of 32 images" in made.about["why"]
     )
     refused = made.about["skipped"]["quick int8"]
-    assert "engine quick int8: expected a top-1 agreement of at least 90.0% in int8, got 0.0% on 32 images; " in refused
+    assert "engine quick: expected a top-1 agreement of at least 90.0% in int8, got 0.0% on 32 images; " in refused
     lower.built.clear()
     again = optimize(model, precision="auto", calibrate=x, agreement=0.9)
     assert again.label == "quick bf16" and again.about["cached"] and lower.built == ["quick int8", "quick bf16"]

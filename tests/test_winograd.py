@@ -274,6 +274,19 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library.cache_clear()
 
 
+def test_a_folder_from_which_nothing_may_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INCEPTIONNET_CACHE", str(tmp_path))
+
+    def refuse(path: str) -> None:
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    library.cache_clear()
+    monkeypatch.setattr(compiling.ctypes, "CDLL", refuse)
+    with pytest.raises(ConfigurationError, match="failed to map segment from shared object; set TMPDIR to a folder"):
+        library(QUICKLY)
+    library.cache_clear()
+
+
 def test_a_damaged_library_is_compiled_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

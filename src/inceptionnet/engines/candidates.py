@@ -165,7 +165,7 @@ class Candidates:
         _same_shape(made.name, got, self._expected_on_images)
         found = agreement(self._expected_on_images, got, outputs=self.plain.outputs, batch_sizes=())
         if not (got.isfinite().all() and found.share >= self.least):
-            raise ConfigurationError(low_agreement(f"engine {made.label}", found, self.least, made.precision))
+            raise ConfigurationError(low_agreement(f"engine {made.name}", found, self.least, made.precision))
         made.about |= {"difference": found.logits, "agreement": found.share, "compared_on": found.images}
 
     @cached_property
@@ -192,7 +192,7 @@ class Candidates:
             log.info("engine %s: %s%s", label, why, " (cached)" if cached else "")
             return made
         raise ConfigurationError(
-            f"no engine can run {self.plain.network.name} in {self.target.precision} as it should: "
+            f"no engine can run {self.plain.network.name} in {self.target.precision} on this machine: "
             + "; ".join(skipped.values())
         )
 

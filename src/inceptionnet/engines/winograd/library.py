@@ -114,7 +114,13 @@ def library(options: tuple[str, ...] = NATIVE) -> Library:
                 Path(folder, file).write_text(text, encoding="utf-8")
             _said([*command, str(Path(folder, "kernels.cpp")), "-o", str(made)])
             _to_cache(name, made)
-        handle = ctypes.CDLL(str(made))
+        try:
+            handle = ctypes.CDLL(str(made))
+        except OSError as error:
+            raise ConfigurationError(
+                f"engine winograd: expected kernels that can be loaded, got {error}; set TMPDIR to a folder from which "
+                "programs may run, or choose another engine"
+            ) from None
     handle.run.restype = None
     assert handle.step_size() == ctypes.sizeof(Step)
     return Library(handle, handle.lanes(), handle.rows())
