@@ -221,7 +221,10 @@ def _openvino(model: InceptionNet, target: Target) -> Engine:
         made = quantised_openvino(made, target.calibration)
     # Explicit precision: the default is bf16 on a CPU that supports it. Quantisation is part of the model.
     kind = "bf16" if target.precision == "bf16" else "f32"
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": target.threads, "INFERENCE_PRECISION_HINT": kind}
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": target.threads, "INFERENCE_PRECISION_HINT": kind,
+        "ENABLE_CPU_PINNING": False,  # else engines beside one another would share the first cores
+    }  # fmt: skip
     compiled = openvino_core().compile_model(made, "CPU", hints)
     got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if got != kind:
