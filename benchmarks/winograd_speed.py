@@ -72,7 +72,7 @@ def layers(name: str, batch: int, rounds: int) -> None:
         step, taken = (Step * 1)(prepared._step(layer)), []
         for _ in range(rounds):
             start = time.perf_counter()
-            engine.library.run(step, 1, 1, prepared.scratch.data_ptr(), prepared.scratch_size)
+            engine.library.run(step, 1, prepared.scratch.data_ptr(), prepared.scratch_size)
             taken.append(time.perf_counter() - start)
         it = layer.fields
         height, width, stride = it["kernel_height"], it["kernel_width"], it["stride_height"]

@@ -21,6 +21,7 @@ from inceptionnet.engines.timing import finish, noise, take_turns, timed
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.analysis import analyse, multiply_adds
+from inceptionnet.system import settings
 
 PEAK_SIDES, PEAK_TRIES = (256, 512, 1024, 2048, 4096, 8192), 8
 """Sizes of the square matrices whose product measures the arithmetic peak, and the number of tries each."""
@@ -124,9 +125,8 @@ def bench(
 
 def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float:
     """FLOP/s of the fastest product of two large random matrices; for int8, operations/s with sums of 32 bits."""
-    before, peak = torch.get_num_threads(), 0.0
-    torch.set_num_threads(threads)
-    try:
+    peak = 0.0
+    with settings.threads(threads):
         for side in PEAK_SIDES:
             product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.matmul
             if precision == "int8":
@@ -138,8 +138,6 @@ def arithmetic_peak(device: torch.device, precision: str, threads: int) -> float
             peak = max(peak, 2 * side**3 / (fastest_ms / 1000))
             if fastest_ms > PEAK_LONG_MS:
                 break
-    finally:
-        torch.set_num_threads(before)
     return peak
 
 

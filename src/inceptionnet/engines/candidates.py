@@ -88,7 +88,7 @@ class Candidates:
         choice = None if remeasure else recall(key)
         if choice is not None:
             try:
-                return self._tuned(key, choice, self._first_that_agrees(choice, {}, cached=True))
+                return self._tuned(key, choice, self._first_that_agrees(choice, (), cached=True))
             except InceptionNetError as error:
                 log.warning("cached %s; measuring the engines again", error)
         engines, skipped = self._usable(names)
@@ -212,12 +212,13 @@ class Candidates:
         log.info("measuring which engine is the fastest; this is done once and takes some minutes")
         engines: list[Engine] = []
         skipped: dict[str, str] = {}
-        for precision in [self.target.precision] if self.target.precision != AUTO else DTYPES:
-            if why := self._impossible(precision):
+        auto = self.target.precision == AUTO
+        for precision in DTYPES if auto else [self.target.precision]:
+            if auto and (why := self._impossible(precision)):
                 skipped[precision] = why
                 continue
             for name in names:
-                if self.target.precision == AUTO and name in LACKS.get(precision, ()):
+                if auto and name in LACKS.get(precision, ()):
                     continue
                 try:
                     engines.append(self._built(name, precision))
@@ -233,7 +234,7 @@ class Candidates:
     def _impossible(self, precision: str) -> str:
         """Why auto does not try a precision, or nothing."""
         device = self.target.example.device.type
-        if self.target.precision != AUTO or precision == "fp32":
+        if precision == "fp32":
             return ""
         if precision == "int8":
             return "" if self.target.calibration is not None else "no images are given to calibrate int8 on"

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from inceptionnet.engines.fusion import flat
 from inceptionnet.model.build import Concatenation, ResidualBlock
 
 Returned = TypeVar("Returned")
@@ -105,11 +106,11 @@ def layered(module: nn.Module) -> nn.Module:
     """A module of a fused network with `Layer`s in the place of convolutions and what follows them."""
     match module:
         case nn.Sequential():
-            return nn.Sequential(*_layers(list(_flat(module))))
+            return nn.Sequential(*_layers(list(flat(module))))
         case Concatenation():
             return Concatenation({name: layered(branch) for name, branch in module.items()})
         case ResidualBlock(relu=nn.ReLU(), scale=1.0):
-            *parts, last = _flat(nn.Sequential(module.branches, module.closing))
+            *parts, last = flat(nn.Sequential(module.branches, module.closing))
             assert isinstance(last, nn.Conv2d)
             return Closed(nn.Sequential(*_layers(parts)), Layer(last, relu=True, shortcut=True))
         case ResidualBlock():
@@ -126,15 +127,6 @@ def _layers(parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
             yield Layer(part, relu=isinstance(following, nn.ReLU))
         elif not (isinstance(part, nn.ReLU) and isinstance(before, nn.Conv2d)):
             yield layered(part)
-
-
-def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a sequence, and of the sequences in it."""
-    if isinstance(module, nn.Sequential):
-        for part in module:
-            yield from _flat(part)
-    else:
-        yield module
 
 
 class Graph:

@@ -112,6 +112,15 @@ def fused(
     return made
 
 
+def flat(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a sequence, and of the sequences in it; another module is its only part."""
+    if isinstance(module, nn.Sequential):
+        for part in module:
+            yield from flat(part)
+    else:
+        yield module
+
+
 def _endpoints(whole: nn.Module, rewrites: _Rewrites) -> nn.Sequential:
     """The rewritten body or head; its parts keep their names."""
     chain = nn.Sequential()

@@ -239,7 +239,8 @@ def _openvino(model: InceptionNet, target: Target) -> Engine:
 def _streams(name: str, model: InceptionNet, target: Target) -> Engine:
     """Engines of one kind beside one another, each for its part of a batch."""
     if name not in WITH_STREAMS:
-        raise ConfigurationError(f"engine {name}: expected 1 stream, got {target.streams}; choose {WITH_STREAMS}")
+        able = " or ".join(WITH_STREAMS)
+        raise ConfigurationError(f"engine {name}: expected 1 stream, got {target.streams}; choose {able}")
     part = target.example[: -(-len(target.example) // target.streams)]
     one = replace(target, example=part, threads=max(1, target.threads // target.streams), streams=1)
     made = [BUILDERS[name](model, one) for _ in range(target.streams)]

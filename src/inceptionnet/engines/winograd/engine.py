@@ -6,12 +6,14 @@ import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import groupby
+from math import ceil
 
 import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.winograd.library import NATIVE, Library, Step, library
-from inceptionnet.engines.winograd.plan import Layer, Plan, View, Weights
+from inceptionnet.engines.winograd.plan import ALIGNMENT, Layer, Plan, View, Weights
 
 PLANS = 4
 """Batch sizes whose plans are kept, the latest ones."""
@@ -52,21 +54,18 @@ class Prepared:
     def __init__(self, plan: Plan, library: Library) -> None:
         self.plan, self.library = plan, library
         self.arena = torch.zeros(plan.size)
-        self.scratch_size = max((layer.scratch for layer in plan.layers), default=0)
+        most = max((layer.scratch for layer in plan.layers), default=0)
+        self.scratch_size = ceil(most / ALIGNMENT) * ALIGNMENT  # so that every thread's begins at a line of cache
         self.scratch = torch.zeros(max(1, self.scratch_size * plan.threads))
         self._input = plan.source.tensor(self.arena, plan.images)
         self._output = plan.target.tensor(self.arena, plan.images)
-        self._parts: list[tuple[ctypes.Array[Step], int] | Layer] = []
-        steps: list[Step] = []
-        for layer in [*plan.layers, None]:
-            if layer is not None and layer.module is None:
-                steps.append(self._step(layer))
-                continue
-            if steps:
-                self._parts.append(((Step * len(steps))(*steps), len(steps)))
-                steps = []
-            if layer is not None:
-                self._parts.append(layer)
+        self._parts: list[ctypes.Array[Step] | Layer] = []
+        for by_torch, layers in groupby(plan.layers, key=lambda layer: layer.module is not None):
+            if by_torch:
+                self._parts.extend(layers)
+            else:
+                steps = [self._step(layer) for layer in layers]
+                self._parts.append((Step * len(steps))(*steps))
 
     def __call__(self, x: Tensor) -> Tensor:
         """The body's output, which the next call overwrites."""
@@ -77,7 +76,7 @@ class Prepared:
                 source, target = (view.tensor(self.arena, self.plan.images) for view in (part.source, part.target))
                 target.copy_(part.module(source))
             else:
-                self.library.run(*part, self.plan.threads, self.scratch.data_ptr(), self.scratch_size)
+                self.library.run(part, self.plan.threads, self.scratch.data_ptr(), self.scratch_size)
         return self._output
 
     def _step(self, layer: Layer) -> Step:

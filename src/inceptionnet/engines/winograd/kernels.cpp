@@ -171,25 +171,25 @@ struct Side {
   static constexpr int weights(int point) { return point < WEIGHTS ? point : WEIGHTS - 1; }
 };
 
+// y + Σ over i of row[i] · get(i), without the products that are zero.
+template <int COUNT, class Get>
+inline vec weighted(const float (&row)[COUNT], Get get, vec y = vec{}) {
+#pragma GCC unroll 8
+  for (int i = 0; i < COUNT; i++)
+    if (row[i] != 0) y += get(i) * row[i];
+  return y;
+}
+
 // Bᵀ d along one side: get(i) → put(j, value). Rows for p and -p share what even and odd inputs give.
 template <int M, int R, int S, class Get, class Put>
 inline void to_points(Get get, Put put) {
   constexpr int A = Side<M, R, S>::COUNT;
-  if constexpr (A == 1) {
-    put(0, get(0));
-  } else if constexpr (S == 2) {
-    using T = Transform<M, 2>;
+  if constexpr (S == 2) {
     vec d[M + 1];
 #pragma GCC unroll 8
     for (int i = 0; i <= M; i++) d[i] = get(2 * i);
 #pragma GCC unroll 8
-    for (int j = 0; j <= M; j++) {
-      vec y{};
-#pragma GCC unroll 8
-      for (int i = 0; i <= M; i++)
-        if (T::BT[j][i] != 0) y += d[i] * T::BT[j][i];
-      put(j, y);
-    }
+    for (int j = 0; j <= M; j++) put(j, weighted(Transform<M, 2>::BT[j], [&](int i) { return d[i]; }));
 #pragma GCC unroll 8
     for (int j = 0; j < M; j++) put(M + 1 + j, get(2 * j + 1));
   } else {
@@ -219,21 +219,13 @@ inline void to_points(Get get, Put put) {
 template <int M, int R, int S, class Get, class Put>
 inline void from_points(Get get, Put put) {
   constexpr int A = Side<M, R, S>::COUNT;
-  if constexpr (A == 1) {
-    put(0, get(0));
-  } else if constexpr (S == 2) {
-    using T = Transform<M, 2>;
+  if constexpr (S == 2) {
     vec d[M + 1];
 #pragma GCC unroll 8
     for (int j = 0; j <= M; j++) d[j] = get(j);
 #pragma GCC unroll 8
-    for (int i = 0; i < M; i++) {
-      vec y = get(M + 1 + i);
-#pragma GCC unroll 8
-      for (int j = 0; j <= M; j++)
-        if (T::AT[i][j] != 0) y += d[j] * T::AT[i][j];
-      put(i, y);
-    }
+    for (int i = 0; i < M; i++)
+      put(i, weighted(Transform<M, 2>::AT[i], [&](int j) { return d[j]; }, get(M + 1 + i)));
   } else {
     using T = Transform<M, R>;
     vec sum[A / 2], difference[A / 2];
@@ -253,11 +245,6 @@ inline void from_points(Get get, Put put) {
   }
 }
 
-inline int64_t tiles_of(const Step& s) {
-  return int64_t(s.images) * ((s.out_height + s.tile_height - 1) / s.tile_height) *
-         ((s.out_width + s.tile_width - 1) / s.tile_width);
-}
-
 // A convolution by tiles of MH × MW outputs. A tile's values at all points lie beside one another, both the
 // inputs' and the products'; the distance between tiles is odd in lines of cache, so that rows do not share places there.
 template <int MH, int RH, int MW, int RW, int S>
@@ -266,8 +253,8 @@ void winograd(const Step& s, int chunk, int group, float* scratch) {
   using Across = Side<MW, RW, S>;
   constexpr int AH = Down::COUNT, AW = Across::COUNT, POINTS = AH * AW, WEIGHTS = Down::WEIGHTS * Across::WEIGHTS;
   const int across = (s.out_width + MW - 1) / MW, down = (s.out_height + MH - 1) / MH;
-  const int64_t first_tile = share(tiles_of(s), chunk, s.chunks);
-  const int tiles = share(tiles_of(s), chunk + 1, s.chunks) - first_tile;
+  const int64_t all = int64_t(s.images) * down * across, first_tile = share(all, chunk, s.chunks);
+  const int tiles = share(all, chunk + 1, s.chunks) - first_tile;
   const int depth = (s.channels + LANES - 1) / LANES * LANES;
   const int64_t in_tile = int64_t(POINTS) * depth + 16, out_tile = POINTS * PANEL + 16;
   float *inputs = scratch, *products = inputs + tiles * in_tile, *patch = products + tiles * out_tile;

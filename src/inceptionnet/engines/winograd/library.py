@@ -81,9 +81,9 @@ class Library:
         """Output channels of a product."""
         return 2 * self.lanes
 
-    def run(self, steps: ctypes.Array[Step], count: int, threads: int, scratch: int, scratch_size: int) -> None:
-        """Execute the first `count` steps; `scratch` is the address of `scratch_size` floats for each thread."""
-        self.handle.run(steps, count, threads, ctypes.c_void_p(scratch), ctypes.c_int64(scratch_size))
+    def run(self, steps: ctypes.Array[Step], threads: int, scratch: int, scratch_size: int) -> None:
+        """Execute the steps; `scratch` is the address of `scratch_size` floats for each thread."""
+        self.handle.run(steps, len(steps), threads, ctypes.c_void_p(scratch), ctypes.c_int64(scratch_size))
 
 
 @cache

@@ -7,7 +7,7 @@ by torch, on the same buffers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.engines.fusion import ChannelBias
+from inceptionnet.engines.fusion import ChannelBias, flat
 from inceptionnet.engines.winograd.library import TILES, Library
 from inceptionnet.engines.winograd.transforms import filters, points, transformed
 from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
@@ -152,7 +152,7 @@ class Plan:
         self.layers: list[Layer] = []
         self.buffers: list[Buffer] = []
         self.source = View(self._buffer((height, width), channels), 0, channels)
-        self.target = self._chain([body], self.source)
+        self.target = self._chain(body, self.source)
         self.target.buffer.last = len(self.layers)
         self.size = _arrange(self.buffers, self.images)
         """Floats of the arena."""
@@ -181,11 +181,11 @@ class Plan:
         return layer
 
     def _chain(
-        self, modules: Sequence[nn.Module], x: View, into: Buffer | None = None, residual: View | None = None,
+        self, module: nn.Module, x: View, into: Buffer | None = None, residual: View | None = None,
         relu: bool = False,
     ) -> View:  # fmt: skip
-        """The layers of modules in their order; the last one writes into `into` and has the residual sum and ReLU."""
-        parts = list(_flat(modules))
+        """The layers of a module in their order; the last one writes into `into` and has the residual sum and ReLU."""
+        parts = list(flat(module))
         while parts:
             part, *rest = parts
             pad = None
@@ -205,11 +205,11 @@ class Plan:
                     buffer = to or self._buffer((0, 0), 0)
                     begin = buffer.channels
                     for branch in part.values():
-                        self._chain([branch if any(_flat([branch])) else Copy()], x, buffer)
+                        self._chain(branch if any(flat(branch)) else Copy(), x, buffer)
                     x = View(buffer, begin, buffer.channels - begin)
                 case ResidualBlock(scale=1.0):
-                    inner = self._chain([part.branches], x)
-                    x = self._chain([part.closing], inner, to, x, isinstance(part.relu, nn.ReLU))
+                    inner = self._chain(part.branches, x)
+                    x = self._chain(part.closing, inner, to, x, isinstance(part.relu, nn.ReLU))
                 case nn.Conv2d() if _has_kernel(part):
                     x = self._convolution(part, pad, x, active, to, add)
                 case SameMaxPool():
@@ -348,15 +348,6 @@ class Copy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same."""
         return x
-
-
-def _flat(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
-    """The modules, with the parts of each sequence in its place."""
-    for module in modules:
-        if isinstance(module, nn.Sequential):
-            yield from _flat(list(module))
-        else:
-            yield module
 
 
 def _fields(
