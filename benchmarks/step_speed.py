@@ -7,7 +7,8 @@ python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_
 SGD with Nesterov momentum, 1000 classes, dropout 0.2, random images. In every round all sides are measured one after
 another, each after a warm-up step. timm's loop is given float images on the device. Our step is that of `train`: it is
 given uint8 images in memory, flips and normalises them, looks for dead features, and undoes a step whose loss or
-gradient norm is not finite. If timm is not installed, timm and torchvision are installed into a temporary folder.
+gradient norm is not finite. On a CPU in fp32 it is measured with torch's convolutions too. If timm is not installed, timm
+and torchvision are installed into a temporary folder.
 `--compile yes` compiles both sides, on a GPU timm's with max-autotune; each compilation takes minutes. `--variants`
 measures our step alone, with every combination of precision and memory format.
 """
@@ -60,8 +61,10 @@ def ours(
     channels_last: bool = True,
     compiled: bool = False,
     checkpointing: bool = False,
+    convolutions: str = "auto",
 ) -> Step:
     compute = {"precision": precision, "channels_last": channels_last, "compile": compiled}
+    compute["convolutions"] = convolutions
     compute["gradient_checkpointing"] = checkpointing
     recipe = Recipe().changed(PLAIN | {f"compute.{key}": value for key, value in compute.items()})
     source = Source("random", tuple(map(str, range(CLASSES))), {}, "random images")
@@ -148,11 +151,13 @@ def compare(name: str, given: argparse.Namespace) -> None:
         how = ", compiled" * compiled
         mode = ("max-autotune" if given.device == "cuda" else "default") if compiled else None
         sides[f"inceptionnet{how}"] = ours(name, given, given.precision, compiled=compiled)
+        if given.device == "cpu" and given.precision == "fp32" and not compiled:
+            sides["inceptionnet, torch's convolutions"] = ours(name, given, "fp32", convolutions="torch")
         for order, memory in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
             sides[f"timm, {order}{how}"] = theirs(name, given, memory, mode)
     found = in_turns(sides, given)
     for side, speeds in found.items():
-        print(f"  {side:<29} {shown(speeds, 2)}")
+        print(f"  {side:<34} {shown(speeds, 2)}")
     own, faster = (
         max((side for side in found if side.startswith(whose)), key=lambda side: statistics.median(found[side]))
         for whose in ("inceptionnet", "timm")

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from inceptionnet import create_model
 from inceptionnet.engines.cache import cache_file
 from inceptionnet.engines.fusion import ChannelBias, fused
+from inceptionnet.engines.winograd import convolution as sizes
 from inceptionnet.engines.winograd import library as compiling
-from inceptionnet.engines.winograd import plan as planning
 from inceptionnet.engines.winograd.engine import Prepared, Winograd
 from inceptionnet.engines.winograd.library import NATIVE, TILES, Library, library
 from inceptionnet.engines.winograd.plan import WINOGRAD, Plan, Weights
-from inceptionnet.engines.winograd.transforms import POINTS, points, transform, transformed
+from inceptionnet.engines.winograd.transforms import POINTS, points, transform
+from inceptionnet.engines.winograd.transforms import filters as g_of
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad
 from inceptionnet.nets import NETWORKS
@@ -80,8 +81,7 @@ def test_transforms_are_exact(m: int, r: int) -> None:
 
 def test_filters_by_hand() -> None:
     """F(3, 2) at 0, 1, -1 and infinity, but for powers of two."""
-    weight = torch.tensor([3.0, 5.0]).reshape(1, 1, 1, 2)
-    made, rows = transform(3, 2), transformed(weight, (1, 3)).flatten().tolist()
+    made, rows = transform(3, 2), (g_of(3, 2) @ torch.tensor([3.0, 5.0], dtype=torch.float64)).tolist()
     scales = [max(abs(value) for value in row) for row in made.bt]
     assert [value * float(scale) for value, scale in zip(rows, scales, strict=True)] == [-3, 4, -1, 5]
     assert made.at == ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, 1))
@@ -95,8 +95,7 @@ def test_each_transformed_convolution_alone(
     kernel: tuple[int, int, int], tile: tuple[int, int], kernels: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Odd sizes and channels, several images, all paddings that the family has, with and without ReLU."""
-    monkeypatch.setattr(planning, "TILES", {kernel: (tile,)})
-    monkeypatch.setattr(planning.Plan, "_tile", lambda self, conv, *_: tile if conv.kernel_size == kernel[:2] else None)
+    monkeypatch.setattr(sizes.Convolution, "tile", lambda self: tile if self.kernel == kernel[:2] else None)
     torch.manual_seed(0)
     for images, size, channels, filters, padded in ((1, (17, 13), 16, 32, True), (3, (9, 12), 21, 37, False)):
         around = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
@@ -124,7 +123,7 @@ def test_each_transformed_convolution_alone(
 def test_each_direct_convolution_alone(
     filters: int, kernel: int, stride: int, padding: int, kernels: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "TILES", {})
+    monkeypatch.setattr(sizes, "TILES", {})
     torch.manual_seed(0)
     for images, channels, size in ((1, 3, (19, 23)), (2, 20, (15, 15)), (5, 1, (7, 9))):
         module = nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU())

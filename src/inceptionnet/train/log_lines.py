@@ -43,6 +43,8 @@ def opening(job: Job, stepper: Stepper, steps: int, world: World) -> Iterator[st
         f"recipe {job.plan.recipe}: {settings.name}, effective batch size {batch}{divided}, peak learning rate "
         f"{peak:.3g}{rule}, {about}{recipe.schedule.epochs} epochs of {steps} steps"
     )
+    if stepper.note:
+        yield stepper.note
     if recipe.schedule.patience and job.held_out != "val":
         yield f"no early stopping: there is no validation split, and {job.held_out} is not for choosing an epoch"
     yield from training_summary(stepper.model, stepper.frozen, peak, settings.layer_decay)

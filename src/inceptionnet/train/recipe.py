@@ -224,6 +224,11 @@ class Compute(Settings):
         description="bf16: forward and backward passes under autocast; weights and optimiser stay float32.",
     )
     channels_last: bool = Field(default=True, description="Channels-last memory layout.")
+    convolutions: Literal["auto", "torch", "winograd"] = Field(
+        default="auto",
+        description="What computes convolutions; winograd: this package's kernels, in fp32 on CPUs; auto: these where "
+        "there is a C++ compiler.",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="Gradient checkpointing: compute activations again in the backward pass; less memory, more time.",

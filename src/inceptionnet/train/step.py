@@ -19,6 +19,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.train.average import Average
 from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
+from inceptionnet.train.convolutions import convolutions
 from inceptionnet.train.dropout import seeded
 from inceptionnet.train.layers import freeze
 from inceptionnet.train.optimizers import lr_factor, make_optimizer, peak_lr
@@ -79,6 +80,7 @@ class Stepper:
         decay, frozen = recipe.average.decay, tuple(f"body.{name}." for name in self.frozen)
         self.average = Average(model, decay, without=frozen) if decay is not None else None
         model.set_grad_checkpointing(recipe.compute.gradient_checkpointing)
+        self.kernels, self.note = convolutions(recipe.compute, model)
         network: nn.Module = _AllLogits(model)
         if recipe.compute.compile:
             network.compile()
@@ -183,7 +185,7 @@ class Stepper:
             x, labels, targets = (values[chosen.to(x.device)] for values in (x, labels, targets))
         settings = self.recipe.loss
         autocast = self.recipe.compute.precision == "bf16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast), self.kernels:
             outputs = self.network(x)
         if autocast:
             outputs = {head: logits.float() for head, logits in outputs.items()}
@@ -192,7 +194,8 @@ class Stepper:
         assert isinstance(loss, Tensor)
         # DistributedDataParallel averages over processes; the gradient is to be the mean over all images of the step,
         # and the sum over labels: that of a logit has then the size that it has with softmax, however many there are.
-        (loss * (self.world.size / images)).backward()  # type: ignore[no-untyped-call]
+        with self.kernels if self.recipe.compute.gradient_checkpointing else nullcontext():
+            (loss * (self.world.size / images)).backward()  # type: ignore[no-untyped-call]
         sums += torch.stack([losses["logits"].detach(), self.outputs.hits(outputs["logits"], labels).sum()])
 
 

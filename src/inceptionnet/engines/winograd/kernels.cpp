@@ -1,4 +1,4 @@
-// Inference on a CPU in float32: every convolution of the family as products of matrices in registers.
+// Convolutions on a CPU in float32: every convolution of the family as products of matrices in registers.
 //
 // Images are (N, H, W, C) with any distance between pixels, so that a branch writes straight into its slice of a
 // concatenation. One kernel multiplies: ROWS pixels (or tiles) by two vectors of output channels, which stay in registers
@@ -26,10 +26,11 @@ constexpr int LANES = 8, ROWS = 6;  // 12 sums of 16 registers
 constexpr int LANES = 4, ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;  // output channels of a product; the last panel of a layer may have half of them
-constexpr int MOST_CHANNELS = 8192;
+constexpr int MOST_CHANNELS = 8192, MOST_TAPS = 64;
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef float unaligned_vec __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+typedef double double_vec __attribute__((vector_size(LANES * sizeof(double))));
 
 alignas(64) const float ZEROS[MOST_CHANNELS + LANES] = {};  // what a pixel outside the image holds
 
@@ -63,6 +64,15 @@ struct Step {
   int64_t distance, out_distance, residual_distance;
   const float *in, *weight, *bias, *residual;         // weight of RESPONSE_NORM: alpha / size, and k
   float* out;
+};
+
+// Filters of a convolution, and the matrices G of each side, (rows, taps) in double precision; mirrored in library.py.
+// Strides are in floats: along output channels, input channels, height and width. Those of a flipped filter are negative.
+struct Filters {
+  int32_t out_channels, channels, height, width, down_rows, across_rows;
+  int64_t out_stride, stride, row, step;
+  const float* in;
+  const double *down, *across;
 };
 
 namespace {
@@ -141,7 +151,7 @@ void convolution(const Step& s, int chunk, int group) {
   const bool whole = s.distance == s.channels;
   const int count = s.kernel_height * (whole ? 1 : s.kernel_width);
   const int depth = s.channels * (whole ? s.kernel_width : 1);
-  int64_t positions[64];
+  int64_t positions[MOST_TAPS];
   for (int p = 0; p < count; p++)
     positions[p] = whole ? int64_t(p) * s.width * s.distance
                          : (int64_t(p / s.kernel_width) * s.width + p % s.kernel_width) * s.distance;
@@ -406,6 +416,37 @@ void response_norm(const Step& s, int line, float* squares) {
   }
 }
 
+// The filters of one panel and of `LANES` input channels from `begin` on, at all points, in double precision.
+void pack_block(const Filters& f, int panel, int begin, float* packed) {
+  const int first = panel * PANEL, wide = f.out_channels - first > LANES ? PANEL : LANES;
+  const int some = std::min(wide, f.out_channels - first), depth = std::min(LANES, f.channels - begin);
+  alignas(64) float taken[MOST_TAPS][LANES][PANEL];  // by tap, input channel and output channel
+  for (int tap = 0; tap < f.height * f.width; tap++)
+    for (int o = 0; o < wide; o++) {
+      const float* from = f.in + (first + o) * f.out_stride + begin * f.stride + tap / f.width * f.row + tap % f.width * f.step;
+      for (int i = 0; i < depth; i++) taken[tap][i][o] = o < some ? from[i * f.stride] : 0.0f;
+    }
+  for (int i = 0; i < depth; i++)
+    for (int v = 0; v < wide; v += LANES)
+      for (int a = 0; a < f.down_rows; a++) {
+        double_vec half[MOST_TAPS];
+        for (int x = 0; x < f.width; x++) {
+          half[x] = double_vec{};
+          for (int y = 0; y < f.height; y++)
+            if (const double g = f.down[a * f.height + y]; g != 0)
+              half[x] += __builtin_convertvector(load(&taken[y * f.width + x][i][v]), double_vec) * g;
+        }
+        for (int b = 0; b < f.across_rows; b++) {
+          double_vec sum{};
+          for (int x = 0; x < f.width; x++)
+            if (const double g = f.across[b * f.width + x]; g != 0) sum += half[x] * g;
+          const int64_t point = a * f.across_rows + b;
+          float* to = packed + (int64_t(first) * f.down_rows * f.across_rows) * f.channels;
+          store(to + (point * f.channels + begin + i) * wide + v, __builtin_convertvector(sum, vec), LANES);
+        }
+      }
+}
+
 void run_winograd(const Step& s, int chunk, int group, float* scratch) {
   const auto is = [&](int mh, int rh, int mw, int rw, int stride) {
     return s.tile_height == mh && s.kernel_height == rh && s.tile_width == mw && s.kernel_width == rw &&
@@ -429,7 +470,17 @@ extern "C" {
 int32_t lanes() { return LANES; }
 int32_t rows() { return ROWS; }
 int32_t step_size() { return sizeof(Step); }
+int32_t filters_size() { return sizeof(Filters); }
 int32_t threads_of_openmp() { return omp_get_max_threads(); }
+
+// Filters at all points (or taps) in the order of the products: by panels of output channels, in each by point, then
+// input channel, then the channels of the panel.
+void pack(const Filters* filters, float* packed, int32_t threads) {
+  const int panels = (filters->out_channels + PANEL - 1) / PANEL, blocks = (filters->channels + LANES - 1) / LANES;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int task = 0; task < panels * blocks; task++)
+    pack_block(*filters, task / blocks, task % blocks * LANES, packed);
+}
 
 // The steps, one after another, each shared by the threads. Every thread has `scratch_size` floats of its own.
 void run(const Step* steps, int32_t count, int32_t threads, float* scratch, int64_t scratch_size) {

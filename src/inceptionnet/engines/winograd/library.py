@@ -18,10 +18,12 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from inceptionnet.engines.cache import cache_file, device_name
 from inceptionnet.engines.winograd.transforms import header
@@ -66,6 +68,18 @@ class Step(ctypes.Structure):
     )  # fmt: skip
 
 
+class Filters(ctypes.Structure):
+    """The filters of a convolution and what transforms them, as kernels.cpp reads them."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in (
+            "out_channels", "channels", "height", "width", "down_rows", "across_rows",
+        )),
+        *((name, ctypes.c_int64) for name in ("out_stride", "stride", "row", "step")),
+        *((name, ctypes.c_void_p) for name in ("in", "down", "across")),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Library:
     """The compiled kernels."""
@@ -80,6 +94,38 @@ class Library:
     def panel(self) -> int:
         """Output channels of a product."""
         return 2 * self.lanes
+
+    def packed(self, filters: int, channels: int, down: Tensor, across: Tensor) -> int:
+        """The number of floats that `pack` writes."""
+        return len(down) * len(across) * channels * ceil(filters / self.lanes) * self.lanes
+
+    def pack(
+        self, weight: Tensor, down: Tensor, across: Tensor, threads: int, *, gradient: bool = False,
+        into: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The filters of a convolution in the order of the products.
+
+        Args:
+            down, across: G of each side, see `Convolution.filters`.
+            gradient: those of the convolution that gives the gradient of its input.
+            into: memory for them, which may be larger. Default: new memory.
+
+        Shapes: weight float32 (O, I, r, s); down float64 (R, r), across (S, s) → 1-D.
+        """
+        address, (outer, inner, row, step), (height, width) = weight.data_ptr(), weight.stride(), weight.shape[2:]
+        filters, channels = weight.shape[:2]
+        if gradient:  # input and output channels changed over, and turned by half a turn
+            filters, channels, outer, inner = channels, filters, inner, outer
+            address += 4 * ((height - 1) * row + (width - 1) * step)
+            row, step = -row, -step
+        down, across = down.contiguous(), across.contiguous()
+        given = Filters(
+            filters, channels, height, width, len(down), len(across), outer, inner, row, step,
+            address, down.data_ptr(), across.data_ptr(),
+        )  # fmt: skip
+        packed = torch.empty(self.packed(filters, channels, down, across)) if into is None else into
+        self.handle.pack(ctypes.byref(given), ctypes.c_void_p(packed.data_ptr()), threads)
+        return packed
 
     def run(self, steps: ctypes.Array[Step], threads: int, scratch: int, scratch_size: int) -> None:
         """Execute the steps; `scratch` is the address of `scratch_size` floats for each thread."""
@@ -122,7 +168,8 @@ def library(options: tuple[str, ...] = NATIVE) -> Library:
                 "programs may run, or choose another engine"
             ) from None
     handle.run.restype = None
-    assert handle.step_size() == ctypes.sizeof(Step)
+    handle.pack.restype = None
+    assert (handle.step_size(), handle.filters_size()) == (ctypes.sizeof(Step), ctypes.sizeof(Filters))
     return Library(handle, handle.lanes(), handle.rows())
 
 

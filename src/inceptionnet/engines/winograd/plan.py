@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.fusion import ChannelBias, flat
-from inceptionnet.engines.winograd.library import TILES, Library
-from inceptionnet.engines.winograd.transforms import filters, points, transformed
+from inceptionnet.engines.winograd.convolution import ALIGNMENT, Convolution
+from inceptionnet.engines.winograd.library import Library
 from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
 
 CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD, RESPONSE_NORM = range(6)
@@ -25,20 +25,6 @@ CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD, RESPONSE_NORM = range(6)
 
 MOST_TAPS, MOST_CHANNELS = 64, 8192
 """The bounds of kernels.cpp; what is larger is run by torch."""
-LEAST_CHANNELS = 16
-"""Convolutions of fewer channels are not transformed: the transforms would cost more than they save."""
-CHUNK = 96 * 1024
-"""Floats of inputs that the tasks of a product keep in the second level of cache."""
-TASKS = 4
-"""Tasks for each thread, where there are several, so that they end at about the same time."""
-WINOGRAD_CHUNK = 160 * 1024
-"""Floats of transformed inputs and products that a task keeps there."""
-TRANSFORMING = 1.5
-"""The cost of a multiplication in a transform, beside one in a product, for its loads and stores."""
-LOADING = 20
-"""The cost of loading a weight from memory, in multiplications."""
-ALIGNMENT = 16
-"""Buffers begin at multiples of this many floats, a line of cache."""
 
 
 @dataclass(eq=False)
@@ -114,16 +100,12 @@ class Weights:
         self.library = library
         self._made: dict[tuple[int, tuple[int, int] | None], tuple[nn.Module, Tensor]] = {}
 
-    def packed(self, conv: nn.Conv2d, tile: tuple[int, int] | None) -> Tensor:
+    def packed(self, conv: nn.Conv2d, sizes: Convolution, tile: tuple[int, int] | None) -> Tensor:
         """Shapes: → 1-D."""
         key = (id(conv), tile)
-        if key not in self._made:
-            taps = (
-                conv.weight.permute(2, 3, 1, 0).flatten(0, 1)
-                if tile is None
-                else transformed(conv.weight, tile, conv.stride[0])
-            )
-            self._made[key] = conv, self._panels(taps.float())  # with the module, so that its id stays its own
+        if key not in self._made:  # with the module, so that its id stays its own
+            weight = conv.weight.detach().float()
+            self._made[key] = conv, self.library.pack(weight, *sizes.filters(tile), 1)
         return self._made[key][1]
 
     def vector(self, values: Tensor | None, channels: int) -> Tensor:
@@ -132,15 +114,6 @@ class Weights:
         if values is not None:
             padded[:channels] = values.detach().flatten()
         return padded
-
-    def _panels(self, taps: Tensor) -> Tensor:
-        """Shapes: (taps, I, O) → 1-D; a last panel of at most `lanes` channels has half the width."""
-        lanes, panel = self.library.lanes, self.library.panel
-        parts = []
-        for part in torch.split(taps, panel, 2):
-            wide = panel if part.shape[2] > lanes else lanes
-            parts.append(nn.functional.pad(part, (0, wide - part.shape[2])).flatten())
-        return torch.cat(parts)
 
 
 class Plan:
@@ -247,63 +220,21 @@ class Plan:
             after = around[0] + more[0][1], around[1] + more[1][1]
         whole = x.grid[0] + before[0] + after[0], x.grid[1] + before[1] + after[1]
         grid = (whole[0] - kernel[0]) // stride[0] + 1, (whole[1] - kernel[1]) // stride[1] + 1
-        tile = self._tile(conv, stride, grid, x) if residual is None else None
+        sizes = Convolution(self.images, x.channels, conv.out_channels, kernel, stride, grid)
+        tile = sizes.tile() if residual is None else None
         if tile is None and whole != x.grid:
             layer = self._add(x, whole, x.channels, None)
-            layer.fields |= _fields(PAD, (1, 1), (1, 1), before, self.images * whole[0])
+            layer.fields |= step_fields(PAD, (1, 1), (1, 1), before, self.images * whole[0])
             x, before = layer.target, (0, 0)
         layer = self._add(x, grid, conv.out_channels, into, residual)
-        layer.weight = self.weights.packed(conv, tile)
+        layer.weight = self.weights.packed(conv, sizes, tile)
         layer.bias = self.weights.vector(conv.bias, conv.out_channels)
-        layer.fields |= _fields(CONVOLUTION if tile is None else WINOGRAD, kernel, stride, before, 1) | {"relu": relu}
-        self._divide(layer, tile)
+        layer.fields |= step_fields(CONVOLUTION if tile is None else WINOGRAD, kernel, stride, before, 1) | {
+            "relu": relu
+        }
+        tasks, layer.scratch = sizes.tasks(tile, self.threads, self.library)
+        layer.fields |= tasks
         return layer.target
-
-    def _tile(self, conv: nn.Conv2d, stride: tuple[int, int], grid: tuple[int, int], x: View) -> tuple[int, int] | None:
-        """The cheapest tile by a count of multiplications of vectors and loads of weights; None: no transform."""
-        kernel = _pair(conv.kernel_size)
-        if stride[0] != stride[1] or x.channels < LEAST_CHANNELS:
-            return None
-        pairs = conv.in_channels * conv.out_channels
-        taps = kernel[0] * kernel[1]
-        costs: dict[tuple[int, int] | None, float] = {None: taps * pairs * (self.images * grid[0] * grid[1] + LOADING)}
-        for tile in TILES.get((*kernel, stride[0]), ()):
-            sides = [points(m, k, stride[0]) for m, k in zip(tile, kernel, strict=True)]
-            number, tiles = sides[0] * sides[1], self.images * ceil(grid[0] / tile[0]) * ceil(grid[1] / tile[1])
-            # Each point of each side takes about half as many multiplications as the side has points.
-            through = number * sum(side / 2 + 2 for side in sides if side > 1) * (x.channels + conv.out_channels)
-            loads = prod(len(filters(m, k, stride[0])) for m, k in zip(tile, kernel, strict=True)) * pairs
-            costs[tile] = number * pairs * tiles + LOADING * loads + TRANSFORMING * tiles * through
-        return min(costs, key=costs.__getitem__)
-
-    def _divide(self, layer: Layer, tile: tuple[int, int] | None) -> None:
-        """Divide a convolution into tasks: chunks of its rows, and groups of its panels if there are too few."""
-        fields, library, (height, width) = layer.fields, self.library, layer.target.grid
-        panels = ceil(layer.target.channels / library.panel)
-        kernel = fields["kernel_height"], fields["kernel_width"]
-        if tile is None:
-            dense = kernel == (1, 1) == (fields["stride_height"], fields["stride_width"])
-            length = self.images * height * width if dense else width
-            rows = ceil(length / library.rows) * (1 if dense else self.images * height)  # blocks
-            floats = library.rows * layer.source.channels * fields["stride_height"] * fields["stride_width"]
-            most = max(1, CHUNK // floats)
-        else:
-            fields |= {"tile_height": tile[0], "tile_width": tile[1]}
-            number = points(tile[0], kernel[0], fields["stride_height"]) * points(
-                tile[1], kernel[1], fields["stride_width"]
-            )
-            rows = self.images * ceil(height / tile[0]) * ceil(width / tile[1])
-            depth = ceil(layer.source.channels / library.lanes) * library.lanes
-            floats = number * (depth + library.panel) + 2 * ALIGNMENT
-            most = max(library.rows, WINOGRAD_CHUNK // floats)
-        chunks, groups = ceil(rows / most), 1
-        if self.threads > 1:
-            least = library.rows if tile else 1
-            chunks = min(max(1, rows // least), ceil(max(chunks, TASKS * self.threads) / self.threads) * self.threads)
-            groups = min(panels, ceil(TASKS * self.threads / chunks))
-        fields |= {"chunks": chunks, "groups": groups}
-        if tile:
-            layer.scratch = ceil(rows / chunks) * floats + number * max(depth, library.lanes)
 
     def _pool(
         self,
@@ -317,12 +248,12 @@ class Plan:
         into: Buffer | None,
     ) -> View:
         layer = self._add(x, grid, x.channels, into)
-        layer.fields |= _fields(kind, kernel, stride, before, self.images * grid[0]) | {"relu": relu}
+        layer.fields |= step_fields(kind, kernel, stride, before, self.images * grid[0]) | {"relu": relu}
         return layer.target
 
     def _response_norm(self, norm: nn.LocalResponseNorm, x: View, into: Buffer | None) -> View:
         layer = self._add(x, x.grid, x.channels, into)
-        layer.fields |= _fields(RESPONSE_NORM, (1, norm.size), (1, 1), (0, 0), self.images * x.grid[0])
+        layer.fields |= step_fields(RESPONSE_NORM, (1, norm.size), (1, 1), (0, 0), self.images * x.grid[0])
         layer.weight = torch.tensor([norm.alpha / norm.size, norm.k])
         layer.scratch = x.channels + norm.size + self.library.lanes
         return layer.target
@@ -350,9 +281,10 @@ class Copy(nn.Module):
         return x
 
 
-def _fields(
+def step_fields(
     kind: int, kernel: tuple[int, int], stride: tuple[int, int], before: tuple[int, int], chunks: int
 ) -> dict[str, int]:
+    """The fields of a step that every kind with a window has."""
     return {
         "kind": kind, "kernel_height": kernel[0], "kernel_width": kernel[1], "stride_height": stride[0],
         "stride_width": stride[1], "top": before[0], "left": before[1], "chunks": chunks, "groups": 1,

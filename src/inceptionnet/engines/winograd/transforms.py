@@ -94,18 +94,6 @@ def filters(m: int, r: int, stride: int = 1) -> Tensor:
     return torch.cat([g[:, [0, 0, 1]] * g.new_tensor([1, 0, 1]), g.new_tensor([[0, 1, 0]])])
 
 
-def transformed(weight: Tensor, tile: tuple[int, int], stride: int = 1) -> Tensor:
-    """The filters of a convolution at all points, computed in double precision.
-
-    Args:
-        tile: outputs of a tile along height and width; 1 for a side of one tap.
-
-    Shapes: weight (O, I, r, s) → float64 (points with weights of their own, I, O).
-    """
-    down, across = (filters(m, r, stride) for m, r in zip(tile, weight.shape[2:], strict=True))
-    return torch.einsum("hr,oirs,ws->hwio", down, weight.double(), across).flatten(0, 1)
-
-
 def header(pairs: Sequence[tuple[int, int]]) -> str:
     """C++ with the matrices Aᵀ and Bᵀ of every (m, r), as `Transform<m, r>`."""
     parts = ["template <int M, int R> struct Transform;"]
