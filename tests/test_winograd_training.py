@@ -64,11 +64,15 @@ def test_each_kernel_and_its_gradients(
     )
     torch.manual_seed(0)
     for padded, bias, layout in ((True, False, torch.channels_last), (False, True, torch.contiguous_format)):
+        monkeypatch.setattr(training, "GRADIENT", 1 << 22 if padded else 20_000)  # in one chunk, and in several
         around = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
         conv = nn.Conv2d(32, 48, kernel[:2], kernel[2], around, bias=bias).to(memory_format=layout)
         x = images(3, 32, 17, 13)
         kernels = Convolutions(conv)
-        assert kernels.plan(x, conv.weight.shape, (kernel[2],) * 2, around)
+        plan = kernels.plan(x, conv.weight.shape, (kernel[2],) * 2, around)
+        assert plan and bool(plan.gradient) == (tile is not None and kernel[2] == 1)
+        assert not plan.gradient or (plan.gradient.chunks == 1) == padded
+        kernels._memory, kernels._scratch, kernels._packed = (torch.full((1 << 22,), torch.nan) for _ in range(3))
         with kernels:
             y = conv(x)
             grad = torch.randn_like(y)
@@ -150,16 +154,16 @@ def test_the_kernels_end_with_their_block() -> None:
 
 def test_threads_give_the_same_bits() -> None:
     torch.manual_seed(0)
-    conv, x, before = nn.Conv2d(64, 96, 3, padding=1), images(4, 64, 19, 19), torch.get_num_threads()
-    found = []
+    conv, x, before = nn.Conv2d(64, 96, 3, padding=1, bias=False), images(4, 64, 19, 19), torch.get_num_threads()
+    grad, found = torch.randn_like(conv(x)), []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             with Convolutions(conv):
-                found.append(conv(x))
+                found.append(gradients(conv, x, grad))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(*found)
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_weights_are_those_of_the_step() -> None:
@@ -175,9 +179,7 @@ def test_weights_are_those_of_the_step() -> None:
 
 def stepper(**compute: object) -> Stepper:
     changes = {"optimizer.name": "sgd", "optimizer.lr": 0.01, "optimizer.lr_scaling": "none"}
-    changes["batch_norm.mode"] = (
-        "freeze"  # that of random weights enlarges rounding: float32 is off by 2 %
-    )
+    changes["batch_norm.mode"] = "freeze"  # that of random weights enlarges rounding: float32 is off by 2 %
     recipe = Recipe().changed(changes | {f"compute.{name}": value for name, value in compute.items()})
     source = Source("random", ("a", "b", "c"), {}, "random images")
     job = Job(Plan("random", "inception_v3", batch_size=4, device="cpu"), source, recipe, Preprocessing(75))

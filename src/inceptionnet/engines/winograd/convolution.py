@@ -55,7 +55,7 @@ class Convolution:
             return costs
         for tile in TILES.get((*self.kernel, stride), ()):
             sides = [points(m, k, stride) for m, k in zip(tile, self.kernel, strict=True)]
-            number, tiles = prod(sides), self._tiles(tile)
+            number, tiles = prod(sides), self.tiles(tile)
             # Each point of each side takes about half as many multiplications as the side has points.
             through = number * sum(side / 2 + 2 for side in sides if side > 1) * (self.channels + self.out_channels)
             loads = prod(len(side) for side in self.filters(tile)) * pairs
@@ -73,7 +73,7 @@ class Convolution:
             down, across = (torch.eye(taps, dtype=torch.float64) for taps in self.kernel)
         else:
             down, across = (filters(m, k, self.stride[0]) for m, k in zip(tile, self.kernel, strict=True))
-        return down, across
+        return down.contiguous(), across.contiguous()
 
     def tasks(self, tile: Pair | None, threads: int, library: Library) -> tuple[dict[str, int], int]:
         """The fields of a step that divide it: chunks of its rows, and groups of its panels if there are too few; and
@@ -88,7 +88,7 @@ class Convolution:
             most = max(1, CHUNK // floats)
         else:
             number = prod(points(m, k, self.stride[0]) for m, k in zip(tile, self.kernel, strict=True))
-            rows = self._tiles(tile)
+            rows = self.tiles(tile)
             depth = ceil(self.channels / library.lanes) * library.lanes
             floats = number * (depth + library.panel) + 2 * ALIGNMENT
             most = max(library.rows, WINOGRAD_CHUNK // floats)
@@ -103,5 +103,6 @@ class Convolution:
         scratch = ceil(rows / chunks) * floats + number * max(depth, library.lanes)
         return fields | {"tile_height": tile[0], "tile_width": tile[1]}, scratch
 
-    def _tiles(self, tile: Pair) -> int:
+    def tiles(self, tile: Pair) -> int:
+        """The number of tiles of all images."""
         return self.images * ceil(self.grid[0] / tile[0]) * ceil(self.grid[1] / tile[1])

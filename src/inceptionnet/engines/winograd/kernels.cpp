@@ -255,6 +255,93 @@ inline void from_points(Get get, Put put) {
   }
 }
 
+// A y along one side, the transpose of `from_points` at stride 1: outputs get(i) → put(j, value).
+template <int M, int R, class Get, class Put>
+inline void outputs_to_points(Get get, Put put) {
+  using T = Transform<M, R>;
+  constexpr int A = M + R - 1;
+  vec y[M];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++) y[i] = get(i);
+  put(0, y[0]);
+#pragma GCC unroll 8
+  for (int j = 1; j < A - 1; j += 2) {
+    vec even{}, odd{};
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) (i % 2 ? odd : even) += y[i] * T::AT[i][j];
+    put(j, even + odd);
+    put(j + 1, even - odd);
+  }
+  put(A - 1, y[M - 1]);
+}
+
+// Where a tile of MH × MW outputs is.
+struct Place {
+  int64_t image;
+  int y, x;
+};
+
+inline Place place(const Step& s, int64_t tile, int mh, int mw) {
+  const int across = (s.out_width + mw - 1) / mw, down = (s.out_height + mh - 1) / mh;
+  const int64_t row = tile / across;
+  return {row / down, int(row % down) * mh, int(tile % across) * mw};
+}
+
+// A window of `rows` × `columns` pixels whose first is at (y, x): where it begins, and the distances of rows and pixels.
+// One that reaches out of the image is copied into `patch`, with zeros around the image.
+struct Window {
+  const float* from;
+  int64_t row, step;
+};
+
+inline Window window(const float* image, int height, int width, int channels, int64_t distance, int y, int x, int rows,
+                     int columns, float* patch) {
+  const float* from = image + (int64_t(y) * width + x) * distance;
+  const int64_t row = width * distance;
+  if (y >= 0 && x >= 0 && y + rows <= height && x + columns <= width) return {from, row, distance};
+  const int depth = (channels + LANES - 1) / LANES * LANES;
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) {
+      const bool inside = y + i >= 0 && y + i < height && x + j >= 0 && x + j < width;
+      std::memcpy(patch + (i * columns + j) * depth, inside ? from + i * row + j * distance : ZEROS,
+                  channels * sizeof(float));
+    }
+  return {patch, int64_t(columns) * depth, depth};
+}
+
+// Both sides of a transform: `count` × `columns` values get(i, j) to put(point, value) by rows and then by columns.
+template <int H, int W, int AH, int AW, class Down, class Across, class Get, class Put>
+inline void on_both_sides(Down down, Across across, Get get, Put put) {
+  if constexpr (AH == 1) {
+    across([&](int j) { return get(0, j); }, put);
+  } else if constexpr (AW == 1) {
+    down([&](int i) { return get(i, 0); }, put);
+  } else {
+    vec half[H * AW];
+#pragma GCC unroll 8
+    for (int i = 0; i < H; i++)
+      across([&](int j) { return get(i, j); }, [&](int j, vec v) { half[i * AW + j] = v; });
+#pragma GCC unroll 8
+    for (int j = 0; j < AW; j++)
+      down([&](int i) { return half[i * AW + j]; }, [&](int i, vec v) { put(i * AW + j, v); });
+  }
+}
+
+// The inputs of a tile at all points: to[point * distance + channel].
+template <int MH, int RH, int MW, int RW, int S>
+void tile_inputs(const Step& s, int64_t tile, float* patch, float* to, int64_t distance) {
+  constexpr int AH = Side<MH, RH, S>::COUNT, AW = Side<MW, RW, S>::COUNT;
+  const Place at = place(s, tile, MH, MW);
+  const Window w = window(s.in + at.image * s.height * s.width * s.distance, s.height, s.width, s.channels, s.distance,
+                          at.y * S - s.top, at.x * S - s.left, AH, AW, patch);
+  for (int c = 0; c < s.channels; c += LANES)
+    on_both_sides<AH, AW, AH, AW>(
+        [](auto get, auto put) { to_points<MH, RH, S>(get, put); },
+        [](auto get, auto put) { to_points<MW, RW, S>(get, put); },
+        [&](int i, int j) { return load(w.from + i * w.row + j * w.step + c); },
+        [&](int p, vec value) { *reinterpret_cast<unaligned_vec*>(to + p * distance + c) = value; });
+}
+
 // A convolution by tiles of MH × MW outputs. A tile's values at all points lie beside one another, both the
 // inputs' and the products'; the distance between tiles is odd in lines of cache, so that rows do not share places there.
 template <int MH, int RH, int MW, int RW, int S>
@@ -268,46 +355,8 @@ void winograd(const Step& s, int chunk, int group, float* scratch) {
   const int depth = (s.channels + LANES - 1) / LANES * LANES;
   const int64_t in_tile = int64_t(POINTS) * depth + 16, out_tile = POINTS * PANEL + 16;
   float *inputs = scratch, *products = inputs + tiles * in_tile, *patch = products + tiles * out_tile;
-  struct Place {
-    int64_t image;
-    int y, x;
-  };
-  const auto place = [&](int t) {
-    const int64_t tile = first_tile + t, row = tile / across;
-    return Place{row / down, int(row % down) * MH, int(tile % across) * MW};
-  };
-  for (int t = 0; t < tiles; t++) {
-    const Place at = place(t);
-    const int y = at.y * S - s.top, x = at.x * S - s.left;
-    const float* from = s.in + ((at.image * s.height + y) * s.width + x) * s.distance;
-    int64_t row = s.width * s.distance, step = s.distance;
-    if (y < 0 || x < 0 || y + AH > s.height || x + AW > s.width) {  // with zeros around the image
-      for (int i = 0; i < AH; i++)
-        for (int j = 0; j < AW; j++) {
-          const bool inside = y + i >= 0 && y + i < s.height && x + j >= 0 && x + j < s.width;
-          std::memcpy(patch + (i * AW + j) * depth, inside ? from + i * row + j * step : ZEROS, s.channels * sizeof(float));
-        }
-      from = patch, row = AW * depth, step = depth;
-    }
-    for (int c = 0; c < depth; c += LANES) {
-      vec half[POINTS];
-      float* to = inputs + t * in_tile + c;
-      const auto pixel = [&](int i, int j) { return load(from + i * row + j * step + c); };
-      const auto put = [&](int p, vec value) { *reinterpret_cast<vec*>(to + p * depth) = value; };
-      if constexpr (AH == 1) {
-        to_points<MW, RW, S>([&](int j) { return pixel(0, j); }, put);
-      } else if constexpr (AW == 1) {
-        to_points<MH, RH, S>([&](int i) { return pixel(i, 0); }, put);
-      } else {
-#pragma GCC unroll 8
-        for (int i = 0; i < AH; i++)
-          to_points<MW, RW, S>([&](int j) { return pixel(i, j); }, [&](int j, vec v) { half[i * AW + j] = v; });
-#pragma GCC unroll 8
-        for (int j = 0; j < AW; j++)
-          to_points<MH, RH, S>([&](int i) { return half[i * AW + j]; }, [&](int i, vec v) { put(i * AW + j, v); });
-      }
-    }
-  }
+  for (int t = 0; t < tiles; t++)
+    tile_inputs<MH, RH, MW, RW, S>(s, first_tile + t, patch, inputs + t * in_tile, depth);
   const int64_t start = 0;
   const int blocks = (tiles + ROWS - 1) / ROWS;
   panels(s, group, [&](int first, int vectors) {
@@ -324,7 +373,7 @@ void winograd(const Step& s, int chunk, int group, float* scratch) {
       }
     }
     for (int t = 0; t < tiles; t++) {
-      const Place at = place(t);
+      const Place at = place(s, first_tile + t, MH, MW);
       const int rows = std::min(MH, s.out_height - at.y), columns = std::min(MW, s.out_width - at.x);
       for (int j = 0; j < vectors; j++) {
         const int channel = first + j * LANES, channels = std::min(LANES, s.out_channels - channel);
@@ -416,6 +465,98 @@ void response_norm(const Step& s, int line, float* squares) {
   }
 }
 
+// to[i][o] (+)= Σ over t of a[t][i] · b[t][o], for M rows i and V vectors o; a and b have a tile in each row.
+template <int M, int V>
+void outer_product(const float* a, int64_t a_row, const float* b, int64_t b_row, int tiles, float* to, int64_t to_row,
+                   bool more) {
+  vec sum[M][V];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j++) sum[i][j] = more ? load(to + i * to_row + j * LANES) : vec{};
+  for (int t = 0; t < tiles; t++, a += a_row, b += b_row) {
+    vec w[V];
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j++) w[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++) {
+      const vec x = a[i] - vec{};
+#pragma GCC unroll 2
+      for (int j = 0; j < V; j++) sum[i][j] += x * w[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j++) store(to + i * to_row + j * LANES, sum[i][j], LANES);
+}
+
+template <int V, int M = ROWS>
+void outer_product_of(int rows, const float* a, int64_t a_row, const float* b, int64_t b_row, int tiles, float* to,
+                      int64_t to_row, bool more) {
+  if (rows == M) return outer_product<M, V>(a, a_row, b, b_row, tiles, to, to_row, more);
+  if constexpr (M > 1) outer_product_of<V, M - 1>(rows, a, a_row, b, b_row, tiles, to, to_row, more);
+}
+
+// A stretch of memory whose length is odd in lines of cache, so that the planes of points do not share places there.
+inline int64_t plane(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
+
+// The gradient of the filters, of a convolution at stride 1 whose step has the gradient of its output in `residual`:
+// Gᵀ (Σ over tiles of (Bᵀ d) (A y)ᵀ) G, with a plane of memory for each point. Chunks of tiles come one after another,
+// so the sums have the same order with any number of threads, which share the tiles, then the points and channels.
+template <int MH, int RH, int MW, int RW>
+void filters_gradient(const Step& s, const Filters& f, float* memory, float* gradient) {
+  constexpr int AH = MH + RH - 1, AW = MW + RW - 1, POINTS = AH * AW;
+  const int across = (s.out_width + MW - 1) / MW, down = (s.out_height + MH - 1) / MH;
+  const int64_t all = int64_t(s.images) * down * across, most = (all + s.chunks - 1) / s.chunks;
+  const int64_t in_plane = plane(most * s.channels), out_plane = plane(most * s.out_channels);
+  const int64_t sums_plane = plane(int64_t(s.channels) * s.out_channels);
+  float *inputs = memory, *outputs = inputs + POINTS * in_plane, *sums = outputs + POINTS * out_plane;
+  float* patch = sums + POINTS * sums_plane + omp_get_thread_num() * plane(POINTS * std::max(s.channels, s.out_channels));
+  const int panels = (s.out_channels + PANEL - 1) / PANEL, blocks = (s.channels + ROWS - 1) / ROWS;
+  for (int chunk = 0; chunk < s.chunks; chunk++) {
+    const int64_t first = share(all, chunk, s.chunks);
+    const int tiles = share(all, chunk + 1, s.chunks) - first;
+#pragma omp for schedule(static)
+    for (int t = 0; t < tiles; t++) {
+      tile_inputs<MH, RH, MW, RW, 1>(s, first + t, patch, inputs + int64_t(t) * s.channels, in_plane);
+      const Place at = place(s, first + t, MH, MW);
+      const Window w = window(s.residual + at.image * s.out_height * s.out_width * s.out_channels, s.out_height,
+                              s.out_width, s.out_channels, s.out_channels, at.y, at.x, MH, MW, patch);
+      float* to = outputs + int64_t(t) * s.out_channels;
+      for (int o = 0; o < s.out_channels; o += LANES)
+        on_both_sides<MH, MW, AH, AW>(
+            [](auto get, auto put) { outputs_to_points<MH, RH>(get, put); },
+            [](auto get, auto put) { outputs_to_points<MW, RW>(get, put); },
+            [&](int i, int j) { return load(w.from + i * w.row + j * w.step + o); },
+            [&](int p, vec value) { store(to + p * out_plane + o, value, LANES); });
+    }
+#pragma omp for schedule(static)
+    for (int task = 0; task < POINTS * panels; task++) {
+      const int p = task / panels, o = task % panels * PANEL, vectors = s.out_channels - o > LANES ? 2 : 1;
+      for (int b = 0; b < blocks; b++) {
+        const int begin = share(s.channels, b, blocks), rows = share(s.channels, b + 1, blocks) - begin;
+        (vectors == 2 ? outer_product_of<2> : outer_product_of<1>)(
+            rows, inputs + p * in_plane + begin, s.channels, outputs + p * out_plane + o, s.out_channels, tiles,
+            sums + p * sums_plane + int64_t(begin) * s.out_channels + o, s.out_channels, chunk > 0);
+      }
+    }
+  }
+#pragma omp for schedule(static)
+  for (int i = 0; i < s.channels; i++)
+    for (int o = 0; o < s.out_channels; o += LANES)
+      for (int y = 0; y < RH; y++)
+        for (int x = 0; x < RW; x++) {
+          vec sum{};
+          for (int a = 0; a < AH; a++)
+            for (int b = 0; b < AW; b++)
+              if (const float g = f.down[a * RH + y] * f.across[b * RW + x]; g != 0)
+                sum += load(sums + (a * AW + b) * sums_plane + int64_t(i) * s.out_channels + o) * g;
+          for (int lane = 0; lane < LANES; lane++)
+            gradient[(o + lane) * f.out_stride + i * f.stride + y * f.row + x * f.step] = sum[lane];
+        }
+}
+
 // The filters of one panel and of `LANES` input channels from `begin` on, at all points, in double precision.
 void pack_block(const Filters& f, int panel, int begin, float* packed) {
   const int first = panel * PANEL, wide = f.out_channels - first > LANES ? PANEL : LANES;
@@ -447,21 +588,38 @@ void pack_block(const Filters& f, int panel, int begin, float* packed) {
       }
 }
 
-void run_winograd(const Step& s, int chunk, int group, float* scratch) {
+// Calls use(MH, RH, MW, RW, S), as types, for the kernel of a step.
+template <class Use>
+void dispatch(const Step& s, Use use) {
   const auto is = [&](int mh, int rh, int mw, int rw, int stride) {
     return s.tile_height == mh && s.kernel_height == rh && s.tile_width == mw && s.kernel_width == rw &&
            s.stride_height == stride;
   };
-#define TRY(MH, RH, MW, RW) \
-  if (is(MH, RH, MW, RW, 1)) return winograd<MH, RH, MW, RW, 1>(s, chunk, group, scratch);
-#define TRY_STRIDED(M) \
-  if (is(M, 3, M, 3, 2)) return winograd<M, 3, M, 3, 2>(s, chunk, group, scratch);
-  TRY(1, 1, 4, 3) TRY(4, 3, 1, 1) TRY(1, 1, 6, 3) TRY(6, 3, 1, 1) TRY(1, 1, 4, 7) TRY(4, 7, 1, 1)
-  TRY(1, 1, 6, 7) TRY(6, 7, 1, 1) TRY(4, 3, 4, 3) TRY(6, 3, 6, 3) TRY(2, 5, 2, 5) TRY(4, 5, 4, 5)
-  TRY_STRIDED(3) TRY_STRIDED(4) TRY_STRIDED(5)
+#define TRY(MH, RH, MW, RW, S) \
+  if (is(MH, RH, MW, RW, S)) return use.template operator()<MH, RH, MW, RW, S>();
+  TRY(1, 1, 4, 3, 1) TRY(4, 3, 1, 1, 1) TRY(1, 1, 6, 3, 1) TRY(6, 3, 1, 1, 1) TRY(1, 1, 4, 7, 1) TRY(4, 7, 1, 1, 1)
+  TRY(1, 1, 6, 7, 1) TRY(6, 7, 1, 1, 1) TRY(4, 3, 4, 3, 1) TRY(6, 3, 6, 3, 1) TRY(2, 5, 2, 5, 1) TRY(4, 5, 4, 5, 1)
+  TRY(3, 3, 3, 3, 2) TRY(4, 3, 4, 3, 2) TRY(5, 3, 5, 3, 2)
 #undef TRY
-#undef TRY_STRIDED
 }
+
+struct Forward {
+  const Step& s;
+  int chunk, group;
+  float* scratch;
+  template <int MH, int RH, int MW, int RW, int S>
+  void operator()() const { winograd<MH, RH, MW, RW, S>(s, chunk, group, scratch); }
+};
+
+struct Gradient {
+  const Step& s;
+  const Filters& f;
+  float *memory, *gradient;
+  template <int MH, int RH, int MW, int RW, int S>
+  void operator()() const {
+    if constexpr (S == 1) filters_gradient<MH, RH, MW, RW>(s, f, memory, gradient);
+  }
+};
 
 }  // namespace
 
@@ -482,6 +640,20 @@ void pack(const Filters* filters, float* packed, int32_t threads) {
     pack_block(*filters, task / blocks, task % blocks * LANES, packed);
 }
 
+// Floats that `gradient` needs.
+int64_t gradient_memory(const Step* s, int32_t points, int64_t tiles, int32_t threads) {
+  const int64_t most = (tiles + s->chunks - 1) / s->chunks;
+  return points * (plane(most * s->channels) + plane(most * s->out_channels) +
+                   plane(int64_t(s->channels) * s->out_channels)) +
+         threads * plane(points * std::max(s->channels, s->out_channels));
+}
+
+// The gradient of the filters, into memory with their strides; see filters_gradient.
+void gradient(const Step* s, const Filters* filters, float* memory, float* to, int32_t threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  dispatch(*s, Gradient{*s, *filters, memory, to});
+}
+
 // The steps, one after another, each shared by the threads. Every thread has `scratch_size` floats of its own.
 void run(const Step* steps, int32_t count, int32_t threads, float* scratch, int64_t scratch_size) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -494,7 +666,7 @@ void run(const Step* steps, int32_t count, int32_t threads, float* scratch, int6
         const int chunk = task / s.groups, group = task % s.groups;
         switch (s.kind) {
           case CONVOLUTION: convolution(s, chunk, group); break;
-          case WINOGRAD: run_winograd(s, chunk, group, own); break;
+          case WINOGRAD: dispatch(s, Forward{s, chunk, group, own}); break;
           case MAX_POOL: pool<false>(s, chunk); break;
           case AVERAGE_POOL: pool<true>(s, chunk); break;
           case PAD: pad(s, chunk); break;

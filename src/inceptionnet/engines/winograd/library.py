@@ -112,24 +112,51 @@ class Library:
 
         Shapes: weight float32 (O, I, r, s); down float64 (R, r), across (S, s) → 1-D.
         """
-        address, (outer, inner, row, step), (height, width) = weight.data_ptr(), weight.stride(), weight.shape[2:]
-        filters, channels = weight.shape[:2]
+        given = _filters(weight, down, across)
         if gradient:  # input and output channels changed over, and turned by half a turn
-            filters, channels, outer, inner = channels, filters, inner, outer
-            address += 4 * ((height - 1) * row + (width - 1) * step)
-            row, step = -row, -step
-        down, across = down.contiguous(), across.contiguous()
-        given = Filters(
-            filters, channels, height, width, len(down), len(across), outer, inner, row, step,
-            address, down.data_ptr(), across.data_ptr(),
-        )  # fmt: skip
-        packed = torch.empty(self.packed(filters, channels, down, across)) if into is None else into
+            given.out_channels, given.channels = given.channels, given.out_channels
+            given.out_stride, given.stride = given.stride, given.out_stride
+            address = weight.data_ptr() + 4 * ((given.height - 1) * given.row + (given.width - 1) * given.step)
+            setattr(given, "in", address)
+            given.row, given.step = -given.row, -given.step
+        size = self.packed(given.out_channels, given.channels, down, across)
+        packed = torch.empty(size) if into is None else into
         self.handle.pack(ctypes.byref(given), ctypes.c_void_p(packed.data_ptr()), threads)
         return packed
+
+    def gradient(
+        self, step: Step, weight: Tensor, down: Tensor, across: Tensor, threads: int, memory: Tensor
+    ) -> Tensor:
+        """The gradient of the filters: of a step by tiles at stride 1, with that of its output as its residual.
+
+        Args:
+            memory: at least `gradient_memory` floats.
+
+        Shapes: weight (O, I, r, s) → the same, in its memory format.
+        """
+        made = torch.empty_like(weight)
+        given, address = _filters(made, down, across), ctypes.c_void_p(made.data_ptr())
+        self.handle.gradient(
+            ctypes.byref(step), ctypes.byref(given), ctypes.c_void_p(memory.data_ptr()), address, threads
+        )
+        return made
+
+    def gradient_memory(self, step: Step, points: int, tiles: int, threads: int) -> int:
+        """The number of floats that `gradient` needs."""
+        return int(self.handle.gradient_memory(ctypes.byref(step), points, ctypes.c_int64(tiles), threads))
 
     def run(self, steps: ctypes.Array[Step], threads: int, scratch: int, scratch_size: int) -> None:
         """Execute the steps; `scratch` is the address of `scratch_size` floats for each thread."""
         self.handle.run(steps, len(steps), threads, ctypes.c_void_p(scratch), ctypes.c_int64(scratch_size))
+
+
+def _filters(weight: Tensor, down: Tensor, across: Tensor) -> Filters:
+    """The tensors must outlive what is made."""
+    assert down.is_contiguous() and across.is_contiguous()
+    return Filters(
+        *weight.shape, len(down), len(across), *weight.stride(),
+        weight.data_ptr(), down.data_ptr(), across.data_ptr(),
+    )  # fmt: skip
 
 
 @cache
@@ -168,7 +195,8 @@ def library(options: tuple[str, ...] = NATIVE) -> Library:
                 "programs may run, or choose another engine"
             ) from None
     handle.run.restype = None
-    handle.pack.restype = None
+    handle.pack.restype = handle.gradient.restype = None
+    handle.gradient_memory.restype = ctypes.c_int64
     assert (handle.step_size(), handle.filters_size()) == (ctypes.sizeof(Step), ctypes.sizeof(Filters))
     return Library(handle, handle.lanes(), handle.rows())
 

@@ -1,7 +1,8 @@
-"""The kernels in a training step: torch's convolutions within a block, forward and the gradient of their input.
+"""The kernels in a training step: a network's convolutions within a block, and their gradients.
 
 The gradient of a convolution's input is a convolution at stride 1 with the filters turned by half a turn, so the same
-kernels compute it. That of the filters is torch's.
+kernels compute it. That of the filters has the same transforms, with a sum over tiles in place of that over channels;
+without a transform it is torch's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ LEAST = 1 << 24
 """Multiplications of a convolution for which the kernels are called; of fewer, the call would take longer."""
 PACKING = 75
 """The cost of a weight of a point, which is made anew in every step, in multiplications."""
+GRADIENT = 4 << 20
+"""Floats of transformed inputs and gradients of outputs that are kept together; more come in chunks."""
 TORCH = 1.1
 """The cost of a multiplication in torch's convolution, beside one in the kernels' products."""
 
@@ -38,6 +41,10 @@ class _Prepared:
     """Floats of its filters."""
     scratch: int
     """Floats that each thread needs."""
+    gradient: Step | None
+    """For the gradient of its filters."""
+    memory: int
+    """Floats for that."""
 
 
 class Convolutions:
@@ -56,7 +63,7 @@ class Convolutions:
         self._forwards: list[tuple[nn.Conv2d, Callable[[Tensor], Tensor]]]
         self._forwards = [(conv, partial(self._forward, conv)) for conv in found]
         self._plans: dict[tuple[Any, ...], _Prepared | None] = {}
-        self._scratch = self._packed = torch.empty(0)
+        self._scratch = self._packed = self._memory = torch.empty(0)
         self._zeros = torch.zeros(MOST_CHANNELS + self.library.panel)
 
     def __enter__(self) -> None:
@@ -99,6 +106,15 @@ class Convolutions:
         self.library.run((Step * 1)(step), threads, self._scratch.data_ptr(), plan.scratch)
         return out
 
+    def filters_gradient(self, plan: _Prepared, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+        """The gradient of the filters. Shapes: x (N, I, H, W), grad (N, O, H', W'), channels last → as the weight."""
+        assert plan.gradient
+        if len(self._memory) < plan.memory:
+            self._memory = torch.empty(plan.memory)
+        setattr(plan.gradient, "in", x.data_ptr())
+        plan.gradient.residual = grad.data_ptr()
+        return self.library.gradient(plan.gradient, weight, *plan.filters, torch.get_num_threads(), self._memory)
+
     def _has_kernel(self, conv: nn.Conv2d) -> bool:
         plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
         whole = not (conv.in_channels % self.library.lanes or conv.out_channels % self.library.lanes)
@@ -138,7 +154,12 @@ class Convolutions:
         step.distance, step.out_distance = channels, shape[0]
         filters = sizes.filters(tile)
         packed = self.library.packed(shape[0], channels, *filters)
-        return _Prepared(step, filters, packed, ceil(scratch / ALIGNMENT) * ALIGNMENT)
+        gradient, memory = None, 0
+        if tile and stride == (1, 1):
+            gradient, number, tiles = Step.from_buffer_copy(step), len(filters[0]) * len(filters[1]), sizes.tiles(tile)
+            gradient.chunks = ceil(number * tiles * (channels + shape[0]) / GRADIENT)
+            memory = self.library.gradient_memory(gradient, number, tiles, threads)
+        return _Prepared(step, filters, packed, ceil(scratch / ALIGNMENT) * ALIGNMENT, gradient, memory)
 
 
 class _Convolve(torch.autograd.Function):
@@ -154,14 +175,14 @@ class _Convolve(torch.autograd.Function):
         plan: _Prepared,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding, kernels, bias is not None  # type: ignore[attr-defined]
+        ctx.how = stride, padding, kernels, plan, bias is not None  # type: ignore[attr-defined]
         return kernels.convolve(plan, x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding, kernels, has_bias = ctx.how
+        stride, padding, kernels, forward, has_bias = ctx.how
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
         grad = grad.contiguous(memory_format=torch.channels_last)
         filters, channels, *kernel = weight.shape
@@ -171,7 +192,10 @@ class _Convolve(torch.autograd.Function):
             plan = kernels.plan(grad, (channels, filters, *kernel), stride, around)
         from_torch = torch.ops.aten.convolution_backward(
             grad, x, weight, [filters] if has_bias else None, stride, padding, (1, 1), False, (0, 0), 1,
-            (of_x and plan is None, of_weight, of_bias),
+            (of_x and plan is None, of_weight and forward.gradient is None, of_bias),
         )  # fmt: skip
         first = kernels.convolve(plan, grad, weight, gradient=True) if plan else from_torch[0]
-        return first, from_torch[1], from_torch[2], None, None, None, None
+        second = from_torch[1]
+        if of_weight and forward.gradient:
+            second = kernels.filters_gradient(forward, x, weight, grad)
+        return first, second, from_torch[2], None, None, None, None
