@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from inceptionnet import create_model
-from inceptionnet.cli.options import default_workers
 from inceptionnet.data import Split
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.evaluate.evaluation import Member, evaluate_together
+from inceptionnet.system.devices import default_workers
 
 BATCH = 32
 

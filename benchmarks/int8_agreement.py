@@ -22,8 +22,9 @@ from inceptionnet.engines import int8
 from inceptionnet.engines.agreement import agreement
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, quantised_onnx, quantised_openvino
-from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
-from inceptionnet.engines.openvino import import_nncf, openvino_core, to_openvino
+from inceptionnet.engines.onnx import to_onnx
+from inceptionnet.engines.openvino import import_nncf, to_openvino
+from inceptionnet.engines.sessions import INPUT, import_onnxruntime, openvino_core
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.weights import read_weights
 from inceptionnet.weights.folder import weights_of

@@ -230,8 +230,14 @@ def test_exports_are_taken_wherever_weights_are(
     )
     assert command("predict", file, *files)[0] == 0
     if ending != ".safetensors":
-        with pytest.raises(WeightsError, match="an exported file gives logits only; load the weights"):
-            made.embed(files[0])
+        with pytest.raises(WeightsError, match="an exported file gives logits and embeddings only; load the weights"):
+            made.features(files[0])
+        if ending == ".pt2":
+            with pytest.raises(WeightsError, match="file with the output embedding, got one without"):
+                made.embed(files[0])
+        else:
+            want = classifier.embed(files).numpy()
+            assert made.embed(files) == pytest.approx(want, abs=1e-3 * float(want.max()))
         with pytest.raises(ConfigurationError, match="has an engine and a precision of its own; leave them out"):
             load(file, precision="bf16")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,14 +203,17 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
 @pytest.fixture
 def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The logits of every other image of a batch become NaN, as after activations that are infinite."""
-    real = Outputs.log_probabilities
 
-    def broken(self: Outputs, logits: Tensor) -> Tensor:
-        logits = logits.clone()
-        logits[::2] = torch.nan
-        return real(self, logits)
+    def broken(real: Callable[[Outputs, Any], Any]) -> Callable[[Outputs, Any], Any]:
+        def call(self: Outputs, logits: Any) -> Any:
+            logits = logits.copy() if isinstance(logits, np.ndarray) else logits.clone()
+            logits[::2] = math.nan
+            return real(self, logits)
 
-    monkeypatch.setattr(Outputs, "log_probabilities", broken)
+        return call
+
+    for name in ("log_probabilities", "probabilities"):  # of an evaluation and of a prediction
+        monkeypatch.setattr(Outputs, name, broken(getattr(Outputs, name)))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

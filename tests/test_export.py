@@ -7,10 +7,12 @@ import json
 import logging
 import math
 import os
+import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from inceptionnet.engines.kinds import KEYS, KINDS, Graph, read_metadata
 from inceptionnet.engines.onnx import to_onnx
 from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino
 from inceptionnet.engines.program import to_program
+from inceptionnet.engines.sessions import Session
 from inceptionnet.errors import ConfigurationError, MissingExtraError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
@@ -110,11 +113,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tiny(nn.Sequential):
-    """(N, 3, 32, 32) → (N, classes)."""
+    """(N, 3, 32, 32) → (N, classes); with the parts of a network that an export asks for."""
 
     def __init__(self, classes: int = 3) -> None:
         torch.manual_seed(3)
-        super().__init__(nn.Flatten(), nn.Linear(3 * 32 * 32, classes))
+        head = nn.Sequential(OrderedDict(logits=nn.Linear(3 * 32 * 32, classes)))
+        super().__init__(OrderedDict(body=nn.Flatten(), head=head))
         self.eval().requires_grad_(False)
 
 
@@ -481,9 +485,8 @@ def test_a_missing_extra_is_named(
     ending: str, package: str, extra: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for call in (lambda: export(weights, tmp_path / f"a{ending}"), lambda: read_metadata(tmp_path / f"a{ending}")):
-        with pytest.raises(MissingExtraError, match=rf"needs .*{package}.*inceptionnet\[{extra}\]"):
-            call()
+    with pytest.raises(MissingExtraError, match=rf"needs .*{package}.*inceptionnet\[{extra}\]"):
+        export(weights, tmp_path / f"a{ending}")
     convert = to_onnx if ending == ".onnx" else to_openvino
     with pytest.raises(MissingExtraError, match=package):
         convert(Tiny(), torch.zeros(2, 3, 32, 32))
@@ -584,6 +587,37 @@ def test_every_image_is_asked_about_in_batches_of_the_sizes_wanted(
     assert [len(x) for x in asked] == sizes
     assert {int(value) for x in asked for value in x[:, 0, 0, 0]} == set(values)
     assert found.logits < 1e-6 and found.images == images
+
+
+@pytest.mark.parametrize(
+    ("factor", "in_fp32", "in_int8"),
+    [
+        (1.0, "", ""),
+        (1.01, r"expected embeddings within 0\.0001 of the largest value, got a difference of 0\.01", ""),
+        (
+            1.5,
+            "expected embeddings within",
+            r"of the embeddings of at most 5\.0% of their squared values in int8, got 25",
+        ),
+        (math.nan, "got a difference of nan", "got 100.0%"),
+        (None, "got a difference of inf", "got 100.0%"),
+    ],
+)
+def test_embeddings_are_compared_too(factor: float | None, in_fp32: str, in_int8: str) -> None:
+    """The logits are the network's; the embeddings are so many times the network's, or of another length."""
+    model = settled(create_model("inception_v1.slim", width=0.125, num_classes=3, input_size=32))
+
+    def compute(x: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            logits, pooled = (give(torch.from_numpy(x)).numpy() for give in (model, model.embed))
+        return [logits, pooled[:, :5] if factor is None else pooled * np.float32(factor)]
+
+    prep = Preprocessing(32)
+    found = compare(model, Session(compute, embeds=True), random_images(prep), prep, raw=False, batch_size=None)
+    assert found.logits < 1e-6 and found.embedding is not None
+    for least, message in ((None, in_fp32), (0.95, in_int8)):
+        refused = exporting._refused(found, 1e-4, least)
+        assert bool(refused) == bool(message) and re.search(message, refused), refused
 
 
 @pytest.mark.parametrize("broken", [lambda y: y * np.nan, lambda y: y[:, :1], lambda y: y.T])

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from inceptionnet import optimize
 from inceptionnet.engines import cuda, runtimes, tensorrt
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.onnx import import_onnxruntime
 from inceptionnet.engines.runtimes import version_of
+from inceptionnet.engines.sessions import import_onnxruntime
 from inceptionnet.errors import ConfigurationError, MissingExtraError
 from inceptionnet.model.network import InceptionNet
 

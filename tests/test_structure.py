@@ -7,6 +7,8 @@ from pathlib import Path
 
 import inceptionnet
 
+from .without_torch import without_torch
+
 SOURCE = Path(inceptionnet.__file__).parent
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
@@ -45,7 +47,28 @@ def test_imports_go_one_way() -> None:
             assert not wrong, f"{file.name} of {part} imports {wrong}"
 
 
-def test_the_trees_know_nothing_of_torch() -> None:
-    for part in ("errors.py", "nets", "draw"):
-        for file in [SOURCE / part] if part.endswith(".py") else (SOURCE / part).rglob("*.py"):
-            assert "import torch" not in file.read_text(encoding="utf-8"), file
+NEED_TORCH = {
+    "classifier": {"backends", "embedding", "evaluating"},
+    "data": {"augment", "fingerprint", "loading", "order", "workers"},
+}
+"""What else is in parts that can be imported without torch, and what it brings."""
+WITHOUT_TORCH = ("errors", "nets", "draw", "cli", "data", "classifier")
+SOME_WITHOUT_TORCH = [
+    "engines.kinds", "engines.sessions", "evaluate.prediction", "model.outputs", "registry.names", "system.extras",
+    "system.files", "system.opening", "system.parquet_files", "system.printing", "system.progress", "system.protobuf",
+    "system.zips", "weights.known", "weights.metadata", "weights.record",
+]  # fmt: skip
+"""Of parts that need it otherwise: what prediction by exported files takes from them, and the lists of names."""
+
+
+def test_prediction_needs_no_torch() -> None:
+    """Nor do networks as data, their drawings and the command line, until a command needs it."""
+    modules = ["inceptionnet", *(f"inceptionnet.{name}" for name in SOME_WITHOUT_TORCH)]
+    for part in WITHOUT_TORCH:
+        for file in sorted((SOURCE / part).rglob("*.py")) or [SOURCE / f"{part}.py"]:
+            if file.stem not in NEED_TORCH.get(part, ()):
+                modules.append(".".join(("inceptionnet", *file.relative_to(SOURCE).with_suffix("").parts)))
+    assert len(modules) > 90
+    without_torch("from importlib import import_module\nfor name in sys.argv[1:]: import_module(name)", *modules)
+    for part, names in NEED_TORCH.items():
+        assert all((SOURCE / part / f"{name}.py").exists() for name in names)

@@ -9,6 +9,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from inceptionnet.system.extras import needing_torch
 from inceptionnet.system.printing import LOGGER, VISIBLE
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with needing_torch(f"inceptionnet.{name}"):
+        home = import_module(_HOME[name])
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from inceptionnet import create_model, save_weights
-from inceptionnet.engines.kinds import RT_INFO, read_metadata
+from inceptionnet.engines.kinds import read_metadata
+from inceptionnet.engines.sessions import RT_INFO
 from inceptionnet.system.checksum import checksum
 from inceptionnet.weights import read_weights
 from inceptionnet.weights.formats.table import BrokenTable, Snappy, entries

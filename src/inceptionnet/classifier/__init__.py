@@ -2,7 +2,7 @@
 
 `load` opens whatever holds a network, and `Classifier` answers questions about images. `evaluating` compares several on
 labelled images; it imports the libraries of the metrics, so it is imported only where it is needed. The commands are
-thin over these.
+thin over these. Nothing here imports torch but backends.py and evaluating.py.
 """
 
 from __future__ import annotations

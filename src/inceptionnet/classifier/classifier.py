@@ -1,4 +1,4 @@
-"""`Classifier`: what answers a question about an image."""
+"""`Classifier`: what answers a question about an image; torch is imported only for what needs a network."""
 
 from __future__ import annotations
 
@@ -8,24 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from inceptionnet.classifier.backends import Backend, Options, graph_backend, network_backend
-from inceptionnet.data.images import ImageLike, Item, Transform, listed_images, together
+from inceptionnet.classifier.base import Answers, Backend, Options
+from inceptionnet.classifier.files import FileBackend, graph_backend
+from inceptionnet.data.images import (
+    ImageLike,
+    Item,
+    Seen,
+    Transform,
+    Values,
+    as_array,
+    is_pixels,
+    listed_images,
+    together,
+)
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError, reason_of
 from inceptionnet.evaluate.prediction import Prediction, predictions_of
-from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.system.settings import exact
-from inceptionnet.weights import Record, Report, WeightsFile, save_weights
+from inceptionnet.system.extras import needing_torch
+from inceptionnet.weights.record import Record
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inceptionnet.engines.export import Exported
+    from inceptionnet.evaluate.features import Embedder
     from inceptionnet.evaluate.metrics import Metrics
     from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
+    from inceptionnet.model.network import InceptionNet
+    from inceptionnet.weights import WeightsFile
 
 MEMORY = "memory"
 
@@ -47,8 +61,13 @@ class Classifier:
     """A network with its weights, classes, preprocessing and engine; made by `inceptionnet.load` and `fit`.
 
     Wherever an image is taken, these are: a path, encoded bytes, a PIL image, a uint8 array (H, W, C) or tensor
-    (C, H, W), a float tensor (C, H, W) that `preprocess` or the like made; or a list or batch of them, a folder, a glob
-    pattern, a .zip or a .parquet file, for which the answer is a list, or has a first axis N. Nothing is fetched.
+    (C, H, W), a float tensor or array (C, H, W) that `preprocess` or the like made; or a list or batch of them, a
+    folder, a glob pattern, a .zip or a .parquet file, for which the answer is a list, or has a first axis N. Nothing is
+    fetched.
+
+    An exported .onnx or .xml file predicts and embeds without torch, which is not imported: `logits`, `embed` and
+    `preprocess` give NumPy arrays where those of a network give tensors, and so do they for a .pt2 file. What needs the
+    network itself (features, explain, save, export) is refused.
 
     Prediction is safe in several threads at once, and a classifier can be pickled: with its weights, or, of an
     exported file, with its path.
@@ -85,8 +104,8 @@ class Classifier:
 
     @property
     def preprocess(self) -> Transform:
-        """The preprocessing as a transform: from a PIL image to a tensor (C, size_px, size_px)."""
-        return Transform(self.preprocessing)
+        """The preprocessing as a transform: from a PIL image to a tensor, or array, (C, size_px, size_px)."""
+        return Transform(self.preprocessing, as_array=self.run.model is None)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -97,8 +116,19 @@ class Classifier:
     def model(self) -> InceptionNet:
         """The network. Raises: WeightsError: it is an exported file, which has none."""
         if self.run.model is None:
-            raise WeightsError(f"{self.source}: an exported file gives logits only; load the weights it was made from")
+            raise WeightsError(
+                f"{self.source}: an exported file gives logits and embeddings only; load the weights it was made from"
+            )
         return self.run.model
+
+    @property
+    def embedder(self) -> Embedder:
+        """The network, or of an exported file what embeds in its place, for `evaluate.features`."""
+        if isinstance(self.run, FileBackend):
+            from inceptionnet.classifier.embedding import FileNetwork
+
+            return FileNetwork(self.run, self.record.configuration)
+        return self.model
 
     def predict(
         self,
@@ -136,30 +166,72 @@ class Classifier:
         least = self.threshold(threshold)
         for batch in _batches(items, batch_size):
             seen, errors = self._seen(batch)
-            logits = self.run(self._together(seen)) if seen else torch.empty(0, self.outputs.logits)
+            logits = self.answer(seen).logits
             files = [item.name for item in batch if id(item) not in errors]
             answers = iter(predictions_of(files, logits, self.classes, self.outputs, top, least))
             for item in batch:
                 error = errors.get(id(item), "")
                 yield Prediction(item.name, error=error) if error else next(answers)
 
-    def logits(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Tensor:
-        """The logits, on the CPU. Shapes: → (classes,) of a single image, else (N, classes). Raises: as `predict`."""
-        self.check_classes()
-        return self._each(images, self.run, batch_size)
+    def logits(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Any:
+        """The logits: a tensor on the CPU, of an exported file an array.
 
-    def embed(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Tensor:
-        """The pooled features before the classifier, on the CPU. Shapes: → (C,) of a single image, else (N, C)."""
-        return self._each(images, self.model.embed, batch_size)
+        Shapes: → float32 (classes,) of a single image, else (N, classes). Raises: as `predict`.
+        """
+        self.check_classes()
+        return self._each(images, lambda seen: self.answer(seen).logits, batch_size)
+
+    def embed(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Any:
+        """The pooled features before the classifier: a tensor on the CPU, of an exported file an array.
+
+        Shapes: → float32 (C,) of a single image, else (N, C).
+
+        Raises:
+            DecodeError, InputError: as `predict`.
+            WeightsError: an exported file without that output: a .pt2 file, or one of an older version.
+        """
+        return self._each(images, self._embedded, batch_size)
+
+    def prepare(self, item: Item) -> Seen:
+        """What the network sees of an image, decoded and cropped; safe in several threads at once.
+
+        Shapes: → uint8 (size_px, size_px, C); float32 (C, H, W) of what is preprocessed already.
+
+        Raises:
+            DecodeError: an image that cannot be decoded.
+            InputError: what is no image.
+        """
+        seen = item.seen(self.preprocessing)
+        return seen if is_pixels(seen) else as_array(seen)
+
+    def answer(self, seen: Sequence[Seen | Tensor], *, embedding: bool = False) -> Answers:
+        """Logits, and embeddings if they are asked for, of images that `prepare` made ready, in one batch, as arrays.
+
+        With embeddings, both are computed by the network itself, whatever its engine is.
+
+        Raises:
+            InputError: preprocessed images of different sizes, or of one that an exported file does not take.
+            WeightsError: embeddings of an exported file without that output.
+        """
+        if not seen:
+            nothing = np.empty((0, self.outputs.logits), np.float32)
+            return Answers(nothing, np.empty((0, 0), np.float32) if embedding else None)
+        return self.run.answer(seen, embedding=embedding)
 
     def features(self, images: ImageLike | Sequence[ImageLike]) -> dict[str, Tensor]:
         """The output of every endpoint by name, on the CPU, of all images in one batch.
 
         Shapes: → {name: (C, H, W)} of a single image, else {name: (N, C, H, W)}.
         """
+        model = self.model
+        from torch import inference_mode
+
+        from inceptionnet.system.settings import exact
+
         items, single = listed_images(images)
-        with torch.inference_mode(), exact(self.model.device):
-            found = self.model.features(self._together([item.seen(self.preprocessing) for item in items]))
+        seen = [item.seen(self.preprocessing) for item in items]
+        with inference_mode(), exact(model.device):
+            found = model.features(together(seen, self.preprocessing, model.device))
         return {name: (grid[0] if single else grid).float().cpu() for name, grid in found.items()}
 
     def evaluate(self, data: str | Path, **options: Any) -> Metrics | MultiLabelMetrics:
@@ -167,7 +239,8 @@ class Classifier:
 
         Under torchrun every process takes its share, and every process gets the whole.
         """
-        from inceptionnet.classifier.evaluating import evaluate_together
+        with needing_torch("evaluating"):
+            from inceptionnet.classifier.evaluating import evaluate_together
 
         return evaluate_together([self], data, **options).metrics
 
@@ -184,19 +257,19 @@ class Classifier:
             ConfigurationError: an unknown class, method or layer, or several images.
             MissingExtraError: captum is not installed.
         """
+        self.check_probabilities()
+        model = copy.deepcopy(self.model)  # it is given hooks and gradients, which predictions beside it shall not see
         from inceptionnet.data.augment import as_input
         from inceptionnet.explain.files import class_number, heat_maps
         from inceptionnet.explain.images import sheet
 
-        self.check_probabilities()
         items, _ = listed_images(image)
         if len(items) != 1:
             raise ConfigurationError(f"expected one image to explain, got {len(items)}; call explain for each")
         target = None if class_name is None else class_number(class_name, self.classes)
         pixels = items[0].seen(self.preprocessing)
-        if isinstance(pixels, Tensor):
+        if not is_pixels(pixels):
             raise ConfigurationError("expected an image to explain, got a preprocessed tensor; give the image itself")
-        model = copy.deepcopy(self.model)  # it is given hooks and gradients, which predictions beside it shall not see
         x = as_input([pixels], self.preprocessing, model.device)
         ((probabilities, number, values),) = heat_maps(model, x, method, layer, target)
         probability = float(probabilities[number])
@@ -205,15 +278,18 @@ class Classifier:
 
     def export(self, path: str | Path, **options: Any) -> Exported:
         """Write the network as .onnx, OpenVINO's .xml, .pt2 or .safetensors, compared with it; see `engines.export`."""
+        read = self._as_file()
         from inceptionnet.engines.export import export
 
-        return export(self._as_file(), path, **options)
+        return export(read, path, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the weights as .safetensors, with classes and preprocessing. Raises: WeightsError."""
-        record = self.record
+        model, record = self.model, self.record
+        from inceptionnet.weights import save_weights
+
         save_weights(
-            self.model, path, classes=record.classes, preprocessing=record.preprocessing, provenance=record.provenance
+            model, path, classes=record.classes, preprocessing=record.preprocessing, provenance=record.provenance
         )
 
     def check_classes(self) -> None:
@@ -231,17 +307,21 @@ class Classifier:
         """The threshold of a prediction for which this one is stated. Raises: ConfigurationError: it cannot be used."""
         return self.outputs.threshold(stated, self.source or "the network")
 
+    def _embedded(self, seen: Sequence[Seen | Tensor]) -> Values:
+        embedding = self.answer(seen, embedding=True).embedding
+        assert embedding is not None  # since it was asked for
+        return embedding
+
     def _each(
-        self, images: ImageLike | Sequence[ImageLike], run: Callable[[Tensor], Tensor], batch_size: int
-    ) -> Tensor:
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        run: Callable[[Sequence[Seen | Tensor]], Values],
+        batch_size: int,
+    ) -> Any:
         items, single = listed_images(images)
-        found = []
-        for batch in _batches(items, batch_size):
-            with torch.inference_mode(), exact(self.model.device):
-                answers = run(self._together([item.seen(self.preprocessing) for item in batch]))
-            found.append(answers.float().cpu())
-        joined = torch.cat(found) if found else torch.empty(0, len(self.classes))
-        return joined[0] if single else joined
+        found = [run([item.seen(self.preprocessing) for item in batch]) for batch in _batches(items, batch_size)]
+        joined = np.concatenate(found) if found else np.empty((0, len(self.classes)), np.float32)
+        return self.run.given(joined[0] if single else joined)
 
     def _seen(self, batch: Sequence[Item]) -> tuple[list[Any], dict[int, str]]:
         """What the network sees of the images that can be decoded, and why the others cannot, by `id`."""
@@ -253,13 +333,12 @@ class Classifier:
                 errors[id(item)] = reason_of(error, item.name)
         return seen, errors
 
-    def _together(self, seen: Sequence[Any]) -> Tensor:
-        return together(seen, self.preprocessing, self.run.device)
-
     def _as_file(self) -> WeightsFile:
         """The classifier as a weights file that was opened."""
-        name = self.record.configuration.name
-        tensors = {key: tensor.detach().cpu() for key, tensor in self.model.state_dict().items()}
+        name, state = self.record.configuration.name, self.model.state_dict()
+        from inceptionnet.weights import Report, WeightsFile
+
+        tensors = {key: tensor.detach().cpu() for key, tensor in state.items()}
         source = self.source or MEMORY
         report = Report(source, MEMORY, "inceptionnet", name, (), len(tensors), {}, {}, (), MEMORY, MEMORY)
         return WeightsFile(Path(source), self.record, tensors, report)
@@ -272,8 +351,10 @@ class Classifier:
 
 def _unpickled(model: InceptionNet | None, record: Record, options: Options, source: str, assumed: str) -> Classifier:
     if model is None:
-        backend, _ = graph_backend(Path(source), options)
+        backend: Backend = graph_backend(Path(source), options)[0]
     else:
+        from inceptionnet.classifier.backends import network_backend
+
         backend = network_backend(model, record.preprocessing, options)
     return Classifier(backend, record, options, source, assumed)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inceptionnet.classifier.backends import Backend
+from inceptionnet.classifier.base import Backend
 from inceptionnet.data.crops import Crops
 from inceptionnet.data.fingerprint import check_everywhere
 from inceptionnet.data.loading import EvalLoader
@@ -32,7 +32,7 @@ from inceptionnet.evaluate.table import check_kind, write_predictions
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.distributed import World, joined_world
 from inceptionnet.system.progress import Bar
-from inceptionnet.weights import Record
+from inceptionnet.weights.record import Record
 
 log = logging.getLogger("inceptionnet")
 

@@ -7,18 +7,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inceptionnet.classifier.backends import Options, graph_backend, is_graph, network_backend, texts
+from inceptionnet.classifier.base import Options, texts
 from inceptionnet.classifier.classifier import Classifier
-from inceptionnet.data.class_names import named_classes
+from inceptionnet.classifier.files import graph_backend, is_graph
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.kinds import read_metadata
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.model.network import InceptionNet
-from inceptionnet.weights import Record, read_weights
+from inceptionnet.system.extras import needing_torch
 from inceptionnet.weights.metadata import RECORD, record_fields
-from inceptionnet.weights.native import GIVEN, checked_names, record_for, with_activation
+from inceptionnet.weights.record import GIVEN, Record, checked_names, with_activation
+
+if TYPE_CHECKING:
+    from inceptionnet.model.network import InceptionNet
 
 log = logging.getLogger("inceptionnet")
 
@@ -44,8 +46,7 @@ def load(
 
     Args:
         source: a run folder; a weights file as for `create_model`; `hf:owner/name`; an .onnx, .xml or .pt2 file that
-            `export` wrote; or a network in memory, of which a copy
-            is taken.
+            `export` wrote; or a network in memory, of which a copy is taken. Only .onnx and .xml files need no torch.
         name: the network, where a weights file fits several.
         classes: names in the order of the logits, a file of them (see docs/data.md), or imagenet. Default: the file's,
             else ImageNet's if there are 1000.
@@ -64,7 +65,7 @@ def load(
     Raises:
         ConfigurationError: an option that cannot be used, or not one name for each class.
         WeightsError: the file holds no weights, or they do not fit.
-        MissingExtraError: the file or the engine needs an extra that is not installed.
+        MissingExtraError: the file or the engine needs an extra that is not installed, or torch is not.
 
     Example:
         >>> from inceptionnet import create_model
@@ -75,6 +76,12 @@ def load(
     options = Options(engine, precision, texts(calibrate), device, batch_size, threads)
     if is_graph(source):
         return _exported(Path(str(source)), options, classes, preprocessing, activation)
+    with needing_torch(f"loading {source if isinstance(source, str | Path) else 'a network'}"):
+        from inceptionnet.classifier.backends import network_backend
+        from inceptionnet.data.class_names import named_classes
+        from inceptionnet.model.network import InceptionNet
+        from inceptionnet.weights.native import record_for
+        from inceptionnet.weights.reading import read_weights
     options.check()
     read = None
     if isinstance(source, InceptionNet):
@@ -106,6 +113,8 @@ def described(source: str | Path) -> tuple[Record, str]:
     """
     if is_graph(source):
         return _record(read_metadata(source)), ""
+    with needing_torch(f"reading {source}"):
+        from inceptionnet.weights.reading import read_weights
     read = read_weights(source)
     return read.record, read.assumed
 

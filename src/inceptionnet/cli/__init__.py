@@ -34,15 +34,21 @@ from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
 from inceptionnet.errors import InceptionNetError, Interrupted
+from inceptionnet.system.extras import needing_torch
 from inceptionnet.system.printing import VISIBLE, say
 
 
 class Command(TyperCommand):
-    """A command whose help shows no type for flags, which take no value."""
+    """A command whose help shows no type for flags, which take no value; most need torch, and say so without it."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, `--help` among them."""
         return [_without_type(parameter) for parameter in super().get_params(ctx)]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it. Raises: MissingExtraError: it needs torch."""
+        with needing_torch(f"inceptionnet {ctx.info_name}"):
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):

@@ -59,8 +59,9 @@ def export(
     if json:
         errors = [{"name": name, "reason": reason} for name, reason in done.decode_errors]
         difference = asdict(done.agreement)
-        if not isfinite(done.agreement.logits):
-            difference["logits"] = None  # JSON has neither infinity nor NaN
+        for figures, key in ((difference, "logits"), (difference["embedding"] or {}, "difference")):
+            if key in figures and not isfinite(figures[key]):
+                figures[key] = None  # JSON has neither infinity nor NaN
         print_json(
             {
                 "file": str(destination), "written": done.written, "kind": done.kind, "size_bytes": done.size_bytes,
@@ -102,5 +103,11 @@ def _print(done: Exported) -> None:
         ]
     else:
         rows += [["explained variance", f"{found.explained_variance:.1%} of the features"]]
+    if found.embedding is not None:
+        rows += [["embedding", f"{about['embedding']} values, the second output"]]
+        rows += [
+            ["largest difference", f"{found.embedding.difference:.2g} of the largest value"],
+            ["explained variance", f"{found.embedding.explained_variance:.1%} of the embeddings"],
+        ]
     rows += [["decode error", f"{name}: {reason}"] for name, reason in done.decode_errors]
     print_table(["item", "value"], rows)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import BatchSize, Device, Json, SplitName, Weights, Workers, opened
+from inceptionnet.cli.options import AnyModel, BatchSize, Device, Json, SplitName, Workers, opened
 from inceptionnet.system.printing import say
 
 
 def features(
-    weights: Weights,
+    weights: AnyModel,
     data: Annotated[list[str], typer.Argument(metavar="DATA…", help="Labelled images as for train, a folder, .zip "
                                               "or .tar of unlabelled images, or image files.")],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.")],
@@ -40,7 +40,7 @@ def features(
 
     extraction.check_file(out)
     classifier = opened(weights, device=device)
-    model, prep, record = classifier.model, classifier.preprocessing, classifier.record
+    model, prep, record = classifier.embedder, classifier.preprocessing, classifier.record
     source = open_images(data, seed=record.provenance.get("seed", 0), group_by=record.provenance.get("group_by"))
     chosen, images = source.pick(split)
     assert isinstance(images, Split)  # since it is no stream

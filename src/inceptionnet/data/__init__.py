@@ -1,11 +1,19 @@
-"""Data sets of labelled images, decoding and preprocessing; without torch, except in loading.py and augment.py."""
+"""Data sets of labelled images, decoding and preprocessing; torch is imported for training and evaluation only.
+
+What opens data sets is imported where it is used: prediction does without.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from inceptionnet.data.decode import decode, read_image
 from inceptionnet.data.preprocess import Augment, Preprocessing, centre_crop, random_crop
-from inceptionnet.data.sources import Source, Split, open_source
-from inceptionnet.data.splits import StreamSplit
+
+if TYPE_CHECKING:
+    from inceptionnet.data.sources import Source, Split, open_source
+    from inceptionnet.data.splits import StreamSplit
 
 __all__ = [
     "Augment",
@@ -19,3 +27,10 @@ __all__ = [
     "random_crop",
     "read_image",
 ]
+_HOME = {"Source": "sources", "Split": "sources", "StreamSplit": "splits", "open_source": "sources"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

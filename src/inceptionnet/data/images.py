@@ -1,21 +1,22 @@
-"""Whatever people hold an image in → what a network takes: paths, bytes, PIL images, arrays and tensors, or many."""
+"""Whatever people hold an image in → what a network takes: paths, bytes, PIL images, arrays and tensors, or many.
+
+Without torch, unless tensors are given or asked for: a process that has none has not imported it.
+"""
 
 from __future__ import annotations
 
 import glob
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
-from inceptionnet.data.augment import as_input
 from inceptionnet.data.bands import Pixels
 from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
@@ -23,13 +24,20 @@ from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.preprocess import Preprocessing, centre_crop
 from inceptionnet.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 log = logging.getLogger("inceptionnet")
 
-ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, npt.NDArray[np.uint8], Tensor, NamedImage]  # noqa: UP007
+Values: TypeAlias = npt.NDArray[np.float32]
+Seen: TypeAlias = Pixels | Values
+"""What a network sees of one image: pixels (size_px, size_px, C), or preprocessed values (C, H, W)."""
+ImageLike: TypeAlias = Union[str, Path, bytes, Image.Image, Seen, "Tensor", NamedImage]
 """One image; see `listed_images`."""
 EXPECTED = (
     "expected an image: a path, encoded bytes, a PIL image, a uint8 array (H, W, C), a uint8 tensor (C, H, W), a float "
-    "tensor (C, H, W) that is preprocessed already, or a list of them"
+    "tensor or array (C, H, W) that is preprocessed already, or a list of them"
 )
 
 
@@ -38,14 +46,21 @@ class Transform:
     """A preprocessing as a callable: a PIL image in, what the network takes out, as a Dataset's transform does."""
 
     settings: Preprocessing
+    as_array: bool = False
+    """Give an array, not a tensor."""
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Shapes: an image of any size and mode → float32 (C, size_px, size_px).
+    def __call__(self, image: Image.Image) -> Any:
+        """Shapes: an image of any size and mode → float32 (C, size_px, size_px), a tensor or an array.
 
         Raises:
             DecodeError: its pixels cannot be read, or have a range that is not known.
         """
-        return as_input([centre_crop(upright(image, channels=self.settings.channels), self.settings)], self.settings)[0]
+        pixels = centre_crop(upright(image, channels=self.settings.channels), self.settings)
+        if self.as_array:
+            return normalised([pixels], self.settings)[0]
+        from inceptionnet.data.augment import as_input
+
+        return as_input([pixels], self.settings)[0]
 
 
 @dataclass(frozen=True)
@@ -55,20 +70,22 @@ class Item:
     name: str
     image: ImageLike
 
-    def seen(self, prep: Preprocessing) -> Pixels | Tensor:
-        """What the network sees: pixels (size_px, size_px, C), or the tensor (C, H, W) of one who preprocesses.
+    def seen(self, prep: Preprocessing) -> Seen | Tensor:
+        """What the network sees: pixels (size_px, size_px, C), or what one who preprocesses gave, (C, H, W).
 
         Raises:
             DecodeError: an image that cannot be read, its name first.
             InputError: what is no image.
         """
         image, channels = self.image, prep.channels
-        if isinstance(image, Tensor) and image.is_floating_point():
-            if image.dim() != 3 or image.shape[0] != channels:
+        if is_preprocessed(image):
+            if image.ndim != 3 or image.shape[0] != channels:
                 raise InputError(f"{self.name}: {EXPECTED}; got {image.dtype} {tuple(image.shape)}")
             return image
         if isinstance(image, bytes):
             return pixels_of(image, prep, self.name)
+        if isinstance(image, str | Path):
+            return NamedImage.at(image).pixels(prep)
         if isinstance(image, NamedImage):
             return image.pixels(prep)
         return centre_crop(upright(_pillow(image, self.name), channels=channels, name=self.name), prep)
@@ -79,7 +96,7 @@ def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], 
 
     A path may be a folder, a glob pattern, a .zip, .tar or .parquet file, as for `find_images`. Arrays are uint8
     (H, W), (H, W, C) or (N, H, W, C), channels RGB; tensors are (C, H, W) or (N, C, H, W), uint8 for images as they are
-    and float for what `Preprocessing` gives.
+    and float for what `Preprocessing` gives, which may be an array as well.
 
     Raises:
         InputError: what is no image.
@@ -92,7 +109,7 @@ def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], 
         for note in inside.notes:
             log.info(note)
         return [Item(image.name, image) for image in inside], not several
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, np.ndarray) or is_tensor(images):
         single = images.ndim != 4
         return [Item(_name(images, i), image) for i, image in enumerate([images] if single else images)], single
     if isinstance(images, bytes | Image.Image | NamedImage):
@@ -103,26 +120,84 @@ def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], 
     for image in images:
         if isinstance(image, int):  # of a bytearray
             raise InputError(f"{EXPECTED}; got {type(images).__name__}")
-        if isinstance(image, list | tuple) or (isinstance(image, np.ndarray | Tensor) and image.ndim == 4):
+        if isinstance(image, list | tuple) or (hasattr(image, "ndim") and image.ndim == 4):
             raise InputError(f"{EXPECTED}; got a list with a {type(image).__name__} of several in it: join them")
         found, _ = listed_images(image)
         items += found if isinstance(image, str | Path) else [Item(_name(image, len(items)), found[0].image)]
     return items, False
 
 
-def together(seen: Sequence[Pixels | Tensor], prep: Preprocessing, device: torch.device) -> Tensor:
+def is_tensor(thing: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor of torch; who has not imported torch has none."""
+    torch: Any = sys.modules.get("torch")
+    return bool(torch and isinstance(thing, torch.Tensor))
+
+
+def is_preprocessed(image: object) -> TypeGuard[Values | Tensor]:
+    """Whether it is what a `Transform` gives, or the like: a float array or tensor."""
+    if isinstance(image, np.ndarray):
+        return bool(image.dtype.kind == "f")
+    return is_tensor(image) and image.is_floating_point()
+
+
+def is_pixels(seen: object) -> TypeGuard[Pixels]:
+    """Whether it is an image that is cropped, but not normalised yet."""
+    return isinstance(seen, np.ndarray) and seen.dtype == np.uint8
+
+
+def together(seen: Sequence[Seen | Tensor], prep: Preprocessing, device: torch.device) -> Tensor:
     """A batch of what the network sees. Shapes: → float32 (N, C, H, W) on the device.
 
     Raises:
-        InputError: tensors of different sizes.
+        InputError: images of different sizes.
     """
-    arrays = [one for one in seen if not isinstance(one, Tensor)]
-    if len(arrays) == len(seen):
-        return as_input(arrays, prep, device)
-    made = [one if isinstance(one, Tensor) else as_input([one], prep)[0] for one in seen]
-    if len(shapes := {tuple(one.shape) for one in made}) > 1:
-        raise InputError(f"expected images of one size in a batch, got {', '.join(map(str, sorted(shapes)))}")
+    import torch
+
+    from inceptionnet.data.augment import as_input
+
+    pixels = [one for one in seen if is_pixels(one)]
+    if len(pixels) == len(seen):
+        return as_input(pixels, prep, device)
+    made = [as_input([one], prep)[0] if is_pixels(one) else torch.as_tensor(one) for one in seen]
+    _check_sizes([tuple(one.shape) for one in made])
     return torch.stack([one.to(device, torch.float32) for one in made])
+
+
+def together_as_array(seen: Sequence[Seen | Tensor], prep: Preprocessing) -> Values:
+    """As `together`, by NumPy and the same bits. Shapes: → float32 (N, C, H, W).
+
+    Raises:
+        InputError: images of different sizes.
+    """
+    made = [normalised([one], prep)[0] if is_pixels(one) else as_array(one) for one in seen]
+    _check_sizes([one.shape for one in made])
+    return np.stack(made)
+
+
+def normalised(pixels: Sequence[Pixels], prep: Preprocessing) -> Values:
+    """As `augment.as_input`, by NumPy and the same bits. Shapes: uint8 (H, W, C) each → float32 (N, C, H, W)."""
+    mean, std = (np.array(values, np.float32)[:, None, None] * np.float32(255) for values in (prep.mean, prep.std))
+    x = np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2), np.float32)
+    x -= mean
+    x /= std
+    return x
+
+
+def as_pixels(x: Values, prep: Preprocessing) -> Pixels:
+    """The inverse of `normalised`, exact for what that gave. Shapes: (N, C, H, W) → uint8 (N, H, W, C)."""
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (prep.mean, prep.std))
+    pixels = np.rint((x * std + mean) * np.float32(255)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def as_array(values: Seen | Tensor) -> Values:
+    """An array or a tensor as a float32 array. Shapes: any."""
+    return np.asarray(values if isinstance(values, np.ndarray) else values.detach().cpu().float(), np.float32)
+
+
+def _check_sizes(shapes: Sequence[tuple[int, ...]]) -> None:
+    if len(each := set(shapes)) > 1:
+        raise InputError(f"expected images of one size in a batch, got {', '.join(map(str, sorted(each)))}")
 
 
 def _name(image: Any, position: int) -> str:
@@ -134,8 +209,8 @@ def _name(image: Any, position: int) -> str:
 def _pillow(image: Any, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
-    if isinstance(image, Tensor):
-        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3, 4):
+    if is_tensor(image):
+        if str(image.dtype) != "torch.uint8" or image.dim() != 3 or image.shape[0] not in (1, 3, 4):
             raise InputError(f"{name}: {EXPECTED}; got {image.dtype} {tuple(image.shape)}")
         image = image.permute(1, 2, 0).cpu().numpy()
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not _has_image_shape(image):

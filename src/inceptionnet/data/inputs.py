@@ -16,7 +16,6 @@ from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.text import decoded, is_damaged
-from inceptionnet.data.web import fetch
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
 from inceptionnet.system.opening import IMAGE_BYTES
 
@@ -166,6 +165,8 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
 
 
 def _fetch(url: str) -> bytes:
+    from inceptionnet.data.web import fetch  # here, since its imports take as long as NumPy's
+
     try:
         data = fetch(url, most=IMAGE_BYTES, advice="try again")
     except DataError as error:

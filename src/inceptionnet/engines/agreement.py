@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -18,12 +18,14 @@ from inceptionnet.data.splits import Split, evenly_spaced
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
+from inceptionnet.engines.sessions import Session
 from inceptionnet.errors import DataError, DecodeError, listed, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 
 MAX_IMAGES = 64
 """Images to compare on, evenly spaced if more are given."""
+SMALLEST = torch.finfo(torch.float32).tiny
 RANDOM_IMAGES = 8
 """Random images to compare on if none are given."""
 BATCHES = (1, 3)
@@ -51,6 +53,18 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """Differences between the embeddings of a file and those of the network, over all images."""
+
+    difference: float
+    """The largest, relative to the largest absolute value."""
+    explained_variance: float
+    """As of `Agreement`; low as well where all images are alike."""
+    kept: float
+    """1 - squared differences / squared values, at least 0."""
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Differences between the outputs of a file or engine and those of the network, over all images."""
 
@@ -64,6 +78,8 @@ class Agreement:
     """Share of images with the same predicted class, or with exactly the same predicted labels."""
     explained_variance: float
     """R² of the logits or features over the images: 1 - squared differences / variance, at least 0."""
+    embedding: Embeddings | None = None
+    """Of a file that gives the embeddings as well."""
 
     @property
     def share(self) -> float:
@@ -124,33 +140,43 @@ def compare(
     raw: bool,
     batch_size: int | None,
 ) -> Agreement:
-    """Compare the outputs of `run` with those of `model`.
+    """Compare the outputs of `run` with those of `model`; of a `Session` that embeds, both outputs.
 
     Args:
         raw: `run` takes uint8 (N, H, W, C), else the input of the model.
         batch_size: the fixed batch size of `run`; None: dynamic.
     """
     wanted, found, sizes = list[torch.Tensor](), list[torch.Tensor](), set[int]()
+    embedded = list[tuple[torch.Tensor, torch.Tensor]]()  # as wanted, as found
     number = len(images.pixels)
     for batch, count in _batches(images.pixels, batch_size):
         x = as_input(batch, prep).contiguous()
         with torch.inference_mode():
             want = model(x).float()
-        got = torch.from_numpy(np.asarray(run(np.stack(batch) if raw else x.numpy())))
+        given = np.stack(batch) if raw else x.numpy()
         sizes.add(len(batch))
+        if isinstance(run, Session) and run.embeds:
+            got, pooled = map(torch.from_numpy, run.both(given))
+            with torch.inference_mode():
+                embedded.append((model.embed(x).float()[:count], pooled[:count]))
+        else:
+            got = torch.from_numpy(np.asarray(run(given)))
         if got.shape != want.shape:
             return Agreement(number, tuple(sorted(sizes)), inf, None, None, 0.0)
         wanted.append(want[:count])
         found.append(got[:count])
-    return agreement(torch.cat(wanted), torch.cat(found), outputs=model.outputs, batch_sizes=sizes)
+    whole = agreement(torch.cat(wanted), torch.cat(found), outputs=model.outputs, batch_sizes=sizes)
+    if not embedded:
+        return whole
+    want, got = (torch.cat(each) for each in zip(*embedded, strict=True))
+    if got.shape != want.shape:
+        return replace(whole, embedding=Embeddings(inf, 0.0, 0.0))
+    return replace(whole, embedding=Embeddings(*_apart(want, got), _share(got - want, want)))
 
 
 def agreement(want: torch.Tensor, got: torch.Tensor, *, outputs: Outputs, batch_sizes: Iterable[int]) -> Agreement:
     """Compare outputs `got` with `want`. Shapes: both (N, logits), or (N, features) without a classifier."""
-    smallest = torch.finfo(torch.float32).tiny
-    logits = (got - want).abs().max().item() / max(want.abs().max().item(), smallest)
-    variance = (want - want.mean(0)).square().sum().item()
-    explained = max(0.0, 1 - (got - want).square().sum().item() / max(variance, smallest))
+    logits, explained = _apart(want, got)
     probabilities = top1 = None
     if outputs.logits:
         of_got, of_want = outputs.probabilities(got), outputs.probabilities(want)
@@ -158,6 +184,17 @@ def agreement(want: torch.Tensor, got: torch.Tensor, *, outputs: Outputs, batch_
         same = predicted(of_got, outputs) == predicted(of_want, outputs)
         top1 = same.reshape(len(want), -1).all(1).float().mean().item()
     return Agreement(len(want), tuple(sorted(batch_sizes)), logits, probabilities, top1, explained)
+
+
+def _apart(want: torch.Tensor, got: torch.Tensor) -> tuple[float, float]:
+    """The largest difference, relative to the largest value, and the explained variance."""
+    difference = (got - want).abs().max().item() / max(want.abs().max().item(), SMALLEST)
+    return difference, _share(got - want, want - want.mean(0))
+
+
+def _share(differences: torch.Tensor, values: torch.Tensor) -> float:
+    """1 - squared differences / squared values, at least 0, also where they are no numbers."""
+    return max(0.0, 1 - differences.square().sum().item() / max(values.square().sum().item(), SMALLEST))
 
 
 def predicted(probabilities: torch.Tensor, outputs: Outputs) -> torch.Tensor:

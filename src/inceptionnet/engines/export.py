@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import inceptionnet
 from inceptionnet.data.augment import as_input
@@ -27,7 +27,9 @@ from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
 from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
+from inceptionnet.engines.outputs import FromPixels, WithEmbedding
 from inceptionnet.engines.runtimes import reason
+from inceptionnet.engines.sessions import EMBEDDING, OUTPUT
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
@@ -64,25 +66,6 @@ class Exported:
         return self.images.decode_errors + (self.calibrated_on.decode_errors if self.calibrated_on else ())
 
 
-class FromPixels(nn.Module):
-    """A network preceded by the normalisation of its input.
-
-    Shapes: uint8 (N, H, W, C) → as the network's output.
-    """
-
-    def __init__(self, network: nn.Module, prep: Preprocessing) -> None:
-        super().__init__()
-        self.network = network
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
-        # OpenVINO keeps a product and a sum when it compiles; it rewrites a difference and a quotient.
-        self.scale, self.shift = nn.Buffer(1 / (255 * std)), nn.Buffer(-mean / std)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Normalise as `data.augment.normalise`, then run the network."""
-        y: Tensor = self.network(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
-        return y
-
-
 def export(
     source: str | Path | WeightsFile,
     destination: str | Path,
@@ -100,7 +83,7 @@ def export(
 
     The file is written to a temporary place, loaded, and compared with the network on images; it is moved to its
     destination only if the outputs agree. It has the main head only, or the pooled features of a network without
-    classifier.
+    classifier. An ONNX or OpenVINO file has these features as a second output, `embedding`, beside the `logits`.
 
     Args:
         source: a weights file of any known layout, a run folder or an address on the hub; or one that was opened.
@@ -143,7 +126,11 @@ def export(
                 if calibrated_on:
                     log.info("%s: calibrating on %s", destination, calibrated_on)
                 module = model if plain else fused(model, channels_last=False)
-                kind.write(_graph(module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size), made)
+                embedding = model.head_hidden_size if kind.embeds and model.num_classes else None
+                graph = _graph(
+                    module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size, embedding=embedding
+                )
+                kind.write(graph, made)
         log.info("%s: comparing on %s", destination, images)
         try:
             run = (kind.by_default or kind.run)(made)  # as others will run it
@@ -165,11 +152,25 @@ def export(
 def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
     """The reason to refuse a file with these differences, or ""; `least` is the minimum agreement, None in fp32."""
     if least is None:
-        if found.logits <= tolerance:  # False for NaN
-            return ""
-        return f"expected logits within {tolerance:.2g} of the largest logit, got a difference of {found.logits:.2g}"
-    fine = isfinite(found.logits) and found.share >= least
-    return "" if fine else low_agreement("the network", found, least)
+        if not found.logits <= tolerance:  # of NaN too
+            return (
+                f"expected logits within {tolerance:.2g} of the largest logit, got a difference of {found.logits:.2g}"
+            )
+        if found.embedding is not None and not found.embedding.difference <= tolerance:
+            return (
+                f"expected embeddings within {tolerance:.2g} of the largest value, got a difference of "
+                f"{found.embedding.difference:.2g}"
+            )
+        return ""
+    if not (isfinite(found.logits) and found.share >= least):
+        return low_agreement("the network", found, least)
+    if found.embedding is not None and not found.embedding.kept >= least:
+        return (
+            f"expected squared differences of the embeddings of at most {1 - least:.1%} of their squared values in "
+            f"int8, got {1 - found.embedding.kept:.1%} on {found.images} images; calibrate on more images that are "
+            "representative, or use fp32"
+        )
+    return ""
 
 
 def _calibrated_and_compared(
@@ -208,11 +209,19 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
 
 
 def _graph(
-    module: nn.Module, read: WeightsFile, calibrated_on: Images | None, *, raw: bool, batch_size: int | None
+    module: nn.Module,
+    read: WeightsFile,
+    calibrated_on: Images | None,
+    *,
+    raw: bool,
+    batch_size: int | None,
+    embedding: int | None,
 ) -> Graph:
-    """The graph to write; `raw`: including normalisation."""
+    """The graph to write; `raw`: including normalisation; `embedding`: length of the second output, if there is one."""
     prep, calibration = read.record.preprocessing, None
-    about = _about(read, input_of(raw=raw, batch=batch_size), calibrated_on)
+    about = _about(read, input_of(raw=raw, batch=batch_size), embedding, calibrated_on)
+    if embedding:
+        module = WithEmbedding(module).eval()
     if raw:
         module = FromPixels(module, prep).eval()
         example = torch.zeros(batch_size or 2, prep.size_px, prep.size_px, prep.channels, dtype=torch.uint8)
@@ -221,10 +230,13 @@ def _graph(
     if calibrated_on:
         pixels = calibrated_on.pixels
         calibration = torch.from_numpy(np.stack(pixels)) if raw else as_input(pixels, prep)
-    return Graph(module, example, batch_size is None, about, calibration)
+    outputs = (OUTPUT, EMBEDDING) if embedding else (OUTPUT,)
+    return Graph(module, example, batch_size is None, about, calibration, outputs)
 
 
-def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | None) -> dict[str, str]:
+def _about(
+    read: WeightsFile, takes: Mapping[str, Any], embedding: int | None, calibrated_on: Images | None
+) -> dict[str, str]:
     """The metadata that kinds.py documents."""
     record = read.record
     about = {
@@ -235,6 +247,7 @@ def _about(read: WeightsFile, takes: Mapping[str, Any], calibrated_on: Images | 
         "preprocessing": record.preprocessing.to_dict(),
         "input": takes,
         "output": "logits" if record.classes else "features",
+        **({"embedding": embedding} if embedding else {}),
         "precision": "int8" if calibrated_on else "fp32",
         "provenance": dict(record.provenance),
         "source": read.report.source,

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from torch import Tensor
 
-from inceptionnet.engines.onnx import INPUT, import_onnxruntime
 from inceptionnet.engines.openvino import import_nncf
 from inceptionnet.engines.program import quietly
+from inceptionnet.engines.sessions import INPUT, import_onnxruntime
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.system.extras import import_extra
 

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.program import quietly, to_program
+from inceptionnet.engines.sessions import INPUT, OUTPUT
 from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUT = "images", "logits"
-"""The names of input and output, in ONNX and OpenVINO."""
-
-
-def import_onnxruntime(module: str = "onnxruntime") -> ModuleType:
-    """Import onnxruntime, or a module of it, with telemetry disabled.
-
-    Otherwise importing it writes an identifier and a database of events to the home folder and sends reports. If the
-    environment variable is set already, it is respected.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return import_extra(module, "onnx", "ONNX Runtime")
-
 
 def to_onnx(
-    module: nn.Module, example: Tensor, *, dynamic_batch: bool = True, metadata: Mapping[str, str] | None = None
+    module: nn.Module,
+    example: Tensor,
+    *,
+    dynamic_batch: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    outputs: Sequence[str] = (OUTPUT,),
 ) -> onnx.ModelProto:
     """Convert `module`, in evaluation mode, to an ONNX model with weights, in torch's default opset.
 
@@ -42,6 +30,7 @@ def to_onnx(
         example: an example input; height and width are fixed to it.
         dynamic_batch: dynamic batch size; otherwise that of the example.
         metadata: stored in the model's metadata_props.
+        outputs: names of what the module gives, one tensor or several.
 
     Shapes: example (N, C, H, W).
 
@@ -59,7 +48,7 @@ def to_onnx(
             dynamo=True,
             verbose=False,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=list(outputs),
             dynamic_shapes=({0: "batch"},) if dynamic_batch else None,
             external_data=False,
         )

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,51 +12,25 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from inceptionnet.engines.onnx import INPUT, OUTPUT
 from inceptionnet.engines.program import quietly, to_program
+from inceptionnet.engines.sessions import (
+    INPUT,
+    OUTPUT,
+    RT_INFO,
+    import_openvino,
+    openvino_core,
+    without_telemetry,
+)
 from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import openvino
 
-RT_INFO = "inceptionnet"
-"""The section of rt_info with the metadata."""
-
-_TELEMETRY = "openvino_telemetry"
 _FLOAT32: tuple[dict[str, str], ...] = (
     {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
     {"name": "precise", "version": "0"},  # its name in older releases
 )
 """The attributes of a layer that OpenVINO does not compute in a lower precision by itself."""
-
-
-def import_openvino() -> ModuleType:
-    """Import openvino with telemetry disabled.
-
-    Importing openvino writes an identifier to the home folder and sends reports, unless openvino_telemetry cannot be
-    imported; so that package is hidden during the first import of openvino.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    with _without_telemetry("openvino"):
-        return import_extra("openvino", "openvino", "OpenVINO")
-
-
-@cache
-def openvino_core() -> openvino.Core:
-    """The only OpenVINO core of this process; it compiles all models and is never destroyed.
-
-    The CPU plugin of each core installs its own stack for signal handlers and restores the previous one when it is
-    destroyed. If two cores are not destroyed in reverse order, a freed stack is restored, and the next signal handled
-    on it, such as SIGCHLD when an image worker ends, crashes the process (seen in 2026.4.1).
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-    """
-    core: openvino.Core = import_openvino().Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
-    return core
 
 
 def import_nncf() -> ModuleType:
@@ -70,28 +41,20 @@ def import_nncf() -> ModuleType:
     """
     openvino_core()  # before NNCF creates cores of its own
     kind = logging.getLoggerClass()
-    with _without_telemetry("nncf"):
+    with without_telemetry("nncf"):
         try:
             return import_extra("nncf", "openvino", "int8 by OpenVINO")
         finally:
             logging.setLoggerClass(kind)  # nncf sets its own for all later loggers
 
 
-@contextmanager
-def _without_telemetry(package: str) -> Iterator[None]:
-    """Hide openvino_telemetry during the first import of a package."""
-    hide = package not in sys.modules and _TELEMETRY not in sys.modules
-    if hide:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes the import fail
-    try:
-        yield
-    finally:
-        if hide:
-            del sys.modules[_TELEMETRY]
-
-
 def to_openvino(
-    module: nn.Module, example: Tensor, *, dynamic_batch: bool = True, metadata: Mapping[str, str] | None = None
+    module: nn.Module,
+    example: Tensor,
+    *,
+    dynamic_batch: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    outputs: Sequence[str] = (OUTPUT,),
 ) -> openvino.Model:
     """Convert `module`, in evaluation mode, to an OpenVINO model in float32.
 
@@ -99,6 +62,7 @@ def to_openvino(
         example: an example input; height and width are fixed to it.
         dynamic_batch: dynamic batch size; otherwise that of the example.
         metadata: stored in the model's rt_info, under `inceptionnet`.
+        outputs: names of what the module gives, one tensor or several.
 
     Shapes: example (N, C, H, W).
 
@@ -112,7 +76,8 @@ def to_openvino(
     model.set_friendly_name(type(module).__name__)  # the default is a counter
     model.reshape(ov.PartialShape([-1 if dynamic_batch else len(example), *example.shape[1:]]))
     model.inputs[0].get_tensor().set_names({INPUT})
-    model.outputs[0].get_tensor().set_names({OUTPUT})
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
     for key, value in (metadata or {}).items():
         model.set_rt_info(value, [RT_INFO, key])
     return model

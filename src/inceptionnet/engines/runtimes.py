@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from inceptionnet.engines.cuda import Graph, layered
 from inceptionnet.engines.fusion import Fused, fused
 from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
-from inceptionnet.engines.onnx import INPUT, import_onnxruntime, to_onnx
-from inceptionnet.engines.openvino import openvino_core, to_openvino
+from inceptionnet.engines.onnx import to_onnx
+from inceptionnet.engines.openvino import to_openvino
 from inceptionnet.engines.program import quietly, to_program
+from inceptionnet.engines.sessions import INPUT, import_onnxruntime, openvino_core
 from inceptionnet.engines.tensorrt import TensorRT
 from inceptionnet.engines.winograd.engine import Winograd
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError

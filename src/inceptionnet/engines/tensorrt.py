@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.cuda import in_stream, new_stream
-from inceptionnet.engines.onnx import INPUT, OUTPUT, to_onnx
+from inceptionnet.engines.onnx import to_onnx
+from inceptionnet.engines.sessions import INPUT, OUTPUT
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.extras import import_extra
 

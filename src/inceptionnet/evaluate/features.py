@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.nets.spec import Network
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import as_text, replacing
 from inceptionnet.system.settings import exact
@@ -29,8 +30,29 @@ GROUP_BYTES = 2**25
 Values = npt.NDArray[np.float32]
 
 
+class Embedder(Protocol):
+    """An `InceptionNet`, or what embeds in its place and has no endpoints."""
+
+    @property
+    def network(self) -> Network:
+        """What it is or was built from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes images."""
+
+    def eval(self) -> Embedder:
+        """Itself, in evaluation mode."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pooled features. Shapes: (N, C, H, W) → (N, C)."""
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """The output of every endpoint, by name."""
+
+
 def feature_shape(
-    model: InceptionNet, prep: Preprocessing, endpoint: str = EMBED, *, grid: bool = False
+    model: Embedder, prep: Preprocessing, endpoint: str = EMBED, *, grid: bool = False
 ) -> tuple[int, ...]:
     """The shape of one image's features: (C,), or (C, H, W) with `grid`.
 
@@ -54,7 +76,7 @@ def feature_shape(
 
 
 def features(
-    model: InceptionNet,
+    model: Embedder,
     loader: EvalLoader,
     prep: Preprocessing,
     endpoint: str = EMBED,
@@ -78,9 +100,10 @@ def features(
             yield batch, x.float().cpu().numpy()
 
 
-def _output(model: InceptionNet, x: Tensor, endpoint: str) -> Tensor:
+def _output(model: Embedder, x: Tensor, endpoint: str) -> Tensor:
     if endpoint == EMBED:
         return model.embed(x)
+    assert isinstance(model, InceptionNet)  # another has no endpoints
     for name, module in model.body.named_children():
         x = module(x)
         if name == endpoint:

@@ -9,7 +9,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.files import replacing
@@ -53,7 +54,12 @@ class Prediction:
 
 
 def predictions_of(
-    files: Sequence[str], logits: Tensor, classes: Sequence[str], outputs: Outputs, top: int, threshold: float | None
+    files: Sequence[str],
+    logits: npt.ArrayLike,
+    classes: Sequence[str],
+    outputs: Outputs,
+    top: int,
+    threshold: float | None,
 ) -> list[Prediction]:
     """The prediction of each image from its logits; one with an error where they are not finite.
 
@@ -63,12 +69,12 @@ def predictions_of(
 
     Shapes: logits (N, logits).
     """
-    probabilities = outputs.probabilities(logits)
+    probabilities = outputs.probabilities(np.asarray(logits, np.float32))
     predicted = outputs.predicted(probabilities, threshold).tolist()
     count = len(classes) if outputs.multi_label else min(top, len(classes))
-    best = probabilities.topk(count)
+    best = np.argsort(-probabilities, 1, kind="stable")[:, :count]
     found = []
-    for file, order, row, said in zip(files, best.indices.tolist(), probabilities.tolist(), predicted, strict=True):
+    for file, order, row, said in zip(files, best.tolist(), probabilities.tolist(), predicted, strict=True):
         if any(map(isnan, row)):
             found.append(Prediction(file, error="the outputs of the network are not finite"))
             continue

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from inceptionnet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values = npt.NDArray[np.float32]
 
 THRESHOLD = 0.5
 """Of sigmoid: what is as probable as this, or more, is predicted."""
@@ -85,16 +90,47 @@ class Outputs:
         logits = logits.float()
         if self.activation == "softmax":
             return logits.log_softmax(1)
-        both = torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], -1)
+        from torch import stack
+        from torch.nn.functional import logsigmoid
+
+        both = stack([logsigmoid(-logits), logsigmoid(logits)], -1)
         return both if self.multi_label else both[:, 0]
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """The probability of each class, or of each label, on the CPU. Shapes: (N, logits) → (N, classes)."""
-        logs = self.log_probabilities(logits)
-        return exponential(logs[..., 1] if self.multi_label else logs)
+    @overload
+    def probabilities(self, logits: Values) -> Values: ...
+    @overload
+    def probabilities(self, logits: Tensor) -> Tensor: ...
+    def probabilities(self, logits: Any) -> Any:
+        """The probability of each class, or of each label: of an array an array, of a tensor one on the CPU.
 
-    def predicted(self, probabilities: Tensor, threshold: float | None) -> Tensor:
-        """The predicted class, or which labels are predicted.
+        Both are computed by the same code, in float64 and rounded once.
+        Shapes: (N, logits) → float32 (N, classes).
+        """
+        if isinstance(logits, np.ndarray):
+            return self._probabilities(logits)
+        from torch import from_numpy
+
+        return from_numpy(self._probabilities(logits.detach().cpu().float().numpy()))
+
+    def _probabilities(self, logits: Values) -> Values:
+        x = logits.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of what is not finite: NaN, which a prediction reports
+            if self.activation == "softmax":
+                shares = np.exp(x - x.max(1, keepdims=True))
+                shares /= shares.sum(1, keepdims=True)
+                probabilities: Values = shares.astype(np.float32)
+                return probabilities
+            present = np.exp(-np.logaddexp(0, -x))
+            if self.multi_label:
+                return present.astype(np.float32)
+            return np.concatenate([np.exp(-np.logaddexp(0, x)), present], 1).astype(np.float32)
+
+    @overload
+    def predicted(self, probabilities: Values, threshold: float | None) -> npt.NDArray[Any]: ...
+    @overload
+    def predicted(self, probabilities: Tensor, threshold: float | None) -> Tensor: ...
+    def predicted(self, probabilities: Any, threshold: float | None) -> Any:
+        """The predicted class, or which labels are predicted: of an array an array, of a tensor a tensor.
 
         Args:
             threshold: from `threshold`; of two classes that of the second.
@@ -103,7 +139,10 @@ class Outputs:
         """
         if self.multi_label:
             return probabilities >= (THRESHOLD if threshold is None else threshold)
-        return probabilities.argmax(1) if threshold is None else (probabilities[:, 1] >= threshold).long()
+        if threshold is None:
+            return probabilities.argmax(1)
+        second = probabilities[:, 1] >= threshold
+        return second.astype(np.int64) if isinstance(second, np.ndarray) else second.long()
 
     def decided(self, logits: Tensor) -> Tensor:
         """As `predicted` with the usual threshold, from logits and on their device.
@@ -134,7 +173,11 @@ class Outputs:
 
     def evidence(self, logits: Tensor) -> Tensor:
         """A number for each class that rises with the evidence for it. Shapes: (N, logits) → (N, classes)."""
-        return torch.cat([-logits, logits], 1) if self.binary else logits
+        if not self.binary:
+            return logits
+        from torch import cat
+
+        return cat([-logits, logits], 1)
 
 
 SOFTMAX = Outputs()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from traceback import walk_tb
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from inceptionnet.errors import MissingExtraError, missing_extra
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 
 def import_extra(module: str, extra: str, purpose: str, package: str | None = None) -> ModuleType:
@@ -36,6 +39,29 @@ def import_extra(module: str, extra: str, purpose: str, package: str | None = No
             f"{purpose} needs {package or top}, which is installed but cannot be imported ({type(error).__name__}: "
             f"{reason}); repair it with: pip install --force-reinstall 'inceptionnet[{extra}]'"
         ) from None
+
+
+TORCH = ("torch", "torchmetrics", "scipy", "safetensors")
+"""The packages of the extra `torch`, which everything needs but prediction with exported files."""
+
+
+@contextmanager
+def needing_torch(purpose: str) -> Iterator[None]:
+    """For imports of what needs torch.
+
+    Args:
+        purpose: what needs it, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: it is not installed, nor what comes with it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TORCH:
+            raise
+        raise missing_extra(package, "torch", purpose) from None
 
 
 @contextmanager
@@ -77,9 +103,11 @@ def _imported_by(importers: Sequence[str], error: Exception) -> str | None:
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
     """Make a package look as if it were not installed, to imports and to importlib.metadata."""
+    import importlib.metadata
+
     from_name = importlib.metadata.Distribution.from_name
 
-    def found(name: str) -> importlib.metadata.Distribution:
+    def found(name: str) -> Distribution:
         if name == package:
             raise importlib.metadata.PackageNotFoundError(name)
         return from_name(name)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inceptionnet.weights.conversion import convert as convert
-    from inceptionnet.weights.native import Record as Record
     from inceptionnet.weights.native import save_weights as save_weights
     from inceptionnet.weights.reading import Report as Report
     from inceptionnet.weights.reading import WeightsFile as WeightsFile
     from inceptionnet.weights.reading import load_model as load_model
     from inceptionnet.weights.reading import read_record as read_record
     from inceptionnet.weights.reading import read_weights as read_weights
+    from inceptionnet.weights.record import Record as Record
 
 _HOME = {
-    "Record": "native",
+    "Record": "record",
     "Report": "reading",
     "WeightsFile": "reading",
     "convert": "conversion",

@@ -9,9 +9,10 @@ from typing import Any
 
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
-from inceptionnet.weights.native import GIVEN, NUMBERED, save_weights, with_activation
+from inceptionnet.weights.native import save_weights
 from inceptionnet.weights.origins import with_channels
 from inceptionnet.weights.reading import Report, read_weights
+from inceptionnet.weights.record import GIVEN, NUMBERED, with_activation
 
 
 def convert(

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from torch import Tensor
 
 from inceptionnet.data.preprocess import MOST_CHANNELS, MOST_PX, Preprocessing
 from inceptionnet.errors import InceptionNetError, nearest
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.analysis import analyse, parameters
 from inceptionnet.nets.edits import Configuration, configure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = 60
 """Characters of a wrong value in a message."""
@@ -86,6 +88,7 @@ class StoredExport(_Strict):
     activation: Name
     input: StoredInput
     output: Literal["logits", "features"]
+    embedding: int | None = Field(None, ge=1, le=1_000_000)
     precision: Literal["fp32", "int8"]
     quantisation: StoredQuantisation | None = None
     source: str = ""

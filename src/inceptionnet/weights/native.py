@@ -9,8 +9,8 @@ equal weights are equal files. Tensors have the names of the module's state dict
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +19,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import ConfigurationError, WeightsError, message_of
+from inceptionnet.errors import WeightsError, message_of
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.model.outputs import Outputs
-from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.system.checksum import ChecksumError, check, checksum
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import from_json
 from inceptionnet.weights.formats.stored import Stored
 from inceptionnet.weights.metadata import record_fields
+from inceptionnet.weights.record import NUMBERED, Record, checked_names, numbers
 
 FORMAT = 1
 KEY = "inceptionnet"
 START = '{"format": '
 """How the text under KEY begins; a text of another key is one whose key is damaged."""
-NUMBERED = "numbered"
-"""How the origin of class names begins that nobody gave."""
-GIVEN = "given"
-"""The origin of class names that the user gave."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """The metadata of a weights file."""
-
-    configuration: Configuration
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What is known about the training: package version, data, epochs, accuracy; of classes, where they come from."""
-
-    @property
-    def numbered(self) -> bool:
-        """Whether the class names are only numbers that nobody gave."""
-        numbers = tuple(map(str, range(len(self.classes))))
-        return self.classes == numbers and str(self.provenance.get("classes", "")).startswith(NUMBERED)
-
-    @property
-    def outputs(self) -> Outputs:
-        """What the logits mean."""
-        return outputs_of(self.configuration)
 
 
 def save_weights(
@@ -113,39 +86,6 @@ def record_for(
     if not classes and names and not str(about.get("classes", "")).startswith(NUMBERED):
         about["classes"] = f"{NUMBERED}: no names were given"
     return Record(c, names, preprocessing or model.preprocessing, about)
-
-
-def outputs_of(configuration: Configuration) -> Outputs:
-    """What the logits of a network of that configuration mean."""
-    return Outputs(configuration.activation, configuration.num_classes or 0)
-
-
-def numbers(outputs: Outputs) -> tuple[str, ...]:
-    """Class names where there are none: numbers from 0."""
-    return tuple(map(str, range(outputs.classes)))
-
-
-def checked_names(names: Sequence[str], outputs: Outputs) -> tuple[str, ...]:
-    """Class names for these outputs. Raises: ConfigurationError: another number of names."""
-    if len(names) != outputs.classes:
-        two = " (the logit is the second against the first)" if outputs.binary else ""
-        raise ConfigurationError(f"expected {outputs.classes} class names, one per class{two}, got {len(names)}")
-    return tuple(names)
-
-
-def with_activation(record: Record, activation: str) -> Record:
-    """The record of the same weights whose logits mean something else; names stay if their number still fits.
-
-    Raises:
-        ConfigurationError: an unknown activation.
-    """
-    configuration = replace(record.configuration, activation=activation)
-    configure(configuration)  # raises
-    outputs = outputs_of(configuration)
-    if len(record.classes) == outputs.classes:
-        return replace(record, configuration=configuration)
-    about = {**record.provenance, "classes": f"{NUMBERED}: the names do not fit {outputs}"}
-    return replace(record, configuration=configuration, classes=numbers(outputs), provenance=about)
 
 
 def is_native(metadata: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.formats.class_names import class_names_in
 from inceptionnet.weights.known import Published
 from inceptionnet.weights.layouts import Layout
-from inceptionnet.weights.native import NUMBERED, numbers, outputs_of
+from inceptionnet.weights.record import NUMBERED, numbers, outputs_of
 
 BACKGROUND = 1001
 """Classes of an ImageNet classifier whose class 0 is the background."""

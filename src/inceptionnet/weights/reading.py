@@ -27,8 +27,9 @@ from inceptionnet.weights.folder import HUB_WEIGHTS, weights_of
 from inceptionnet.weights.formats import Stored, open_weights
 from inceptionnet.weights.hub import config_in, fetch, is_address
 from inceptionnet.weights.known import Published, published_as, published_at
-from inceptionnet.weights.native import Record, is_native, record_of
+from inceptionnet.weights.native import is_native, record_of
 from inceptionnet.weights.origins import BACKGROUND, class_names, preprocessing, with_channels
+from inceptionnet.weights.record import Record
 from inceptionnet.weights.translate import AVERAGE_POOL, translate
 
 log = logging.getLogger("inceptionnet")
