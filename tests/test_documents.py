@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 
@@ -40,6 +41,7 @@ QUICK = {
     "check": ["--workers", "0"],
     "features": ["--workers", "0"],
     "fid": ["--workers", "0"],
+    "predict": ["--batch-size", "4"],
 }
 """Options that make an example quick; a later one overrides that of the example."""
 
@@ -91,6 +93,12 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         assert known, f"{address} is not published"
         return Fetched(narrow(known.network, f"{known.name.partition('/')[2]}.safetensors"), address, {})
 
+    with av.open(str(tmp_path / "clip.mp4"), "w") as clip:
+        stream = clip.add_stream("mpeg4", rate=5)
+        for _ in range(10):
+            clip.mux(stream.encode(av.VideoFrame(stream.width, stream.height, "yuv420p")))
+        clip.mux(stream.encode())
+
     monkeypatch.setattr(reading, "fetch", fetch)
     monkeypatch.setattr(reading, "_check_hash", lambda path, known: None)
     monkeypatch.chdir(tmp_path)
@@ -129,8 +137,12 @@ def test_every_command_runs(page: str, command, somewhere: Path, request: pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page.name for page in PAGES if blocks(page, "python")])
-def test_every_line_of_python_runs(page: str, somewhere: Path) -> None:
+def test_every_line_of_python_runs(page: str, command, somewhere: Path) -> None:
     (path,) = (path for path in PAGES if path.name == page)
+    if page == "batch.md":
+        for name in ("predict", "features"):
+            out = {"predict": "predictions", "features": "features"}[name]
+            assert command(name, "runs/flowers", "flowers", "--out", out, "--workers", 0)[0] == 0
     quick = "epochs=1, size=32, width=0.125, workers=0, settings={'log.report': False}"
     found: dict[str, Any] = {}
     for block in blocks(path, "python"):
@@ -144,6 +156,8 @@ def test_every_line_of_python_runs(page: str, somewhere: Path) -> None:
         assert found["clf"].source == "runs/again"
     if page == "python.md":
         assert [bool(row.error) for row in found["rows"]] == [False, False, True]
+    if page == "batch.md":
+        assert len(found["vectors"]) == 36
     if page == "engines.md":
         assert found["fast"](torch.zeros(2, 3, 75, 75)).shape == (2, 5)
 

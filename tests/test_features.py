@@ -18,13 +18,16 @@ from PIL import Image
 
 from inceptionnet import create_model, load_model, save_weights
 from inceptionnet.data import open_source
-from inceptionnet.data.loading import Batch, EvalLoader
+from inceptionnet.data.jobs import check_out, open_job
+from inceptionnet.data.loading import EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Source, StreamSplit
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.errors import ConfigurationError, MissingExtraError
-from inceptionnet.evaluate import features as extraction
-from inceptionnet.evaluate.features import Values, check_file, feature_shape, features, write_features
+from inceptionnet.evaluate.features import feature_shape, feature_tables, features_schema
+from inceptionnet.system import parts
+from inceptionnet.system.distributed import ALONE
+from inceptionnet.system.parts import write_parquet
 from inceptionnet.weights.folder import weights_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -67,7 +70,7 @@ def test_every_image_of_every_split_with_its_label(command: Command, run: Path, 
     code, text, _ = command("features", run, colours, "--out", out, "--batch-size", 5, "--workers", 0)
     assert code == 0 and "36 images, 128 features each, embed of inception_v1.slim" in text and "held out" in text
     table = pq.read_table(out)
-    assert table.column_names == ["image", "split", "label", "features"]
+    assert table.column_names == ["image", "split", "label", "features", "error"] and table["error"].null_count == 36
     rows = {row["image"]: row for row in table.to_pylist()}
     assert sorted(rows) == sorted(str(file.relative_to(colours)) for file in colours.rglob("*.png"))
     assert all(row["label"] == name.partition("/")[0] for name, row in rows.items())
@@ -130,13 +133,16 @@ def test_images_in_no_order_and_a_broken_one(command: Command, body: Path, photo
         assert code == 0 and "images without labels (" in text and "broken.jpg: is not an image" in text
         assert len(text.splitlines()) == 3
         found[name] = pq.read_table(out)
-    names = ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
-    assert found["folder"]["image"].to_pylist() == names and found["folder"]["label"].null_count == 4
+    names = ["a.png", "b.png", "broken.jpg", "deep/c.png", "deep/er/d.png"]
+    assert found["folder"]["image"].to_pylist() == names and found["folder"]["label"].null_count == 5
+    whys = found["folder"]["error"].to_pylist()
+    assert whys[2].startswith("is not an image") and whys[:2] + whys[3:] == [None] * 4
+    assert [row is None for row in found["folder"]["features"].to_pylist()] == [False, False, True, False, False]
     assert found["zip"].equals(found["folder"])
     assert found["files"]["image"].to_pylist() == [str(photos / name) for name in ("a.png", *names)]
     with torch.no_grad():
         expected = load_model(body).eval().embed(seen(photos / "deep" / "c.png"))[0].numpy()
-    assert np.allclose(vectors(found["folder"])[2], expected, rtol=1e-3, atol=1e-4)
+    assert np.allclose(found["folder"]["features"][3].as_py(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None:
@@ -187,17 +193,37 @@ def test_no_images_and_no_such_place(command: Command, body: Path, tmp_path: Pat
         assert code == 2 and err.count("\n") == 1 and said in err and not out.exists()
 
 
-def test_a_stream_is_refused(command: Command, body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Source("hf:some/stream", ("a", "b"), {"val": StreamSplit("val", 1, 1, lambda shard: iter(()))}, "")
-    monkeypatch.setattr("inceptionnet.data.unlabelled.open_source", lambda *_, **__: stream)
-    code, _, err = command("features", body, "hf:some/stream", "--out", tmp_path / "f.parquet")
-    assert code == 2 and "hf:some/stream: expected local images, got a stream" in err
+def test_a_stream_is_read_by_its_shards(
+    command: Command, body: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every split of it, one after another; a part is a shard, whose images may be none."""
+    files = sorted((colours / "red").iterdir())
+    shards = {"train": [files[:3], []], "val": [files[3:5]]}
+
+    def stream(name: str) -> StreamSplit:
+        def read(shard: int) -> Iterator[tuple[str, int, bytes]]:
+            return ((file.name, 1, file.read_bytes()) for file in shards[name][shard])
+
+        return StreamSplit(name, sum(map(len, shards[name])), len(shards[name]), read)
+
+    source = Source("hf:some/stream", ("a", "b"), {name: stream(name) for name in shards}, "")
+    monkeypatch.setattr("inceptionnet.data.jobs.open_source", lambda *_, **__: source)
+    code, _, _ = command("features", body, "hf:some/stream", "--out", tmp_path / "f", "--workers", 0)
+    parts = [pq.read_table(file) for file in sorted((tmp_path / "f").glob("part-*"))]
+    assert code == 0 and [part.num_rows for part in parts] == [3, 0, 2]
+    table = pq.read_table(tmp_path / "f")
+    assert table["image"].to_pylist() == [file.name for file in files[:5]] and set(table["label"].to_pylist()) == {"b"}
+    assert table["split"].to_pylist() == ["train"] * 3 + ["val"] * 2
+    shards["val"] = [files[3:4]]
+    code, _, err = command("features", body, "hf:some/stream", "--out", tmp_path / "less", "--workers", 0)
+    assert code == 2 and "expected 5 images as the stream states, got 4" in err
 
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtraError, match=r"inceptionnet\[parquet\]"):
-        check_file(Path("f.parquet"))
+    for out in ("f.parquet", "folder"):
+        with pytest.raises(MissingExtraError, match=r"inceptionnet\[parquet\]"):
+            check_out(Path(out), ALONE)
 
 
 def test_bounded_groups_and_a_file_that_is_whole_or_not_there(
@@ -205,31 +231,28 @@ def test_bounded_groups_and_a_file_that_is_whole_or_not_there(
 ) -> None:
     """Groups of two batches; what stops in between leaves the file that was there, and nothing else."""
     model, out = load_model(body), tmp_path / "f.parquet"
-    source = open_images([str(colours / "red")])
-    _, split = source.pick("all")
-    loader = EvalLoader(split, PREP, batch_size=3, workers=0, corrupt_images="skip")
+    job = open_job([str(colours / "red")])
     shape = feature_shape(model, PREP)
-    monkeypatch.setattr(extraction, "GROUP_BYTES", 4 * shape[0] * 6)
+    monkeypatch.setattr(parts, "GROUP_BYTES", 4 * shape[0] * 6)
     counted: list[int] = []
+    schema = features_schema(shape, {})
 
-    def write(batches: Iterator[tuple[Batch, Values]]) -> int:
-        rows, _ = write_features(
-            out, batches, shape,
-            names=split.names, splits=["all"] * 12, classes=(), about={}, advance=counted.append,
-        )  # fmt: skip
-        return rows
+    def tables() -> Iterator[Any]:
+        chunks = (chunk for part in job.parts for chunk in part())
+        yield from feature_tables(model, chunks, PREP, schema=schema, batch_size=3, advance=counted.append)
 
-    assert write(features(model, loader, PREP)) == 12 and counted == [3] * 4
+    write_parquet(out, schema, tables())
     about = pq.read_metadata(out)
+    assert about.num_rows == 12 and counted == [3] * 4
     assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [6, 6]
     before = out.read_bytes()
 
-    def stopped() -> Iterator[tuple[Batch, Values]]:
-        yield next(features(model, loader, PREP))
+    def stopped() -> Iterator[Any]:
+        yield next(tables())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(stopped())
+        write_parquet(out, schema, stopped())
     assert out.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["f.parquet"]
 
 

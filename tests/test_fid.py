@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +24,8 @@ from inceptionnet.data.preprocess import resize
 from inceptionnet.errors import ConfigurationError, InputError
 from inceptionnet.evaluate.fid import FidFeatures, inception_score
 from inceptionnet.weights.known import PUBLISHED
+
+from .forked import Forked, met
 
 Command = Callable[..., tuple[int, str, str]]
 SIZE_PX, CLASSES = 75, 10
@@ -122,6 +126,52 @@ def test_command_by_hand(
     assert figures["network"] == "inception_v3.fid" and len(figures["remarks"]) == 3
     torch.manual_seed(99)
     assert json.loads(command(*arguments)[1]) == figures
+
+
+def test_in_parts(command: Command, weights: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The same figures as without; a part that is lost is made again, and other weights are refused."""
+    generated = tmp_path / "generated"
+    shutil.copytree(folders["generated"], generated)
+    (generated / "broken.png").write_bytes(b"x")
+    words = ("fid", folders["real"], generated, "--weights", weights, "--batch-size", 7, "--json")
+    in_parts = (*words, "--out", tmp_path / "out", "--part-size", 10)
+    plain, (code, text, _) = json.loads(command(*words)[1]), command(*in_parts)
+    figures = json.loads(text)
+    assert code == 0 and figures["generated"]["decode_errors"] == plain["generated"]["decode_errors"] != []
+    assert figures["fid"] == pytest.approx(plain["fid"], rel=1e-6)
+    for side in ("real", "generated"):
+        assert figures[side]["images"] == plain[side]["images"]
+        assert figures[side]["inception_score"] == pytest.approx(plain[side]["inception_score"], rel=1e-5)
+    parts = sorted((tmp_path / "out" / "generated").glob("part-*"))
+    assert [pq.read_table(part).num_rows for part in parts] == [10, 10, 2]
+    parts[1].unlink()
+    assert json.loads(command(*in_parts)[1]) == figures and parts[1].exists()
+    other = tmp_path / "other.safetensors"
+    save_weights(create_model("inception_v3.fid", width=0.125, num_classes=CLASSES), other, preprocessing=PREP)
+    code, _, err = command(*words[:3], "--weights", other, "--out", tmp_path / "out", "--part-size", 10)
+    assert code == 2 and err.count("\n") == 1 and "its weights is" in err
+    code, _, err = command(*words, "--out", tmp_path / "x.parquet")
+    assert code == 2 and "expected a folder for the parts of real and generated images" in err
+
+
+@pytest.mark.slow
+def test_two_processes(
+    command: Command, weights: Path, folders: dict[str, Path], tmp_path: Path, with_training: Forked
+) -> None:
+    """They write the files of one, and the first one says the distance; without a folder both are refused."""
+    words = ("fid", folders["real"], folders["generated"], "--weights", weights, "--batch-size", 7, "--json")
+    how = ("--part-size", 10)
+    one = command(*words, *how, "--out", tmp_path / "one")[1]
+    code = "import sys; from inceptionnet.cli import main; sys.argv[0] = 'inceptionnet'; main()"
+    with met(2) as each:
+        first, second = with_training.together(code, *words, *how, "--out", tmp_path / "two", each=each)
+    assert first.stdout == one and not second.stdout and (first.returncode, second.returncode) == (0, 0)
+    for file in (tmp_path / "one").rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
+    with met(2) as each:
+        done = with_training.together(code, *words, each=each)
+    assert all(one.returncode == 2 and "--out: expected a folder for the parts" in one.stderr for one in done)
 
 
 def test_command_is_torchmetrics_in_python(

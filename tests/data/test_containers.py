@@ -32,7 +32,8 @@ def test_every_way_to_find_images_finds_and_says_the_same(tmp_path: Path) -> Non
             name: png(i) for name, i in wanted.items()
         }
         assert "; ".join(found.notes).replace(f"{place}: ", "") == SAID
-        split, notes = every_image(str(place))
+        source, notes = every_image(str(place))
+        _, split = source.pick("all")
         assert list(split.names) == sorted(wanted) and "; ".join(notes) == SAID
         assert [split.read(i) for i in range(5)] == [png(wanted[name]) for name in split.names]
         source = open_images([str(place)])
@@ -131,7 +132,8 @@ def test_names_are_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("this file system knows no such names")
     (image,) = find_images([tmp_path])
     assert os.fsencode(image.name) == name and image.read() == png(7)
-    split, _ = every_image(str(tmp_path))
+    source, _ = every_image(str(tmp_path))
+    _, split = source.pick("all")
     assert split.read(0) == png(7)
     import io
 

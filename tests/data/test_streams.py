@@ -212,6 +212,13 @@ def test_refused_sites(site: Site, files: dict[str, bytes | None], name: str, re
     assert "\n" not in str(caught.value) and str(caught.value).startswith(site.url)
 
 
+def test_one_split_is_enough_for_an_evaluation(site: Site) -> None:
+    source = open_source(f"{site.url}/pets/val-0.tar", evaluating=True)
+    assert list(source.splits) == ["val"] and len(stream(source, "val")) == 4
+    with pytest.raises(DataError, match="expected train and val or test"):
+        open_source(f"{site.url}/pets/val-0.tar")
+
+
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inceptionnet.data.web.WAIT_S", 0)
     monkeypatch.setenv("no_proxy", "*")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inceptionnet.data.jobs import in_parts
 from inceptionnet.data.unlabelled import every_image
 from inceptionnet.evaluate.fid import FidFeatures, Measured, load_statistics, measure, new_distance, save_statistics
 from inceptionnet.weights import load_model
@@ -67,7 +68,9 @@ def measured(features: FidFeatures, folders: tuple[Path, Path]) -> tuple[Frechet
     """The distance, and what was found of the generated images."""
     distance = new_distance(features)
     for real, folder in zip((True, False), folders, strict=True):
-        done = measure(features, every_image(str(folder))[0], distance, real=real, batch_size=10, workers=2)
+        source, _ = every_image(str(folder))
+        chunks = (chunk for part in in_parts(source, "all", 4096).parts for chunk in part())
+        done = measure(features, chunks, distance, real=real, batch_size=10, workers=2)
     return distance, done
 
 

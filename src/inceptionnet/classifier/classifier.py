@@ -130,6 +130,40 @@ class Classifier:
             return FileNetwork(self.run, self.record.configuration)
         return self.model
 
+    def __call__(self, batch: Any) -> dict[str, Any]:
+        """`columns(batch)`: as map_batches of Ray Data, map of datasets and predict_batch_udf of Spark call it."""
+        return self.columns(batch)
+
+    def columns(
+        self,
+        batch: Any,
+        *,
+        image: str | None = None,
+        top: int = 1,
+        threshold: float | None = None,
+        batch_size: int = 16,
+    ) -> dict[str, Any]:
+        """The answers for a batch of columns.
+
+        Of a mapping from names to columns, the other columns are returned too. The answers are class_1, probability_1
+        and so on up to `top`, and error; with several labels an image labels, probability_NAME of each, and error. A
+        corrupt image has its reason in error, which is empty otherwise, and the others go on. See docs/batch.md.
+
+        Args:
+            batch: a mapping with a column of images, or an array or list of images. An image is encoded bytes, a path,
+                a PIL image, an array, or {"bytes": …, "path": …}.
+            image: the column of images. Default: image, img, bytes or content.
+            top, threshold: as for `predict`.
+
+        Shapes: each column (N,); arrays where the images are in an array, else lists.
+
+        Raises:
+            InputError: no such column, or something in it is no image.
+        """
+        from inceptionnet.classifier.columns import answer
+
+        return answer(self, batch, image=image, top=top, threshold=threshold, batch_size=batch_size)
+
     def predict(
         self,
         images: ImageLike | Sequence[ImageLike],

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, opened
+from inceptionnet.cli.parts import PART_SIZE, PartSize, Threads, threads_of
 from inceptionnet.errors import ConfigurationError, DataError
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    from inceptionnet.classifier import Classifier
+    from inceptionnet.data.jobs import Job
     from inceptionnet.evaluate.fid import FidFeatures, Measured
+    from inceptionnet.system.distributed import World
 
 NETWORK = "inception_v3.fid"
 IMAGES = "all images of a folder, .zip or .tar; a data set as for train; or an .npz with mu and sigma."
@@ -28,9 +34,12 @@ def fid(
                                               "weights. Required.")] = "",
     save_statistics: Annotated[Path | None, typer.Option(help="Write mu and sigma of REAL to this .npz file, for "
                                                               "use as REAL later.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the features of both to FOLDER/real and "
+                                             "FOLDER/generated, in parts: the same command resumes it, and torchrun "
+                                             "shares it.")] = None,
+    part_size: PartSize = PART_SIZE,
     batch_size: BatchSize = 32,
-    workers: Annotated[int | None, typer.Option(help="Threads that load images.", min=0,
-                                                rich_help_panel="Machine")] = None,
+    workers: Threads = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -41,17 +50,26 @@ def fid(
     from inceptionnet.cli.tables import print_json
     from inceptionnet.evaluate.fid import FidFeatures, new_distance
     from inceptionnet.evaluate.fid import save_statistics as save
-    from inceptionnet.system.devices import default_workers
+    from inceptionnet.system.distributed import joined_world, share_cores
 
     if save_statistics and save_statistics.suffix != ".npz":
         raise ConfigurationError(f"--save-statistics {save_statistics}: expected a file ending in .npz")
-    classifier = opened(weights or _published(), device=device)
-    features = FidFeatures(classifier.model, classifier.preprocessing)
-    distance = new_distance(features)
     sides = {"real": real, "generated": generated}
+    with joined_world() as world:
+        if out is None and world.size > 1:
+            raise ConfigurationError("--out: expected a folder for the parts of several processes, got none; give one")
+        share_cores()
+        classifier = opened(weights or _published(), device=device)
+        features = FidFeatures(classifier.model, classifier.preprocessing)
+        jobs = {side: _job(where, part_size) for side, where in sides.items()}
+        if out is not None:
+            _write(classifier, features, jobs, out, batch_size, threads_of(workers), world)
+    if not world.is_main:
+        return
+    distance = new_distance(features)
     measured = {
-        side: _measured(where, features, distance, side == "real", batch_size, default_workers(workers))
-        for side, where in sides.items()
+        side: _measured(side, sides[side], features, job, distance, out and out / side, batch_size, threads_of(workers))
+        for side, job in jobs.items()
     }
     if save_statistics:
         save(save_statistics, distance)
@@ -78,24 +96,69 @@ def _published() -> str:
     raise ConfigurationError(f"--weights: expected weights of {NETWORK}, got none; download {where}")
 
 
-def _measured(
-    where: str, features: FidFeatures, distance: FrechetInceptionDistance, real: bool, batch_size: int, workers: int
-) -> Measured:
+def _job(where: str, part_size: int) -> tuple[Job, list[str]] | None:
+    """The images of a place, and notes; None for statistics."""
+    from inceptionnet.data.jobs import in_parts
     from inceptionnet.data.unlabelled import every_image
-    from inceptionnet.evaluate.fid import load_statistics, measure
-    from inceptionnet.system.progress import Bar
 
     if where.endswith(".npz"):
+        return None
+    source, notes = every_image(where)
+    return in_parts(source, "all", part_size), notes
+
+
+def _write(
+    classifier: Classifier,
+    features: FidFeatures,
+    jobs: Mapping[str, tuple[Job, list[str]] | None],
+    out: Path,
+    batch_size: int,
+    threads: int,
+    world: World,
+) -> None:
+    from inceptionnet.classifier.parts import described
+    from inceptionnet.evaluate.fid_parts import write_fid_features
+
+    if out.suffix:
+        raise ConfigurationError(f"--out {out}: expected a folder for the parts of real and generated images")
+    for side, found in jobs.items():
+        if found is not None:
+            about = described(classifier, found[0], answers="features of FID")
+            write_fid_features(
+                features, found[0], out / side, about,
+                batch_size=batch_size, workers=threads, world=world, title=side,
+            )  # fmt: skip
+
+
+def _measured(
+    side: str,
+    where: str,
+    features: FidFeatures,
+    found: tuple[Job, list[str]] | None,
+    distance: FrechetInceptionDistance,
+    parts: Path | None,
+    batch_size: int,
+    threads: int,
+) -> Measured:
+    from inceptionnet.evaluate.fid import load_statistics, measure
+    from inceptionnet.evaluate.fid_parts import measure_parts
+    from inceptionnet.system.progress import Bar
+
+    real = side == "real"
+    if found is None:
         return load_statistics(Path(where), distance, real=real)
-    split, notes = every_image(where)
-    with Bar(len(split), where) as bar:
-        try:
-            found = measure(
-                features, split, distance, real=real, batch_size=batch_size, workers=workers, advance=bar.advance
+    job, notes = found
+    try:
+        if parts is not None:
+            return replace(measure_parts(features, parts, distance, real=real), notes=tuple(notes))
+        chunks = (chunk for part in job.parts for chunk in part())
+        with Bar(job.images, where) as bar:
+            one = measure(
+                features, chunks, distance, real=real, batch_size=batch_size, workers=threads, advance=bar.advance
             )
-            return replace(found, notes=tuple(notes))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
+        return replace(one, notes=tuple(notes))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _figures(one: Measured) -> dict[str, Any]:

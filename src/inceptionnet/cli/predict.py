@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,12 +24,14 @@ from inceptionnet.cli.options import (
     Threshold,
     opened,
 )
+from inceptionnet.cli.parts import OUT, PART_SIZE, PartSize, Threads, threads_of
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from inceptionnet.classifier import Classifier
     from inceptionnet.evaluate.prediction import Prediction
 
 
@@ -39,9 +43,19 @@ def predict(
     activation: Activation = None,
     classes: Classes = None,
     allow_urls: AllowUrls = False,
+    out: Annotated[Path | None, OUT] = None,
+    part_size: PartSize = PART_SIZE,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1s|'10 frames'",
+            help="Of videos, which are then taken too: a row for a frame each second, each 10 frames, …",
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
     json: Json = False,
     batch_size: BatchSize = 16,
+    workers: Threads = None,
     device: Device = "auto",
     engine: Engine = "eager",
     precision: Precision = "fp32",
@@ -49,25 +63,40 @@ def predict(
 ) -> None:
     """Predict the classes or labels of images, with their probabilities.
 
-    A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read.
+    A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read. With --out the
+    rows are written to Parquet, with the split and label of images that have them, and the exit code is 0 once all are
+    there; under torchrun several processes share the parts of a folder.
     """
+    from inceptionnet.classifier.video import check_videos, predict_all
     from inceptionnet.cli.tables import end_with_errors, print_json
-    from inceptionnet.data.images import Item
     from inceptionnet.data.inputs import find_images
+    from inceptionnet.data.video import Every
     from inceptionnet.evaluate.prediction import write_csv
     from inceptionnet.system.progress import Bar
 
-    found = find_images(images, allow_urls=allow_urls)
-    classifier = opened(
-        weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        batch_size=min(batch_size, len(found)), activation=activation, classes=classes,
+    interval = Every.parse(every) if every else None
+    open_classifier = partial(
+        opened, weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
+        activation=activation, classes=classes,
     )  # fmt: skip
+    if out:
+        if csv or interval:
+            raise ConfigurationError(f"--out {out}: is for the rows of images; omit {'--csv' if csv else '--every'}")
+        _to_parquet(
+            open_classifier, weights, images, out,
+            allow_urls=allow_urls, part_size=part_size, top=top, threshold=threshold, batch_size=batch_size,
+            workers=workers, json=json,
+        )  # fmt: skip
+        return
+    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ConfigurationError("--out: expected a folder for the parts of several processes, got none; give one")
+    found = find_images(images, allow_urls=allow_urls, videos=interval is not None)
+    videos = check_videos(found, interval)
+    classifier = open_classifier(batch_size=batch_size if videos else min(batch_size, len(found)))
     least = classifier.threshold(threshold)
     rows = []
     with Bar(len(found), "predicting") as bar:
-        for row in classifier.stream(
-            [Item(one.name, one) for one in found], top, threshold=threshold, batch_size=batch_size
-        ):
+        for row in predict_all(classifier, found, interval, top, threshold=threshold, batch_size=batch_size):
             rows.append(row)
             bar.advance(1)
     if csv:
@@ -101,15 +130,69 @@ def predict(
     end_with_errors(rows)
 
 
+def _to_parquet(
+    open_classifier: Callable[..., Classifier],
+    weights: str,
+    images: list[str],
+    out: Path,
+    *,
+    allow_urls: bool,
+    part_size: int,
+    top: int,
+    threshold: float | None,
+    batch_size: int,
+    workers: int | None,
+    json: bool,
+) -> None:
+    from inceptionnet.classifier.parts import predict_in_parts
+    from inceptionnet.cli.parts import print_errors
+    from inceptionnet.cli.tables import print_json
+    from inceptionnet.data.jobs import check_out, open_job
+    from inceptionnet.system.distributed import joined_world, share_cores
+
+    with joined_world() as world:
+        check_out(out, world)
+        share_cores()
+        classifier = open_classifier(batch_size=batch_size)
+        trained = classifier.record.provenance
+        job = open_job(
+            images, "all", part_size,
+            seed=trained.get("seed", 0), group_by=trained.get("group_by"), allow_urls=allow_urls,
+            allow_shards=allow_urls,
+        )  # fmt: skip
+        written, about = predict_in_parts(
+            classifier, job, out, top=top, threshold=threshold, batch_size=batch_size, threads=threads_of(workers),
+            world=world,
+        )  # fmt: skip
+    if not world.is_main:
+        return
+    if json:
+        named = [{"name": name, "reason": reason} for name, reason in written.named]
+        print_json({
+            **about, "weights": weights, "assumed": classifier.assumed, "written": str(out), "images": written.rows,
+            "data_note": job.source.note, "errors": written.errors, "decode_errors": named,
+        })  # fmt: skip
+    else:
+        say(job.source.note)
+        say(f"{out}: {written.rows} images")
+        print_errors(written)
+        if classifier.assumed:
+            say(f"assumed: {classifier.assumed}")
+
+
 def _print(rows: Sequence[Prediction]) -> None:
     from inceptionnet.cli.tables import print_table
 
     print_table(
         ["file", "prediction"],
-        [[row.file, f"error: {row.error}" if row.error else _text(row)] for row in rows],
+        [[_name(row), f"error: {row.error}" if row.error else _text(row)] for row in rows],
     )
     if errors := sum(bool(row.error) for row in rows):
         say(f"{errors} of {len(rows)} images could not be read")
+
+
+def _name(row: Prediction) -> str:
+    return row.file if row.time_s is None else f"{row.file} {row.time_s:.3f} s"
 
 
 def _text(row: Prediction) -> str:

@@ -132,11 +132,23 @@ def _used(labels: npt.NDArray[np.int64 | np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def make_stream_source(
-    where: str, title: str, classes: Sequence[str], found: Mapping[str, StreamSplit], ignored: Sequence[str] = ()
+    where: str,
+    title: str,
+    classes: Sequence[str],
+    found: Mapping[str, StreamSplit],
+    ignored: Sequence[str] = (),
+    *,
+    evaluating: bool = False,
 ) -> Source:
-    """A validated Source of streams. Raises: DataError for a single class, no train, or neither val nor test."""
-    _check_classes(where, classes)
-    if "train" not in found or len(found) < 2:
+    """A validated Source of streams.
+
+    Raises: DataError for no split; unless `evaluating`, also for a single class, no train, or neither val nor test.
+    """
+    if evaluating and not found:
+        raise DataError(f"{where}: expected train, val or test, got no split: name one so")
+    if not evaluating:
+        _check_classes(where, classes)
+    if not evaluating and ("train" not in found or len(found) < 2):
         raise DataError(
             f"{where}: expected train and val or test, since nothing can be held out of a stream, "
             f"got {listed(found, last='and') or 'no split'}: add the missing split"

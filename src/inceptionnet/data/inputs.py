@@ -6,14 +6,14 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from inceptionnet.data.bands import Pixels
 from inceptionnet.data.containers import Tree, is_archive, list_folder, list_tree
 from inceptionnet.data.decode import pixels_of, read_image
-from inceptionnet.data.names import is_hidden
+from inceptionnet.data.names import is_hidden, is_video
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.text import decoded, is_damaged
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, reason_of
@@ -48,7 +48,9 @@ class FoundImages(list[NamedImage]):
         self.notes: list[str] = []
 
 
-def find_images(places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False) -> FoundImages:
+def find_images(
+    places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False, videos: bool = False
+) -> FoundImages:
     """The images at `places`, in their order; those of a folder or an archive sorted by path.
 
     A place is an image file, a folder, a .zip or a .tar (images at any depth), a .parquet file, a glob pattern (`**`
@@ -57,6 +59,7 @@ def find_images(places: Sequence[str | Path], *, besides: Path | None = None, al
     Args:
         besides: a folder inside one of them whose images are not meant, such as the one that results go into.
         allow_urls: fetch addresses; without it, nothing is fetched.
+        videos: the videos in a folder are found too, each as one image, for `video.frames_of`.
 
     Raises:
         ConfigurationError: an address without `allow_urls`.
@@ -65,20 +68,20 @@ def find_images(places: Sequence[str | Path], *, besides: Path | None = None, al
     """
     found = FoundImages()
     for place in places:
-        found += _at(str(place), allow_urls, besides, found.notes)
+        found += _at(str(place), allow_urls, besides, videos, found.notes)
     return found
 
 
-def _at(place: str, allow_urls: bool, besides: Path | None, notes: list[str]) -> Iterator[NamedImage]:
+def _at(place: str, allow_urls: bool, besides: Path | None, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
     path = Path(place)
     if place == STDIN:
-        yield from _from_stdin(allow_urls, notes)
+        yield from _from_stdin(allow_urls, videos, notes)
     elif place.startswith(("https://", "http://")):
         if not allow_urls:
             raise ConfigurationError(f"{place}: is an address, and nothing is fetched unless --allow-urls is given")
         yield NamedImage(place, partial(_fetch, place))
     elif path.is_dir() or is_archive(path):
-        yield from _from_tree(place, list_tree(path), besides, notes)
+        yield from _from_tree(place, list_tree(path), besides, videos and path.is_dir(), notes)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         from inceptionnet.data.parquet import read_images
 
@@ -89,7 +92,7 @@ def _at(place: str, allow_urls: bool, besides: Path | None, notes: list[str]) ->
         if not matches:
             raise DataError(f"{place}: expected a pattern that images match, got one that matches nothing")
         for match in matches:
-            yield from _at(match, allow_urls, besides, notes)
+            yield from _at(match, allow_urls, besides, videos, notes)
     else:
         yield NamedImage.at(place)
 
@@ -118,8 +121,11 @@ def _is_hidden(match: str, pattern: str) -> bool:
     return any(is_hidden(part) and part not in named for part in Path(match).parts)
 
 
-def _from_tree(place: str, tree: Tree, besides: Path | None, notes: list[str]) -> Iterator[NamedImage]:
+def _from_tree(place: str, tree: Tree, besides: Path | None, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
     names = tree.images
+    if videos and (shown := list(filter(is_video, tree.files))):
+        names = sorted([*names, *shown])
+        tree = replace(tree, files=[name for name in tree.files if not is_video(name)])
     if not names:
         raise DataError(f"{place}: expected images, got none: {'; '.join(tree.ignored(0)) or 'it is empty'}")
     out, folder = besides and besides.resolve(), Path(place).resolve()
@@ -142,7 +148,7 @@ def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
         raise DecodeError(f"{full}: {reason_of(error, name)}") from None
 
 
-def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
+def _from_stdin(allow_urls: bool, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
     data = sys.stdin.buffer.read(IMAGE_BYTES + 1)
     if len(data) > IMAGE_BYTES:
         raise DataError(f"standard input: expected an image or paths of at most {IMAGE_BYTES} bytes, got more")
@@ -161,7 +167,7 @@ def _from_stdin(allow_urls: bool, notes: list[str]) -> Iterator[NamedImage]:
     for line in lines:
         if line.strip() == STDIN:
             raise DataError("standard input: expected paths of images one a line, got '-'")
-        yield from _at(line, allow_urls, None, notes)
+        yield from _at(line, allow_urls, None, videos, notes)
 
 
 def _fetch(url: str) -> bytes:

@@ -18,6 +18,12 @@ EXTENSIONS = frozenset(
         ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
     )
 )  # fmt: skip
+VIDEO_EXTENSIONS = frozenset(
+    (
+        ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv",
+        ".flv", ".ogv",
+    )
+)  # fmt: skip
 MAX_FILES = 100_000
 MAX_NAME = 4096
 """Characters in the name of an archive's member, as in a path on Linux."""
@@ -44,6 +50,11 @@ def with_those_above(folder: str, known: set[str]) -> None:
 def is_image(name: str) -> bool:
     """Whether a file name ends like an image."""
     return posixpath.splitext(name)[1].lower() in EXTENSIONS
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name ends like a video."""
+    return posixpath.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:

@@ -84,7 +84,7 @@ def open_source(
         if asked.group_by.name:
             raise DataError(f"{where}: expected images that can be split for --group-by, got a stream, which has its "
                             "own splits: omit it")  # fmt: skip
-        return open_stream(where)
+        return open_stream(where, evaluating=asked.evaluating)
     try:
         is_folder = path.stat() and path.is_dir()
     except (FileNotFoundError, NotADirectoryError, ValueError):

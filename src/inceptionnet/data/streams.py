@@ -42,14 +42,18 @@ from inceptionnet.system.opening import IMAGE_BYTES
 SIZES_FILE = "sizes.json"
 
 
-def open_stream(where: str) -> Source:
-    """The data set at `where`, "hf:…" or "http…". Raises: DataError, MissingExtraError."""
+def open_stream(where: str, *, evaluating: bool = False) -> Source:
+    """The data set at `where`, "hf:…" or "http…". Raises: DataError, MissingExtraError.
+
+    Args:
+        evaluating: for evaluation only: one split is enough.
+    """
     if where.startswith("hf:"):
-        return _open_hub(where)
-    return _open_shards(where)
+        return _open_hub(where, evaluating)
+    return _open_shards(where, evaluating)
 
 
-def _open_hub(where: str) -> Source:
+def _open_hub(where: str, evaluating: bool) -> Source:
     datasets = import_extra("datasets", "stream", f"streaming {where}")
     # Its progress bars would interfere with ours, and it logs retries through a handler of its own.
     datasets.disable_progress_bars()
@@ -87,7 +91,7 @@ def _open_hub(where: str) -> Source:
             f"{where}: expected the same class names in every split, got different lists: correct the data set"
         )
     title = Path(name).resolve().name if Path(name).is_dir() else name
-    return make_stream_source(where, title, lists[0] if lists else [], splits, ignored)
+    return make_stream_source(where, title, lists[0] if lists else [], splits, ignored, evaluating=evaluating)
 
 
 def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit]:
@@ -154,7 +158,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _open_shards(where: str) -> Source:
+def _open_shards(where: str, evaluating: bool) -> Source:
     parts = urlsplit(where)
     folder = _beside(urlunsplit(parts._replace(path=parts.path.partition("{")[0])), "")
     file = _beside(folder, SIZES_FILE)
@@ -179,7 +183,7 @@ def _open_shards(where: str) -> Source:
         split: StreamSplit(f"{title}, {split}", sum(size for _, size in shards), len(shards), _reader(shards, classes))
         for split, shards in groups.items()
     }
-    return make_stream_source(where, title, classes.names, splits, ignored)
+    return make_stream_source(where, title, classes.names, splits, ignored, evaluating=evaluating)
 
 
 def _beside(url: str, name: str) -> str:

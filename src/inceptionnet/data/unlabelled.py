@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from inceptionnet.data.containers import Tree, is_archive, list_tree
 from inceptionnet.data.decode import read_image
-from inceptionnet.data.inputs import NamedImage, find_images
+from inceptionnet.data.inputs import STDIN, NamedImage, find_images
 from inceptionnet.data.names import is_image
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import Source, Split
@@ -23,15 +24,18 @@ SPLIT = "all"
 """The single split of unlabelled images."""
 
 
-def open_images(paths: Sequence[str], *, seed: int = 0, group_by: str | None = None) -> Source:
+def open_images(
+    paths: Sequence[str], *, seed: int = 0, group_by: str | None = None, allow_urls: bool = False
+) -> Source:
     """Open `paths` as a data set (see `open_source`) or as unlabelled images; the note says which, and why.
 
-    Several paths, image files, and a folder or archive that is not a data set or whose classes cover less than half
-    of its images are opened without labels: no classes, labels of -1, and a single split "all".
+    Several paths, whatever else `find_images` takes than a folder or archive, and a folder or archive that is not a
+    data set or whose classes cover less than half of its images are opened without labels: no classes, labels of -1,
+    and a single split "all".
     Raises: DataError if there is neither a data set nor an image, and for a stream.
     """
-    if len(paths) > 1 or (is_image(paths[0]) and Path(paths[0]).is_file()):
-        found = find_images(paths)
+    if len(paths) > 1 or _is_for_images(paths[0]):
+        found = find_images(paths, allow_urls=allow_urls)
         read = partial(_by_position, _read_named, found)
         split = Split([image.name for image in found], _no_labels(len(found)), read)
         return _unlabelled(listed(paths, ordered=True), split, "image files", found.notes)
@@ -50,18 +54,25 @@ def open_images(paths: Sequence[str], *, seed: int = 0, group_by: str | None = N
     return _unlabelled(paths[0], _split(tree), why, tree.ignored(len(names)))
 
 
-def every_image(where: str) -> tuple[Split, list[str]]:
-    """All images of a folder or archive, at any depth, or of all splits of a data set; and notes on what is ignored.
+def _is_for_images(place: str) -> bool:
+    """Whether images alone can be meant: an image, a .parquet file, a pattern, standard input or an address of one."""
+    path = Path(place)
+    if path.is_file():
+        return is_image(place) or path.suffix.lower() == ".parquet"
+    named = place == STDIN or (place.startswith(("http://", "https://")) and is_image(place.partition("?")[0]))
+    return named or (glob.has_magic(place) and not path.exists() and not {"{", ":"} & set(place))
 
-    Raises: DataError if there are none, and for a stream.
+
+def every_image(where: str) -> tuple[Source, list[str]]:
+    """All images of a folder or archive, at any depth, or a data set or stream; and notes on what is ignored.
+
+    Raises: DataError if there are none.
     """
     tree = _inside(where)
     if names := tree.images:
-        return _split(tree), tree.ignored(len(names))
-    source = _at_hand(open_source(where, evaluating=True))
-    _, split = source.pick(SPLIT)
-    assert isinstance(split, Split)
-    return split, source.note.split("; ")[1:]  # the first is on the splits
+        return Source(Path(where).name, (), {SPLIT: _split(tree)}, ""), tree.ignored(len(names))
+    source = open_source(where, evaluating=True)
+    return source, source.note.split("; ")[1:]  # the first is on the splits
 
 
 def _at_hand(source: Source) -> Source:

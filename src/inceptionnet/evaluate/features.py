@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,19 +12,19 @@ import torch
 from torch import Tensor
 
 from inceptionnet.data.augment import normalise
+from inceptionnet.data.jobs import Chunk
 from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.evaluate.answers import names_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.spec import Network
-from inceptionnet.system.extras import import_extra
-from inceptionnet.system.files import as_text, replacing
+from inceptionnet.system.files import as_text
+from inceptionnet.system.parts import ERROR
 from inceptionnet.system.settings import exact
 
 EMBED = "embed"
 """The pooled features before the classifier, `InceptionNet.embed`."""
-GROUP_BYTES = 2**25
-"""Features are written in row groups of about this size, so that no more of them are held."""
 
 Values = npt.NDArray[np.float32]
 
@@ -111,80 +110,90 @@ def _output(model: Embedder, x: Tensor, endpoint: str) -> Tensor:
     return x
 
 
-def check_file(path: Path) -> None:
-    """Raises: ConfigurationError for a file that does not end in .parquet; MissingExtraError without pyarrow."""
-    if path.suffix != ".parquet":
-        raise ConfigurationError(f"--out {path}: expected a file ending in .parquet")
-    import_extra("pyarrow.parquet", "parquet", f"writing {path}")
-
-
-def write_features(
-    path: Path,
-    batches: Iterator[tuple[Batch, Values]],
-    shape: Sequence[int],
-    *,
-    names: Sequence[str],
-    splits: Sequence[str],
-    classes: Sequence[str],
-    about: Mapping[str, Any],
-    advance: Callable[[int], None] = lambda images: None,
-) -> tuple[int, list[tuple[str, str]]]:
-    """Write a row for each image that can be decoded: image, split, label, features (flat, float32).
+def features_schema(shape: Sequence[int], about: Mapping[str, Any]) -> Any:
+    """The pyarrow.Schema of features: image, split, label, features (flat, float32), error.
 
     Args:
         shape: of one image's features, from `feature_shape`.
-        names, splits: of every image, by position.
-        classes: by label; a label below 0 is written as null, several labels as a;b.
-        about: metadata of the file's schema, each value as JSON.
-        advance: called after each batch with its number of images.
-
-    Returns: the number of rows, and (name, reason) of each decode error.
-
-    Raises:
-        ConfigurationError: the file cannot be written; an existing file is unchanged.
+        about: metadata, each value as JSON.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    length = int(np.prod(shape))
     text = [pa.field(name, pa.string()) for name in ("image", "split", "label")]
-    schema = pa.schema(
-        [*text, pa.field("features", pa.list_(pa.float32(), length))],
-        {key: json.dumps(value) for key, value in about.items()},
+    values = pa.field("features", pa.list_(pa.float32(), int(np.prod(shape))))
+    return pa.schema(
+        [*text, values, pa.field(ERROR, pa.string())], {key: json.dumps(value) for key, value in about.items()}
     )
-    held: list[Any] = []  # tables
-    rows, errors = 0, list[tuple[str, str]]()
-    try:
-        with (
-            replacing(path) as temporary,
-            pq.ParquetWriter(temporary, schema, use_dictionary=["split", "label"]) as file,
-        ):
-            for batch, values in batches:
-                at = batch.indices.tolist()
-                flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), length)
-                columns = [
-                    pa.array([as_text(names[i]) for i in at], pa.string()),
-                    pa.array([splits[i] for i in at], pa.string()),
-                    pa.array(_names_of(batch.labels, classes), pa.string()),
-                    flat,
-                ]
-                held.append(pa.Table.from_arrays(columns, schema=schema))
-                if sum(table.nbytes for table in held) >= GROUP_BYTES:
-                    file.write_table(pa.concat_tables(held))
-                    held.clear()
-                rows, errors = rows + len(batch), errors + list(batch.decode_errors)
-                advance(len(batch) + len(batch.decode_errors))
-            if held:
-                file.write_table(pa.concat_tables(held))
-    except OSError as error:
-        raise ConfigurationError(
-            f"--out {path}: cannot be written: {error.strerror or error}; choose another file"
-        ) from None
-    return rows, errors
 
 
-def _names_of(labels: Tensor, classes: Sequence[str]) -> list[str | None]:
-    """The class of each image, several with ; between them; None without label."""
-    if labels.dim() == 2:
-        return [";".join(name for name, held in zip(classes, row, strict=True) if held) for row in labels.tolist()]
-    return [classes[label] if label >= 0 else None for label in labels.tolist()]
+def feature_tables(
+    model: Embedder,
+    chunks: Iterable[Chunk],
+    prep: Preprocessing,
+    endpoint: str = EMBED,
+    *,
+    schema: Any,
+    grid: bool = False,
+    classes: Sequence[str] = (),
+    batch_size: int = 32,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Iterator[Any]:
+    """The rows of images as pyarrow.Tables of `features_schema`, in order.
+
+    An image that cannot be decoded has null for its features, and the reason in `error`.
+
+    Args:
+        classes: by label; a label below 0 is written as null, several labels as a;b.
+        advance: called after each batch with its number of images.
+    """
+    for images, splits in chunks:
+        loader = EvalLoader(
+            images, prep, batch_size=batch_size, workers=workers, corrupt_images="skip", may_be_empty=True
+        )
+        first = 0
+        for batch, values in features(model, loader, prep, endpoint, grid=grid):
+            rows = range(first, first + batch.planned)
+            first = rows.stop
+            reasons = [reason for _, reason in batch.decode_errors]
+            labels = names_of(images.labels[rows.start : rows.stop], classes)
+            names = [images.names[i] for i in rows]
+            yield feature_table(
+                schema, names, splits[rows.start : rows.stop], labels,
+                (batch.indices - rows.start).numpy(), values, reasons,
+            )  # fmt: skip
+            advance(batch.planned)
+
+
+def feature_table(
+    schema: Any,
+    names: Sequence[str],
+    splits: Sequence[str],
+    labels: Sequence[str | None],
+    decoded: npt.NDArray[np.int64],
+    values: Values,
+    reasons: Sequence[str],
+) -> Any:
+    """Some rows as a pyarrow.Table.
+
+    Args:
+        decoded: the rows that have features, ascending; the others have the `reasons`, in order.
+        values: their features.
+    """
+    import pyarrow as pa
+
+    length = schema.field("features").type.list_size
+    whole = np.zeros((len(names), length), np.float32)
+    whole[decoded] = values.reshape(len(decoded), length)
+    corrupt = np.ones(len(names), bool)
+    corrupt[decoded] = False
+    why = np.full(len(names), None, object)
+    why[corrupt] = list(reasons)
+    columns = [
+        pa.array([as_text(name) for name in names], pa.string()),
+        pa.array(splits, pa.string()),
+        pa.array(labels, pa.string()),
+        pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), length, mask=pa.array(corrupt)),
+        pa.array([reason and as_text(reason) for reason in why], pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -10,19 +10,21 @@ EXIF rotation and without alpha, as both packages take them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inceptionnet.data.decode import decode_stored
+from inceptionnet.data.jobs import Chunk
 from inceptionnet.data.preprocess import Interpolation, Preprocessing
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import ConfigurationError, DataError, DecodeError, InputError, message_of, reason_of
@@ -157,9 +159,63 @@ def new_distance(features: FidFeatures) -> FrechetInceptionDistance:
     return FrechetInceptionDistance(feature=_Given(features.num_features))
 
 
+class Side:
+    """One of two sets of images, of which pooled features are added to `distance`."""
+
+    def __init__(self, features: FidFeatures, distance: FrechetInceptionDistance, *, real: bool) -> None:
+        self.features, self._distance, self._real = features, distance, real
+        self._images, self._errors, self._logits = 0, list[tuple[str, str]](), list[Tensor]()
+
+    def add(self, pooled: Tensor, errors: Iterable[tuple[str, str]]) -> None:
+        """Count images by their features, and those that could not be decoded. Shapes: pooled (N, features)."""
+        self._errors += errors
+        if len(pooled):
+            self._distance.update(pooled.cpu().double(), real=self._real)
+            if self.features.model.num_classes:
+                self._logits.append(self.features.logits_unbiased(pooled).cpu())
+            self._images += len(pooled)
+
+    def measured(self) -> Measured:
+        """What was counted, with its inception score. Raises: DataError: fewer than two images."""
+        if self._images < 2:
+            first = f", such as {self._errors[0][0]} ({self._errors[0][1]})" if self._errors else ""
+            why = f", and {len(self._errors)} corrupt{first}" if self._errors else ""
+            raise DataError(f"expected at least 2 images, got {self._images}{why}; add images")
+        score = inception_score(torch.cat(self._logits)) if self._logits else None
+        return Measured(self._images, score, tuple(self._errors))
+
+
+class FidBatch(NamedTuple):
+    """Some images of a split, one after another."""
+
+    names: Sequence[str]
+    decoded: npt.NDArray[np.int64]
+    """Those of them that have features, ascending."""
+    pooled: Tensor
+    """Of these. Shapes: (N, features)."""
+    errors: Sequence[tuple[str, str]]
+    """(name, reason) of the others."""
+
+
+def fid_batches(features: FidFeatures, images: Split, *, batch_size: int, workers: int) -> Iterator[FidBatch]:
+    """The features of images, in order.
+
+    Args:
+        workers: threads that read, decode and resize images.
+    """
+    first = 0
+    for batch in _batches(partial(_read, images, features), len(images), batch_size, workers):
+        good = [one for one in batch if isinstance(one, Tensor)]
+        pooled = features.pooled(torch.cat(good)) if good else torch.empty(0, features.num_features)
+        decoded = np.flatnonzero([isinstance(one, Tensor) for one in batch])
+        errors = [one for one in batch if isinstance(one, tuple)]
+        yield FidBatch(images.names[first : first + len(batch)], decoded, pooled, errors)
+        first += len(batch)
+
+
 def measure(
     features: FidFeatures,
-    split: Split,
+    chunks: Iterable[Chunk],
     distance: FrechetInceptionDistance,
     *,
     real: bool,
@@ -176,22 +232,12 @@ def measure(
     Raises:
         DataError: fewer than two images that can be decoded.
     """
-    count, errors = 0, list[tuple[str, str]]()
-    logits: list[Tensor] = []
-    for batch in _batches(partial(_read, split, features), len(split), batch_size, workers):
-        good = [one for one in batch if isinstance(one, Tensor)]
-        errors += [one for one in batch if isinstance(one, tuple)]
-        if good:
-            pooled = features.pooled(torch.cat(good))
-            distance.update(pooled.cpu().double(), real=real)
-            if features.model.num_classes:
-                logits.append(features.logits_unbiased(pooled).cpu())
-            count += len(good)
-        advance(len(batch))
-    if count < 2:
-        why = f", and {len(errors)} corrupt, such as {errors[0][0]} ({errors[0][1]})" if errors else ""
-        raise DataError(f"expected at least 2 images, got {count}{why}; add images")
-    return Measured(count, inception_score(torch.cat(logits)) if logits else None, tuple(errors))
+    side = Side(features, distance, real=real)
+    for images, _ in chunks:
+        for batch in fid_batches(features, images, batch_size=batch_size, workers=workers):
+            side.add(batch.pooled, batch.errors)
+            advance(len(batch.names))
+    return side.measured()
 
 
 def _read(split: Split, features: FidFeatures, position: int) -> _Read:

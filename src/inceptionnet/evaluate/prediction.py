@@ -29,6 +29,10 @@ class Prediction:
     """Why the image could not be decoded; empty where it could."""
     labels: tuple[str, ...] | None = None
     """With several labels an image those at or above the threshold, the most probable first; else None."""
+    time_s: float | None = None
+    """Of a frame of a video, from its start; else None."""
+    frame: int | None = None
+    """Its number in the video, from 0."""
 
     @property
     def label(self) -> str:
@@ -44,13 +48,16 @@ class Prediction:
         return self.top[0][1] if self.top else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: `file`, and either `error` or `top`; with several labels an image `labels` and the
-        `probabilities` of all."""
+        """Plain JSON values: `file`, of a frame `time_s` and `frame`, and either `error` or `top`; with several labels
+        an image `labels` and the `probabilities` of all."""
+        what: dict[str, Any] = {"file": self.file}
+        if self.time_s is not None:
+            what |= {"time_s": self.time_s, "frame": self.frame}
         if self.error:
-            return {"file": self.file, "error": self.error}
+            return {**what, "error": self.error}
         if self.labels is not None:
-            return {"file": self.file, "labels": list(self.labels), "probabilities": dict(self.top)}
-        return {"file": self.file, "top": [{"class": name, "probability": p} for name, p in self.top]}
+            return {**what, "labels": list(self.labels), "probabilities": dict(self.top)}
+        return {**what, "top": [{"class": name, "probability": p} for name, p in self.top]}
 
 
 def predictions_of(
@@ -87,7 +94,7 @@ def predictions_of(
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction], labels: Sequence[str] = ()) -> None:
-    """Write one line per image: file, error, class_1, probability_1, class_2, …
+    """Write one line per image: file, of frames of a video time_s and frame, error, class_1, probability_1, class_2, …
 
     With several labels an image: file, error, labels (with `;` between them), and probability_NAME for each label.
 
@@ -100,16 +107,18 @@ def write_csv(path: Path, predictions: Sequence[Prediction], labels: Sequence[st
     most = max((len(prediction.top) for prediction in predictions), default=0)
     ranks = [f"{what}_{i}" for i in range(1, most + 1) for what in ("class", "probability")]
     columns = ["labels", *(f"probability_{name}" for name in labels)] if labels else ranks
+    timed = any(prediction.time_s is not None for prediction in predictions)
     with (
         replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["file", "error", *columns])
+        writer.writerow(["file", *["time_s", "frame"] * timed, "error", *columns])
         for prediction in predictions:
             if labels and prediction.top:
                 of = dict(prediction.top)
                 cells = [prediction.label, *(f"{of[name]:.6f}" for name in labels)]
             else:
                 cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
-            writer.writerow([prediction.file, prediction.error, *cells])
+            when = [prediction.time_s, prediction.frame] if timed else []
+            writer.writerow([prediction.file, *when, prediction.error, *cells])

@@ -1,7 +1,7 @@
 """The processes of a run: a single one, or those started by torchrun, on one machine or several.
 
 Counts and gathered results are communicated over gloo on the CPU, gradients on CUDA devices over NCCL. What happens
-when one of the processes fails is in failures.py.
+when one of the processes fails is in failures.py. torch is imported where there are several processes, and not before.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from typing import TYPE_CHECKING, Any
 
 from inceptionnet.errors import ProcessError, one_line
-from inceptionnet.system.failures import ending_together, is_lost, limit
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,9 @@ class World:
         """Sums over all processes, in double precision, in every process. All processes must call it."""
         if self.size == 1:
             return [float(value) for value in values]
+        import torch
+        import torch.distributed as dist
+
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return [float(value) for value in sums]
@@ -47,6 +47,8 @@ class World:
         """The values of all processes (anything that pickles), by rank. All processes must call it."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
@@ -91,6 +93,11 @@ def joined_world() -> Iterator[World]:
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield ALONE
         return
+    import torch
+    import torch.distributed as dist
+
+    from inceptionnet.system.failures import ending_together
+
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -105,6 +112,12 @@ def joined_world() -> Iterator[World]:
 
 
 def _join(backend: str) -> World:
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    from inceptionnet.system.failures import is_lost, limit
+
     patience = limit()
     try:
         # Restarted processes get the same store, which still has the addresses of dead ones: a prefix separates them.
@@ -120,6 +133,24 @@ def _join(backend: str) -> World:
             f"({one_line(error, 100)}); start all of them again"
         ) from None
     return World(rank, size, store)
+
+
+def share_cores() -> None:
+    """Give this process its share of the cores, where torchrun started several on the machine.
+
+    torchrun allows each a single thread unless OMP_NUM_THREADS says otherwise, and engines with threads of their own
+    would each take all cores.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes < 2 or os.environ.get("OMP_NUM_THREADS", "1") != "1" or not hasattr(os, "sched_setaffinity"):
+        return
+    import torch
+
+    cores = sorted(os.sched_getaffinity(0))
+    mine = cut(range(len(cores)), int(os.environ.get("LOCAL_RANK", "0")), processes)
+    if mine:  # else there are more processes than cores
+        os.sched_setaffinity(0, [cores[i] for i in mine])
+        torch.set_num_threads(len(mine))
 
 
 def restarted() -> bool:

@@ -93,6 +93,11 @@ def _tell(rank: int, message: str, store: Store) -> None:
         store.compare_set(_FAILED, "", f"process {rank} failed: {message}")
 
 
+def failure(store: Store) -> str:
+    """What the first process to fail has said; empty if none has."""
+    return store.get(_FAILED).decode(errors="replace") if store.check([_FAILED]) else ""
+
+
 def _what_happened(error: BaseException, rank: int, size: int, store: Store) -> str:
     missing, said = [other for other in range(size) if other != rank], ""
     with suppress(RuntimeError):
@@ -115,8 +120,8 @@ def _roll_call(rank: int, others: list[int], store: Store) -> tuple[list[int], s
     store.set(f"reported {rank}", "")
     end = time.monotonic() + REPORT_S
     while True:
-        if store.check([_FAILED]):
-            return [], store.get(_FAILED).decode(errors="replace")
+        if said := failure(store):
+            return [], said
         missing = [other for other in others if not store.check([f"reported {other}"])]
         if time.monotonic() > end:
             return missing or others, ""
