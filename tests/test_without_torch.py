@@ -326,3 +326,43 @@ def test_fields_by_hand(data: bytes, found: list[bytes] | str) -> None:
         return
     with pytest.raises(ValueError, match=found):
         list(fields_of(io.BytesIO(data), len(data), 2, 50))
+
+
+SERVED = """
+import sys, threading
+import httpx
+from inceptionnet.serve.app import application
+from inceptionnet.serve.running import GracefulServer, bind, config
+from inceptionnet.serve.settings import Settings
+
+settings = Settings({"a": sys.argv[1]}, port=0)
+socket = bind("127.0.0.1", 0)
+server = GracefulServer(config(settings, application(settings)))
+thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+thread.start()
+with httpx.Client(base_url=f"http://127.0.0.1:{socket.getsockname()[1]}", timeout=60) as client:
+    while client.get("/health/ready").status_code != 200:
+        pass
+    with open(sys.argv[2], "rb") as image:
+        asked = {"content": image.read(), "headers": {"Content-Type": "image/png"}}
+    print(client.post("/predict?embedding=true", **asked).text)
+    print(client.post("/predict?attribution=gradcam", **asked).text)
+    print(client.get("/models/a").text)
+server.should_exit = True
+thread.join()
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_served_without_torch(network: Classifier, files: dict[str, Path], ending: str, tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (60, 90, 3), np.uint8))
+    image.save(tmp_path / "a.png")
+    answered, refused, card = map(json.loads, without_torch(SERVED, files[ending], tmp_path / "a.png")[0].splitlines())
+    (row,) = answered["predictions"]
+    expected = network.predict(image)
+    assert [one["class"] for one in row["top"]] == [name for name, _ in expected.top]
+    assert [one["probability"] for one in row["top"]] == pytest.approx([p for _, p in expected.top], rel=1e-3)
+    assert row["embedding"] == pytest.approx(network.embed(image).tolist(), rel=1e-2, abs=1e-3)
+    assert refused == {"error": "a: attribution needs the weights, and an exported file is served"}
+    assert card["embedding"] == len(row["embedding"]) and card["attribution"] is False

@@ -40,17 +40,15 @@ class NetworkBackend:
             return self._run(x.to(self.device)).float()
 
     def answer(self, seen: Sequence[Seen | Tensor], *, embedding: bool) -> Answers:
-        """As `Backend.answer`; with embeddings, both are computed by the network itself, whatever the engine is."""
+        """As `Backend.answer`; logits and embeddings together are by the network itself, whatever the engine is."""
         x = together(seen, self.prep, self.device)
-        if not embedding and self.model.num_classes:
+        if not self.model.num_classes:
+            return Answers(np.empty((len(seen), 0), np.float32), _array(self(x)) if embedding else None)
+        if not embedding:
             return Answers(_array(self(x)))
         with torch.inference_mode(), exact(self.device):
             pooled = self.model.embed(x)
-            logits = self.model.head.get_submodule("logits")(pooled) if self.model.num_classes else None
-        return Answers(
-            np.empty((len(seen), 0), np.float32) if logits is None else _array(logits),
-            _array(pooled) if embedding else None,
-        )
+            return Answers(_array(self.model.head.get_submodule("logits")(pooled)), _array(pooled))
 
     def given(self, values: Values) -> Tensor:
         """The values as a tensor on the CPU."""

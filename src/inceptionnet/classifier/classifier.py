@@ -241,7 +241,7 @@ class Classifier:
     def answer(self, seen: Sequence[Seen | Tensor], *, embedding: bool = False) -> Answers:
         """Logits, and embeddings if they are asked for, of images that `prepare` made ready, in one batch, as arrays.
 
-        With embeddings, both are computed by the network itself, whatever its engine is.
+        Logits and embeddings together are computed by the network itself, whatever its engine is.
 
         Raises:
             InputError: preprocessed images of different sizes, or of one that an exported file does not take.

@@ -28,6 +28,7 @@ from inceptionnet.cli.models import models
 from inceptionnet.cli.predict import predict
 from inceptionnet.cli.recipes import recipes
 from inceptionnet.cli.report import report
+from inceptionnet.cli.serve import serve
 from inceptionnet.cli.show import show
 from inceptionnet.cli.streams import prepare_streams
 from inceptionnet.cli.study import study
@@ -91,6 +92,7 @@ for command in (
     convert,
     export,
     bench,
+    serve,
 ):
     app.command(cls=Command)(command)
 

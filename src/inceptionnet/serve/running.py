@@ -1,0 +1,128 @@
+"""Running the service: one process, or several that share a socket, are watched, and are replaced when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.config import Config
+from uvicorn.server import HANDLED_SIGNALS, Server
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from inceptionnet.errors import ConfigurationError, ProcessError
+from inceptionnet.serve.app import application
+from inceptionnet.serve.connections import Connection
+from inceptionnet.serve.guard import Guard
+from inceptionnet.serve.settings import Settings
+from inceptionnet.serve.worker import factory
+from inceptionnet.system.printing import say
+
+START_S = 600
+"""The most time for a worker process to load its models, when it replaces another at SIGHUP."""
+PING_S = 30
+"""The most time for a worker process to tell that it lives; one that dies meanwhile is replaced after that time."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigurationError: the address cannot be bound.
+        InceptionNetError: a model cannot be loaded.
+    """
+    bound = bind(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"serving on http://{host}:{bound.getsockname()[1]}", error=True)
+    if not settings.loopback and not settings.api_key:
+        say(f"whoever reaches {host} can use the service; set a key with --api-key-file", error=True)
+    if settings.workers == 1:
+        app = application(settings)
+        GracefulServer(config(settings, app)).run(sockets=[bound])
+        if app.service.failed:
+            raise app.service.failed
+        return
+    with tempfile.TemporaryDirectory(prefix="inceptionnet-serve-") as shared:
+        settings = replace(settings, shared=shared)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # read when a worker imports prometheus_client
+        workers = Workers(config(settings, partial(factory, settings)), [bound])
+        workers.run()
+        if any(one.exitcode == 3 for one in workers.processes):
+            raise ProcessError("a worker process could not start; the line above says why")
+
+
+def config(settings: Settings, app: Guard | partial[Guard]) -> Config:
+    """What uvicorn is told."""
+    return Config(
+        app, factory=isinstance(app, partial), http=Connection, ws="none", loop="asyncio", lifespan="on",
+        log_config=None, log_level="critical", access_log=False, server_header=False, proxy_headers=False,
+        workers=settings.workers, timeout_graceful_shutdown=settings.grace_s, timeout_worker_healthcheck=PING_S,
+        h11_max_incomplete_event_size=settings.limits.header_bytes,
+    )  # fmt: skip
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address. Raises: ConfigurationError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if os.name == "posix":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"--host {host} --port {port}: cannot be used: {error.strerror}; choose another address"
+        ) from None
+    bound.set_inheritable(True)
+    return bound
+
+
+class GracefulServer(Server):
+    """A server that ends at SIGTERM when all is answered, with exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but the signal is not raised again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, self.handle_exit) for one in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal ends it at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+class Workers(Multiprocess):
+    """Worker processes; a dead one no longer counts in the metrics."""
+
+    def restart_all(self) -> None:
+        """Replace one after another, each when its successor has loaded its models."""
+        self.config.timeout_worker_healthcheck = START_S
+        super().restart_all()
+        self.config.timeout_worker_healthcheck = PING_S
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace what has died."""
+        before = {one.pid for one in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {one.pid for one in self.processes}:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]

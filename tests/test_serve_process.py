@@ -1,0 +1,176 @@
+"""The service as processes: the command, its end, several workers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from inceptionnet.cli import app
+
+from .serving import CLASSES, png, small_classifier
+
+DEADLINE_S = 120.0
+ONE = png(1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("served") / "colours.safetensors"
+    small_classifier().save(path)
+    return path
+
+
+def soon(true: Any) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+@contextmanager
+def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """`inceptionnet serve` on a free port, ready."""
+    line = [sys.executable, "-m", "inceptionnet", "serve", *map(str, arguments), "--port", "0", "--engine", "eager"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert said.startswith("serving on http://127.0.0.1:"), said
+        with httpx.Client(base_url=said.split()[-1], timeout=DEADLINE_S) as client:
+            soon(lambda: is_ready(client))
+            yield process, client
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def predict(client: httpx.Client, **headers: str) -> httpx.Response:
+    return client.post("/predict", content=ONE, headers={"Content-Type": "image/png", **headers})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["{weights}", "--max-wait", "soon"], "--max-wait: expected a time from 0ms to 1s, such as 5ms, got 'soon'"),
+        (["{weights}", "{weights}"], "state another as NAME=SOURCE"),
+        (["{weights}", "--max-images", "9", "--queue", "8"], "--max-images 9: expected at most --queue, 8"),
+        (["{weights}", "--max-pixels", "100000000"], "--max-pixels 100000000: expected at most 89478485"),
+        (["{weights}", "--api-key-file", "{weights}"], "--api-key-file"),
+        (["{weights}", "--api-key-file", "/nothing"], "--api-key-file /nothing: cannot be read"),
+        (["{weights}", "--host", "256.0.0.1"], "--host 256.0.0.1 --port 0: cannot be used"),
+        (["{weights}", "--port", "{taken}"], "cannot be used"),
+        (["nothing.safetensors"], "nothing.safetensors"),
+    ],
+)
+def test_what_cannot_be_served(command: Any, weights: Path, arguments: list[str], reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = {"weights": str(weights), "taken": str(taken.getsockname()[1])}
+        given = [one.format(**values) for one in arguments]
+        code, out, err = command("serve", *given, *([] if "--port" in given else ["--port", "0"]))
+    assert code == 2 and out == "" and reason in err.splitlines()[-1]
+    assert [line for line in err.splitlines() if not line.startswith("serving on")] == err.splitlines()[-1:]
+
+
+def test_documented_options_exist(command: Any) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text("utf-8")
+    documented = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"curl .*", "", text)))
+    (serve,) = (one for one in app.registered_commands if one.callback and one.callback.__name__ == "serve")
+    assert serve.callback is not None
+    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve.callback).parameters}
+    assert documented <= known, documented - known
+
+
+def test_a_key_that_is_too_short(command: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INCEPTIONNET_API_KEY", "short")
+    code, _, err = command("serve", weights)
+    assert code == 2 and "INCEPTIONNET_API_KEY: expected a key of 16 or more" in err and "short" not in err
+
+
+@pytest.mark.slow
+def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
+    with (
+        command_running(weights, "--max-wait", "1s", "--batch-size", "64") as (process, client),
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert predict(client).json()["predictions"][0]["top"][0]["class"] in CLASSES
+        with httpx.Client(base_url=client.base_url, timeout=DEADLINE_S) as other:
+            answers = [pool.submit(predict, other) for _ in range(8)]
+            soon(lambda: "inceptionnet_queue_images 8.0" in client.get("/metrics").text or answers[0].done())
+            process.send_signal(signal.SIGTERM)
+            assert [one.result().status_code for one in answers] == [200] * 8
+        assert process.wait(DEADLINE_S) == 0
+        with pytest.raises(httpx.ConnectError):
+            predict(client)
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start() -> None:
+    line = [sys.executable, "-m", "inceptionnet", "serve", "nothing.safetensors", "--workers", "2", "--port", "0"]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == "error: a worker process could not start; the line above says why"
+    assert "nothing.safetensors: no such file" in ended.stderr.splitlines()[-2]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_all_are_loaded_again(weights: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served.safetensors"
+    served.write_bytes(weights.read_bytes())
+    with command_running(f"m={served}", "--workers", "2") as (process, client):
+        pid = process.pid
+        soon(lambda: len(workers(pid)) == 2)
+        # Every connection may reach another worker.
+        counted = sum(predict(client, Connection="close").status_code == 200 for _ in range(20))
+        assert counted == 20
+        assert 'inceptionnet_images_total{model="m"} 20.0\n' in client.get("/metrics").text
+        (killed, kept) = workers(pid)
+        os.kill(killed, signal.SIGKILL)
+        answered = 0
+        while killed in workers(pid) or len(workers(pid)) < 2 or answered < 10:
+            try:
+                assert predict(client, Connection="close").status_code == 200
+                answered += 1
+            except httpx.TransportError:  # what the killed one had taken
+                continue
+        assert kept in workers(pid)
+        small_classifier(("x", "y", "z"), seed=4).save(served)
+        since = client.post("/models/m/reload").json()["loaded"]
+        soon(lambda: all(card(client)["loaded"] >= since for _ in range(12)))
+        assert all(card(client)["classes"] == ["x", "y", "z"] for _ in range(12))
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+
+
+def card(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/models/m", headers={"Connection": "close"}).json()
+    return found
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that `parent` started to answer requests: those of spawn, but not its tracker of resources."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "-ww", "--ppid", str(parent)], capture_output=True, text=True, check=False
+    )
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
