@@ -21,7 +21,7 @@ LAYERS = [
     {"classifier"},
     {"registry", "report"},
     {"train"},
-    {"study", "serve"},
+    {"study", "serve", "doctor"},
     {"cli"},
 ]
 

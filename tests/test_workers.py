@@ -210,7 +210,7 @@ def test_too_little_shared_memory_is_said_before(images: Path, monkeypatch: pyte
     """4 images of 32 px in 2 batches of one worker are 24 576 bytes."""
     free = SimpleNamespace(f_bavail=24_575, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: free)
-    monkeypatch.setattr(workers, "_cores", lambda: 4)
+    monkeypatch.setattr(workers, "cores_allowed", lambda: 4)
     with pytest.raises(ConfigurationError, match=r"1 data workers? need.* shared memory.*fewer --workers"):
         loader(images)
     loader(images, 0)

@@ -19,6 +19,7 @@ from inceptionnet.cli.bench import bench
 from inceptionnet.cli.check import check
 from inceptionnet.cli.compare import compare
 from inceptionnet.cli.convert import convert
+from inceptionnet.cli.doctor import doctor
 from inceptionnet.cli.evaluate import evaluate
 from inceptionnet.cli.explain import explain
 from inceptionnet.cli.export import export
@@ -93,6 +94,7 @@ for command in (
     export,
     bench,
     serve,
+    doctor,
 ):
     app.command(cls=Command)(command)
 

@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -25,6 +24,7 @@ from inceptionnet.data.order import BatchOrder, Key
 from inceptionnet.data.splits import Split
 from inceptionnet.data.time_limit import TimeLimit, too_slow
 from inceptionnet.errors import ConfigurationError, DataError, one_line
+from inceptionnet.system.devices import SHARED_MEMORY, cores_allowed, free_shared_memory
 
 Parts = TypeVar("Parts", covariant=True)
 """What is made of a batch."""
@@ -40,8 +40,6 @@ IN_ADVANCE = 2
 """Batches that each worker has ready."""
 MOST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of the folder in which Python has a worker's socket, whose whole name has 107."""
-SHARED_MEMORY = Path("/dev/shm")
-"""Where batches are on their way from a worker, on Linux."""
 
 
 class Images(Protocol[Parts]):
@@ -91,10 +89,10 @@ class Workers(Generic[Parts]):
 
     def __init__(self, images: Images[Parts], order: BatchOrder, count: int) -> None:
         self.images, self.order = images, order
-        self.count = min(count, _cores(), order.total)
+        self.count = min(count, cores_allowed(), order.total)
         self.slow: set[int] = set()
         if self.count:
-            _check_temporary_folder()
+            check_temporary_folder()
             batch = images.image_bytes * min(order.batch_size, order.used)
             _check_shared_memory(batch * self.count * IN_ADVANCE, self.count)
         self._start()
@@ -184,7 +182,7 @@ def _iterated(loader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
-def _check_temporary_folder() -> None:
+def check_temporary_folder() -> None:
     """Check that the sockets by which workers hand batches over can have their names. Raises: ConfigurationError."""
     folder = tempfile.gettempdir()
     if sys.platform == "linux" and len(os.fsencode(folder)) > MOST_FOLDER:
@@ -196,11 +194,8 @@ def _check_temporary_folder() -> None:
 
 def _check_shared_memory(needed: int, workers: int) -> None:
     """Check that what the workers have ready fits. Raises: ConfigurationError."""
-    try:
-        about = os.statvfs(SHARED_MEMORY)
-    except (AttributeError, OSError):  # Windows; or a system that has it elsewhere
-        return
-    if needed > (free := about.f_bavail * about.f_frsize):
+    free = free_shared_memory()
+    if free is not None and needed > free:
         raise ConfigurationError(
             f"{workers} data workers need {needed / 1e6:.0f} MB of shared memory, and {SHARED_MEMORY} has "
             f"{free / 1e6:.0f} MB free; give fewer --workers or a smaller --batch-size, or more shared memory (docker "
@@ -215,7 +210,3 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 def _let_go(loader: DataLoader[Any]) -> None:
     """Does nothing: the reference that is its argument ends here."""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from errno import ENOENT
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.system.files import replacing
 from inceptionnet.system.opening import from_json, text_of
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("inceptionnet")
 NAME = "engines.json"
@@ -102,11 +103,13 @@ def remember(key: Mapping[str, Any], choice: Choice) -> None:
 def device_name(device: torch.device) -> str:
     """The type and model of the device, as part of a key."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
-    return f"{device.type}: {_processor()}"
+    return f"{device.type}: {processor()}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's model and number of cores."""
     name = cpu_says("model name") or platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"

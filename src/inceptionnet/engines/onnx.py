@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,11 @@ from inceptionnet.system.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
+
+
+def import_onnx() -> list[ModuleType]:
+    """Import what converts to ONNX. Raises: MissingExtraError: onnx or onnxscript is not installed."""
+    return [import_extra(package, "onnx", "ONNX") for package in ("onnx", "onnxscript")]
 
 
 def to_onnx(
@@ -37,8 +43,7 @@ def to_onnx(
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    for package in ("onnx", "onnxscript"):
-        import_extra(package, "onnx", "ONNX")
+    import_onnx()
     import onnx
 
     program = to_program(module, example, dynamic_batch=dynamic_batch)

@@ -8,6 +8,9 @@ whatever the default on the machine is.
 from __future__ import annotations
 
 import copy
+import os
+import shlex
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,13 +23,14 @@ from torch import Tensor, nn
 from inceptionnet.engines.cuda import Graph, layered
 from inceptionnet.engines.fusion import Fused, fused
 from inceptionnet.engines.int8 import quantised_onnx, quantised_openvino
-from inceptionnet.engines.onnx import to_onnx
+from inceptionnet.engines.onnx import import_onnx, to_onnx
 from inceptionnet.engines.openvino import to_openvino
 from inceptionnet.engines.program import quietly, to_program
-from inceptionnet.engines.sessions import INPUT, import_onnxruntime, openvino_core
-from inceptionnet.engines.tensorrt import TensorRT
+from inceptionnet.engines.sessions import INPUT, import_onnxruntime, import_openvino, openvino_core
+from inceptionnet.engines.tensorrt import TensorRT, import_tensorrt
 from inceptionnet.engines.winograd.engine import Winograd
-from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError
+from inceptionnet.engines.winograd.library import compiler
+from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, listed
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.settings import exact, threads
 
@@ -118,6 +122,41 @@ def version_of(package: str) -> str | None:
         return None
 
 
+ONLY_ON = {"winograd": "cpu", "onnxruntime": "cpu", "openvino": "cpu", "cudnn": "cuda", "tensorrt": "cuda"}
+"""Engines that run on one type of device."""
+NEEDS: dict[str, Callable[[], object]] = {
+    "winograd": compiler,
+    "onnxruntime": lambda: (import_onnxruntime(), import_onnx()),
+    "openvino": import_openvino,
+    "tensorrt": lambda: (import_tensorrt(), import_onnx()),
+}
+"""What raises an error where something that an engine needs is not there."""
+
+CXX = ("g++", "clang++", "c++", "cl")
+"""Compilers of which torch.compile takes one, unless the variable CXX names another."""
+
+
+def check_usable(name: str, device: torch.device) -> None:
+    """Check that what an engine needs is there, without building it.
+
+    Raises:
+        ConfigurationError: it does not run on that device, or there is no compiler.
+        MissingExtraError: it needs a package that is not installed, or cannot be imported.
+    """
+    if ONLY_ON.get(name) == "cpu":
+        _only_on_cpu(name, device)
+    elif ONLY_ON.get(name) == "cuda":
+        _only_on_cuda(name, device)
+    if name in NEEDS:
+        NEEDS[name]()
+    compilers = shlex.split(os.environ.get("CXX", ""))[:1] or CXX
+    if name == "compile" and device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise ConfigurationError(
+            f"engine compile: expected a C++ compiler, got none ({listed(compilers, last='or')} is not found); install "
+            "g++, set CXX, or choose another engine"
+        )
+
+
 def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
     """Build the engine of that name from a model in evaluation mode, on the device of the target's example.
 
@@ -130,6 +169,7 @@ def build_engine(name: str, model: InceptionNet, target: Target) -> Engine:
         raise ConfigurationError(f"engine {name} does not support {target.precision}; choose {able}")
     try:
         with torch.inference_mode(False), torch.no_grad(), threads(target.threads), exact(target.example.device):
+            check_usable(name, target.example.device)
             return BUILDERS[name](model, target) if target.streams == 1 else _streams(name, model, target)
     except InceptionNetError:
         raise
@@ -172,7 +212,6 @@ def _compile(model: InceptionNet, target: Target) -> Engine:
 
 
 def _winograd(model: InceptionNet, target: Target) -> Engine:
-    _only_on_cpu("winograd", target)
     module = fused(model)
     run = Winograd(module.body, module.head, target.threads)
     run(target.example)
@@ -180,7 +219,6 @@ def _winograd(model: InceptionNet, target: Target) -> Engine:
 
 
 def _cudnn(model: InceptionNet, target: Target) -> Engine:
-    _only_on_cuda("cudnn", target)
     network = _cast(fused(model), target.precision)
     assert isinstance(network, Fused)
     network.body, network.head = layered(network.body), layered(network.head)
@@ -191,13 +229,11 @@ def _cudnn(model: InceptionNet, target: Target) -> Engine:
 
 
 def _tensorrt(model: InceptionNet, target: Target) -> Engine:
-    _only_on_cuda("tensorrt", target)
     network = _cast(fused(model), target.precision)
     return Engine("tensorrt", TensorRT(network, target.example.to(DTYPES[target.precision])), target, "tensorrt")
 
 
 def _onnxruntime(model: InceptionNet, target: Target) -> Engine:
-    _only_on_cpu("onnxruntime", target)
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -216,7 +252,6 @@ def _onnxruntime(model: InceptionNet, target: Target) -> Engine:
 
 
 def _openvino(model: InceptionNet, target: Target) -> Engine:
-    _only_on_cpu("openvino", target)
     made = to_openvino(fused(model), target.example)
     if target.calibration is not None:
         made = quantised_openvino(made, target.calibration)
@@ -311,11 +346,11 @@ def _in_pieces(run: Run, like: Tensor) -> Run:
     return pieces
 
 
-def _only_on_cpu(name: str, target: Target) -> None:
-    if (device := target.example.device).type != "cpu":
+def _only_on_cpu(name: str, device: torch.device) -> None:
+    if device.type != "cpu":
         raise ConfigurationError(f"engine {name}: expected device cpu, got {device}; choose compile, or device cpu")
 
 
-def _only_on_cuda(name: str, target: Target) -> None:
-    if (device := target.example.device).type != "cuda":
+def _only_on_cuda(name: str, device: torch.device) -> None:
+    if device.type != "cuda":
         raise ConfigurationError(f"engine {name}: expected device cuda, got {device}; choose fused, or device cuda")

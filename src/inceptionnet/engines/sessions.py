@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from inceptionnet.system.devices import cores_allowed
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import SETTINGS_BYTES, contents, opened
 from inceptionnet.system.protobuf import fields_of
@@ -121,11 +122,6 @@ def run_onnx(path: Path) -> Session:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     embeds = EMBEDDING in [output.name for output in session.get_outputs()]
     return Session(lambda x, names: session.run(names, {INPUT: x}), embeds)
-
-
-def cores_allowed() -> int:
-    """The number of cores that this process may use, as by taskset; all where the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_openvino(path: Path) -> Session:

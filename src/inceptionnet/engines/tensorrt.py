@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ ALIGNED = 256
 """Bytes: where a tensor begins for TensorRT. What torch allocates does; a part of a batch may not."""
 
 
+def import_tensorrt() -> ModuleType:
+    """Import tensorrt. Raises: MissingExtraError: it is not installed."""
+    return import_extra("tensorrt", "tensorrt", "Engine tensorrt")
+
+
 class TensorRT:
     """A fused network for any batch size; larger ones than that of the example run in pieces.
 
@@ -32,7 +38,7 @@ class TensorRT:
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
-        trt: Any = import_extra("tensorrt", "tensorrt", "Engine tensorrt")
+        trt: Any = import_tensorrt()
         self._most, self._dtype = len(example), example.dtype
         self._lock, self._stream = threading.Lock(), new_stream(example.device)
         self._logger = trt.Logger(trt.Logger.ERROR)

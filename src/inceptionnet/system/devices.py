@@ -1,13 +1,18 @@
-"""Selection of the torch device, and of the number of worker processes."""
+"""What there is to compute with: the torch device, cores, worker processes and their shared memory."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from inceptionnet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where batches are on their way from a data worker, on Linux."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -16,6 +21,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigurationError: an unknown device, or one that is not available.
     """
+    import torch  # the rest of this file is needed where there is no torch
+
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
@@ -31,6 +38,20 @@ def pick_device(name: str = "auto") -> torch.device:
 def default_workers(asked: int | None) -> int:
     """As many worker processes as asked for; default: half of the cores, at most 4."""
     return min(4, max(1, (os.cpu_count() or 2) // 2)) if asked is None else asked
+
+
+def cores_allowed() -> int:
+    """The number of cores that this process may use, as by taskset; all where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_shared_memory() -> int | None:
+    """Bytes of shared memory that data workers can use; None on Windows, or a system that has it elsewhere."""
+    try:
+        about = os.statvfs(SHARED_MEMORY)
+    except (AttributeError, OSError):
+        return None
+    return about.f_bavail * about.f_frsize
 
 
 def cpu_says(key: str) -> str:

@@ -159,6 +159,17 @@ def _filters(weight: Tensor, down: Tensor, across: Tensor) -> Filters:
     )  # fmt: skip
 
 
+def compiler() -> list[str]:
+    """The command of the compiler. Raises: ConfigurationError: it is not found."""
+    words = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    if shutil.which(words[0]) is None:
+        raise ConfigurationError(
+            f"engine winograd: expected a C++ compiler, got none ({words[0]} is not found); install g++, set CXX, or "
+            "choose another engine"
+        )
+    return words
+
+
 @cache
 def library(options: tuple[str, ...] = NATIVE) -> Library:
     """The kernels for the processor that the compiler's `options` name, compiled unless they are in the cache.
@@ -166,19 +177,13 @@ def library(options: tuple[str, ...] = NATIVE) -> Library:
     Raises: ConfigurationError: there is no compiler, or it fails.
     """
     with _lock, TemporaryDirectory(prefix="inceptionnet-") as folder:
-        compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
-        if shutil.which(compiler[0]) is None:
-            raise ConfigurationError(
-                f"engine winograd: expected a C++ compiler, got none ({compiler[0]} is not found); install g++, set "
-                "CXX, or choose another engine"
-            )
-        command = [*compiler, *FLAGS, *options]
+        command = [*compiler(), *FLAGS, *options]
         texts = {
             "kernels.cpp": files("inceptionnet.engines.winograd").joinpath("kernels.cpp").read_text(encoding="utf-8"),
             "transforms.h": header(sorted({pair for kernel, tiles in TILES.items() for pair in _pairs(kernel, tiles)})),
         }
         machine = device_name(torch.device("cpu"))
-        parts = [*texts.values(), *command, _said([*compiler, "--version"]), machine]
+        parts = [*texts.values(), *command, _said([*compiler(), "--version"]), machine]
         name = f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.so"
         made = Path(folder, "kernels.so")
         if not _from_cache(name, made):
