@@ -7,8 +7,8 @@ python benchmarks/step_speed.py [--networks inception_v3 inception_v4 inception_
 SGD with Nesterov momentum, 1000 classes, dropout 0.2, random images. In every round all sides are measured one after
 another, each after a warm-up step. timm's loop is given float images on the device. Our step is that of `train`: it is
 given uint8 images in memory, flips and normalises them, looks for dead features, and undoes a step whose loss or
-gradient norm is not finite. On a CPU in fp32 it is measured with torch's convolutions too. If timm is not installed, timm
-and torchvision are installed into a temporary folder.
+gradient norm is not finite. On a CPU in fp32 it is measured with torch's convolutions too. timm and torchvision are
+installed into a temporary folder if they are not installed.
 `--compile yes` compiles both sides, on a GPU timm's with max-autotune; each compilation takes minutes. `--variants`
 measures our step alone, with every combination of precision and memory format.
 """

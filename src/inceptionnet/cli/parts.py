@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,8 +30,9 @@ Threads = Annotated[
 
 def threads_of(workers: int | None) -> int:
     """As many threads as asked for; default: half of the cores of this process, at most 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2) if workers is None else workers)
+    from inceptionnet.system.devices import cores_allowed
+
+    return max(1, min(4, cores_allowed() // 2) if workers is None else workers)
 
 
 def print_errors(written: Totals) -> None:
