@@ -53,6 +53,8 @@ class Model:
         """0: it cannot give embeddings, as .pt2 files and older exports."""
         self.explained = bool(self.classes) and classifier.run.model is not None
         """Whether there can be heat maps, which exported files do not give."""
+        self.explains = self.explained and explains()
+        """Whether what they need is installed; importing it takes seconds, here and not at a request."""
 
     @classmethod
     def load(cls, name: str, settings: Settings) -> Model:
@@ -133,7 +135,7 @@ class Model:
             "preprocessing": self.prep.to_dict(),
             **about,
             "embedding": self.embedding_size,
-            "attribution": self.explained and explains(),
+            "attribution": self.explains,
             "provenance": _plain(record.provenance),
             "assumed": classifier.assumed,
         }

@@ -21,7 +21,7 @@ from inceptionnet.serve.bodies import Memory
 from inceptionnet.serve.decoding import DecodePool, Encoded
 from inceptionnet.serve.images import Options, Upload
 from inceptionnet.serve.metrics import Metrics
-from inceptionnet.serve.models import Answer, Model, Seen, explains
+from inceptionnet.serve.models import Answer, Model, Seen
 from inceptionnet.serve.refusals import Refused, busy
 from inceptionnet.serve.rows import first_class, prediction_rows
 from inceptionnet.serve.settings import Settings
@@ -225,7 +225,7 @@ class Service:
             raise Refused(f"{model.name}: attribution needs a classifier, and this network has none")
         if options.attribution and not model.explained:
             raise Refused(f"{model.name}: attribution needs the weights, and an exported file is served")
-        if options.attribution and not explains():
+        if options.attribution and not model.explains:
             raise Refused("attribution needs captum; install it with: pip install 'inceptionnet[explain]'")
         if options.embedding and not model.embedding_size:
             raise Refused(f"{model.name}: the file has no output for embeddings; export it again, as .onnx or .xml")
