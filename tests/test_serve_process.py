@@ -95,7 +95,7 @@ def test_what_cannot_be_served(command: Any, weights: Path, arguments: list[str]
 
 def test_documented_options_exist(command: Any) -> None:
     text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text("utf-8")
-    documented = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"curl .*", "", text)))
+    documented = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"(curl|docker) .*", "", text)))
     (serve,) = (one for one in app.registered_commands if one.callback and one.callback.__name__ == "serve")
     assert serve.callback is not None
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve.callback).parameters}
