@@ -35,7 +35,9 @@ from pathlib import Path
 from input_speed import shown
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("fastapi==0.165.0", "litserve==0.2.19", "torchvision==0.28.0")
+PEERS = ("litserve==0.2.19", "torchvision==0.28.0")
+WITH_DEPENDENCIES = ("fastapi==0.165.0", "uvicorn[standard]", "python-multipart", "pyzmq", "psutil")
+"""Not those of the peers, among which torch is."""
 BOUNDARY = "5f0c1e9a7d"
 STARTING_S = 300
 
@@ -140,12 +142,15 @@ def server(side: str, given: argparse.Namespace, folder: str):
     if side == "ours":
         command = [sys.executable, "-m", "inceptionnet", "serve", given.model, "--port", str(port), "--engine",
                    given.engine, "--batch-size", str(given.batch), "--workers", str(given.workers)]  # fmt: skip
-    with open(Path(folder, f"{side}.log"), "ab") as log:
+    with open(Path(folder, f"{side}.log"), "wb") as log:
         process = subprocess.Popen(
             command, env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        asyncio.run(ready(port, process, given.requests[0] if side == "ours" else given.requests_of[side][0]))
+        try:
+            asyncio.run(ready(port, process, given.requests_of[side][0]))
+        except TimeoutError as error:
+            raise SystemExit(f"{side}: {error}\n{Path(folder, f'{side}.log').read_text()[-2000:]}") from None
         yield port, process
     finally:
         with suppress(ProcessLookupError):
@@ -161,7 +166,7 @@ async def ready(port: int, process: subprocess.Popen, request: bytes) -> None:
     """Wait until an image is answered."""
     for _ in range(STARTING_S * 2):
         if process.poll() is not None:
-            raise SystemExit(f"a server ended with {process.returncode}; see its log")
+            raise TimeoutError(f"the server ended with {process.returncode}")
         with suppress(OSError, asyncio.IncompleteReadError):
             client = Client(port)
             status = await client.ask(request)
@@ -169,7 +174,7 @@ async def ready(port: int, process: subprocess.Popen, request: bytes) -> None:
             if status == 200:
                 return
         await asyncio.sleep(0.5)
-    raise SystemExit("a server did not start")
+    raise TimeoutError("the server did not start")
 
 
 def load(given: argparse.Namespace, folder: str) -> None:
@@ -350,12 +355,13 @@ def main() -> None:
     images = [path.read_bytes() for path in sorted(given.images.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
     images = images or [path.read_bytes() for path in sorted(given.images.rglob("*.JPEG"))]
     given.requests_of = {side: [upload(image, "/predict") for image in images] for side in given.sides}
-    given.requests = given.requests_of.setdefault("ours", [upload(image, "/predict") for image in images])
+    given.requests_of.setdefault("ours", [upload(image, "/predict") for image in images])
     print(f"{len(images)} images, {statistics.mean(map(len, images)) / 1e3:.0f} kB in the mean")
     with tempfile.TemporaryDirectory() as folder:
         if set(given.sides) - {"ours"} and not given.hostile:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-            subprocess.run([*pip, *PEERS], check=True, stderr=subprocess.DEVNULL)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder]
+            for names in (WITH_DEPENDENCIES, ("--no-deps", "--upgrade", *PEERS)):
+                subprocess.run([*pip, *names], check=True, stderr=subprocess.DEVNULL)
         engine_speed(given)
         (hostile if given.hostile else load)(given, folder)
 
