@@ -3,14 +3,14 @@
 MODEL is a weights file, a run folder or an exported file; IMAGES a folder of JPEGs. Servers and clients share this
 machine and talk over loopback; every server gets the same network, and the same images as multipart uploads.
 
-    --sides ours,fastapi,litserve   fastapi: the app that tutorials show, which decodes and predicts in its event loop
-    --engine auto                   of this package's service
-    --clients 4,64                  each sends its next request when it has the answer to the last one
-    --load 0.25,0.5,0.75,0.9        offered load, as a share of the throughput of the most clients; arrivals are random
-    --seconds 20 --rounds 3         of each measurement; in each round all sides are measured one after another
-    --hostile                       good clients alone, then beside hostile ones: latency, memory, workers
+    --sides ours,fastapi      fastapi: the app that tutorials show, which decodes and predicts in its event loop
+    --engine auto             of this package's service
+    --clients 4,64            each sends its next request when it has the answer to the last one
+    --load 0.25,0.5,0.75,0.9  offered load, as a share of the throughput of the most clients; arrivals are random
+    --seconds 20 --rounds 3   of each measurement; in each round all sides are measured one after another
+    --hostile                 good clients alone, then beside hostile ones: latency, memory, workers
 
-FastAPI, LitServe and torchvision are installed into a temporary folder. The output is
+FastAPI and torchvision are installed into a temporary folder. The output is
 images/s and latency (ms, median of the rounds, with their range), and the images/s of the engine itself.
 """
 
@@ -35,9 +35,8 @@ from pathlib import Path
 from input_speed import shown
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("litserve==0.2.19", "torchvision==0.28.0")
-WITH_DEPENDENCIES = ("fastapi==0.165.0", "uvicorn[standard]", "python-multipart", "pyzmq", "psutil")
-"""Not those of the peers, among which torch is."""
+PEERS = ("fastapi==0.165.0", "uvicorn[standard]", "python-multipart")
+TORCHVISION = "torchvision==0.28.0"  # without its dependencies, among which torch is
 BOUNDARY = "5f0c1e9a7d"
 STARTING_S = 300
 
@@ -58,7 +57,15 @@ class Client:
         self.port, self._streams = port, None
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer, which is read to its end."""
+        """The status of the answer, which is read to its end; a server may have closed a connection that it keeps."""
+        if self._streams is not None:
+            try:
+                return await self._asked(request)
+            except (OSError, asyncio.IncompleteReadError):
+                self.close()
+        return await self._asked(request)
+
+    async def _asked(self, request: bytes) -> int:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._streams
@@ -341,7 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("images", type=Path)
-    parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "fastapi", "litserve"])
+    parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "fastapi"])
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
@@ -360,7 +367,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if set(given.sides) - {"ours"} and not given.hostile:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder]
-            for names in (WITH_DEPENDENCIES, ("--no-deps", "--upgrade", *PEERS)):
+            for names in (PEERS, ("--no-deps", TORCHVISION)):
                 subprocess.run([*pip, *names], check=True, stderr=subprocess.DEVNULL)
         engine_speed(given)
         (hostile if given.hostile else load)(given, folder)
