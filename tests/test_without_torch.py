@@ -22,11 +22,13 @@ from inceptionnet.engines.fusion import fused
 from inceptionnet.engines.kinds import KINDS, Graph, input_of, read_metadata
 from inceptionnet.engines.outputs import FromPixels, WithEmbedding
 from inceptionnet.engines.sessions import EMBEDDING, OUTPUT, Session, onnx_metadata
-from inceptionnet.errors import InputError, WeightsError
+from inceptionnet.errors import ConfigurationError, InputError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets import NETWORKS
 from inceptionnet.registry.create import create_model
+from inceptionnet.serve.models import Model
+from inceptionnet.serve.settings import Settings
 from inceptionnet.system.protobuf import fields_of
 
 from .test_export import cut
@@ -366,3 +368,22 @@ def test_served_without_torch(network: Classifier, files: dict[str, Path], endin
     assert row["embedding"] == pytest.approx(network.embed(image).tolist(), rel=1e-2, abs=1e-3)
     assert refused == {"error": "a: attribution needs the weights, and an exported file is served"}
     assert card["embedding"] == len(row["embedding"]) and card["attribution"] is False
+
+
+def test_an_engine_is_for_the_models_that_have_none_of_their_own(
+    network: Classifier, files: dict[str, Path], tmp_path: Path
+) -> None:
+    exported, weights = str(files[".onnx"]), tmp_path / "a.safetensors"
+    small = load(create_model("inception_v1.slim", num_classes=4, width=0.125, input_size=32), classes=CLASSES)
+    small.save(weights)
+    both = Settings({"a": str(weights), "b": exported}, engine="fused", device="cpu")
+    assert [Model.load(name, both).engine for name in both.models] == ["fused", "ONNX"]
+    with pytest.raises(ConfigurationError, match="has an engine and a precision of its own"):
+        Model.load("b", Settings({"b": exported}, engine="fused"))
+    assert Model.load("b", Settings({"b": exported})).engine == "ONNX"
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".pt2"])
+def test_no_such_file(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"{ending}: expected a file of .*, got No such file or directory; name one"):
+        load(tmp_path / f"absent{ending}")

@@ -164,6 +164,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         found = kind.metadata(path)
     except (WeightsError, MissingExtraError):
         raise
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{path}: expected a file of {kind.name}, got {error.strerror}; name one that export wrote"
+        ) from None
     except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(

@@ -60,13 +60,13 @@ class Model:
     def load(cls, name: str, settings: Settings) -> Model:
         """Load the model of that name. Raises: InceptionNetError, as `inceptionnet.load`."""
         source = settings.models[name]
-        graph = is_graph(source)
-        classifier = load(
-            source,
-            engine="eager" if graph and settings.engine == "auto" else settings.engine,
-            precision=settings.precision, calibrate=settings.calibrate or None,
-            device=settings.device, batch_size=settings.batch_size, threads=settings.threads,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "engine": settings.engine, "precision": settings.precision, "calibrate": settings.calibrate or None,
+            "device": settings.device,
+        }  # fmt: skip
+        if is_graph(source) and not all(map(is_graph, settings.models.values())):
+            how = {}  # it has its own; what is asked for is for the other models
+        classifier = load(source, batch_size=settings.batch_size, threads=settings.threads, **how)
         if classifier.classes:
             classifier.check_probabilities()
         return cls(name, classifier)
