@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
+import inceptionnet
 from inceptionnet.errors import InceptionNetError, visible
 
 from .mutate import Mutation
@@ -29,7 +30,7 @@ MOST_CHARACTERS = 4000
 """In a message; a line of more fills a terminal."""
 PILLOW = f"{os.sep}PIL{os.sep}"
 """It warns of damaged tags of an image, whose pixels it reads all the same."""
-SOURCE = f"{os.sep}inceptionnet{os.sep}"
+SOURCE = os.path.dirname(inceptionnet.__file__) + os.sep
 
 
 class Fault(Exception):
@@ -157,8 +158,8 @@ def bench(target: Target, most_s: float = MOST_S) -> Iterator[Bench]:
 
 def _place(error: BaseException) -> str:
     """The innermost place in the package."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if SOURCE in one.filename]
-    return f"{frames[-1].filename.rpartition(SOURCE)[2]}:{frames[-1].lineno}" if frames else "nowhere"
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.startswith(SOURCE)]
+    return f"{frames[-1].filename.removeprefix(SOURCE)}:{frames[-1].lineno}" if frames else "nowhere"
 
 
 def _open_below(folder: Path) -> list[str]:
