@@ -208,11 +208,10 @@ def load(given: argparse.Namespace, folder: str) -> None:
 def memory_mb(process: subprocess.Popen) -> float:
     """Of all processes of a server."""
     total = 0
-    for status in Path("/proc").glob("[0-9]*/status"):
+    for pid in workers_of(process):
         with suppress(OSError):
-            if os.getsid(int(status.parent.name)) == process.pid:
-                lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-                total += int(lines.get("VmRSS", "0 kB").split()[0])
+            lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            total += int(lines.get("VmRSS", "0 kB").split()[0])
     return total / 1e3
 
 

@@ -30,12 +30,12 @@ from inceptionnet.data.loading import EvalLoader
 from inceptionnet.engines import cuda, runtimes, timing
 from inceptionnet.engines.bench import Measurement, bench
 from inceptionnet.engines.candidates import TOLERANCE
-from inceptionnet.engines.runtimes import version_of
 from inceptionnet.engines.timing import noise
 from inceptionnet.errors import Interrupted
 from inceptionnet.evaluate.evaluation import evaluate
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.devices import pick_device
+from inceptionnet.system.extras import version_of
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run

@@ -21,11 +21,12 @@ from inceptionnet.data import Preprocessing
 from inceptionnet.engines import candidates, choice, runtimes, timing
 from inceptionnet.engines.cache import Choice, cache_file, recall, remember
 from inceptionnet.engines.choice import optimize
-from inceptionnet.engines.runtimes import Builder, Engine, Target, version_of
+from inceptionnet.engines.runtimes import Builder, Engine, Target
 from inceptionnet.engines.timing import measured
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, MissingExtraError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.system.extras import version_of
 
 pytestmark = pytest.mark.usefixtures("converted_once")
 OF_TORCH = ("eager", "channels_last", "fused")

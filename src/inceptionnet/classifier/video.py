@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,19 +54,19 @@ def _of_video(
 ) -> Iterator[Prediction]:
     from inceptionnet.evaluate.prediction import Prediction
 
-    frames, held, why = frames_of(Path(name), every), list[Frame](), ""
-    while not why:
+    why = ""
+
+    def frames() -> Iterator[Frame]:
+        nonlocal why
         try:
-            frame = next(frames, None)
+            yield from frames_of(Path(name), every)
         except DecodeError as error:
-            frame, why = None, reason_of(error, name)
-        held += [frame] if frame else []
-        if held and (frame is None or len(held) == batch_size):
-            items = [Item(name, one.image) for one in held]
-            rows = classifier.stream(items, top, threshold=threshold, batch_size=batch_size)
-            yield from (replace(row, time_s=one.time_s, frame=one.number) for row, one in zip(rows, held, strict=True))
-            held = []
-        if frame is None:
-            break
+            why = reason_of(error, name)
+
+    taken = frames()
+    while batch := list(islice(taken, batch_size)):
+        items = [Item(name, one.image) for one in batch]
+        rows = classifier.stream(items, top, threshold=threshold, batch_size=batch_size)
+        yield from (replace(row, time_s=one.time_s, frame=one.number) for row, one in zip(rows, batch, strict=True))
     if why:
         yield Prediction(name, error=why)

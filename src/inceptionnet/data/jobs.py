@@ -191,12 +191,13 @@ def _range(images: Split, splits: Sequence[str], rows: range) -> Iterator[Chunk]
 
 
 def _shard(read: Callable[[], Iterator[Encoded]], split: str) -> Iterator[Chunk]:
-    held: list[Encoded] = []
-    for image in read():
-        held.append(image)
-        if len(held) == CHUNK_IMAGES or sum(len(data) for _, _, data in held) >= CHUNK_BYTES:
+    held, held_bytes = list[Encoded](), 0
+    for name, label, data in read():
+        held.append((name, label, data))
+        held_bytes += len(data)
+        if len(held) == CHUNK_IMAGES or held_bytes >= CHUNK_BYTES:
             yield _at_hand(held, split)
-            held = []
+            held, held_bytes = [], 0
     if held:
         yield _at_hand(held, split)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from inceptionnet.doctor.apart import Apart
 from inceptionnet.doctor.finding import Finding, described
 from inceptionnet.errors import listed
-from inceptionnet.system.extras import importing_torchmetrics
+from inceptionnet.system.extras import importing_torchmetrics, version_of
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -90,14 +90,6 @@ class Imports:
 def _takes_long(package: str) -> tuple[int, str]:
     later = {"torchmetrics": 1, "scikit-learn": 2, "datasets": 3, "captum": 4, "nncf": 5}
     return later.get(package.lower().replace("_", "-"), 0), package
-
-
-def version_of(package: str) -> str | None:
-    """The version of an installed package; None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def modules_of(package: str) -> list[str]:

@@ -122,9 +122,8 @@ def self_test() -> Iterator[Finding]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = create_model(NETWORK, num_classes=3, width=WIDTH, input_size=SIZE_PX)
-        for (
-            module
-        ) in model.modules():  # the papers' initial weights need training before their logits tell images apart
+        # The papers' initial weights need training before their logits tell images apart.
+        for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     classes, prep = ["a", "b", "c"], Preprocessing(SIZE_PX)

@@ -24,13 +24,13 @@ from inceptionnet.engines.runtimes import (
     build_engine,
     labelled,
     reason,
-    version_of,
 )
 from inceptionnet.engines.timing import measured, take_turns
 from inceptionnet.errors import ConfigurationError, InceptionNetError, WeightsError
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.devices import cpu_says
+from inceptionnet.system.extras import version_of
 
 log = logging.getLogger("inceptionnet")
 

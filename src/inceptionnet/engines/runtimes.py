@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ from inceptionnet.engines.winograd.engine import Winograd
 from inceptionnet.engines.winograd.library import compiler
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, listed
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.extras import version_of
 from inceptionnet.system.settings import exact, threads
 
 Run = Callable[[Tensor], Tensor]
@@ -112,14 +112,6 @@ class Engine:
 def labelled(name: str, precision: str) -> str:
     """The label of an engine in a precision."""
     return name if precision == "fp32" else f"{name} {precision}"
-
-
-def version_of(package: str) -> str | None:
-    """The version of an installed package, without importing it; None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 ONLY_ON = {"winograd": "cpu", "onnxruntime": "cpu", "openvino": "cpu", "cudnn": "cuda", "tensorrt": "cuda"}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from inceptionnet.serve.refusals import Refused, busy
 
 LINGER_S = 5.0
 """How long the rest of a body is read and dropped after the request was refused, so that the client can read why."""
@@ -19,7 +22,6 @@ WRITE_S = 30.0
 """How long a client may read nothing of an answer."""
 IDLE_AT_END_S = 0.5
 """How long a connection without a request stays open after SIGTERM: its request may be on the way."""
-_STATUS = {400: b"400 Bad Request", 408: b"408 Request Timeout", 503: b"503 Service Unavailable"}
 
 
 class Connection(H11Protocol):
@@ -35,7 +37,7 @@ class Connection(H11Protocol):
         """Accept it, unless there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            self._refuse(503, "there are too many connections; try again in 1 s")
+            self._refuse(busy("there are too many connections"))
         else:
             self._start("headers", self._limits.header_s)
 
@@ -89,8 +91,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
-        self._refuse(400, "expected an HTTP/1.1 request with headers of at most "
-                          f"{self._limits.header_bytes} bytes, got what is none")  # fmt: skip
+        most = self._limits.header_bytes
+        self._refuse(Refused(f"expected an HTTP/1.1 request with headers of at most {most} bytes, got what is none"))
 
     def _active(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -99,15 +101,16 @@ class Connection(H11Protocol):
         """Whether part of the headers of a request, or nothing, has come."""
         return not self._active() and self.conn.their_state is h11.IDLE
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, error: Refused) -> None:
         """Answer in place of the application, unless it has begun to, and close."""
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.abort()
             return
-        body = json.dumps({"error": message}).encode()
-        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
-        retry = b"retry-after: 1\r\n" if status == 503 else b""
-        self.transport.write(head % (_STATUS[status], len(body)) + retry + b"\r\n" + body)
+        body = json.dumps({"error": str(error)}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+        lines += [f"{name.lower()}: {value}" for name, value in {**headers, **error.headers}.items()]
+        self.transport.write("".join(f"{line}\r\n" for line in (*lines, "")).encode() + body)
         self.transport.close()
         self._start("close", LINGER_S)
 
@@ -124,7 +127,7 @@ class Connection(H11Protocol):
         self._timers.pop(name, None)
         if name == "headers" and not self.transport.is_closing():
             if self._between_requests():
-                self._refuse(408, f"the headers did not arrive within {self._limits.header_s:g} s")
+                self._refuse(Refused(f"the headers did not arrive within {self._limits.header_s:g} s", 408))
         elif name == "idle":
             if not self._active():
                 self.transport.close()

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.serve.refusals import Refused
 from inceptionnet.serve.service import Service
+from inceptionnet.serve.settings import LOOPBACK
 
 log = logging.getLogger("inceptionnet")
 
@@ -32,7 +33,6 @@ SAFE = {
     "Cache-Control": "no-store",
 }
 FAILED = "the service has failed; see its log"
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class Guard:
@@ -91,7 +91,7 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         if self.service.settings.loopback:
             host = _host(headers.get("host", ""))
-            if host not in _LOCAL:  # a page elsewhere whose name was made to lead here
+            if host not in LOOPBACK:  # a page elsewhere whose name was made to lead here
                 raise Refused(
                     f"the service is for this machine alone, and was asked as {host[:100]!r}; start it with --host", 403
                 )

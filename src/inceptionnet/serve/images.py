@@ -67,19 +67,15 @@ def _threshold(value: Any) -> float | None:
 
 
 def _flag(name: str) -> Callable[[Any], bool]:
-    known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+    known = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
     def read(value: Any) -> bool:
-        found = known.get(value.lower() if isinstance(value, str) else value) if _is_plain(value) else None
-        if found is None or (not isinstance(value, bool | str)):
+        found = known.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(found, bool):
             raise Refused(f"{name}: expected true or false, got {value!r:.40}")
         return found
 
     return read
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | bool)
 
 
 def _attribution(value: Any) -> str:

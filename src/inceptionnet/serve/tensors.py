@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -96,9 +97,8 @@ def _numbers(name: str, data: memoryview | list[Any], shape: list[int], dtype: n
     if isinstance(data, memoryview):
         if len(data) != count * dtype.itemsize:
             raise Refused(f"{name}: expected {count * dtype.itemsize} bytes for the shape {shape}, got {len(data)}")
-        found: npt.NDArray[Any] = (
-            np.frombuffer(data, dtype).reshape(shape).copy()
-        )  # torch takes no memory that cannot be written
+        # Copied, since torch takes no memory that cannot be written.
+        found: npt.NDArray[Any] = np.frombuffer(data, dtype).reshape(shape).copy()
         return found
     try:
         wide = np.array(data, np.float64)
@@ -115,8 +115,6 @@ def _numbers(name: str, data: memoryview | list[Any], shape: list[int], dtype: n
 def _texts(name: str, data: memoryview | list[Any], count: int) -> list[bytes]:
     """BYTES: each with its length before it, in 4 bytes; in JSON base64, since an image is no text."""
     if isinstance(data, list):
-        import base64
-
         flat = [one for part in data for one in (part if isinstance(part, list) else [part])]
         try:
             found = [base64.b64decode(one, validate=True) for one in flat if isinstance(one, str)]

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 
+def version_of(package: str) -> str | None:
+    """The version of an installed package, without importing it; None if it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def import_extra(module: str, extra: str, purpose: str, package: str | None = None) -> ModuleType:
     """Import a module of an optional package.
 

@@ -107,7 +107,7 @@ def write_parquet(path: Path, schema: Any, tables: Iterable[Any], *, advice: str
     import pyarrow.parquet as pq
 
     repeated = [name for name in ("split", "label") if name in schema.names]
-    held: list[Any] = []
+    held, held_bytes = list[Any](), 0
     try:
         with (
             replacing(path) as temporary,
@@ -115,9 +115,10 @@ def write_parquet(path: Path, schema: Any, tables: Iterable[Any], *, advice: str
         ):
             for table in tables:
                 held.append(table.replace_schema_metadata(schema.metadata))
-                if sum(table.nbytes for table in held) >= GROUP_BYTES:
+                held_bytes += table.nbytes
+                if held_bytes >= GROUP_BYTES:
                     file.write_table(pa.concat_tables(held))
-                    held.clear()
+                    held, held_bytes = [], 0
             if held:
                 file.write_table(pa.concat_tables(held))
     except OSError as error:

@@ -309,21 +309,22 @@ inline Window window(const float* image, int height, int width, int channels, in
   return {patch, int64_t(columns) * depth, depth};
 }
 
-// Both sides of a transform: `count` × `columns` values get(i, j) to put(point, value) by rows and then by columns.
-template <int H, int W, int AH, int AW, class Down, class Across, class Get, class Put>
+// Both sides of a transform, from values get(i, j) of ROWS_IN rows to values put(i, j, value) of COLUMNS columns: each row
+// by `across`, then each column by `down`. A side of one stays as it is.
+template <int ROWS_IN, int COLUMNS, class Down, class Across, class Get, class Put>
 inline void on_both_sides(Down down, Across across, Get get, Put put) {
-  if constexpr (AH == 1) {
-    across([&](int j) { return get(0, j); }, put);
-  } else if constexpr (AW == 1) {
-    down([&](int i) { return get(i, 0); }, put);
+  if constexpr (ROWS_IN == 1) {
+    across([&](int j) { return get(0, j); }, [&](int j, vec v) { put(0, j, v); });
+  } else if constexpr (COLUMNS == 1) {
+    down([&](int i) { return get(i, 0); }, [&](int i, vec v) { put(i, 0, v); });
   } else {
-    vec half[H * AW];
+    vec half[ROWS_IN * COLUMNS];
 #pragma GCC unroll 8
-    for (int i = 0; i < H; i++)
-      across([&](int j) { return get(i, j); }, [&](int j, vec v) { half[i * AW + j] = v; });
+    for (int i = 0; i < ROWS_IN; i++)
+      across([&](int j) { return get(i, j); }, [&](int j, vec v) { half[i * COLUMNS + j] = v; });
 #pragma GCC unroll 8
-    for (int j = 0; j < AW; j++)
-      down([&](int i) { return half[i * AW + j]; }, [&](int i, vec v) { put(i * AW + j, v); });
+    for (int j = 0; j < COLUMNS; j++)
+      down([&](int i) { return half[i * COLUMNS + j]; }, [&](int i, vec v) { put(i, j, v); });
   }
 }
 
@@ -335,11 +336,11 @@ void tile_inputs(const Step& s, int64_t tile, float* patch, float* to, int64_t d
   const Window w = window(s.in + at.image * s.height * s.width * s.distance, s.height, s.width, s.channels, s.distance,
                           at.y * S - s.top, at.x * S - s.left, AH, AW, patch);
   for (int c = 0; c < s.channels; c += LANES)
-    on_both_sides<AH, AW, AH, AW>(
+    on_both_sides<AH, AW>(
         [](auto get, auto put) { to_points<MH, RH, S>(get, put); },
         [](auto get, auto put) { to_points<MW, RW, S>(get, put); },
         [&](int i, int j) { return load(w.from + i * w.row + j * w.step + c); },
-        [&](int p, vec value) { *reinterpret_cast<unaligned_vec*>(to + p * distance + c) = value; });
+        [&](int i, int j, vec value) { *reinterpret_cast<unaligned_vec*>(to + (i * AW + j) * distance + c) = value; });
 }
 
 // A convolution by tiles of MH × MW outputs. A tile's values at all points lie beside one another, both the
@@ -383,24 +384,14 @@ void winograd(const Step& s, int chunk, int group, float* scratch) {
         float* to = whole ? out : patch;
         const int64_t row = whole ? s.out_width * s.out_distance : MW * LANES, step = whole ? s.out_distance : LANES;
         const float* from = products + t * out_tile + j * LANES;
-        vec half[AH * MW];
-        const auto value = [&](int p) { return *reinterpret_cast<const vec*>(from + p * PANEL); };
-        const auto put = [&](int i, int k, vec y) {
-          y += bias;
-          store(to + i * row + k * step, s.relu ? rectified(y) : y, LANES);
-        };
-        if constexpr (AH == 1) {
-          from_points<MW, RW, S>(value, [&](int k, vec v) { put(0, k, v); });
-        } else if constexpr (AW == 1) {
-          from_points<MH, RH, S>(value, [&](int i, vec v) { put(i, 0, v); });
-        } else {
-#pragma GCC unroll 8
-          for (int i = 0; i < AH; i++)
-            from_points<MW, RW, S>([&](int p) { return value(i * AW + p); }, [&](int k, vec v) { half[i * MW + k] = v; });
-#pragma GCC unroll 8
-          for (int k = 0; k < MW; k++)
-            from_points<MH, RH, S>([&](int i) { return half[i * MW + k]; }, [&](int i, vec v) { put(i, k, v); });
-        }
+        on_both_sides<AH, MW>(
+            [](auto get, auto put) { from_points<MH, RH, S>(get, put); },
+            [](auto get, auto put) { from_points<MW, RW, S>(get, put); },
+            [&](int i, int k) { return *reinterpret_cast<const vec*>(from + (i * AW + k) * PANEL); },
+            [&](int i, int k, vec y) {
+              y += bias;
+              store(to + i * row + k * step, s.relu ? rectified(y) : y, LANES);
+            });
         for (int i = 0; i < rows && !whole; i++)
           for (int k = 0; k < columns; k++)
             store(out + (int64_t(i) * s.out_width + k) * s.out_distance, load(patch + i * row + k * step), channels);
@@ -525,11 +516,11 @@ void filters_gradient(const Step& s, const Filters& f, float* memory, float* gra
                               s.out_width, s.out_channels, s.out_channels, at.y, at.x, MH, MW, patch);
       float* to = outputs + int64_t(t) * s.out_channels;
       for (int o = 0; o < s.out_channels; o += LANES)
-        on_both_sides<MH, MW, AH, AW>(
+        on_both_sides<MH, AW>(
             [](auto get, auto put) { outputs_to_points<MH, RH>(get, put); },
             [](auto get, auto put) { outputs_to_points<MW, RW>(get, put); },
             [&](int i, int j) { return load(w.from + i * w.row + j * w.step + o); },
-            [&](int p, vec value) { store(to + p * out_plane + o, value, LANES); });
+            [&](int i, int j, vec value) { store(to + (i * AW + j) * out_plane + o, value, LANES); });
     }
 #pragma omp for schedule(static)
     for (int task = 0; task < POINTS * panels; task++) {

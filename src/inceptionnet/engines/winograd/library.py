@@ -119,10 +119,10 @@ class Library:
             address = weight.data_ptr() + 4 * ((given.height - 1) * given.row + (given.width - 1) * given.step)
             setattr(given, "in", address)
             given.row, given.step = -given.row, -given.step
-        size = self.packed(given.out_channels, given.channels, down, across)
-        packed = torch.empty(size) if into is None else into
-        self.handle.pack(ctypes.byref(given), ctypes.c_void_p(packed.data_ptr()), threads)
-        return packed
+        if into is None:
+            into = torch.empty(self.packed(given.out_channels, given.channels, down, across))
+        self.handle.pack(ctypes.byref(given), ctypes.c_void_p(into.data_ptr()), threads)
+        return into
 
     def gradient(
         self, step: Step, weight: Tensor, down: Tensor, across: Tensor, threads: int, memory: Tensor
