@@ -331,7 +331,7 @@ def test_fields_by_hand(data: bytes, found: list[bytes] | str) -> None:
 
 
 SERVED = """
-import sys, threading
+import sys, threading, time
 import httpx
 from inceptionnet.serve.app import application
 from inceptionnet.serve.running import GracefulServer, bind, config
@@ -340,8 +340,10 @@ from inceptionnet.serve.settings import Settings
 settings = Settings({"a": sys.argv[1]}, port=0)
 socket = bind("127.0.0.1", 0)
 server = GracefulServer(config(settings, application(settings)))
-thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
 thread.start()
+while not server.started:  # before that, connections are refused
+    time.sleep(0.01)
 with httpx.Client(base_url=f"http://127.0.0.1:{socket.getsockname()[1]}", timeout=60) as client:
     while client.get("/health/ready").status_code != 200:
         pass

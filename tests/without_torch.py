@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+DEADLINE_S = 300.0
 MISSING = ("torch", "torchmetrics", "scipy", "safetensors", "matplotlib", "onnx", "onnxscript", "nncf", "h5py")
 HOOK = f"""
 import sys
@@ -33,7 +34,7 @@ def without_torch(program: str, *arguments: object) -> tuple[str, str]:
     """What a program prints, on standard output and on standard error; it must end well."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", HOOK + program, *map(str, arguments)],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
