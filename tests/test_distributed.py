@@ -284,3 +284,13 @@ def test_two_processes_evaluate_each_image_once(
         assert two[name] == pytest.approx(one[name], rel=1e-5)
     assert not np.array_equal(one["0.losses"], one["1.losses"])
     assert len(set(one["losses"].round(6))) == 6, "each image has its own"
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "MASTER_PORT"])
+def test_variables_of_torchrun_that_are_no_numbers(
+    command: Any, run: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
+) -> None:
+    for variable, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(variable, "two" if variable == name else value)
+    code, _, err = command("predict", run, colours, "--out", tmp_path / "out")
+    assert code == 2 and err == f"error: {name}='two': expected a number; start the processes with torchrun\n"

@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from inceptionnet.data import video
+from inceptionnet.data.names import is_camera
 from inceptionnet.data.video import Every, Frame, frames_of
 from inceptionnet.errors import ConfigurationError, DecodeError, MissingExtraError
 
@@ -237,3 +238,51 @@ def test_the_command(command: Command, run: Path, colours: Path, tmp_path: Path)
     ):
         code, _, err = command("predict", run, *arguments)
         assert code == 2 and err.count("\n") == 1 and said in err, err
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A path at which a pattern answers as a camera does: 10 frames a second, 25 of them, on a clock of its own."""
+    graph = "testsrc=size=64x48:rate=10:duration=2.5,setpts=PTS+1000/TB"
+    monkeypatch.setattr(video, "_camera", lambda av, path: av.open(graph, "r", format="lavfi"))
+    return "/dev/video7"
+
+
+def test_a_camera_begins_with_its_first_frame(camera: str) -> None:
+    frames, why = of(Path(camera))
+    assert [(frame.time_s, frame.number) for frame in frames] == [(0, 0), (1, 10), (2, 20)]
+    assert why == "the camera gives no more frames; is it connected?"
+    assert [frame.number for frame in of(Path(camera), "10 frames")[0]] == [0, 10, 20]
+
+
+def test_a_camera_by_the_command(command: Command, run: Path, camera: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each frame as it comes; Ctrl-C is how it ends."""
+    code, text, _ = command("predict", run, camera, "--every", "1s")
+    *rows, last = text.splitlines()
+    assert code == 1 and all(row.startswith(f"{camera} {i}.000 s  ") for i, row in enumerate(rows))
+    assert len(rows) == 3 and "error: the camera gives no more frames" in last
+    chosen = video._Video.chosen
+
+    def stopped(self: video._Video, every: Every) -> Iterator[Frame]:
+        yield next(chosen(self, every))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video._Video, "chosen", stopped)
+    code, text, _ = command("predict", run, camera, "--every", "1s", "--json")
+    (row,) = json.loads(text)["predictions"]
+    assert code == 0 and (row["file"], row["time_s"], row["frame"]) == (camera, 0, 0)
+
+
+def test_cameras_that_cannot_be_read(command: Command, run: Path, colours: Path) -> None:
+    for arguments, said in (
+        (("/dev/video99",), "/dev/video99: is a camera; give --every 1s"),
+        (("/dev/video99", "--every", "1s"), "/dev/video99: cannot be opened as a camera ("),
+        (("/dev/video99", colours, "--every", "1s"), "expected one camera alone, since it has no end, got 37 inputs"),
+    ):
+        code, _, err = command("predict", run, *arguments)
+        assert code == 2 and err.count("\n") == 1 and said in err, err
+
+
+@pytest.mark.parametrize("name", ["/dev/video0", "/dev/video12", "/dev/v4l/by-id/usb-046d_C270-video-index0"])
+def test_where_cameras_are(name: str) -> None:
+    assert is_camera(name) and not any(map(is_camera, (f"x{name}", name[1:], "/dev/video", "/dev/video0.mp4")))

@@ -34,7 +34,8 @@ def without_torch(program: str, *arguments: object) -> tuple[str, str]:
     """What a program prints, on standard output and on standard error; it must end well."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", HOOK + program, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=DEADLINE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""Predictions for images and for the frames of videos, a batch at a time."""
+"""Predictions for images and for the frames of videos, a batch at a time, and of cameras, one at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inceptionnet.data.images import Item
 from inceptionnet.data.inputs import NamedImage
-from inceptionnet.data.names import is_video
+from inceptionnet.data.names import is_camera, is_video
 from inceptionnet.data.video import Every, Frame, frames_of
 from inceptionnet.errors import ConfigurationError, DecodeError, reason_of
 
@@ -20,11 +20,23 @@ if TYPE_CHECKING:
 
 
 def check_videos(images: Sequence[NamedImage], every: Every | None) -> bool:
-    """Whether there are videos among what `find_images` found. Raises: ConfigurationError: some, and no interval."""
-    found = next((one.name for one in images if is_video(one.name)), None)
+    """Whether there are videos or a camera among what `find_images` found.
+
+    Raises:
+        ConfigurationError: some, and no interval; a camera, which has no end, and something else.
+    """
+    found = next((one.name for one in images if _has_frames(one.name)), None)
     if found is not None and every is None:
-        raise ConfigurationError(f"{found}: is a video; give --every 1s for a frame of each second")
+        kind = "camera" if is_camera(found) else "video"
+        raise ConfigurationError(f"{found}: is a {kind}; give --every 1s for a frame of each second")
+    camera = next((one.name for one in images if is_camera(one.name)), None)
+    if camera and len(images) > 1:
+        raise ConfigurationError(f"{camera}: expected one camera alone, since it has no end, got {len(images)} inputs")
     return found is not None
+
+
+def _has_frames(name: str) -> bool:
+    return is_video(name) or is_camera(name)
 
 
 def predict_all(
@@ -40,13 +52,14 @@ def predict_all(
 
     What is wrong with a video follows its frames, as a row with the error. Raises: as `Classifier.stream`.
     """
-    for videos, some in groupby(images, lambda one: is_video(one.name)):
+    for videos, some in groupby(images, lambda one: _has_frames(one.name)):
         if not videos or every is None:
             items = [Item(one.name, one) for one in some]
             yield from classifier.stream(items, top, threshold=threshold, batch_size=batch_size)
             continue
         for one in some:
-            yield from _of_video(classifier, one.name, every, top, threshold, batch_size)
+            at_once = 1 if is_camera(one.name) else batch_size
+            yield from _of_video(classifier, one.name, every, top, threshold, at_once)
 
 
 def _of_video(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ from inceptionnet.cli.options import (
     opened,
 )
 from inceptionnet.cli.parts import OUT, PART_SIZE, PartSize, Threads, threads_of
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, Interrupted
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="1s|'10 frames'",
-            help="Of videos, which are then taken too: a row for a frame each second, each 10 frames, …",
+            help="Of a camera, or of videos, which are then taken too: a row for each second, each 10 frames, …",
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
@@ -65,13 +65,16 @@ def predict(
 
     A corrupt image gets a row with the reason, and the exit code is 1; it is 2 if no image can be read. With --out the
     rows are written to Parquet, with the split and label of images that have them, and the exit code is 0 once all are
-    there; under torchrun several processes share the parts of a folder.
+    there; under torchrun several processes share the parts of a folder. A camera (/dev/video0) gives its rows as they
+    come, until Ctrl-C.
     """
     from inceptionnet.classifier.video import check_videos, predict_all
     from inceptionnet.cli.tables import end_with_errors, print_json
     from inceptionnet.data.inputs import find_images
+    from inceptionnet.data.names import is_camera
     from inceptionnet.data.video import Every
     from inceptionnet.evaluate.prediction import write_csv
+    from inceptionnet.system.distributed import processes
     from inceptionnet.system.progress import Bar
 
     interval = Every.parse(every) if every else None
@@ -88,17 +91,23 @@ def predict(
             workers=workers, json=json,
         )  # fmt: skip
         return
-    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+    if processes() > 1:
         raise ConfigurationError("--out: expected a folder for the parts of several processes, got none; give one")
     found = find_images(images, allow_urls=allow_urls, videos=interval is not None)
     videos = check_videos(found, interval)
     classifier = open_classifier(batch_size=batch_size if videos else min(batch_size, len(found)))
     least = classifier.threshold(threshold)
+    live = is_camera(found[0].name)
     rows = []
-    with Bar(len(found), "predicting") as bar:
+    ended = suppress(KeyboardInterrupt) if live else nullcontext()
+    with Bar(len(found), "predicting", shown=not live) as bar, ended:
         for row in predict_all(classifier, found, interval, top, threshold=threshold, batch_size=batch_size):
             rows.append(row)
             bar.advance(1)
+            if live and not json:
+                say("  ".join(_cells(row)))
+    if not rows:
+        raise Interrupted("stopped before the first frame came")
     if csv:
         try:
             write_csv(csv, rows, classifier.classes if classifier.outputs.multi_label else ())
@@ -120,7 +129,8 @@ def predict(
             }
         )
     else:
-        _print(rows)
+        if not live:
+            _print(rows)
         for note in found.notes:
             say(note)
         if decision := classifier.outputs.decision(classifier.classes, least):
@@ -185,14 +195,15 @@ def _print(rows: Sequence[Prediction]) -> None:
 
     print_table(
         ["file", "prediction"],
-        [[_name(row), f"error: {row.error}" if row.error else _text(row)] for row in rows],
+        [_cells(row) for row in rows],
     )
     if errors := sum(bool(row.error) for row in rows):
         say(f"{errors} of {len(rows)} images could not be read")
 
 
-def _name(row: Prediction) -> str:
-    return row.file if row.time_s is None else f"{row.file} {row.time_s:.3f} s"
+def _cells(row: Prediction) -> list[str]:
+    name = row.file if row.time_s is None else f"{row.file} {row.time_s:.3f} s"
+    return [name, f"error: {row.error}" if row.error else _text(row)]
 
 
 def _text(row: Prediction) -> str:

@@ -57,6 +57,11 @@ def is_video(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
+def is_camera(name: str) -> bool:
+    """Whether a path is where Linux has a camera, such as /dev/video0 or /dev/v4l/by-id/…"""
+    return re.match(r"/dev/(video\d+$|v4l/by-\w+/.)", name) is not None
+
+
 def is_hidden(name: str) -> bool:
     """Whether the name of a file or folder starts with a dot or is one that systems keep for themselves."""
     return name.startswith(".") or name.lower() in _SYSTEM

@@ -1,8 +1,9 @@
-"""Videos as images: the frames at an interval, one after another, each with its time; by PyAV, which has FFmpeg.
+"""Videos and cameras as images: the frames at an interval, each with its time; by PyAV, which has FFmpeg.
 
-Times are those of the frames themselves, so that a variable frame rate is right. A frame is turned as the video says.
-A frame that the decoder says is damaged is left out, and that is said: like an image, it is never padded with grey.
-Every frame is decoded, also those in between, which most formats need. A few of them are held at any time.
+Times are those of the frames themselves, so that a variable frame rate is right; a camera's begin with its first frame.
+A frame is turned as the video says. A frame that the decoder says is damaged is left out, and that is said: like an
+image, it is never padded with grey. Every frame is decoded, also those in between, which most formats need. A few of
+them are held at any time.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import numpy as np
 from PIL import Image
 
 from inceptionnet.data.limits import MAX_SIDE
+from inceptionnet.data.names import is_camera
 from inceptionnet.errors import ConfigurationError, DecodeError, one_line
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import opened
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
 """What FFmpeg may take a file for: containers, and no list of other files, which it would open."""
+CAMERA = "video4linux2"
+"""FFmpeg's name of how Linux gives the frames of a camera."""
 MAX_PIXELS = 2**25
 """Of a frame; 8K has 33.2 million."""
 STREAMS = 16
@@ -68,7 +72,7 @@ class Frame(NamedTuple):
 
 
 def frames_of(path: Path, every: Every) -> Iterator[Frame]:
-    """The frames of a video at an interval, in order.
+    """The frames of a video at an interval, in order; those of a camera as they come, without end.
 
     Raises:
         DecodeError: after what could be decoded: it cannot be opened, has no video or no frame, is too large,
@@ -76,6 +80,10 @@ def frames_of(path: Path, every: Every) -> Iterator[Frame]:
         MissingExtraError: without PyAV.
     """
     av = import_extra("av", "video", f"reading {path}")
+    if is_camera(str(path)):
+        with closing(_camera(av, path)) as camera:
+            yield from _Video(camera, path, live=True).chosen(every)
+        raise DecodeError(f"{path}: the camera gives no more frames; is it connected?")
     try:
         with opened(path) as file, closing(_opened(av, file, path)) as container:
             video = _Video(container, path)
@@ -84,6 +92,14 @@ def frames_of(path: Path, every: Every) -> Iterator[Frame]:
                 raise DecodeError(f"{path}: {why}")
     except OSError as error:  # FFmpeg's own are handled where they come from
         raise DecodeError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+
+
+def _camera(av: Any, path: Path) -> Any:
+    """A camera that is on. Raises: DecodeError."""
+    try:
+        return av.open(str(path), "r", format=CAMERA)
+    except Exception as error:
+        raise DecodeError(f"{path}: cannot be opened as a camera ({_reason(error)})") from None
 
 
 def _opened(av: Any, file: Any, path: Path) -> Any:
@@ -107,6 +123,8 @@ class _Video:
 
     container: Any
     path: Path
+    live: bool = False
+    """Whether it is a camera, whose clock began before its first frame."""
     number: int = 0
     end_s: float = 0.0
     """Where the last packet of any stream ends."""
@@ -121,7 +139,7 @@ class _Video:
             raise DecodeError(f"{self.path}: has no video, only {kinds or 'a header: it is damaged or truncated'}")
         self.stream = streams[0]
         start = self.container.start_time
-        self.start_s = start / 1e6 if start is not None else 0.0
+        self.start_s = start / 1e6 if start is not None and not self.live else 0.0
         codec = self.stream.codec_context
         if codec is None:
             raise DecodeError(f"{self.path}: its video has a codec that PyAV does not know")
@@ -132,6 +150,8 @@ class _Video:
     def chosen(self, every: Every) -> Iterator[Frame]:
         due = 0.0
         for frame in self._frames():
+            if self.live and not self.number:
+                self.start_s = frame.time or 0.0
             time_s = self._time(frame)
             self.end_s, number = max(self.end_s, time_s), self.number
             self.number += 1

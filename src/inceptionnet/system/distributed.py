@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inceptionnet.errors import ProcessError, one_line
+from inceptionnet.errors import ConfigurationError, ProcessError, one_line
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -83,16 +83,32 @@ def cut(rows: range, number: int, count: int, *, pairs: bool = False) -> range:
 ALONE = World()
 
 
+def processes() -> int:
+    """The number of processes that torchrun started; 1 without it. Raises: ConfigurationError: it is no number."""
+    return _number("WORLD_SIZE", 1)
+
+
+def _number(name: str, default: int) -> int:
+    """An environment variable of torchrun."""
+    value = os.environ.get(name, str(default))
+    if not value.isascii() or not value.isdecimal():
+        raise ConfigurationError(f"{name}={value!r}: expected a number; start the processes with torchrun")
+    return int(value)
+
+
 @contextmanager
 def joined_world() -> Iterator[World]:
     """Join the processes started by torchrun, by its environment variables; without them, this process alone.
 
     Raises:
+        ConfigurationError: one of them is no number.
         ProcessError: another process has not come, has failed, is gone, or does not answer within `failures.limit`.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield ALONE
         return
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        _number(name, 0)
     import torch
     import torch.distributed as dist
 
@@ -100,7 +116,7 @@ def joined_world() -> Iterator[World]:
 
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_number("LOCAL_RANK", 0))
     world = _join("cpu:gloo,cuda:nccl" if cuda else "gloo")
     assert world.store is not None
     try:
@@ -141,13 +157,13 @@ def share_cores() -> None:
     torchrun allows each a single thread unless OMP_NUM_THREADS says otherwise, and engines with threads of their own
     would each take all cores.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = _number("LOCAL_WORLD_SIZE", 1)
     if processes < 2 or os.environ.get("OMP_NUM_THREADS", "1") != "1" or not hasattr(os, "sched_setaffinity"):
         return
     import torch
 
     cores = sorted(os.sched_getaffinity(0))
-    mine = cut(range(len(cores)), int(os.environ.get("LOCAL_RANK", "0")), processes)
+    mine = cut(range(len(cores)), _number("LOCAL_RANK", 0), processes)
     if mine:  # else there are more processes than cores
         os.sched_setaffinity(0, [cores[i] for i in mine])
         torch.set_num_threads(len(mine))
@@ -159,4 +175,4 @@ def restarted() -> bool:
 
 
 def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
