@@ -24,7 +24,8 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import Source, StreamSplit
 from inceptionnet.data.unlabelled import open_images
 from inceptionnet.errors import ConfigurationError, MissingExtraError
-from inceptionnet.evaluate.features import feature_shape, feature_tables, features_schema
+from inceptionnet.evaluate.feature_rows import features_schema
+from inceptionnet.evaluate.features import feature_shape, feature_tables
 from inceptionnet.system import parts
 from inceptionnet.system.distributed import ALONE
 from inceptionnet.system.parts import write_parquet

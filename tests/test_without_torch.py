@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -134,7 +136,7 @@ def test_what_needs_torch_says_so_in_one_line(files: dict[str, Path], images: li
         """
 file, image, data = sys.argv[1:]
 for line in (["train", data, "--out", "never"], ["evaluate", file, data], ["predict", "w.safetensors", image],
-             ["features", file, data, "--out", "never.parquet"], ["export", "w.safetensors", "a.onnx"]):
+             ["features", "w.safetensors", data, "--out", "never.parquet"], ["export", "w.safetensors", "a.onnx"]):
     assert run(*line) == 2, line
 import inceptionnet
 from inceptionnet.errors import MissingExtraError
@@ -154,9 +156,42 @@ for line in (["--help"], ["train", "--help"], ["models"]):
     ends = " needs torch; install it with: pip install 'inceptionnet[torch]'"
     assert all(line.endswith(ends) for line in says), err
     assert [line.removesuffix(ends) for line in says] == [
-        "inceptionnet train", "inceptionnet evaluate", "loading w.safetensors", "inceptionnet features",
+        "inceptionnet train", "inceptionnet evaluate", "loading w.safetensors", "loading w.safetensors",
         "inceptionnet export", "inceptionnet.create_model", "loading w.safetensors", "evaluating",
     ]  # fmt: skip
+
+
+IN_PARTS = """
+file, data, out = sys.argv[1:]
+for command in ("features", "predict"):
+    assert run(command, file, data, "--out", f"{out}/{command}", "--batch-size", 4, "--part-size", 20) == 0
+for wrong in (["--endpoint", "mixed_7c"], ["--grid"]):
+    assert run("features", file, data, "--out", f"{out}/never", *wrong) == 2
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_tables_without_torch(
+    network: Classifier, files: dict[str, Path], colours: Path, ending: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    (data / "green" / "03.png").write_bytes(b"no image")
+    _, err = without_torch(IN_PARTS, files[ending], data, tmp_path)
+    for line, asked in zip(err.splitlines()[-2:], ("endpoint mixed_7c", "the grid"), strict=True):
+        assert line.startswith(f"error: {files[ending]}: {asked}: an exported file gives only embed"), err
+    table, answers = (pq.read_table(tmp_path / name) for name in ("features", "predict"))
+    assert table.column_names == ["image", "split", "label", "features", "error"] and table.num_rows == 36
+    rows = table.to_pylist()
+    (bad,) = (row for row in rows if row["error"])
+    assert bad["image"].endswith("green/03.png") and bad["features"] is None and bad["label"] == "green"
+    good = [row for row in rows if not row["error"]]
+    names = [Path(row["image"]) for row in good]
+    pooled = network.embed([data / name for name in names]).numpy()
+    assert np.array([row["features"] for row in good]) == pytest.approx(pooled, abs=1e-5 * float(np.abs(pooled).max()))
+    assert answers["image"].to_pylist() == table["image"].to_pylist()
+    assert answers["error"].null_count == 35
 
 
 def test_a_missing_runtime_is_named_with_the_extra_that_needs_no_torch(files: dict[str, Path]) -> None:

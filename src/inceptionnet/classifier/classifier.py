@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from inceptionnet.classifier.base import Answers, Backend, Options
-from inceptionnet.classifier.files import FileBackend, graph_backend
+from inceptionnet.classifier.files import graph_backend
 from inceptionnet.data.images import (
     ImageLike,
     Item,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from inceptionnet.engines.export import Exported
-    from inceptionnet.evaluate.features import Embedder
     from inceptionnet.evaluate.metrics import Metrics
     from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
     from inceptionnet.model.network import InceptionNet
@@ -120,15 +119,6 @@ class Classifier:
                 f"{self.source}: an exported file gives logits and embeddings only; load the weights it was made from"
             )
         return self.run.model
-
-    @property
-    def embedder(self) -> Embedder:
-        """The network, or of an exported file what embeds in its place, for `evaluate.features`."""
-        if isinstance(self.run, FileBackend):
-            from inceptionnet.classifier.embedding import FileNetwork
-
-            return FileNetwork(self.run, self.record.configuration)
-        return self.model
 
     def __call__(self, batch: Any) -> dict[str, Any]:
         """`columns(batch)`: as map_batches of Ray Data, map of datasets and predict_batch_udf of Spark call it."""

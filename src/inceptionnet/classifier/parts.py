@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 import inceptionnet
 from inceptionnet.data.decode import pixels_of
-from inceptionnet.data.images import Item
+from inceptionnet.data.images import Item, Seen, Values
 from inceptionnet.data.jobs import Chunk, Job, write_job
 from inceptionnet.data.splits import Split
+from inceptionnet.errors import ConfigurationError, DecodeError, reason_of
 from inceptionnet.evaluate.answers import answer_columns, answer_names, answers_schema, answers_table, names_of
+from inceptionnet.evaluate.feature_rows import EMBED, feature_table, features_schema
 from inceptionnet.system.distributed import World
 from inceptionnet.system.opening import opened
 from inceptionnet.system.parts import Advance, Totals
@@ -143,7 +147,7 @@ def features_in_parts(
     job: Job,
     out: Path,
     *,
-    endpoint: str = "embed",
+    endpoint: str = EMBED,
     grid: bool = False,
     batch_size: int = 32,
     workers: int = 0,
@@ -153,16 +157,14 @@ def features_in_parts(
 
     Args:
         out: a folder for parts, or for a single process a file that ends in .parquet.
-        workers: processes that decode images.
+        workers: processes that decode images; threads, of an exported file, for which torch is not needed.
 
     Returns: what was written, and the schema's metadata: network, endpoint, shape, weights, preprocessing.
 
-    Raises: as `write_job` and `feature_shape`.
+    Raises: as `write_job` and `feature_shape`. ConfigurationError: of an exported file something else than `embed`.
     """
-    from inceptionnet.evaluate.features import feature_shape, feature_tables, features_schema
-
-    model, prep = classifier.embedder, classifier.preprocessing
-    shape = feature_shape(model, prep, endpoint, grid=grid)
+    exported = classifier.run.model is None
+    shape = (_of_file if exported else _of_network)(classifier, endpoint, grid)
     about = described(classifier, job, answers="features", endpoint=endpoint, shape=shape)
     said = {
         "network": about["network"],
@@ -175,9 +177,69 @@ def features_in_parts(
     schema = features_schema(shape, said)
 
     def tables(chunks: Iterable[Chunk], advance: Advance) -> Iterator[Any]:
+        if exported:
+            return _embeddings(classifier, chunks, schema, job.source.classes, batch_size, workers, advance)
+        from inceptionnet.evaluate.features import feature_tables
+
         return feature_tables(
-            model, chunks, prep, endpoint, schema=schema, grid=grid, classes=job.source.classes,
-            batch_size=batch_size, workers=workers, advance=advance,
+            classifier.model, chunks, classifier.preprocessing, endpoint, schema=schema, grid=grid,
+            classes=job.source.classes, batch_size=batch_size, workers=workers, advance=advance,
         )  # fmt: skip
 
     return write_job(job, out, about, schema, tables, world, title="features"), said
+
+
+def _of_network(classifier: Classifier, endpoint: str, grid: bool) -> tuple[int, ...]:
+    from inceptionnet.evaluate.features import feature_shape
+
+    return feature_shape(classifier.model, classifier.preprocessing, endpoint, grid=grid)
+
+
+def _of_file(classifier: Classifier, endpoint: str, grid: bool) -> tuple[int, ...]:
+    """The shape of an exported file's embeddings, which are all that it gives."""
+    if endpoint != EMBED or grid:
+        asked = f"endpoint {endpoint}" if endpoint != EMBED else "the grid"
+        raise ConfigurationError(
+            f"{classifier.source}: {asked}: an exported file gives only {EMBED}, which is pooled; name the weights "
+            "that it was made from"
+        )
+    prep = classifier.preprocessing
+    black = np.zeros((prep.size_px, prep.size_px, prep.channels), np.uint8)
+    return _embedded(classifier, [black]).shape[1:]
+
+
+def _embedded(classifier: Classifier, seen: Sequence[Seen]) -> Values:
+    found = classifier.answer(seen, embedding=True).embedding
+    assert found is not None  # since it was asked for
+    return found
+
+
+def _embeddings(
+    classifier: Classifier,
+    chunks: Iterable[Chunk],
+    schema: Any,
+    classes: Sequence[str],
+    batch_size: int,
+    threads: int,
+    advance: Advance,
+) -> Iterator[Any]:
+    """As `evaluate.features.feature_tables`, by an exported file."""
+    prep = classifier.preprocessing
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for images, splits in chunks:
+            items, labels = _Decoding(images, prep, pool), names_of(images.labels, classes)
+            for start in range(0, len(images), batch_size):
+                rows = slice(start, min(start + batch_size, len(images)))
+                seen: list[Seen] = []
+                decoded, reasons = [], []
+                for number, item in enumerate(items[rows]):
+                    try:
+                        seen.append(item.seen(prep))
+                        decoded.append(number)
+                    except DecodeError as error:
+                        reasons.append(reason_of(error, item.name))
+                yield feature_table(
+                    schema, images.names[rows], splits[rows], labels[rows],
+                    np.array(decoded, np.int64), _embedded(classifier, seen), reasons,
+                )  # fmt: skip
+                advance(rows.stop - start)

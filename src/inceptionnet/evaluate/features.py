@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,41 +14,13 @@ from inceptionnet.data.loading import Batch, EvalLoader
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.evaluate.answers import names_of
+from inceptionnet.evaluate.feature_rows import EMBED, Values, feature_table
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.nets.spec import Network
-from inceptionnet.system.files import as_text
-from inceptionnet.system.parts import ERROR
 from inceptionnet.system.settings import exact
-
-EMBED = "embed"
-"""The pooled features before the classifier, `InceptionNet.embed`."""
-
-Values = npt.NDArray[np.float32]
-
-
-class Embedder(Protocol):
-    """An `InceptionNet`, or what embeds in its place and has no endpoints."""
-
-    @property
-    def network(self) -> Network:
-        """What it is or was built from."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it takes images."""
-
-    def eval(self) -> Embedder:
-        """Itself, in evaluation mode."""
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Pooled features. Shapes: (N, C, H, W) → (N, C)."""
-
-    def features(self, x: Tensor) -> dict[str, Tensor]:
-        """The output of every endpoint, by name."""
 
 
 def feature_shape(
-    model: Embedder, prep: Preprocessing, endpoint: str = EMBED, *, grid: bool = False
+    model: InceptionNet, prep: Preprocessing, endpoint: str = EMBED, *, grid: bool = False
 ) -> tuple[int, ...]:
     """The shape of one image's features: (C,), or (C, H, W) with `grid`.
 
@@ -75,7 +44,7 @@ def feature_shape(
 
 
 def features(
-    model: Embedder,
+    model: InceptionNet,
     loader: EvalLoader,
     prep: Preprocessing,
     endpoint: str = EMBED,
@@ -99,10 +68,9 @@ def features(
             yield batch, x.float().cpu().numpy()
 
 
-def _output(model: Embedder, x: Tensor, endpoint: str) -> Tensor:
+def _output(model: InceptionNet, x: Tensor, endpoint: str) -> Tensor:
     if endpoint == EMBED:
         return model.embed(x)
-    assert isinstance(model, InceptionNet)  # another has no endpoints
     for name, module in model.body.named_children():
         x = module(x)
         if name == endpoint:
@@ -110,24 +78,8 @@ def _output(model: Embedder, x: Tensor, endpoint: str) -> Tensor:
     return x
 
 
-def features_schema(shape: Sequence[int], about: Mapping[str, Any]) -> Any:
-    """The pyarrow.Schema of features: image, split, label, features (flat, float32), error.
-
-    Args:
-        shape: of one image's features, from `feature_shape`.
-        about: metadata, each value as JSON.
-    """
-    import pyarrow as pa
-
-    text = [pa.field(name, pa.string()) for name in ("image", "split", "label")]
-    values = pa.field("features", pa.list_(pa.float32(), int(np.prod(shape))))
-    return pa.schema(
-        [*text, values, pa.field(ERROR, pa.string())], {key: json.dumps(value) for key, value in about.items()}
-    )
-
-
 def feature_tables(
-    model: Embedder,
+    model: InceptionNet,
     chunks: Iterable[Chunk],
     prep: Preprocessing,
     endpoint: str = EMBED,
@@ -163,37 +115,3 @@ def feature_tables(
                 (batch.indices - rows.start).numpy(), values, reasons,
             )  # fmt: skip
             advance(batch.planned)
-
-
-def feature_table(
-    schema: Any,
-    names: Sequence[str],
-    splits: Sequence[str],
-    labels: Sequence[str | None],
-    decoded: npt.NDArray[np.int64],
-    values: Values,
-    reasons: Sequence[str],
-) -> Any:
-    """Some rows as a pyarrow.Table.
-
-    Args:
-        decoded: the rows that have features, ascending; the others have the `reasons`, in order.
-        values: their features.
-    """
-    import pyarrow as pa
-
-    length = schema.field("features").type.list_size
-    whole = np.zeros((len(names), length), np.float32)
-    whole[decoded] = values.reshape(len(decoded), length)
-    corrupt = np.ones(len(names), bool)
-    corrupt[decoded] = False
-    why = np.full(len(names), None, object)
-    why[corrupt] = list(reasons)
-    columns = [
-        pa.array([as_text(name) for name in names], pa.string()),
-        pa.array(splits, pa.string()),
-        pa.array(labels, pa.string()),
-        pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), length, mask=pa.array(corrupt)),
-        pa.array([reason and as_text(reason) for reason in why], pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

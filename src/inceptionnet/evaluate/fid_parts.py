@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from inceptionnet.data.jobs import Chunk, Job, write_job
-from inceptionnet.evaluate.features import feature_table, features_schema
+from inceptionnet.evaluate.feature_rows import feature_table, features_schema
 from inceptionnet.evaluate.fid import FidFeatures, Measured, Side, fid_batches
 from inceptionnet.system.distributed import World
 from inceptionnet.system.parts import ERROR, Advance, read_parts
