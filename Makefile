@@ -12,7 +12,7 @@ SEED ?= 0
 TARGET ?=
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test slow fuzz peers ruff lint format clean
+.PHONY: help demo test slow fuzz peers ruff lint types format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz    read mutated files until something else happens than an error of one line: SECONDS=60 for each"
 	@echo "             target, SEED=0, TARGET= one or several; findings go to fuzz-findings/"
 	@echo "make peers   compare with the libraries whose weights are read; they are 1.6 GB"
+	@echo "make types   check that every public name has a complete type"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
 
@@ -61,6 +62,15 @@ ruff: $(VENV)/.test
 
 lint: ruff
 	$(BIN)/mypy
+
+# What a user's type checker sees; basedpyright brings 60 MB of Node.js, so it is installed only for this.
+$(VENV)/.types: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt basedpyright
+	@touch $@
+
+types: $(VENV)/.types
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/basedpyright --verifytypes inceptionnet --ignoreexternal > $(VENV)/types.txt; \
+	complete=$$?; grep -A 2 'error:' $(VENV)/types.txt; grep '^Type completeness' $(VENV)/types.txt; exit $$complete
 
 # mypy uses one core for up to a minute, so it runs beside the tests; what it says comes after them.
 test: ruff

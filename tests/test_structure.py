@@ -48,7 +48,7 @@ def test_imports_go_one_way() -> None:
 
 
 NEED_TORCH = {
-    "classifier": {"backends", "embedding", "evaluating"},
+    "classifier": {"backends", "evaluating"},
     "data": {"augment", "fingerprint", "loading", "order", "workers"},
 }
 """What else is in parts that can be imported without torch, and what it brings."""

@@ -31,7 +31,10 @@ class NetworkBackend:
     def __init__(
         self, run: Run, about: Mapping[str, Any], device: torch.device, model: InceptionNet, prep: Preprocessing
     ) -> None:
-        self.about, self.device, self.model, self.prep = dict(about), device, model, prep
+        self.about: dict[str, Any] = dict(about)
+        self.device = device
+        self.model = model
+        self.prep = prep
         self._run, self._turn = run, nullcontext() if run is model else threading.Lock()
 
     def __call__(self, x: Tensor) -> Tensor:

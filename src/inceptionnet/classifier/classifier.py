@@ -73,7 +73,9 @@ class Classifier:
     """
 
     def __init__(self, backend: Backend, record: Record, options: Options, source: str, assumed: str) -> None:
-        self.run, self._options, self.record = backend, options, record
+        self.run = backend
+        self._options = options
+        self.record = record
         self.source = source
         """What it was loaded from; empty for a network in memory."""
         self.assumed = assumed

@@ -34,7 +34,7 @@ from inceptionnet.system.distributed import World, joined_world
 from inceptionnet.system.progress import Bar
 from inceptionnet.weights.record import Record
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 class Evaluable(Protocol):

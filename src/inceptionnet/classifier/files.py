@@ -41,8 +41,9 @@ class FileBackend:
 
     def __init__(self, path: Path, runner: Runner, about: Mapping[str, Any]) -> None:
         kind, self._path, self._runner = kind_of(path).name, path, runner
-        self.about = {"engine": kind, "precision": about["precision"], "device": "cpu", "file": str(path)}
-        self.prep = Preprocessing.from_dict(about["preprocessing"])
+        self.about: dict[str, Any] = {"engine": kind, "precision": about["precision"]}
+        self.about |= {"device": "cpu", "file": str(path)}
+        self.prep: Preprocessing = Preprocessing.from_dict(about["preprocessing"])
         self._pixels, self._batch = about["input"]["type"] == "uint8", about["input"]["batch"]
         self._classes = about["configuration"]["num_classes"]
         self._second = about.get("embedding") or 0

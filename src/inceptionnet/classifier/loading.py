@@ -22,7 +22,7 @@ from inceptionnet.weights.record import GIVEN, Record, checked_names, with_activ
 if TYPE_CHECKING:
     from inceptionnet.model.network import InceptionNet
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 def load(

@@ -67,7 +67,7 @@ def _without_type(parameter: Any) -> Any:
     return parameter
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Group,
     help="The whole Inception family of image classifiers: train, evaluate, predict, and look inside.",
     invoke_without_command=True,
@@ -75,7 +75,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
+for _command in (
     models,
     weights,
     show,
@@ -96,7 +96,7 @@ for command in (
     serve,
     doctor,
 ):
-    app.command(cls=Command)(command)
+    app.command(cls=Command)(_command)
 
 
 def _version(wanted: bool) -> None:

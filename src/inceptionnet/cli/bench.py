@@ -12,7 +12,7 @@ from inceptionnet.cli.options import Device, Json, opened
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.system.printing import say
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -43,7 +43,7 @@ class Copies:
         self._first: dict[bytes, Place] = {}
         self._again: defaultdict[bytes, list[Place]] = defaultdict(list)
         self._looks: defaultdict[str, list[tuple[Place, bytes, bytes]]] = defaultdict(list)
-        self.plain = 0
+        self.plain: int = 0
         """Images that are too plain to be compared by their look."""
 
     def add(self, place: Place, digest: bytes, signature: bytes) -> None:

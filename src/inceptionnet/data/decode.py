@@ -26,7 +26,7 @@ from inceptionnet.data.preprocess import Preprocessing, centre_crop
 from inceptionnet.errors import ConfigurationError, DecodeError
 from inceptionnet.system.opening import IMAGE_BYTES, contents
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 DARK = 4095
 """A 16-bit image without larger values is nearly black; it may be one of 12 bits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,7 @@ _SHOWN = 60
 class ClassLabel(BaseModel):
     """The feature of a column of labels; what else it says is not used."""
 
-    model_config = ConfigDict(strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=True)
 
     names: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(min_length=1, max_length=1_000_000)
 

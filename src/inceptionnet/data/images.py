@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 Values: TypeAlias = npt.NDArray[np.float32]
 Seen: TypeAlias = Pixels | Values

@@ -71,8 +71,13 @@ class BatchOrder(torch.utils.data.Sampler[list[Key]]):
         sampler: Sampler = "shuffled",
         pairs: bool = False,
     ) -> None:
-        self.split, self.batch_size, self.seed, self.parts, self.world = split, batch_size, seed, parts, world
-        self.sampler, self.pairs = sampler, pairs
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.parts = parts
+        self.world = world
+        self.sampler = sampler
+        self.pairs = pairs
         if sampler == "balanced" and not (isinstance(split, Split) and split.labels.ndim == 1):
             got = (
                 "several labels an image" if isinstance(split, Split) else "a stream, whose labels are not known before"
@@ -81,9 +86,12 @@ class BatchOrder(torch.utils.data.Sampler[list[Key]]):
                 f"data.sampler is balanced: expected images with one label each that can be read in any order, got "
                 f"{got}; use data.sampler=shuffled"
             )
-        self.epoch = self.first = 0
+        self.epoch: int = 0
+        self.first = 0
         self.error: InceptionNetError | None = None
         self.continued: Continued | None = None
+        self.used: int
+        self.total: int
         self.used, self.total = self._batches_of(len(split))
 
     def __len__(self) -> int:

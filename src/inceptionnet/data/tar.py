@@ -70,9 +70,9 @@ class TarReader:
 
     def __init__(self, file: Readable, *, seekable: bool) -> None:
         self._file, self._seekable = file, seekable
-        self.at = 0
+        self.at: int = 0
         """Bytes read so far."""
-        self.is_whole = False
+        self.is_whole: bool = False
         """Whether the end of the archive, a block of zeros, was reached."""
 
     def read(self, size: int) -> bytes:

@@ -37,7 +37,9 @@ class Download:
     """A file read sequentially; after a broken connection, the next one resumes at the byte reached."""
 
     def __init__(self, url: str, advice: str = RESUME) -> None:
-        self.url, self.at, self.advice = url, 0, advice
+        self.url = url
+        self.at: int = 0
+        self.advice = advice
         self._total: int | None = None
         self._response: Any = None  # http.client.HTTPResponse; None without a connection
 

@@ -28,7 +28,7 @@ from inceptionnet.system.devices import SHARED_MEMORY, cores_allowed, free_share
 
 Parts = TypeVar("Parts", covariant=True)
 """What is made of a batch."""
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5
 """How long a missing batch is waited for before the workers are looked at."""
@@ -88,8 +88,9 @@ class Workers(Generic[Parts]):
     """
 
     def __init__(self, images: Images[Parts], order: BatchOrder, count: int) -> None:
-        self.images, self.order = images, order
-        self.count = min(count, cores_allowed(), order.total)
+        self.images = images
+        self.order = order
+        self.count: int = min(count, cores_allowed(), order.total)
         self.slow: set[int] = set()
         if self.count:
             check_temporary_folder()
@@ -99,7 +100,7 @@ class Workers(Generic[Parts]):
 
     def _start(self) -> None:
         """Make a loader; its workers start with its first batch."""
-        self.limit = TimeLimit(self.count)
+        self.limit: TimeLimit = TimeLimit(self.count)
         self.loader: DataLoader[Any] = DataLoader(
             _Timed(self.images, self.limit, self.slow),
             batch_sampler=self.order,

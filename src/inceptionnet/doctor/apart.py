@@ -26,9 +26,9 @@ class Apart(Generic[T]):
 
     def __init__(self, work: Callable[[], Iterable[T]]) -> None:
         self._work, self._pid = work, 0
-        self.ended = ""
+        self.ended: str = ""
         """How the process ended, if it did not come to the end of its work: a phrase such as `was ended by SIGSEGV`."""
-        self.crashed = False
+        self.crashed: bool = False
         """Whether it ended by itself then, and not since it took too long."""
         if sys.platform == "linux" and "torch" not in sys.modules:
             sys.stdout.flush()

@@ -58,7 +58,7 @@ class Imports:
     """Imports of all packages that are installed, one after another, in processes of their own meanwhile."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
+        self.began: float = time.monotonic()
         self.left: list[str] = []
         try:
             needed = [one.name for group in requirements().values() for one in group]

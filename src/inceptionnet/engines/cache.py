@@ -26,7 +26,7 @@ from inceptionnet.system.opening import from_json, text_of
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 NAME = "engines.json"
 
 

@@ -32,7 +32,7 @@ from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.system.extras import version_of
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 AUTO = "auto"
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 4e-3}
@@ -69,7 +69,11 @@ class Candidates:
         least: float,
         fixed_threads: bool,
     ) -> None:
-        self.plain, self.target, self.noise, self.images, self.least = plain, target, noise, images, least
+        self.plain = plain
+        self.target = target
+        self.noise = noise
+        self.images = images
+        self.least = least
         self.fixed_threads = fixed_threads
         self._eager = build_engine("eager", plain, replace(target, precision="fp32", calibration=None))
         self._expected = _outputs(self._eager, noise)

@@ -27,7 +27,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.devices import pick_device
 from inceptionnet.weights import WeightsFile, read_weights
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 AUTO_AGREEMENT = 0.99
 """Minimum share of images with an unchanged predicted class, in the precision that auto chooses."""

@@ -43,11 +43,12 @@ class Layer(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, relu: bool, shortcut: bool = False) -> None:
         super().__init__()
-        self.conv, self.relu = conv, relu
+        self.conv = conv
+        self.relu = relu
         dense = conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-        self.ways = ["cudnn"] * relu + ["separate"]
+        self.ways: list[str] = ["cudnn"] * relu + ["separate"]
         self.ways += ["product"] * (dense and conv.bias is not None and not shortcut)
-        self.way = self.ways[0]
+        self.way: str = self.ways[0]
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(N, C, H, W), and the shortcut like the output → (N, C', H', W')."""
@@ -94,7 +95,8 @@ class Closed(nn.Module):
 
     def __init__(self, branches: nn.Module, closing: Layer) -> None:
         super().__init__()
-        self.branches, self.closing = branches, closing
+        self.branches = branches
+        self.closing = closing
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
@@ -144,6 +146,7 @@ class Graph:
         def prepare() -> tuple[Counter[str], Callable[[], None], Tensor]:
             return tune(network, self._input), *capture(lambda: network(self._input))
 
+        self.layers: Counter[str]
         self.layers, self._replay, self._output = in_stream(self._stream, prepare)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 TOLERANCE = 1e-4
 """Largest permitted difference of the logits, relative to the largest, for fp32."""

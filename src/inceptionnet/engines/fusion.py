@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from inceptionnet.model.build import Concatenation, ResidualBlock
 from inceptionnet.model.network import InceptionNet, check_images
+from inceptionnet.nets.spec import Network
 
 
 class Fused(nn.Module):
@@ -27,8 +28,10 @@ class Fused(nn.Module):
 
     def __init__(self, model: InceptionNet, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.body, self.head = body, head
-        self.network, self.minimum_size = model.network, model.minimum_size
+        self.body = body
+        self.head = head
+        self.network: Network = model.network
+        self.minimum_size: int = model.minimum_size
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits. Raises: InputError: as `InceptionNet.forward`."""
@@ -48,8 +51,10 @@ class SiblingBranches(nn.Module):
         self, shared: nn.Conv2d, activated: int, parts: Sequence[tuple[int, int] | None], branches: Sequence[nn.Module]
     ) -> None:
         super().__init__()
-        self.shared, self.activated, self.parts = shared, activated, tuple(parts)
-        self.branches = nn.ModuleList(branches)
+        self.shared = shared
+        self.activated = activated
+        self.parts: tuple[tuple[int, int] | None, ...] = tuple(parts)
+        self.branches: nn.ModuleList = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
@@ -66,7 +71,7 @@ class ChannelBias(nn.Module):
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.bias = nn.Parameter(bias[:, None, None])
+        self.bias: nn.Parameter = nn.Parameter(bias[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 CALIBRATED = 128
 """Maximum number of images to calibrate on; 300 were no better."""

@@ -44,7 +44,8 @@ class FromPixels(nn.Module):
         self.network = network
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
         # OpenVINO keeps a product and a sum when it compiles; it rewrites a difference and a quotient.
-        self.scale, self.shift = nn.Buffer(1 / (255 * std)), nn.Buffer(-mean / std)
+        self.scale: nn.Buffer = nn.Buffer(1 / (255 * std))
+        self.shift: nn.Buffer = nn.Buffer(-mean / std)
 
     def forward(self, pixels: Tensor) -> Any:
         """Normalise as `data.augment.normalise`, then run the network."""

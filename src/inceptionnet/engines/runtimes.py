@@ -71,7 +71,9 @@ class Engine:
 
     def __init__(self, name: str, run: Run, target: Target, package: str) -> None:
         example = target.example
-        self.name, self.precision, self.package = name, target.precision, package
+        self.name = name
+        self.precision: str = target.precision
+        self.package = package
         self._run, self._shape, self._device, self._threads = run, example.shape[1:], example.device, target.threads
         self.about: dict[str, Any] = {
             "engine": name,

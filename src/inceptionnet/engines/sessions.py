@@ -38,7 +38,8 @@ class Session:
     """
 
     def __init__(self, compute: Callable[[npt.NDArray[Any], Sequence[str]], list[Any]], embeds: bool) -> None:
-        self._compute, self.embeds = compute, embeds
+        self._compute = compute
+        self.embeds = embeds
 
     def __call__(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The first output."""

@@ -77,7 +77,9 @@ class FidFeatures(nn.Module):
 
     def __init__(self, model: InceptionNet, prep: Preprocessing, output: Output = "pooled") -> None:
         super().__init__()
-        self.model, self.prep, self.output = model, prep, output
+        self.model = model
+        self.prep = prep
+        self.output = output
         for name, values in (("mean", prep.mean), ("std", prep.std)):
             self.register_buffer(name, 255 * torch.tensor(values, device=model.device).view(-1, 1, 1), persistent=False)
         if output == "logits_unbiased" and not model.num_classes:
@@ -163,7 +165,9 @@ class Side:
     """One of two sets of images, of which pooled features are added to `distance`."""
 
     def __init__(self, features: FidFeatures, distance: FrechetInceptionDistance, *, real: bool) -> None:
-        self.features, self._distance, self._real = features, distance, real
+        self.features = features
+        self._distance = distance
+        self._real = real
         self._images, self._errors, self._logits = 0, list[tuple[str, str]](), list[Tensor]()
 
     def add(self, pooled: Tensor, errors: Iterable[tuple[str, str]]) -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import sqrt
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,11 +44,11 @@ class Concatenation(nn.ModuleDict):
     """Parallel branches on the same input, concatenated along channels."""
 
     # torch.jit.script compiles a type of module once, and would take the same branches in another order for the same.
-    __constants__ = ("order",)
+    __constants__: ClassVar[tuple[str, ...]] = ("order",)
 
     def __init__(self, branches: Mapping[str, nn.Module]) -> None:
         super().__init__(branches)
-        self.order = tuple(branches)
+        self.order: tuple[str, ...] = tuple(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
@@ -62,7 +63,7 @@ class ResidualBlock(nn.Module):
         self.branches = branches
         self.closing = closing
         self.scale = scale
-        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+        self.relu: nn.ReLU | nn.Identity = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
@@ -79,7 +80,8 @@ class SamePad(nn.Module):
 
     def __init__(self, kernel: tuple[int, int], stride: int) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.kernel = kernel
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H + a few, W + a few)."""

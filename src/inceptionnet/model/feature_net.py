@@ -18,7 +18,8 @@ class FeatureInfo:
     """
 
     def __init__(self, info: Sequence[dict[str, Any]], out_indices: Sequence[int]) -> None:
-        self.info, self.out_indices = list(info), tuple(out_indices)
+        self.info: list[dict[str, Any]] = list(info)
+        self.out_indices: tuple[int, ...] = tuple(out_indices)
 
     def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
         """One value of one feature, or a list of those of several."""
@@ -58,7 +59,8 @@ class FeatureNet(nn.Module):
         super().__init__()
         info = model.feature_info
         kept = model.prune_intermediate_layers(out_indices)
-        self.model, self.feature_info = model, FeatureInfo(info, kept)
+        self.model = model
+        self.feature_info: FeatureInfo = FeatureInfo(info, kept)
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -28,20 +28,25 @@ class InceptionNet(Backbone):
     `minimum_size` px up, whatever the network was built for.
     """
 
-    __jit_unused_properties__ = (
+    __jit_unused_properties__: ClassVar[tuple[str, ...]] = (
         "num_classes", "outputs", "device", "in_chans", "num_features", "head_hidden_size", "feature_info",
         "pretrained_cfg", "default_cfg",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__()
-        self.network = configure(configuration)
-        self.configuration = replace(
+        self.network: Network = configure(configuration)
+        self.configuration: Configuration = replace(
             configuration, num_classes=classes_of(self.network), input_size=self.network.input_size
         )
-        self.preprocessing = Preprocessing(size_px=self.network.input_size, channels=self.network.in_channels)
-        self.origin = {}
+        self.preprocessing: Preprocessing = Preprocessing(
+            size_px=self.network.input_size, channels=self.network.in_channels
+        )
+        self.origin: dict[str, Any] = {}
         self.grad_checkpointing = False
+        self.body: nn.Module
+        self.head: nn.Module
+        self.aux: nn.ModuleDict
         self.body, self.head, self.aux = build(self.network)
         self._measure()
 
@@ -172,7 +177,9 @@ class InceptionNet(Backbone):
             for name, module in old.named_children():
                 if name != "logits" and parts.get(name) == held[name]:
                     new.register_module(name, module)
-        self.body, self.head, self.aux = body, head, aux
+        self.body = body
+        self.head = head
+        self.aux = aux
         with like.device:
             initialise(self, network)
         self.configuration, self.network = configuration, network
@@ -180,8 +187,8 @@ class InceptionNet(Backbone):
 
     def _measure(self) -> None:
         """The smallest images that body and head, and the auxiliary heads, can take."""
-        self.minimum_size = minimum_size(replace(self.network, aux={}))
-        self.minimum_size_aux = minimum_size(self.network) if self.aux else self.minimum_size
+        self.minimum_size: int = minimum_size(replace(self.network, aux={}))
+        self.minimum_size_aux: int = minimum_size(self.network) if self.aux else self.minimum_size
 
 
 # torch.fx copies the annotations into its code, where TorchScript does not know those that are text.

@@ -27,7 +27,7 @@ from inceptionnet.serve.refusals import Refused
 from inceptionnet.serve.service import Service
 from inceptionnet.serve.settings import Settings
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 ASSETS = {one.name: one for one in (files("inceptionnet.serve") / "assets").iterdir()}
 ASSETS["report.css"] = files("inceptionnet.report") / "assets" / "report.css"  # one look for all pages

@@ -23,7 +23,8 @@ class Memory:
     """Memory for bodies, of all requests together."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
+        self.most = most
+        self.held: int = 0
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -39,7 +40,8 @@ class Share:
     """The memory that one request has taken."""
 
     def __init__(self, memory: Memory) -> None:
-        self._memory, self.taken = memory, 0
+        self._memory = memory
+        self.taken: int = 0
 
     def take(self, count: int) -> None:
         """Take bytes. Raises: Refused: with 413 if there would never be as many, else 503."""

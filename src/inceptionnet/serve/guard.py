@@ -17,7 +17,7 @@ from inceptionnet.serve.refusals import Refused
 from inceptionnet.serve.service import Service
 from inceptionnet.serve.settings import LOOPBACK
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 OPEN = ("/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 """Without a key; so are the files of the pages."""
@@ -39,7 +39,8 @@ class Guard:
     """The application as the server runs it."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self.service = app, service
+        self._app = app
+        self.service = service
         key = service.settings.api_key
         self._key = hashlib.sha256(key.encode()).digest() if key else b""
 

@@ -22,25 +22,27 @@ class Metrics:
     def __init__(self, shared: bool) -> None:
         self._shared = shared
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
+        self.requests: Counter = Counter(
             "inceptionnet_requests", "Requests that were answered.", ("route", "status"), registry=registry
         )
-        self.latency = Histogram(
+        self.latency: Histogram = Histogram(
             "inceptionnet_request_seconds", "From the headers of a request to the end of its answer.", ("route",),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self.images = Counter("inceptionnet_images", "Images that were answered.", ("model",), registry=registry)
-        self.errors = Counter(
+        self.images: Counter = Counter(
+            "inceptionnet_images", "Images that were answered.", ("model",), registry=registry
+        )
+        self.errors: Counter = Counter(
             "inceptionnet_image_errors", "Images that could not be decoded.", ("model",), registry=registry
         )
-        self.batch = Histogram(
+        self.batch: Histogram = Histogram(
             "inceptionnet_batch_images", "Images in a batch.", ("model",), buckets=_IMAGES, registry=registry
         )
-        self.engine = Histogram(
+        self.engine: Histogram = Histogram(
             "inceptionnet_batch_seconds", "Time of the engine for a batch.", ("model",), buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
-        self.decode = Histogram(
+        self.decode: Histogram = Histogram(
             "inceptionnet_decode_seconds", "From an image's arrival in the queue until it is decoded.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip

@@ -41,19 +41,20 @@ class Model:
     """A classifier with the name that clients know it by."""
 
     def __init__(self, name: str, classifier: Classifier) -> None:
-        self.name, self._classifier = name, classifier
+        self.name = name
+        self._classifier = classifier
         self._copy: Any = None
         self._explaining = threading.Lock()
         self.prep: Preprocessing = classifier.preprocessing
-        self.classes = classifier.classes
-        self.network = classifier.record.configuration.title
-        self.logits = classifier.outputs.logits
-        self.engine = str(classifier.about["engine"])
-        self.embedding_size = self._probe()
+        self.classes: tuple[str, ...] = classifier.classes
+        self.network: str = classifier.record.configuration.title
+        self.logits: int = classifier.outputs.logits
+        self.engine: str = str(classifier.about["engine"])
+        self.embedding_size: int = self._probe()
         """0: it cannot give embeddings, as .pt2 files and older exports."""
-        self.explained = bool(self.classes) and classifier.run.model is not None
+        self.explained: bool = bool(self.classes) and classifier.run.model is not None
         """Whether there can be heat maps, which exported files do not give."""
-        self.explains = self.explained and explains()
+        self.explains: bool = self.explained and explains()
         """Whether what they need is installed; importing it takes seconds, here and not at a request."""
 
     @classmethod

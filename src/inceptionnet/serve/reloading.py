@@ -13,7 +13,7 @@ from inceptionnet.serve.service import Service
 from inceptionnet.serve.settings import Settings
 from inceptionnet.system.files import replacing
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 EVERY_S = 0.5
 

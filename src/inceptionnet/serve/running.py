@@ -107,7 +107,7 @@ class GracefulServer(Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second signal ends it at once."""
-        self.force_exit = self.should_exit
+        self.force_exit: bool = self.should_exit
         self.should_exit = True
 
 

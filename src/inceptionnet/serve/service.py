@@ -24,9 +24,9 @@ from inceptionnet.serve.metrics import Metrics
 from inceptionnet.serve.models import Answer, Model, Seen
 from inceptionnet.serve.refusals import Refused, busy
 from inceptionnet.serve.rows import first_class, prediction_rows
-from inceptionnet.serve.settings import Settings
+from inceptionnet.serve.settings import Limits, Settings
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 RETIRE_S = 1.0
 STUCK_S = 300.0
@@ -58,10 +58,11 @@ class Service:
     """Answers requests; its methods are called in the event loop's thread, but for `load`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.limits = settings, settings.limits
-        self.metrics = Metrics(bool(settings.shared))
-        self.memory = Memory(self.limits.held_bytes)
-        self.queued = 0
+        self.settings = settings
+        self.limits: Limits = settings.limits
+        self.metrics: Metrics = Metrics(bool(settings.shared))
+        self.memory: Memory = Memory(self.limits.held_bytes)
+        self.queued: int = 0
         self.failed: InceptionNetError | None = None
         """Why a model could not be loaded at the start."""
         self._loaded: dict[str, Loaded] = {}

@@ -35,8 +35,8 @@ class Reader:
     """Reads values from bytes, at most `budget` of them. Raises: ValueError; TooShort where the bytes end."""
 
     def __init__(self, data: bytes, budget: int) -> None:
-        self.position = 0
-        self.budget = budget
+        self.position: int = 0
+        self.budget: int = budget
         self._data = data
 
     def struct(self, shape: Shape, depth: int = 0) -> Struct:

@@ -15,7 +15,7 @@ from inceptionnet.model.outputs import Outputs
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.weights import Record, read_record
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 def with_activation(recipe: Recipe, source: Source, record: Record | None) -> Recipe:

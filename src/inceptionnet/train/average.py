@@ -25,7 +25,7 @@ class Average:
         self._live = {
             name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if not name.startswith(without)
         }
-        self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        self.tensors: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         """The averaged parameters and buffers by name; integers (counters) have the newest value."""
 
     @torch.no_grad()

@@ -85,7 +85,8 @@ class Clock:
     """The time of a run with a budget; it follows the clock of the main process."""
 
     def __init__(self, minutes: float, *, report: bool) -> None:
-        self.seconds, self.report = 60 * minutes, report
+        self.seconds: float = 60 * minutes
+        self.report = report
 
     def progress(self, at: Position, elapsed_s: float) -> float:
         """The share of the time for training that is over, from 0 to 1; at 1 no step is left.

@@ -19,7 +19,7 @@ from inceptionnet.train.changes import Changes
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.recipe import with_shortcuts
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 def fit(

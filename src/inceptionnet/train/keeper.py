@@ -50,8 +50,12 @@ class Keeper:
         bar: PartOf | None = None,
     ) -> None:
         """`began`: when this process began, by `time.monotonic`. Default: now. `bar`: of several runs together."""
-        self.job, self.run, self.world, self.at, self.changes = job, run, world, at, changes
-        self.checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
+        self.job = job
+        self.run = run
+        self.world = world
+        self.at = at
+        self.changes = changes
+        self.checkpoints: Checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
         self.checkpointed = at.step if resumed and self.checkpoints.files() else None
         """The step of the newest checkpoint."""
         self.metrics: Metrics | MultiLabelMetrics
@@ -68,7 +72,7 @@ class Keeper:
         done = (at.epoch - first) * (train + held_out) + min(at.batch * job.plan.batch_size, train)
         total = (job.recipe.schedule.epochs + 1 - first) * (train + held_out)
         self.bar: Bar | PartOf = bar or Bar(total, "training", shown=world.is_main, done=done)
-        self.trackers = Trackers()
+        self.trackers: Trackers = Trackers()
         self._lock: FolderLock | None = None
 
     def open(self, model: InceptionNet, tensors: Mapping[str, Tensor], *, resumed: bool) -> None:

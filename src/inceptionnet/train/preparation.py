@@ -22,7 +22,11 @@ class Preparation:
     """The steps before the first epoch; all processes must call them."""
 
     def __init__(self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World) -> None:
-        self.job, self.stepper, self.batches, self.keeper, self.world = job, stepper, batches, keeper, world
+        self.job = job
+        self.stepper = stepper
+        self.batches = batches
+        self.keeper = keeper
+        self.world = world
 
     def fit_head(self, features: Features, stop: StopRequest) -> None:
         """Fit the classifier by logistic regression to the features of the training images."""

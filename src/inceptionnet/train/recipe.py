@@ -7,7 +7,7 @@ descriptions here are those of `train --settings`. The named recipes are in reci
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -34,7 +34,7 @@ Edits = Annotated[tuple[EditName, ...], BeforeValidator(_as_names)]
 class Settings(BaseModel):
     """A group of settings: frozen, finite, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Optimizer(Settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,16 @@ from inceptionnet.data.augment import to_input
 from inceptionnet.data.loading import Batch
 from inceptionnet.data.order import parts_of
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.train.average import Average
-from inceptionnet.train.batch_norm import blend, momentum_at, norms_of, restore, snapshot, synchronise
+from inceptionnet.train.batch_norm import Norm, blend, momentum_at, norms_of, restore, snapshot, synchronise
 from inceptionnet.train.convolutions import convolutions
-from inceptionnet.train.dropout import seeded
+from inceptionnet.train.dropout import SeededDropout, seeded
 from inceptionnet.train.layers import freeze
 from inceptionnet.train.optimizers import lr_factor, make_optimizer, peak_lr
 from inceptionnet.train.plan import Job
+from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.targets import class_weights, cross_entropy, mix, soft, targets_of
 
 
@@ -56,35 +58,41 @@ class Stepper:
         steps_per_epoch: int,
         world: World = ALONE,
     ) -> None:
-        self.model, self.job, self.recipe, self.world = model, job, job.recipe, world
-        self.outputs = model.outputs
-        self.steps_per_epoch, self.fresh = steps_per_epoch, job.plan.weights is None
+        self.model = model
+        self.job = job
+        self.recipe: Recipe = job.recipe
+        self.world = world
+        self.outputs: Outputs = model.outputs
+        self.steps_per_epoch = steps_per_epoch
+        self.fresh: bool = job.plan.weights is None
         self.extra_steps = 0
         """Steps that another batch size needed for what is done; the schedule does not count them."""
         self.progress: float | None = None
         """The share of the time that is over, with a time budget."""
         recipe = self.recipe
         weights = class_weights(job.source, recipe)
-        self.class_weights = None if weights is None else weights.to(model.device)
-        self.dropouts = seeded(model)
+        self.class_weights: Tensor | None = None if weights is None else weights.to(model.device)
+        self.dropouts: list[SeededDropout] = seeded(model)
         if world.size > 1:
             synchronise(model, model.device)
-        self.frozen = freeze(model, recipe.network.train_from)
+        self.frozen: dict[str, nn.Module] = freeze(model, recipe.network.train_from)
         kept = {norm for module in self.frozen.values() for norm in norms_of(module)}
-        self.norms = [norm for norm in norms_of(model) if norm not in kept]
+        self.norms: list[Norm] = [norm for norm in norms_of(model) if norm not in kept]
         """The batch norms that are not frozen."""
         for norm in self.norms:
             norm.momentum = 1.0  # see `blend`
-        self.optimizer = make_optimizer(model, recipe.optimizer)
-        self.peak_lr = peak_lr(recipe.optimizer, job.plan.batch_size)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(model, recipe.optimizer)
+        self.peak_lr: float = peak_lr(recipe.optimizer, job.plan.batch_size)
         decay, frozen = recipe.average.decay, tuple(f"body.{name}." for name in self.frozen)
         self.average = Average(model, decay, without=frozen) if decay is not None else None
         model.set_grad_checkpointing(recipe.compute.gradient_checkpointing)
+        self.kernels: AbstractContextManager[object]
+        self.note: str
         self.kernels, self.note = convolutions(recipe.compute, model)
         network: nn.Module = _AllLogits(model)
         if recipe.compute.compile:
             network.compile()
-        self.network = network
+        self.network: nn.Module = network
         if world.size > 1:
             with warnings.catch_warnings():
                 # Newer versions of torch have another name for `broadcast_buffers`, which older ones do not know.

@@ -18,7 +18,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: bool = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:

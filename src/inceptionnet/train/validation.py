@@ -11,6 +11,7 @@ from torch import Tensor
 from inceptionnet.data.augment import to_input
 from inceptionnet.data.loading import EvalLoader, TrainLoader
 from inceptionnet.errors import Interrupted
+from inceptionnet.model.network import InceptionNet
 from inceptionnet.system.distributed import World
 from inceptionnet.train.batch_norm import RECALIBRATION_BATCHES, batch_statistics
 from inceptionnet.train.figures import AnyEvaluation, accuracy_of, accuracy_words, evaluate_model
@@ -25,10 +26,14 @@ class Validation:
     """Evaluates and saves the weights after an epoch; all processes must call it."""
 
     def __init__(self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World) -> None:
-        self.job, self.stepper, self.batches, self.keeper, self.world = job, stepper, batches, keeper, world
-        self.model = stepper.model
+        self.job = job
+        self.stepper = stepper
+        self.batches = batches
+        self.keeper = keeper
+        self.world = world
+        self.model: InceptionNet = stepper.model
         self._suspected = False
-        self.checks = EvalLoader(
+        self.checks: EvalLoader = EvalLoader(
             job.source.splits[job.held_out],
             job.prep,
             batch_size=job.plan.batch_size,

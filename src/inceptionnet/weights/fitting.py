@@ -17,7 +17,7 @@ from inceptionnet.model.build import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 COUNTER = "num_batches_tracked"
 """Batch norm's count of batches, which affects no output; most published files lack it."""

@@ -25,7 +25,7 @@ from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import SETTINGS_BYTES, WEIGHTS_BYTES, contents, from_json, opened
 from inceptionnet.weights.known import published_at
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 KINDS = ((".safetensors",), (".pth", ".pt", ".bin"), (".keras",), (".h5",))
 """Endings of weights files, best kind first."""

@@ -22,7 +22,7 @@ from inceptionnet.weights.record import NUMBERED, numbers, outputs_of
 
 BACKGROUND = 1001
 """Classes of an ImageNet classifier whose class 0 is the background."""
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 def class_names(

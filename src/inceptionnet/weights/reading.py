@@ -32,7 +32,7 @@ from inceptionnet.weights.origins import BACKGROUND, class_names, preprocessing,
 from inceptionnet.weights.record import Record
 from inceptionnet.weights.translate import AVERAGE_POOL, translate
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,11 @@ class Winograd:
     """
 
     def __init__(self, body: nn.Module, head: nn.Module, threads: int, options: Sequence[str] = NATIVE) -> None:
-        self.body, self.head, self.threads = body, head, threads
-        self.library = library(tuple(options))
-        self.weights = Weights(self.library)
+        self.body = body
+        self.head = head
+        self.threads = threads
+        self.library: Library = library(tuple(options))
+        self.weights: Weights = Weights(self.library)
         self._prepared: OrderedDict[tuple[int, ...], Prepared] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -53,11 +55,12 @@ class Prepared:
     """A plan with its memory: calls of the library for stretches of steps, and modules of torch between them."""
 
     def __init__(self, plan: Plan, library: Library) -> None:
-        self.plan, self.library = plan, library
-        self.arena = torch.zeros(plan.size)
+        self.plan = plan
+        self.library = library
+        self.arena: Tensor = torch.zeros(plan.size)
         most = max((layer.scratch for layer in plan.layers), default=0)
-        self.scratch_size = ceil(most / ALIGNMENT) * ALIGNMENT  # so that every thread's begins at a line of cache
-        self.scratch = torch.zeros(max(1, self.scratch_size * plan.threads))
+        self.scratch_size: int = ceil(most / ALIGNMENT) * ALIGNMENT  # so that every thread's begins at a line of cache
+        self.scratch: Tensor = torch.zeros(max(1, self.scratch_size * plan.threads))
         self._input = plan.source.tensor(self.arena, plan.images)
         self._output = plan.target.tensor(self.arena, plan.images)
         self._parts: list[ctypes.Array[Step] | Layer] = []

@@ -50,7 +50,7 @@ TILES: dict[tuple[int, int, int], tuple[tuple[int, int], ...]] = {
 DIGEST = 32
 """Bytes of SHA-256 at the end of a library in the cache, over what is before them."""
 
-log = logging.getLogger("inceptionnet")
+log: logging.Logger = logging.getLogger("inceptionnet")
 _lock = threading.Lock()
 
 

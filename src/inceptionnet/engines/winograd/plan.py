@@ -120,14 +120,17 @@ class Plan:
     """The layers for one batch size; `source` and `target` are the network's input and output."""
 
     def __init__(self, body: nn.Module, shape: Sequence[int], threads: int, library: Library, weights: Weights) -> None:
+        self.images: int
         self.images, channels, height, width = shape
-        self.threads, self.library, self.weights = threads, library, weights
+        self.threads = threads
+        self.library = library
+        self.weights = weights
         self.layers: list[Layer] = []
         self.buffers: list[Buffer] = []
-        self.source = View(self._buffer((height, width), channels), 0, channels)
-        self.target = self._chain(body, self.source)
+        self.source: View = View(self._buffer((height, width), channels), 0, channels)
+        self.target: View = self._chain(body, self.source)
         self.target.buffer.last = len(self.layers)
-        self.size = _arrange(self.buffers, self.images)
+        self.size: int = _arrange(self.buffers, self.images)
         """Floats of the arena."""
 
     def _buffer(self, grid: tuple[int, int], channels: int) -> Buffer:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from inceptionnet.engines.winograd.convolution import ALIGNMENT, Convolution, Pair
-from inceptionnet.engines.winograd.library import NATIVE, Step, library
+from inceptionnet.engines.winograd.library import NATIVE, Library, Step, library
 from inceptionnet.engines.winograd.plan import CONVOLUTION, MOST_CHANNELS, WINOGRAD, step_fields
 
 LEAST = 1 << 24
@@ -58,7 +58,7 @@ class Convolutions:
     """
 
     def __init__(self, network: nn.Module, options: Sequence[str] = NATIVE) -> None:
-        self.library = library(tuple(options))
+        self.library: Library = library(tuple(options))
         found = (module for module in network.modules() if type(module) is nn.Conv2d and self._has_kernel(module))
         self._forwards: list[tuple[nn.Conv2d, Callable[[Tensor], Tensor]]]
         self._forwards = [(conv, partial(self._forward, conv)) for conv in found]

@@ -45,9 +45,9 @@ class MLflow:
                 self._client.update_run(known["run"], status="RUNNING")
             self._id = run.info.run_id
             self._artifacts = run.info.artifact_uri
-            self.last_step = int(known.get("step", -1)) if self._id == known.get("run") else -1
+            self.last_step: int = int(known.get("step", -1)) if self._id == known.get("run") else -1
             self.identity: Mapping[str, str] = {"run": self._id, "store": store}
-            self.line = f"run {run.info.run_name} in {without_secrets(uri)}"
+            self.line: str = f"run {run.info.run_name} in {without_secrets(uri)}"
             if self._own:
                 self.line += f"; show it with: mlflow ui --backend-store-uri {shlex.quote(uri)}"
             self._settings(subject, run.data.params)

@@ -20,8 +20,8 @@ class TensorBoard:
         self.identity: Mapping[str, str] = {"folder": folder.name}
         again = folder.is_dir()
         # TensorBoard discards what earlier files have after the step that the run goes on from; it is written again.
-        self.last_step = min(int(known.get("step", -1)), step) if again else -1
-        self.line = f"metrics in {folder}; show them with: tensorboard --logdir {folder}"
+        self.last_step: int = min(int(known.get("step", -1)), step) if again else -1
+        self.line: str = f"metrics in {folder}; show them with: tensorboard --logdir {folder}"
         self._writer: Any = None
         _quiet_writer_threads()
         self._writer = summary_writer()(str(folder), purge_step=step + 1 if again else None)

@@ -57,13 +57,13 @@ class WandB:
         # What was logged last may be lost where the service was killed too; a server knows what it has, and what an
         # offline run has is certain only if it was closed.
         kept = known.get("closed") if mode == "offline" else True
-        self.last_step = int(known.get("step", -1)) if kept and known.get("mode") == mode else -1
+        self.last_step: int = int(known.get("step", -1)) if kept and known.get("mode") == mode else -1
         if mode != "offline":
             self.last_step = min(self.last_step, self._run.starting_step - 1)
         place = self._run.settings.sync_dir
         match mode:
             case "offline":
-                self.line = f"offline, in {place}; send it with: wandb sync {shlex.quote(place)}"
+                self.line: str = f"offline, in {place}; send it with: wandb sync {shlex.quote(place)}"
                 if not signed_in:
                     self.line = f"nobody is logged in (wandb login), so the run is {self.line}"
             case "disabled":

@@ -51,7 +51,9 @@ class Model:
     """A described model whose network is known."""
 
     def __init__(self, stored: Stored, base: Base, chain: list[Call], pool: str, name: str | None) -> None:
-        self.stored, self.base, self.chain = stored, base, chain
+        self.stored = stored
+        self.base = base
+        self.chain = chain
         if quantised := [
             name for name, _, config in layers_of(stored.description) if _is_quantised(config.get("dtype"))
         ]:
@@ -59,14 +61,14 @@ class Model:
                 f"{stored.path}: {listed(quantised)} quantised (int8 or the like), whose weights and activations are "
                 "rounded; give the model that it was quantised from"
             )
-        self.network = self._network(name)
+        self.network: str = self._network(name)
         published = PUBLISHED.get(base.network.name)
-        self.title = published.name if published else f"{base.network.name} in Keras"
+        self.title: str = published.name if published else f"{base.network.name} in Keras"
         usual = (published or keras.INCEPTION_V3).preprocessing
         cropped = self._is_published(chain)
         self.scaling: Scaling = preprocessing_of(base.image, stored.path, stored.tensors, usual, cropped)
         self.found: Found = head_between(chain, pool, self._grid(), stored.path, stored.tensors)
-        self.said = list(self.scaling.said)
+        self.said: list[str] = list(self.scaling.said)
         self.changed: list[str] = []
 
     def read(self) -> Described:

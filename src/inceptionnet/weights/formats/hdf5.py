@@ -88,7 +88,9 @@ class Hdf5:
     """An open HDF5 file that gives access only to groups and numeric datasets stored in it."""
 
     def __init__(self, h5py: Any, root: Any, path: Path, most_bytes: int) -> None:
-        self._h5py, self.root, self.path = h5py, root, path
+        self._h5py = h5py
+        self.root = root
+        self.path = path
         self._left_bytes = most_bytes
 
     def member(self, group: Any, name: str) -> Any:

@@ -106,7 +106,8 @@ class Restricted:
     """This module's unpickler in the shape that `torch.load` asks of a `pickle_module`."""
 
     __name__ = "pickle"
-    Unpickler, UnpicklingError = Unpickler, pickle.UnpicklingError
+    Unpickler: type[pickle.Unpickler] = Unpickler
+    UnpicklingError: type[Exception] = pickle.UnpicklingError
 
     @staticmethod
     def load(file: Any, **options: Any) -> Any:
