@@ -12,7 +12,7 @@ SEED ?= 0
 TARGET ?=
 DEMO_RUN ?= runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test slow fuzz peers ruff lint types format clean
+.PHONY: help demo docs test slow fuzz peers ruff lint types format clean
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, predict; leaves a run folder in runs/"
@@ -22,6 +22,7 @@ help:
 	@echo "             target, SEED=0, TARGET= one or several; findings go to fuzz-findings/"
 	@echo "make peers   compare with the libraries whose weights are read; they are 1.6 GB"
 	@echo "make types   check that every public name has a complete type"
+	@echo "make docs    the site, from docs/ into build/site; a broken link or reference is an error"
 	@echo "make format  put the code into its form"
 	@echo "make clean   remove what make made, but no run folder"
 
@@ -36,6 +37,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 # In a folder of their own, which only `make peers` looks into; torch-fidelity brings its own tests as a package `tests`.
@@ -88,9 +93,13 @@ fuzz: $(VENV)/.test
 peers: $(VENV)/.peers
 	PYTHONPATH=$(VENV)/peers $(PYTEST) tests/peers
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W -n --keep-going -q -d build/doctrees docs build/site
+	@echo "the site is build/site/index.html"
+
 format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/generated .mypy_cache .pytest_cache .ruff_cache
