@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ NAME = "colours"
 CLASSES = ("blue", "green", "red")
 SIZE_PX = 32
 DEADLINE_S = 20.0
+COMMAND_S = 120.0
+"""Of the service as a process, which imports torch first."""
 
 
 def small_classifier(classes: tuple[str, ...] = CLASSES, activation: str = "softmax", seed: int = 0) -> Classifier:
@@ -128,3 +132,35 @@ def png(seed: int = 0, size: tuple[int, int] = (40, 32)) -> bytes:
     pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(into := io.BytesIO(), "PNG")
     return into.getvalue()
+
+
+def soon(true: Any) -> None:
+    end = time.monotonic() + COMMAND_S
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+@contextmanager
+def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """`inceptionnet serve` on a free port, ready."""
+    line = [sys.executable, "-m", "inceptionnet", "serve", *map(str, arguments), "--port", "0", "--engine", "eager"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert said.startswith("serving on http://127.0.0.1:"), said
+        with httpx.Client(base_url=said.split()[-1], timeout=COMMAND_S) as client:
+            soon(lambda: is_ready(client))
+            yield process, client
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=COMMAND_S)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False

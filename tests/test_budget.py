@@ -113,7 +113,7 @@ def test_what_was_chosen_is_said(
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     size, epochs = about["preprocessing"]["size_px"], about["recipe"]["schedule"]["epochs"]
     assert "time budget 0.25 min: measured 8 images/s in training and 1e+04 in evaluation at 224 px" in said
-    assert f"chosen: {size} px, about {epochs} epochs, an evaluation every 1" in said
+    assert f"chosen: {size} px, about {epochs} epochs, an evaluation every 1 epoch\n" in said
     assert about["configuration"]["input_size"] == size, "a run that starts from it has its size"
     assert (size, epochs) == (179, 6)  # at 224 px 3 would fit
     assert "images are 179 px instead of 224 px, at which fewer than 5 epochs fit; --size 224 keeps it" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,25 +13,25 @@ from typing import Any
 import av
 import pytest
 import torch
+import typer
 
 from inceptionnet import create_model, load_model, read_record, save_weights
+from inceptionnet.cli import app
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.draw import svg
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 from inceptionnet.nets.edits import Configuration, configure
+from inceptionnet.study.spec import read_study
 from inceptionnet.weights import reading
 from inceptionnet.weights.folder import RUN_WEIGHTS
 from inceptionnet.weights.hub import Fetched
 from inceptionnet.weights.known import PUBLISHED, published_at
 
 from .conftest import as_if_on, write_images
+from .documents import FOREIGN, LANGUAGES, NOT_RUN, PAGES, ROOT, blocks, commands, fences
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = ("pip ", "make ", "torchrun ")
-"""Commands in sh blocks that have tests of their own, or install."""
 QUICK = {
     "train": ["--epochs", "1", "--size", "96", "--workers", "0", "--set", "log.report=false"],
     "bench": ["--rounds", "1", "--batch", "1", "--engines", "eager,fused"],
@@ -44,10 +45,16 @@ QUICK = {
     "predict": ["--batch-size", "4"],
 }
 """Options that make an example quick; a later one overrides that of the example."""
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+STUDIES = {"mine.toml": "docs/studies.md", "smoothing.toml": "docs/tutorials/reproduce_a_claim.md"}
+BEFORE_PYTHON = {
+    "docs/batch.md": (
+        "predict runs/flowers flowers --out predictions --workers 0",
+        "features runs/flowers flowers --out features --workers 0",
+    ),
+    "docs/tutorials/fid.md": ("features runs/flowers flowers --out features.parquet --workers 0",),
+    "docs/tutorials/export_int8.md": ("export runs/flowers flowers.onnx",),
+}
+"""Commands of a page that its Python needs."""
 
 
 @pytest.fixture
@@ -67,9 +74,13 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     (tmp_path / "photos.csv").write_text("\n".join(rows))
     for folder in ("holiday", "real", "generated", "imagenet/val/n01440764", "imagenet/val/n01443537"):
         shutil.copytree(flowers / "rose", tmp_path / folder)
+    for name, kind in (("glass", "ivy"), ("paper", "rose"), ("trash", "cornflower")):
+        shutil.copytree(flowers / kind, tmp_path / "refuse" / name)
+    for name in ("bottle", "one", "two"):
+        shutil.copy(tmp_path / "rose.jpg", tmp_path / f"{name}.jpg")
     model, record = load_model(run), read_record(run)
     provenance, prep = record.provenance, record.preprocessing
-    for name in ("flowers", "other"):
+    for name in ("flowers", "other", "refuse"):
         folder = tmp_path / "runs" / name
         shutil.copytree(run, folder)
         save_weights(
@@ -77,8 +88,9 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         )
         as_if_on(folder, flowers)
 
-    (study,) = blocks(ROOT / "docs" / "studies.md", "toml")
-    (tmp_path / "mine.toml").write_text(study, encoding="utf-8")
+    for name, page in STUDIES.items():
+        (study,) = blocks(page, "toml")
+        (tmp_path / name).write_text(study, encoding="utf-8")
 
     def narrow(name: str, file: str) -> Path:
         classes = imagenet_classes() if NETWORKS[name].head["logits"].filters == 1000 else ()
@@ -105,25 +117,23 @@ def somewhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-COMMANDS = {
-    f"{page.name} {i}": line.partition("    #")[0]
-    for page in PAGES
-    for i, line in enumerate(line for block in blocks(page, "sh") for line in block.splitlines() if line.strip())
-    if not line.startswith(NOT_RUN)
-}
-
-
 @pytest.mark.parametrize(
     "page",
-    [page.name if page.name == "README.md" else pytest.param(page.name, marks=pytest.mark.slow) for page in PAGES],
+    [
+        page if page == "README.md" else pytest.param(page, marks=pytest.mark.slow)
+        for page in PAGES
+        if any(not line.startswith(tuple(NOT_RUN)) for line in commands(page))
+    ],
 )
 def test_every_command_runs(page: str, command, somewhere: Path, request: pytest.FixtureRequest) -> None:
     """One after another, as a reader would; with options that make them quick."""
-    if page == "engines.md":
+    if page in ("docs/engines.md", "docs/tutorials/export_int8.md"):
         request.getfixturevalue("openvino_in_8_bits")
-    for line in (line for where, line in COMMANDS.items() if where.startswith(page)):
+    for line in commands(page):
+        if line.startswith(tuple(NOT_RUN)):
+            continue
         line = line.replace("pt_inception-2015-12-05-6726825d.pth", "fid.safetensors").replace("auto", "fused")
-        words = shlex.split(line)
+        words = shlex.split(re.sub(r"--time \S+", "", line))  # whose shortest takes longer than a test may
         assert words[0] == "inceptionnet", line
         if words[1] == "train" and "--out" in words and "--resume" not in words:
             shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
@@ -136,16 +146,13 @@ def test_every_command_runs(page: str, command, somewhere: Path, request: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page.name for page in PAGES if blocks(page, "python")])
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_every_line_of_python_runs(page: str, command, somewhere: Path) -> None:
-    (path,) = (path for path in PAGES if path.name == page)
-    if page == "batch.md":
-        for name in ("predict", "features"):
-            out = {"predict": "predictions", "features": "features"}[name]
-            assert command(name, "runs/flowers", "flowers", "--out", out, "--workers", 0)[0] == 0
+    for line in BEFORE_PYTHON.get(page, ()):
+        assert command(*line.split())[0] == 0
     quick = "epochs=1, size=32, width=0.125, workers=0, settings={'log.report': False}"
     found: dict[str, Any] = {}
-    for block in blocks(path, "python"):
+    for block in blocks(page, "python"):
         exec(block.replace("epochs=10", quick), found)
     if page == "README.md":
         shapes = {"logits": (2, 5), "pooled": (2, 1072)}
@@ -154,12 +161,57 @@ def test_every_line_of_python_runs(page: str, command, somewhere: Path) -> None:
         assert all(str(shape) in README for shape in (*shapes.values(), (2, 16, 149, 149)))
         assert found["vectors"].shape[0] == 2 and (somewhere / "flowers.onnx").is_file()
         assert found["clf"].source == "runs/again"
-    if page == "python.md":
+    if page == "docs/python.md":
         assert [bool(row.error) for row in found["rows"]] == [False, False, True]
-    if page == "batch.md":
+    if page == "docs/batch.md":
         assert len(found["vectors"]) == 36
-    if page == "engines.md":
+    if page == "docs/engines.md":
         assert found["fast"](torch.zeros(2, 3, 75, 75)).shape == (2, 5)
+    if page == "docs/tutorials/fid.md":
+        assert found["nearest"][0] == 0 and len(found["features"]) == 36
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_handled(page: str, tmp_path: Path) -> None:
+    for language, text in fences(page):
+        assert language in LANGUAGES, f"{page}: a block in {language!r}, which nothing checks"
+        if language == "json":
+            json.loads(text)
+        if language == "py":
+            compile(text, page, "exec")
+        if language == "toml":
+            (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+            assert read_study(str(tmp_path / "study.toml")).compare
+
+
+def test_what_is_not_run_is_there() -> None:
+    lines = [line for page in PAGES for line in commands(page)]
+    assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
+
+
+def options() -> dict[str, set[str]]:
+    """The options of every command."""
+    group = typer.main.get_command(app)
+    return {
+        name: {option for parameter in one.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, one in group.commands.items()  # type: ignore[attr-defined]
+    }
+
+
+def test_documented_options_exist() -> None:
+    """Those in a command are of this command; those in a sentence of any, or of another program."""
+    known, everywhere = options(), set()
+    for page, path in PAGES.items():
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+        everywhere |= named
+        unknown = named - set().union(*known.values(), *FOREIGN.values()) - {"--version", "--help"}
+        assert not unknown, f"{page}: {sorted(unknown)}"
+        for line in (line for line in commands(page) if line.startswith("inceptionnet ")):
+            words = shlex.split(line)
+            unknown = {word for word in words[2:] if word.startswith("--")} - known[words[1]] - {"--help"}
+            assert not unknown, f"{page}: {line}"
+    assert [one for program in FOREIGN.values() for one in program if one not in everywhere] == []
 
 
 def test_table_of_networks() -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from inceptionnet.cli import app
+from .serving import CLASSES, COMMAND_S, command_running, png, small_classifier, soon
 
-from .serving import CLASSES, png, small_classifier
-
-DEADLINE_S = 120.0
 ONE = png(1)
 
 
@@ -32,38 +24,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("served") / "colours.safetensors"
     small_classifier().save(path)
     return path
-
-
-def soon(true: Any) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-
-
-@contextmanager
-def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """`inceptionnet serve` on a free port, ready."""
-    line = [sys.executable, "-m", "inceptionnet", "serve", *map(str, arguments), "--port", "0", "--engine", "eager"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        assert said.startswith("serving on http://127.0.0.1:"), said
-        with httpx.Client(base_url=said.split()[-1], timeout=DEADLINE_S) as client:
-            soon(lambda: is_ready(client))
-            yield process, client
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=DEADLINE_S)
-
-
-def is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def predict(client: httpx.Client, **headers: str) -> httpx.Response:
@@ -93,15 +53,6 @@ def test_what_cannot_be_served(command: Any, weights: Path, arguments: list[str]
     assert [line for line in err.splitlines() if not line.startswith("serving on")] == err.splitlines()[-1:]
 
 
-def test_documented_options_exist(command: Any) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text("utf-8")
-    documented = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"(curl|docker) .*", "", text)))
-    (serve,) = (one for one in app.registered_commands if one.callback and one.callback.__name__ == "serve")
-    assert serve.callback is not None
-    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve.callback).parameters}
-    assert documented <= known, documented - known
-
-
 def test_a_key_that_is_too_short(command: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INCEPTIONNET_API_KEY", "short")
     code, _, err = command("serve", weights)
@@ -115,12 +66,12 @@ def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
         ThreadPoolExecutor(8) as pool,
     ):
         assert predict(client).json()["predictions"][0]["top"][0]["class"] in CLASSES
-        with httpx.Client(base_url=client.base_url, timeout=DEADLINE_S) as other:
+        with httpx.Client(base_url=client.base_url, timeout=COMMAND_S) as other:
             answers = [pool.submit(predict, other) for _ in range(8)]
             soon(lambda: "inceptionnet_queue_images 8.0" in client.get("/metrics").text or answers[0].done())
             process.send_signal(signal.SIGTERM)
             assert [one.result().status_code for one in answers] == [200] * 8
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(COMMAND_S) == 0
         with pytest.raises(httpx.ConnectError):
             predict(client)
 
@@ -128,7 +79,7 @@ def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
 @pytest.mark.slow
 def test_workers_that_cannot_start() -> None:
     line = [sys.executable, "-m", "inceptionnet", "serve", "nothing.safetensors", "--workers", "2", "--port", "0"]
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == "error: a worker process could not start; the line above says why"
     assert "nothing.safetensors: no such file" in ended.stderr.splitlines()[-2]
@@ -160,7 +111,7 @@ def test_a_worker_that_is_killed_is_replaced_and_all_are_loaded_again(weights: P
         soon(lambda: all(card(client)["loaded"] >= since for _ in range(12)))
         assert all(card(client)["classes"] == ["x", "y", "z"] for _ in range(12))
         process.terminate()
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(COMMAND_S) == 0
 
 
 def card(client: httpx.Client) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.analysis import minimum_size
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
+from inceptionnet.train.figures import number_of
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.recipes import evaluation_interval
@@ -134,8 +135,8 @@ def fit_into(job: Job, began: float, world: World) -> tuple[Job, list[str], floa
     }
     lines = [
         f"time budget {minutes:.3g} min: measured {1 / speed.train_s:.3g} images/s in training and "
-        f"{1 / speed.forward_s:.3g} in evaluation at {speed.size_px} px; chosen: {size} px, about {chosen.epochs} "
-        f"epochs, an evaluation every {chosen.evaluate_every}"
+        f"{1 / speed.forward_s:.3g} in evaluation at {speed.size_px} px; chosen: {size} px, about "
+        f"{number_of('epoch', chosen.epochs)}, an evaluation every {number_of('epoch', chosen.evaluate_every)}"
     ]
     if size < speed.size_px:
         lines.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from inceptionnet.system.distributed import World
-from inceptionnet.train.figures import BEST, AnyEvaluation, best_row, deciding, figures, value_of, written
+from inceptionnet.train.figures import BEST, AnyEvaluation, best_row, deciding, figures, number_of, value_of, written
 from inceptionnet.train.layers import training_summary
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Counted, Position
@@ -41,7 +41,8 @@ def opening(job: Job, stepper: Stepper, steps: int, world: World) -> Iterator[st
     rule = rule if peak != settings.lr else ""
     yield (
         f"recipe {job.plan.recipe}: {settings.name}, effective batch size {batch}{divided}, peak learning rate "
-        f"{peak:.3g}{rule}, {about}{recipe.schedule.epochs} epochs of {steps} steps"
+        f"{peak:.3g}{rule}, {about}"
+        f"{number_of('epoch', recipe.schedule.epochs)} of {number_of('step', steps)}"
     )
     if stepper.note:
         yield stepper.note
@@ -95,7 +96,7 @@ def stopped_early(rows: Sequence[dict[str, float]], schedule: Schedule, *, last:
     patience, best, epoch = schedule.patience, best_row(rows), int(rows[-1]["epoch"])
     if not best or epoch - best["epoch"] < patience:
         return ""
-    epochs = "epoch" if patience == 1 else f"{patience} epochs"
+    epochs = "epoch" if patience == 1 else number_of("epoch", patience)
     better = f"no better {BEST[deciding(best)]} on val in the last {epochs}"
     of = "" if schedule.minutes is not None else f" of {schedule.epochs}"
     return f"stopped early, after epoch {epoch}{of}: {better}"
