@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inceptionnet.weights import read_record as read_record
     from inceptionnet.weights import save_weights as save_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 logging.getLogger(LOGGER).addFilter(VISIBLE)
 

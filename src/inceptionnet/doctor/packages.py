@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "inceptionnet"
 CORE = ""
 """In place of an extra, for what is always needed."""
-DEVELOPMENT = {"test"}
+DEVELOPMENT = {"docs", "test"}
 """Extras that are not for users."""
 LIMIT_S = 5.0
 """How long imports may take, from the beginning; or as long as all else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ class InceptionNet(Backbone):
     `minimum_size` px up, whatever the network was built for.
     """
 
+    if TYPE_CHECKING:  # torch.jit.script takes such a type neither here nor in __init__
+        origin: dict[str, Any]
+
     __jit_unused_properties__: ClassVar[tuple[str, ...]] = (
         "num_classes", "outputs", "device", "in_chans", "num_features", "head_hidden_size", "feature_info",
         "pretrained_cfg", "default_cfg",
@@ -42,7 +45,7 @@ class InceptionNet(Backbone):
         self.preprocessing: Preprocessing = Preprocessing(
             size_px=self.network.input_size, channels=self.network.in_channels
         )
-        self.origin: dict[str, Any] = {}
+        self.origin = {}
         self.grad_checkpointing = False
         self.body: nn.Module
         self.head: nn.Module
