@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import typer
+
+from inceptionnet.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -66,3 +74,20 @@ def commands(page: str) -> list[str]:
     """The command lines of a page, without comments; a backslash at the end of a line joins the next."""
     lines = "\n".join(blocks(page, "sh", "console")).replace("\\\n", " ").splitlines()
     return [line.partition("    #")[0].strip() for line in lines if line.strip()]
+
+
+def site(module: str = "") -> ModuleType:
+    """What makes the pages of the site: `pages`, or a module of it."""
+    if str(ROOT / "docs") not in sys.path:
+        sys.path.append(str(ROOT / "docs"))
+    return import_module(f"pages.{module}" if module else "pages")
+
+
+def documented() -> list[str]:
+    """The names that the API reference documents."""
+    return [name for _, _, names in site("api").PAGES.values() for name in names]
+
+
+def cli_commands() -> dict[str, Any]:
+    """The commands of the command line by name, with their parameters."""
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # typer says it is any command

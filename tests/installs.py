@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,6 @@ NETWORK = "name='inception_resnet_v1', num_classes=3, width=0.125, input_size=75
 
 MAKE = f"""
 import torch
-from PIL import Image
 from inceptionnet import create_model, load_model, save_weights
 model = create_model({NETWORK}).eval()
 x = torch.rand(2, 3, 75, 75) * 2 - 1
@@ -171,7 +171,11 @@ def runs(ending: str) -> Callable[[Environment], None]:
 
 def imports(program: str) -> Callable[[Environment], None]:
     """Whether a program ends well."""
-    return lambda env: print(end=env.python(program)[:0])
+
+    def check(env: Environment) -> None:
+        env.python(program)
+
+    return check
 
 
 def trains(*settings: str, then: str = "run/report.html") -> Callable[[Environment], None]:
@@ -384,7 +388,7 @@ def main() -> None:
             matrix.install(path, of, "wheel[onnxruntime]", f"{wheel}[onnxruntime]", check=runs(".onnx"))
         matrix.install(first, version, "sdist", str(sdist), check=bare)
         for tool in ("uv", "pipx"):
-            matrix.row(f"{tool}: wheel[onnxruntime]", version, lambda tool=tool: as_tool(folder, wheel, first, tool))  # type: ignore[misc]
+            matrix.row(f"{tool}: wheel[onnxruntime]", version, partial(as_tool, folder, wheel, first, tool))
     if matrix.failed:
         sys.exit("failed: " + "; ".join(matrix.failed))
 

@@ -118,9 +118,9 @@ class Gate:
         until(lambda: len(self.batches) >= batches)
 
 
-def until(true: Callable[[], Any]) -> None:
+def until(true: Callable[[], Any], most_s: float = DEADLINE_S) -> None:
     """Wait for something that comes soon."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + most_s
     while not true():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
@@ -134,13 +134,6 @@ def png(seed: int = 0, size: tuple[int, int] = (40, 32)) -> bytes:
     return into.getvalue()
 
 
-def soon(true: Any) -> None:
-    end = time.monotonic() + COMMAND_S
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-
-
 @contextmanager
 def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """`inceptionnet serve` on a free port, ready."""
@@ -151,7 +144,7 @@ def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str],
         said = process.stderr.readline()
         assert said.startswith("serving on http://127.0.0.1:"), said
         with httpx.Client(base_url=said.split()[-1], timeout=COMMAND_S) as client:
-            soon(lambda: is_ready(client))
+            until(lambda: is_ready(client), COMMAND_S)
             yield process, client
     finally:
         if process.poll() is None:

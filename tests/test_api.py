@@ -18,7 +18,8 @@ import pytest
 
 import inceptionnet
 
-ROOT = Path(__file__).parent.parent
+from .documents import ROOT, documented
+
 SNAPSHOT = Path(__file__).with_name("api.txt")
 WRITE = "python -m tests.test_api"
 PUBLIC = (
@@ -39,18 +40,10 @@ PUBLIC = (
     "inceptionnet.study.comparison",
     "inceptionnet.weights",
 )
-"""The modules whose names people use: what the docs name, and every part with a list `__all__`."""
-GIVEN = (
-    "inceptionnet.engines.export.Exported",
-    "inceptionnet.engines.runtimes.Engine",
-    "inceptionnet.evaluate.evaluation.Evaluation",
-    "inceptionnet.evaluate.metrics.Metrics",
-    "inceptionnet.evaluate.multi_label_metrics.MultiLabelMetrics",
-    "inceptionnet.evaluate.prediction.Prediction",
-    "inceptionnet.model.feature_net.FeatureNet",
-    "inceptionnet.model.outputs.Outputs",
-)
-"""What they return, and is made by nobody else."""
+"""The modules whose names people use: what the docs name, and every part with a list `__all__`.
+
+So are the names that the API reference of the site documents by themselves.
+"""
 WIDTH = 120
 
 
@@ -63,6 +56,21 @@ def read_package(folder: Path) -> griffe.Module:
     package = griffe.load(folder.name, search_paths=[folder.parent], allow_inspection=False)
     assert isinstance(package, griffe.Module)
     return package
+
+
+def module_of(package: griffe.Module, path: str) -> griffe.Module:
+    module = package if path == package.name else package[path.removeprefix(f"{package.name}.")]
+    assert isinstance(module, griffe.Module), f"{path} is a {module.kind}"
+    return module
+
+
+def found_at(package: griffe.Module, path: str) -> griffe.Object | griffe.Alias:
+    """What has a name. A submodule may have the name of what is imported from it, as data/decode.py has."""
+    parent, _, own = path.rpartition(".")
+    found: griffe.Object | griffe.Alias = package[
+        module_of(package, parent).imports.get(own, path).removeprefix(f"{package.name}.")
+    ]
+    return found
 
 
 def names_of(module: griffe.Module) -> list[str]:
@@ -84,7 +92,7 @@ def signature(name: str, function: griffe.Function) -> str:
             parts.append("*")
         stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
         keyword_only |= parameter.kind in (griffe.ParameterKind.keyword_only, griffe.ParameterKind.var_positional)
-        text = stars.get(parameter.kind, "") + parameter.name  # type: ignore[arg-type]
+        text = (stars.get(parameter.kind, "") if parameter.kind else "") + parameter.name
         text += f": {parameter.annotation}" if parameter.annotation is not None else ""
         if parameter.default is not None and not text.startswith("*"):
             text += f" = {parameter.default}"
@@ -121,13 +129,12 @@ def public_api(package: griffe.Module) -> str:
         blocks.extend(described(name, found) if home == name else [f"{name} = {home}"])
 
     for path in PUBLIC:
-        module = package if path == package.name else package[path.removeprefix(f"{package.name}.")]
-        for name in names_of(module):
-            # A submodule may have the name of what is imported from it, as data/decode.py has.
-            defined = module.imports.get(name, f"{path}.{name}").removeprefix(f"{package.name}.")
-            add(f"{path}.{name}", package[defined])
-    for path in GIVEN:
-        add(path, package[path.removeprefix(f"{package.name}.")])
+        for name in names_of(module_of(package, path)):
+            add(f"{path}.{name}", found_at(package, f"{path}.{name}"))
+    for path in sorted(documented()):
+        found = found_at(package, path)
+        if found.canonical_path not in homes:
+            add(path, found)
     return "\n".join(blocks) + "\n"
 
 

@@ -13,10 +13,8 @@ from typing import Any
 import av
 import pytest
 import torch
-import typer
 
 from inceptionnet import create_model, load_model, read_record, save_weights
-from inceptionnet.cli import app
 from inceptionnet.data.imagenet import imagenet_classes
 from inceptionnet.draw import svg
 from inceptionnet.nets import NETWORKS
@@ -29,7 +27,7 @@ from inceptionnet.weights.hub import Fetched
 from inceptionnet.weights.known import PUBLISHED, published_at
 
 from .conftest import as_if_on, write_images
-from .documents import FOREIGN, LANGUAGES, NOT_RUN, PAGES, ROOT, blocks, commands, fences
+from .documents import FOREIGN, LANGUAGES, NOT_RUN, PAGES, ROOT, blocks, cli_commands, commands, fences
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = {
@@ -189,18 +187,13 @@ def test_what_is_not_run_is_there() -> None:
     assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
 
 
-def options() -> dict[str, set[str]]:
-    """The options of every command."""
-    group = typer.main.get_command(app)
-    return {
-        name: {option for parameter in one.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        for name, one in group.commands.items()  # type: ignore[attr-defined]
-    }
-
-
 def test_documented_options_exist() -> None:
     """Those in a command are of this command; those in a sentence of any, or of another program."""
-    known, everywhere = options(), set()
+    known = {
+        name: {option for parameter in one.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, one in cli_commands().items()
+    }
+    everywhere: set[str] = set()
     for page, path in PAGES.items():
         text = path.read_text(encoding="utf-8")
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .serving import CLASSES, COMMAND_S, command_running, png, small_classifier, soon
+from .serving import CLASSES, COMMAND_S, command_running, png, small_classifier, until
 
 ONE = png(1)
 
@@ -68,7 +68,9 @@ def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
         assert predict(client).json()["predictions"][0]["top"][0]["class"] in CLASSES
         with httpx.Client(base_url=client.base_url, timeout=COMMAND_S) as other:
             answers = [pool.submit(predict, other) for _ in range(8)]
-            soon(lambda: "inceptionnet_queue_images 8.0" in client.get("/metrics").text or answers[0].done())
+            until(
+                lambda: "inceptionnet_queue_images 8.0" in client.get("/metrics").text or answers[0].done(), COMMAND_S
+            )
             process.send_signal(signal.SIGTERM)
             assert [one.result().status_code for one in answers] == [200] * 8
         assert process.wait(COMMAND_S) == 0
@@ -91,7 +93,7 @@ def test_a_worker_that_is_killed_is_replaced_and_all_are_loaded_again(weights: P
     served.write_bytes(weights.read_bytes())
     with command_running(f"m={served}", "--workers", "2") as (process, client):
         pid = process.pid
-        soon(lambda: len(workers(pid)) == 2)
+        until(lambda: len(workers(pid)) == 2, COMMAND_S)
         # Every connection may reach another worker.
         counted = sum(predict(client, Connection="close").status_code == 200 for _ in range(20))
         assert counted == 20
@@ -108,7 +110,7 @@ def test_a_worker_that_is_killed_is_replaced_and_all_are_loaded_again(weights: P
         assert kept in workers(pid)
         small_classifier(("x", "y", "z"), seed=4).save(served)
         since = client.post("/models/m/reload").json()["loaded"]
-        soon(lambda: all(card(client)["loaded"] >= since for _ in range(12)))
+        until(lambda: all(card(client)["loaded"] >= since for _ in range(12)), COMMAND_S)
         assert all(card(client)["classes"] == ["x", "y", "z"] for _ in range(12))
         process.terminate()
         assert process.wait(COMMAND_S) == 0

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import inceptionnet
-from inceptionnet.cli import app
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.recipes import DEFAULT
 from inceptionnet.weights.known import PUBLISHED
 
 from .conftest import opened
+from .documents import ROOT, cli_commands
+from .documents import site as pages_of_site
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[dict[str, dict[str, str]]]:
+def made() -> dict[str, dict[str, str]]:
     """The pages that are made from the package, by kind and file name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(DOCS))
-        kinds = importlib.import_module("pages").KINDS
-        yield {kind: pages() for kind, pages in kinds.items()}
+    return {kind: pages() for kind, pages in pages_of_site().KINDS.items()}
 
 
 def test_a_page_for_every_network(made: dict[str, dict[str, str]]) -> None:
@@ -42,19 +37,19 @@ def test_a_page_for_every_network(made: dict[str, dict[str, str]]) -> None:
         assert all(one.name in page for one in PUBLISHED if one.network == name)
         assert f"({name}.md)" in made["networks"]["index.md"]
     assert "299 px, at least 75 px" in made["networks"]["inception_v4.slim.md"]
-    facts = importlib.import_module("pages.networks").FACTS
+    facts = pages_of_site("networks").FACTS
     assert facts.keys() == NETWORKS.keys()
 
 
 def test_what_differs_between_two_networks(made: dict[str, dict[str, str]]) -> None:
-    differences = importlib.import_module("pages.networks").differences
+    differences = pages_of_site("networks").differences
     assert differences(NETWORKS["inception_v3"], NETWORKS["inception_v3"]) == []
     changed = differences(NETWORKS["inception_v3.torchvision"], NETWORKS["inception_v3"])
     assert ["average pools count their padding", "yes", "no"] in changed
     changed = differences(NETWORKS["inception_v4.slim"], NETWORKS["inception_v4"])
     assert any(row[0].startswith("`inception_b1` to `inception_b7`") for row in changed)
     for name in NETWORKS:
-        if other := importlib.import_module("pages.networks").base(name):
+        if other := pages_of_site("networks").base(name):
             assert differences(NETWORKS[name], NETWORKS[other]), name
 
 
@@ -68,7 +63,7 @@ def test_every_setting_with_its_values(made: dict[str, dict[str, str]]) -> None:
 
 
 def test_every_command_with_every_option(made: dict[str, dict[str, str]]) -> None:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in cli_commands().items():
         page = made["commands"][f"{name}.md"]
         for parameter in command.params:
             if not parameter.hidden and type(parameter).__name__ == "TyperOption":
@@ -79,12 +74,12 @@ def test_every_command_with_every_option(made: dict[str, dict[str, str]]) -> Non
 def test_every_public_name(made: dict[str, dict[str, str]]) -> None:
     page = made["api"]["inceptionnet.md"]
     assert all(f":: inceptionnet.{name}\n" in page for name in inceptionnet.__all__)
-    api = importlib.import_module("pages.api")
+    api = pages_of_site("api")
     assert all(api.found(name) for _, _, names in api.PAGES.values() for name in names)
 
 
 def test_links_to_documents_beside_docs_lead_to_their_copies(made: dict[str, dict[str, str]]) -> None:
-    pages = importlib.import_module("pages")
+    pages = pages_of_site()
     text = "[a](../benchmarks/README.md#engines) [b](../examples/x.py) [c](data.md)"
     assert pages.mended("engines", text) == text.replace("../benchmarks/README.md", "generated/project/benchmarks.md")
     deep = pages.mended("decisions/0007-engines", "[a](../../SECURITY.md)")
@@ -93,7 +88,7 @@ def test_links_to_documents_beside_docs_lead_to_their_copies(made: dict[str, dic
 
 
 def test_patterns_that_match_nothing_are_left_out(made: dict[str, dict[str, str]]) -> None:
-    pages = importlib.import_module("pages")
+    pages = pages_of_site()
     text = "```{toctree}\n:glob:\n\n0*\nmissing*\n\n```\n"
     assert pages.without_empty_globs("decisions/index", text) == text.replace("missing*\n", "")
     assert pages.without_empty_globs("index", "missing*\n") == "missing*\n"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inceptionnet.system.files import replacing
 from pages import api, commands, networks, project, settings
 
 DOCS = Path(__file__).parent.parent
@@ -28,13 +29,13 @@ def write(folder: Path) -> None:
     for kind, made in KINDS.items():
         for name, text in made().items():
             path = folder / kind / name
-            path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                path.write_text(text, encoding="utf-8")
+                with replacing(path) as temporary:  # another build may be reading it
+                    temporary.write_text(text, encoding="utf-8")
             written.add(path)
-    for path in folder.rglob("*"):
+    for path in folder.rglob("[!.]*"):
         if path.is_file() and path not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def mended(name: str, text: str) -> str:

@@ -35,7 +35,7 @@ PAGES = {
         "inceptionnet.weights.read_weights",
         "inceptionnet.weights.known.Published",
         "inceptionnet.engines.export.Exported",
-        "inceptionnet.engines.choice.Engine",
+        "inceptionnet.engines.runtimes.Engine",
         "inceptionnet.model.feature_net.FeatureNet",
     ]),
     "nets": ("Networks as data", "The tree of a network, what is counted from it, and its drawing; without torch.", [

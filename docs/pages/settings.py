@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from inceptionnet.nets import PAPERS
-from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.recipe import LISTS, Recipe
 from inceptionnet.train.recipes import DEFAULT, FINETUNE, FINETUNE_NOTE, PAPER
 from inceptionnet.train.settings import Setting, describe, value_text
 from pages.text import page, table
 
-RECIPES = {"default": DEFAULT, "finetune": FINETUNE, **{f"paper [{paper}]": one for paper, one in PAPER.items()}}
+RECIPES = {
+    name: {key: value_text(value) for key, value in recipe.items()}
+    for name, recipe in {
+        "default": DEFAULT, "finetune": FINETUNE, **{f"paper [{paper}]": one for paper, one in PAPER.items()}
+    }.items()
+}  # fmt: skip
+"""The values of each recipe as text, by key."""
 BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 KINDS = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
 
@@ -28,15 +34,14 @@ def takes(key: str) -> str:
         for bound, word in BOUNDS.items()
         if getattr(limit, bound, None) is not None
     ]
-    several = any("tuple" in str(one) for one in options)
-    kind = " or ".join(named) + (", or several with commas" if several and named else "")
+    kind = " or ".join(named) + (", or several with commas" if key in LISTS else "")
     none = ", or none" if type(None) in get_args(annotation) else ""
     return f"{kind}{' ' if kind and bounds else ''}{' and '.join(bounds)}{none}"
 
 
 def _values(key: str) -> str:
     """The value in each recipe; the papers' only where they differ from the default."""
-    values = {name: value_text(dict(recipe.items())[key]) for name, recipe in RECIPES.items()}
+    values = {name: recipe[key] for name, recipe in RECIPES.items()}
     default = values.pop("default")
     others = [f"{name} `{value}`" for name, value in values.items() if value != default]
     return f"Default `{default}`" + (f"; {', '.join(others)}." if others else " in every recipe.")
@@ -44,17 +49,17 @@ def _values(key: str) -> str:
 
 def _setting(setting: Setting) -> str:
     choices = ", ".join(f"`{choice}`" for choice in setting.choices)
-    kind = f"One or several of {choices}, with commas." if takes(setting.key).startswith("several") else ""
-    takes_text = kind or (f"One of {choices}." if choices else f"Takes: {takes(setting.key)}.")
-    if setting.key in ("network.edits", "log.trackers"):
-        takes_text = f"Any of {choices}, with commas, or `none`."
-    return page(f"### {setting.key}", setting.description, f"{takes_text} {_values(setting.key)}")
+    several = f"Any of {choices}, with commas, or `none`." if setting.key in LISTS else f"One of {choices}."
+    return page(
+        f"### {setting.key}",
+        setting.description,
+        f"{several if choices else f'Takes: {takes(setting.key)}.'} {_values(setting.key)}",
+    )
 
 
 def pages() -> dict[str, str]:
     """One page, so that the browser's search finds every setting."""
-    rows = [[f"`{key}`", *(value_text(dict(recipe.items())[key]) for recipe in RECIPES.values())]
-            for key, _ in DEFAULT.items()]  # fmt: skip
+    rows = [[f"`{key}`", *(recipe[key] for recipe in RECIPES.values())] for key in RECIPES["default"]]
     differing = [row for row in rows if len(set(row[1:])) > 1]
     groups = [
         part

@@ -18,10 +18,9 @@ def page(*parts: str) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
-def toctree(*entries: str, caption: str = "", hidden: bool = True, depth: int = 1) -> str:
-    """The pages below a page, in order: a name, or `title <name>`."""
-    options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * hidden + [f":maxdepth: {depth}"]
-    return "\n".join(["```{toctree}", *options, "", *entries, "```"])
+def toctree(*entries: str) -> str:
+    """The pages below a page, in order, for the navigation."""
+    return "\n".join(["```{toctree}", ":hidden:", "", *entries, "```"])
 
 
 def millions(number: int) -> str:

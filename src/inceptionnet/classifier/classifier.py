@@ -20,12 +20,13 @@ from inceptionnet.data.images import (
     Transform,
     Values,
     as_array,
+    decoded,
     is_pixels,
     listed_images,
     together,
 )
 from inceptionnet.data.preprocess import Preprocessing
-from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError, reason_of
+from inceptionnet.errors import ConfigurationError, DecodeError, WeightsError
 from inceptionnet.evaluate.prediction import Prediction, predictions_of
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.system.extras import needing_torch
@@ -191,12 +192,12 @@ class Classifier:
         self.check_probabilities()
         least = self.threshold(threshold)
         for batch in _batches(items, batch_size):
-            seen, errors = self._seen(batch)
+            seen, errors = decoded(batch, self.preprocessing)
             logits = self.answer(seen).logits
-            files = [item.name for item in batch if id(item) not in errors]
+            files = [item.name for position, item in enumerate(batch) if position not in errors]
             answers = iter(predictions_of(files, logits, self.classes, self.outputs, top, least))
-            for item in batch:
-                error = errors.get(id(item), "")
+            for position, item in enumerate(batch):
+                error = errors.get(position, "")
                 yield Prediction(item.name, error=error) if error else next(answers)
 
     def logits(self, images: ImageLike | Sequence[ImageLike], *, batch_size: int = 16) -> Any:
@@ -348,16 +349,6 @@ class Classifier:
         found = [run([item.seen(self.preprocessing) for item in batch]) for batch in _batches(items, batch_size)]
         joined = np.concatenate(found) if found else np.empty((0, len(self.classes)), np.float32)
         return self.run.given(joined[0] if single else joined)
-
-    def _seen(self, batch: Sequence[Item]) -> tuple[list[Any], dict[int, str]]:
-        """What the network sees of the images that can be decoded, and why the others cannot, by `id`."""
-        seen, errors = [], {}
-        for item in batch:
-            try:
-                seen.append(item.seen(self.preprocessing))
-            except DecodeError as error:
-                errors[id(item)] = reason_of(error, item.name)
-        return seen, errors
 
     def _as_file(self) -> WeightsFile:
         """The classifier as a weights file that was opened."""

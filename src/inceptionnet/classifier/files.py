@@ -41,8 +41,8 @@ class FileBackend:
 
     def __init__(self, path: Path, runner: Runner, about: Mapping[str, Any]) -> None:
         kind, self._path, self._runner = kind_of(path).name, path, runner
-        self.about: dict[str, Any] = {"engine": kind, "precision": about["precision"]}
-        self.about |= {"device": "cpu", "file": str(path)}
+        precision = about["precision"]
+        self.about: dict[str, Any] = {"engine": kind, "precision": precision, "device": "cpu", "file": str(path)}
         self.prep: Preprocessing = Preprocessing.from_dict(about["preprocessing"])
         self._pixels, self._batch = about["input"]["type"] == "uint8", about["input"]["batch"]
         self._classes = about["configuration"]["num_classes"]

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 import inceptionnet
 from inceptionnet.data.decode import pixels_of
-from inceptionnet.data.images import Item, Seen, Values
+from inceptionnet.data.images import Item, Seen, Values, decoded
 from inceptionnet.data.jobs import Chunk, Job, write_job
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import ConfigurationError, DecodeError, reason_of
+from inceptionnet.errors import ConfigurationError
 from inceptionnet.evaluate.answers import answer_columns, answer_names, answers_schema, answers_table, names_of
 from inceptionnet.evaluate.feature_rows import EMBED, feature_table, features_schema
 from inceptionnet.system.distributed import World
@@ -25,6 +25,8 @@ from inceptionnet.system.opening import opened
 from inceptionnet.system.parts import Advance, Totals
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inceptionnet.classifier.classifier import Classifier
     from inceptionnet.data.bands import Pixels
     from inceptionnet.data.preprocess import Preprocessing
@@ -94,17 +96,11 @@ def predict_in_parts(
     schema = answers_schema(names, {b"weights": classifier.source.encode(errors="backslashreplace")})
 
     def tables(chunks: Iterable[Chunk], advance: Advance) -> Iterator[Any]:
-        with ThreadPoolExecutor(threads) as pool:
-            for images, splits in chunks:
-                items = _Decoding(images, classifier.preprocessing, pool)
-                labels = names_of(images.labels, job.source.classes)
-                found = classifier.stream(cast(Sequence[Item], items), top, threshold=threshold, batch_size=batch_size)
-                for start in range(0, len(images), batch_size):
-                    rows = slice(start, min(start + batch_size, len(images)))
-                    predictions = [next(found) for _ in range(rows.start, rows.stop)]
-                    columns = answer_columns(predictions, classes, top=top, multi_label=outputs.multi_label)
-                    yield answers_table(schema, images.names[rows], splits[rows], labels[rows], columns)
-                    advance(len(predictions))
+        for batch in _batches(chunks, job.source.classes, classifier.preprocessing, batch_size, threads):
+            predictions = list(classifier.stream(batch.items, top, threshold=threshold, batch_size=batch_size))
+            columns = answer_columns(predictions, classes, top=top, multi_label=outputs.multi_label)
+            yield answers_table(schema, batch.names, batch.splits, batch.labels, columns)
+            advance(len(predictions))
 
     return write_job(job, out, about, schema, tables, world, title="predicting"), about
 
@@ -119,6 +115,28 @@ class _Decoded:
     def seen(self, prep: Preprocessing) -> Pixels:
         """As of an Item."""
         return self.pixels.result()
+
+
+class _Batch(NamedTuple):
+    """Images that are decoded together, and what is known of each."""
+
+    names: Sequence[str]
+    splits: Sequence[str]
+    labels: Sequence[str | None]
+    items: Sequence[Item]
+
+
+def _batches(
+    chunks: Iterable[Chunk], classes: Sequence[str], prep: Preprocessing, batch_size: int, threads: int
+) -> Iterator[_Batch]:
+    """The images of all chunks, in order, while threads decode the next ones."""
+    with ThreadPoolExecutor(threads) as pool:
+        for images, splits in chunks:
+            items = cast(Sequence[Item], _Decoding(images, prep, pool))
+            labels = names_of(images.labels, classes)
+            for start in range(0, len(images), batch_size):
+                rows = slice(start, start + batch_size)
+                yield _Batch(images.names[rows], splits[rows], labels[rows], items[rows])
 
 
 class _Decoding:
@@ -178,7 +196,7 @@ def features_in_parts(
 
     def tables(chunks: Iterable[Chunk], advance: Advance) -> Iterator[Any]:
         if exported:
-            return _embeddings(classifier, chunks, schema, job.source.classes, batch_size, workers, advance)
+            return _embeddings(classifier, chunks, schema, job.source.classes, batch_size, max(1, workers), advance)
         from inceptionnet.evaluate.features import feature_tables
 
         return feature_tables(
@@ -208,7 +226,7 @@ def _of_file(classifier: Classifier, endpoint: str, grid: bool) -> tuple[int, ..
     return _embedded(classifier, [black]).shape[1:]
 
 
-def _embedded(classifier: Classifier, seen: Sequence[Seen]) -> Values:
+def _embedded(classifier: Classifier, seen: Sequence[Seen | Tensor]) -> Values:
     found = classifier.answer(seen, embedding=True).embedding
     assert found is not None  # since it was asked for
     return found
@@ -225,21 +243,10 @@ def _embeddings(
 ) -> Iterator[Any]:
     """As `evaluate.features.feature_tables`, by an exported file."""
     prep = classifier.preprocessing
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for images, splits in chunks:
-            items, labels = _Decoding(images, prep, pool), names_of(images.labels, classes)
-            for start in range(0, len(images), batch_size):
-                rows = slice(start, min(start + batch_size, len(images)))
-                seen: list[Seen] = []
-                decoded, reasons = [], []
-                for number, item in enumerate(items[rows]):
-                    try:
-                        seen.append(item.seen(prep))
-                        decoded.append(number)
-                    except DecodeError as error:
-                        reasons.append(reason_of(error, item.name))
-                yield feature_table(
-                    schema, images.names[rows], splits[rows], labels[rows],
-                    np.array(decoded, np.int64), _embedded(classifier, seen), reasons,
-                )  # fmt: skip
-                advance(rows.stop - start)
+    for batch in _batches(chunks, classes, prep, batch_size, threads):
+        seen, errors = decoded(batch.items, prep)
+        good = np.array([position for position in range(len(batch.items)) if position not in errors], np.int64)
+        yield feature_table(
+            schema, batch.names, batch.splits, batch.labels, good, _embedded(classifier, seen), list(errors.values())
+        )
+        advance(len(batch.items))

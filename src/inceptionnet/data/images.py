@@ -22,7 +22,7 @@ from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.preprocess import Preprocessing, centre_crop
-from inceptionnet.errors import InputError
+from inceptionnet.errors import DecodeError, InputError, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,17 @@ class Item:
         if isinstance(image, NamedImage):
             return image.pixels(prep)
         return centre_crop(upright(_pillow(image, self.name), channels=channels, name=self.name), prep)
+
+
+def decoded(items: Sequence[Item], prep: Preprocessing) -> tuple[list[Seen | Tensor], dict[int, str]]:
+    """What the network sees of the images that can be decoded, in order, and why the others cannot, by position."""
+    seen, errors = [], {}
+    for position, item in enumerate(items):
+        try:
+            seen.append(item.seen(prep))
+        except DecodeError as error:
+            errors[position] = reason_of(error, item.name)
+    return seen, errors
 
 
 def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], bool]:

@@ -98,7 +98,7 @@ def _camera(av: Any, path: Path) -> Any:
     """A camera that is on. Raises: DecodeError."""
     try:
         return av.open(str(path), "r", format=CAMERA)
-    except Exception as error:
+    except Exception as error:  # FFmpeg has many
         raise DecodeError(f"{path}: cannot be opened as a camera ({_reason(error)})") from None
 
 
