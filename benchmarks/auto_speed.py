@@ -15,8 +15,9 @@ import torch
 from input_speed import shown
 
 from inceptionnet import create_model
-from inceptionnet.engines import runtimes
+from inceptionnet.engines import builders
 from inceptionnet.engines.choice import optimize
+from inceptionnet.engines.runtimes import Target
 from inceptionnet.engines.timing import noise, take_turns
 
 ROUNDS = {1: 15, 16: 5}
@@ -24,17 +25,17 @@ PLAIN = ("eager", "channels_last", "compile", "onnxruntime", "openvino")
 
 
 def main(names: list[str]) -> None:
-    fold, threads = runtimes.fused, torch.get_num_threads()
+    fold, threads = builders.fused, torch.get_num_threads()
     for name in names:
         torch.manual_seed(0)
         model = create_model(name).eval()
         for batch, rounds in ROUNDS.items():
             x = noise(batch, 3, model.network.input_size)
             chosen = optimize(model, batch_size=batch)
-            runtimes.fused = lambda plain: plain  # the rewrite that each builder applies to the model
-            target = runtimes.Target(x, "fp32", threads)
-            engines = [runtimes.build_engine(engine, model, target) for engine in PLAIN]
-            runtimes.fused = fold
+            builders.fused = lambda plain: plain  # the rewrite that each builder applies to the model
+            target = Target(x, "fp32", threads)
+            engines = [builders.build_engine(engine, model, target) for engine in PLAIN]
+            builders.fused = fold
             times = take_turns([*engines, chosen], x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {threads} threads; {chosen.about['why']}")
             for label, found in zip(

@@ -13,8 +13,9 @@ import torch
 from input_speed import shown
 
 from inceptionnet import create_model
-from inceptionnet.engines import runtimes
+from inceptionnet.engines import builders
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.runtimes import Target
 from inceptionnet.engines.timing import noise, take_turns
 
 ROUNDS = {1: 12, 16: 4}
@@ -31,13 +32,13 @@ def main(names: list[str]) -> None:
         model = create_model(name).eval()
         for batch, rounds in ROUNDS.items():
             x = noise(batch, 3, model.network.input_size)
-            target = runtimes.Target(x, "fp32", torch.get_num_threads())
+            target = Target(x, "fp32", torch.get_num_threads())
             engines = {}
             for given, make in GIVEN.items():
-                runtimes.fused = make  # the rewrite that each builder applies to the model
+                builders.fused = make  # the rewrite that each builder applies to the model
                 for engine in ("fused", "onnxruntime", "openvino"):
                     label = f"{'torch' if engine == 'fused' else engine}, {given}"
-                    engines[label] = runtimes.build_engine(engine, model, target)
+                    engines[label] = builders.build_engine(engine, model, target)
             times = take_turns(list(engines.values()), x, rounds)
             print(f"{name}, batch {batch}, {rounds} rounds, {torch.get_num_threads()} threads")
             for label, found in zip(engines, times, strict=True):

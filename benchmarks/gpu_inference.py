@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from inceptionnet import create_model, load_model
 from inceptionnet.engines import timing
 from inceptionnet.engines.bench import arithmetic_peak
+from inceptionnet.engines.builders import build_engine
 from inceptionnet.engines.candidates import TOLERANCE
-from inceptionnet.engines.runtimes import DTYPES, Target, build_engine
+from inceptionnet.engines.runtimes import DTYPES, Target
 from inceptionnet.engines.timing import AnyRun, finish, noise, take_turns, timed
 from inceptionnet.nets.analysis import analyse, multiply_adds
 from inceptionnet.system.settings import exact

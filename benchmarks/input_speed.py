@@ -26,8 +26,9 @@ from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, decode
 from inceptionnet.data.augment import training_crop
+from inceptionnet.data.bands import Box
 from inceptionnet.data.decode import decode_box
-from inceptionnet.data.preprocess import Box, random_box, resize
+from inceptionnet.data.resizing import random_box, resize
 
 TORCHVISION = "torchvision==0.28.0"  # the release that belongs to torch 2.13
 Crop = Callable[[bytes, int], np.ndarray]  # image, its number → pixels

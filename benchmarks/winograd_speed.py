@@ -22,8 +22,9 @@ from input_speed import shown
 
 from inceptionnet import create_model
 from inceptionnet.classifier import load
-from inceptionnet.engines import runtimes
+from inceptionnet.engines import builders
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.runtimes import Target
 from inceptionnet.engines.timing import noise, take_turns
 from inceptionnet.engines.winograd.engine import Winograd
 from inceptionnet.engines.winograd.library import Step
@@ -45,7 +46,7 @@ def compare(name: str, batch: int, threads: int, rounds: int) -> None:
     model = network(name)
     x = noise(batch, 3, model.network.input_size)
     torch.set_num_threads(threads)
-    engines = [runtimes.build_engine(engine, model, runtimes.Target(x, "fp32", threads)) for engine in ENGINES]
+    engines = [builders.build_engine(engine, model, Target(x, "fp32", threads)) for engine in ENGINES]
     times = take_turns(engines, x, rounds)
     with torch.no_grad():
         expected = model.double()(x[:CHECKED].double())

@@ -175,7 +175,7 @@ def by_value(module: torch.nn.Module) -> bytes:
 @pytest.fixture(scope="session")
 def converted_once() -> Iterator[None]:
     """Every network becomes an ONNX or OpenVINO model once, however many tests ask for it: that takes seconds."""
-    from inceptionnet.engines import runtimes, writing
+    from inceptionnet.engines import builders, writing
 
     kept: dict[object, Any] = {}
 
@@ -189,7 +189,7 @@ def converted_once() -> Iterator[None]:
         return converted
 
     with pytest.MonkeyPatch.context() as patch:
-        for place in (writing, runtimes):
+        for place in (writing, builders):
             patch.setattr(place, "to_onnx", remembered(place.to_onnx, copy.deepcopy))
             patch.setattr(place, "to_openvino", remembered(place.to_openvino, lambda model: model.clone()))
         yield

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from inceptionnet import create_model
-from inceptionnet.engines import runtimes
+from inceptionnet.engines import builders
 from inceptionnet.engines.bench import Measurement, Skipped, arithmetic_peak, bench
 from inceptionnet.engines.runtimes import Engine, Target
 from inceptionnet.engines.timing import REST_S, take_turns
@@ -40,7 +40,7 @@ def broken(model: InceptionNet, target: Target) -> Engine:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> InceptionNet:
-    monkeypatch.setattr(runtimes, "BUILDERS", {"quick": waiting(0.004), "slow": waiting(0.02), "broken": broken})
+    monkeypatch.setattr(builders, "BUILDERS", {"quick": waiting(0.004), "slow": waiting(0.02), "broken": broken})
     return create_model("inception_v1.slim", num_classes=7, width=0.125, input_size=64).eval()
 
 

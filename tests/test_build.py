@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from inceptionnet import create_model, list_models
-from inceptionnet.model.build import SameMaxPool, SamePad
+from inceptionnet.model.modules import SameMaxPool, SamePad
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import analyse
 

@@ -18,7 +18,8 @@ from pyarrow import parquet
 import inceptionnet
 from inceptionnet.cli import app, options
 from inceptionnet.data import open_source
-from inceptionnet.engines.runtimes import BUILDERS, DTYPES
+from inceptionnet.engines.builders import BUILDERS
+from inceptionnet.engines.runtimes import DTYPES
 from inceptionnet.explain import METHODS
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.recipe import Recipe, choices_of

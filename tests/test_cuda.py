@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from inceptionnet import create_model, load, load_model, optimize
 from inceptionnet.data import Preprocessing, open_source
 from inceptionnet.data.loading import EvalLoader
-from inceptionnet.engines import cuda, runtimes, timing
+from inceptionnet.engines import builders, cuda, timing
 from inceptionnet.engines.bench import Measurement, bench
 from inceptionnet.engines.candidates import TOLERANCE
 from inceptionnet.engines.timing import noise
@@ -347,8 +347,8 @@ def test_compiled_steps_are_the_same(colours: Path, device: torch.device) -> Non
 
 def test_the_choice_leaves_out_what_is_for_cpus(device: torch.device, monkeypatch: Any) -> None:
     monkeypatch.setattr(timing, "REST_S", 0.0)
-    monkeypatch.delitem(runtimes.BUILDERS, "compile")
-    monkeypatch.delitem(runtimes.BUILDERS, "tensorrt")
+    monkeypatch.delitem(builders.BUILDERS, "compile")
+    monkeypatch.delitem(builders.BUILDERS, "tensorrt")
     monkeypatch.setattr(cuda, "SEARCH_S", 2.0)
     made = optimize(network(), batch_size=2, device=DEVICE)
     on_gpus = ("cudnn",) if device.type == "cuda" else ()

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 import inceptionnet
 from inceptionnet.doctor import examine, machine, packages, working
 from inceptionnet.doctor.finding import Finding, guarded, private, without_names
-from inceptionnet.engines import runtimes
-from inceptionnet.engines.runtimes import BUILDERS, build_engine
+from inceptionnet.engines import builders
+from inceptionnet.engines.builders import BUILDERS, build_engine
 
 from .forked import Forked
 from .test_extras import OTHER_TORCH, broken
@@ -248,7 +248,7 @@ def test_engines_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.nn.init.ones_(other.head["logits"].weight)
         return build_engine("eager", other, target)
 
-    monkeypatch.setitem(runtimes.BUILDERS, "fused", wrong)
+    monkeypatch.setitem(builders.BUILDERS, "fused", wrong)
     (finding,) = guarded("self-test", working.self_test)
     assert (finding.problem and finding.text.startswith("engine fused")) or "expected logits within" in finding.text
 

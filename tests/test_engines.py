@@ -18,10 +18,11 @@ from torch import Tensor
 
 from inceptionnet import create_model, save_weights
 from inceptionnet.data import Preprocessing
-from inceptionnet.engines import candidates, choice, runtimes, timing
+from inceptionnet.engines import builders, candidates, choice, fastest, timing
+from inceptionnet.engines.builders import Builder
 from inceptionnet.engines.cache import Choice, cache_file, recall, remember
 from inceptionnet.engines.choice import optimize
-from inceptionnet.engines.runtimes import Builder, Engine, Target
+from inceptionnet.engines.runtimes import Engine, Target
 from inceptionnet.engines.timing import measured
 from inceptionnet.errors import ConfigurationError, InceptionNetError, InputError, MissingExtraError, WeightsError
 from inceptionnet.model.network import InceptionNet
@@ -167,7 +168,7 @@ def test_compiled_once_and_never_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_streams_divide_a_batch(engine: str) -> None:
     """Also one of fewer images than streams, and an uneven one; outside inference mode and within it."""
     model = network()
-    made = runtimes.build_engine(engine, model, Target(images(4), "fp32", 4, streams=2))
+    made = builders.build_engine(engine, model, Target(images(4), "fp32", 4, streams=2))
     assert made.about["streams"] == 2 and made.about["threads"] == 4
     for count in (4, 5, 1, 0):
         x = images(count)
@@ -175,7 +176,7 @@ def test_streams_divide_a_batch(engine: str) -> None:
         with torch.inference_mode():
             assert len(made(x)) == count
     with pytest.raises(ConfigurationError, match="engine eager: expected 1 stream, got 2; choose"):
-        runtimes.build_engine("eager", model, Target(images(4), "fp32", 4, streams=2))
+        builders.build_engine("eager", model, Target(images(4), "fp32", 4, streams=2))
 
 
 @pytest.fixture
@@ -200,10 +201,10 @@ def test_threads_and_streams_are_measured_for_the_fastest_engine(fakes: Fakes, m
             return [[takes[each.about["threads"], each.about["streams"]]] * rounds for each in engines]
 
         monkeypatch.setitem(fakes.builders, "winograd", build)
-        monkeypatch.setattr(runtimes, "_streams", lambda name, model, target: build(model, target))
-        monkeypatch.setattr(candidates, "take_turns", turns)
+        monkeypatch.setattr(builders, "_streams", lambda name, model, target: build(model, target))
+        monkeypatch.setattr(fastest, "take_turns", turns)
         monkeypatch.setattr(
-            candidates, "measured", lambda engines, x: {each.label: 1.0 + i for i, each in enumerate(engines)}
+            fastest, "measured", lambda engines, x: {each.label: 1.0 + i for i, each in enumerate(engines)}
         )
 
     model = network()
@@ -278,7 +279,7 @@ class Fakes:
 
     def __init__(self) -> None:
         self.built: list[str] = []
-        self.builders: dict[str, Builder] = {"eager": runtimes.BUILDERS["eager"]}
+        self.builders: dict[str, Builder] = {"eager": builders.BUILDERS["eager"]}
 
     def add(self, name: str, nap_s: float = 0.0, change: Callable[[Tensor], Tensor] = lambda y: y) -> None:
         def build(model: InceptionNet, target: Target) -> Engine:
@@ -304,7 +305,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     """Three sound engines of which `quick` is the fastest by far."""
     made = Fakes()
     monkeypatch.setattr(timing, "ROUNDS", 3)
-    for module in (runtimes, choice):
+    for module in (builders, choice):
         monkeypatch.setattr(module, "BUILDERS", made.builders)
     slow_eager = made.builders["eager"]
 
@@ -321,7 +322,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def test_auto_on_a_cpu_leaves_out_what_is_for_gpus(fakes: Fakes) -> None:
-    fakes.builders |= {"cudnn": runtimes._cudnn, "tensorrt": runtimes._tensorrt}
+    fakes.builders |= {"cudnn": builders._cudnn, "tensorrt": builders._tensorrt}
     made = optimize(network(), device="cpu")
     assert made.name == "quick"
     assert made.about["skipped"] == {
@@ -347,7 +348,7 @@ def test_wrong_numbers_and_failures_are_skipped_with_the_reason(fakes: Fakes, mo
     fakes.add("cut", change=lambda y: y[:, :-1])
     fakes.add("raises", change=lambda y: 1 / 0)
     fakes.add_broken("broken", RuntimeError("no compiler\n  in sight"))
-    fakes.builders["onnxruntime"] = runtimes._onnxruntime
+    fakes.builders["onnxruntime"] = builders._onnxruntime
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     made = optimize(network())
     assert made.name == "quick" and "nearly" in made.about["latency_ms"]
@@ -381,7 +382,7 @@ def test_another_best_class_is_other_numbers_but_not_where_two_are_equal() -> No
 
 
 def test_the_choice_is_remembered_but_not_for_other_conditions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "measured", lambda engines, x: {"eager": 3.0, "slow": 2.0, "quick": 1.0})
+    monkeypatch.setattr(fastest, "measured", lambda engines, x: {"eager": 3.0, "slow": 2.0, "quick": 1.0})
     model = network()
     optimize(model)
     assert fakes.built == ["slow", "quick"]
@@ -414,9 +415,9 @@ def test_an_engine_that_went_wrong_since_is_measured_again(fakes: Fakes, caplog:
 @pytest.fixture
 def lower(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Fakes:
     """`quick` in bf16 and int8 too, each faster than the precision above and further from the network's numbers."""
-    monkeypatch.setattr(candidates, "cpu_says", lambda key: "fma avx512_bf16" if key == "flags" else "")
+    monkeypatch.setattr(fastest, "cpu_says", lambda key: "fma avx512_bf16" if key == "flags" else "")
     monkeypatch.setattr(
-        candidates, "LACKS", {"bf16": ("eager", "slow"), "int8": ("eager", "slow"), "fp16": ("eager", "slow", "quick")}
+        fastest, "LACKS", {"bf16": ("eager", "slow"), "int8": ("eager", "slow"), "fp16": ("eager", "slow", "quick")}
     )
     changes = {"fp32": (0.02, 0.0), "bf16": (0.01, 0.01), "int8": (0.0, 2.0)}
 
@@ -446,7 +447,7 @@ def test_precision_auto_without_images_is_bf16_at_most(lower: Fakes) -> None:
 
 
 def test_precision_auto_without_bf16_in_the_processor_is_fp32(lower: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "cpu_says", lambda key: "fma avx2")
+    monkeypatch.setattr(fastest, "cpu_says", lambda key: "fma avx2")
     made = optimize(network(), precision="auto")
     assert made.label == "quick" and "quick bf16" not in lower.built
     assert made.about["skipped"]["bf16"] == "this processor has no instructions for bf16"

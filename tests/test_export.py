@@ -32,8 +32,9 @@ from inceptionnet.data import Preprocessing
 from inceptionnet.data.augment import as_input
 from inceptionnet.engines import export as exporting
 from inceptionnet.engines.agreement import BATCHES, MAX_IMAGES, Agreement, Images, compare, random_images
-from inceptionnet.engines.export import FromPixels, export
+from inceptionnet.engines.export import export
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.graph import FromPixels
 from inceptionnet.engines.kinds import KEYS, KINDS, Graph, read_metadata
 from inceptionnet.engines.onnx import to_onnx
 from inceptionnet.engines.openvino import import_openvino, openvino_core, to_openvino

@@ -20,7 +20,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from inceptionnet import create_model, load_model, save_weights
 from inceptionnet.data import Preprocessing
-from inceptionnet.data.preprocess import resize
+from inceptionnet.data.resizing import resize
 from inceptionnet.errors import ConfigurationError, InputError
 from inceptionnet.evaluate.fid import FidFeatures, inception_score
 from inceptionnet.weights.known import PUBLISHED

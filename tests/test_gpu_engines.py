@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inceptionnet import optimize
-from inceptionnet.engines import cuda, runtimes, tensorrt
+from inceptionnet.engines import builders, cuda, tensorrt
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.runtimes import version_of
 from inceptionnet.engines.sessions import import_onnxruntime
 from inceptionnet.errors import ConfigurationError, MissingExtraError
 from inceptionnet.model.network import InceptionNet
+from inceptionnet.system.extras import version_of
 
 from .test_engines import close, images, network
 
@@ -68,7 +68,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> OnCpu:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> OnCpu:
     """Make the engine `cudnn` run on a CPU."""
     made = OnCpu()
-    monkeypatch.setattr(runtimes, "_only_on_cuda", lambda *_: None)
+    monkeypatch.setattr(builders, "ONLY_ON", {})
     monkeypatch.setattr(cuda, "CALLS", {"relu": made.relu, "add_relu": made.add_relu})
     monkeypatch.setattr(cuda, "capture", made.capture)
     monkeypatch.setattr(cuda, "microseconds", made.microseconds)
@@ -206,7 +206,7 @@ def test_cudnns_search_is_on_for_some_time_of_the_building_alone(on_cpu: OnCpu) 
 
 @pytest.mark.parametrize("name", ["cudnn", "tensorrt"])
 def test_on_a_cpu_they_say_so_without_preparing_anything(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "fused", None)  # the first thing that costs
+    monkeypatch.setattr(builders, "fused", None)  # the first thing that costs
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     message = f"^engine {name}: expected device cuda, got cpu; choose fused, or device cuda$"
     with pytest.raises(ConfigurationError, match=message):

@@ -265,7 +265,7 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
         weight.CopyFrom(onnx.numpy_helper.from_array(-to_array(weight), weight.name))
         return made(model, images)
 
-    monkeypatch.setattr("inceptionnet.engines.runtimes.quantised_onnx", turned)
+    monkeypatch.setattr("inceptionnet.engines.builders.quantised_onnx", turned)
     monkeypatch.setitem(sys.modules, "nncf", None)
     x = torch.rand(60, 3, 32, 32) * 2 - 1
     model = load_model(run / "weights.safetensors")

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
 
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.train import logistic
+from inceptionnet.train import logistic, regression
 from inceptionnet.train.logistic import fit, stratified_folds
 
 DIGITS = load_digits()
@@ -26,7 +26,7 @@ def mean_square(x: Tensor) -> float:
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
 def test_the_solution_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, penalty: float) -> None:
     monkeypatch.setattr(logistic, "PENALTIES", (penalty,))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-9)
     x, y = X[:400], Y[:400]
     found = fit(x, y, TEN)
     peer = LogisticRegression(C=1 / (penalty * mean_square(x) * len(x)), max_iter=3000, tol=1e-8).fit(x, y)
@@ -52,7 +52,7 @@ def test_as_accurate_as_scikit_learns_cross_validation(images: int) -> None:
 
 def test_several_labels_are_a_regression_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "PENALTIES", (1e-2,))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-9)
     x = X[:300]
     labels = torch.stack([Y[:300] % 2 == 0, Y[:300] > 4, Y[:300] == 3], 1)
     found = fit(x, labels, Outputs("sigmoid", 3))
@@ -73,7 +73,7 @@ def test_one_logit_is_the_second_class_against_the_first() -> None:
 
 def test_the_scale_of_the_features_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "PENALTIES", (1e-2,))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-9)
     one, other = fit(X[:200], Y[:200], TEN), fit(1000 * X[:200], Y[:200], TEN)
     assert one.scale == pytest.approx(other.scale, abs=1e-3)
     assert torch.allclose(one.weight, 1000 * other.weight, atol=0.02 * float(one.weight.abs().max()))
@@ -81,7 +81,7 @@ def test_the_scale_of_the_features_does_not_matter(monkeypatch: pytest.MonkeyPat
 
 def test_a_weight_of_two_is_an_image_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "PENALTIES", (1e-2,))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-9)
     weights = torch.ones(100)
     weights[:30] = 2
     weighted = fit(X[:100], Y[:100], TEN, image_weights=weights)

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from inceptionnet.model.build import build
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import GridTooSmall, analyse, endpoints, minimum_size, multiply_adds, parameters
-from inceptionnet.nets.edits import Configuration, at_size, configure
+from inceptionnet.nets.arguments import at_size
+from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.nets.spec import Conv, MaxPool, Network, SeparableConv
 
 DEEP = ("inception_v4", "inception_resnet_v1", "inception_resnet_v2")

@@ -94,8 +94,8 @@ def test_files_that_the_workflow_looks_for_are_in_the_package() -> None:
     (looked,) = (
         step["run"] for step in workflow("ci")["jobs"]["distributions"]["steps"] if "fresh" in step.get("run", "")
     )
-    files = re.findall(r"[\w/]+\.(?:cpp|toml|tsv|html|typed)\b", looked)
-    assert len(files) == 7 and all((ROOT / "src" / "inceptionnet" / file).is_file() for file in files)
+    files = re.findall(r"[\w/]+\.(?:cpp|h|toml|tsv|html|typed)\b", looked)
+    assert len(files) == 8 and all((ROOT / "src" / "inceptionnet" / file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("form", ["bug", "question"])

@@ -26,7 +26,7 @@ from inceptionnet.data.loading import Batch
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.model.outputs import Outputs
-from inceptionnet.train import figures, logistic
+from inceptionnet.train import figures, logistic, regression
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import best_row
 from inceptionnet.train.loop import repeat, resume, train
@@ -269,7 +269,7 @@ def test_resumed_and_repeated_runs_end_the_same(data: Path, tmp_path: Path) -> N
 def test_the_classifier_alone(trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One regression for each label, balanced ones as scikit-learn's."""
     monkeypatch.setattr(logistic, "PENALTIES", (1.0, 1e-1))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-9)
     start = {"model": None, "width": None, "size": None, "epochs": None, "weights": str(trained)}
     settings = {"network.train_from": "head", "loss.class_weights": "balanced", "log.report": True}
     found = train(plan(data, settings, **start), tmp_path / "run")

@@ -317,14 +317,14 @@ def test_an_ensemble_without_one_of_its_networks(
 ) -> None:
     """A training that diverged leaves no weights: the ensemble counts with chance too, and says so."""
     shutil.copytree(done / "runs", tmp_path / "runs")
-    real = running._train_run
+    real = running.train_run
 
     def lost(arms: Any, *rest: Any) -> None:
         real(arms, *rest)
         if arms[0].arm == "smoothing":
             Run(arms[0].folder).weights.unlink()
 
-    monkeypatch.setattr(running, "_train_run", lost)
+    monkeypatch.setattr(running, "train_run", lost)
     result = run_study(study(**ENSEMBLE), asked(colours, 1), tmp_path / "out", runs=tmp_path / "runs")
     (one,) = result.of("both")
     assert one.error == "smoothing, seed 0 has no network" and one.curve("top1") == [pytest.approx(1 / 3)]

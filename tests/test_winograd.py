@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from inceptionnet import create_model
 from inceptionnet.engines.cache import cache_file
 from inceptionnet.engines.fusion import ChannelBias, fused
+from inceptionnet.engines.winograd import compiling
 from inceptionnet.engines.winograd import convolution as sizes
-from inceptionnet.engines.winograd import library as compiling
+from inceptionnet.engines.winograd.compiling import NATIVE, library
 from inceptionnet.engines.winograd.engine import Prepared, Winograd
-from inceptionnet.engines.winograd.library import NATIVE, TILES, Library, library
-from inceptionnet.engines.winograd.plan import WINOGRAD, Plan, Weights
+from inceptionnet.engines.winograd.library import TILES, Library
+from inceptionnet.engines.winograd.memory import Weights
+from inceptionnet.engines.winograd.plan import WINOGRAD, Plan
 from inceptionnet.engines.winograd.transforms import POINTS, points, transform
 from inceptionnet.engines.winograd.transforms import filters as g_of
 from inceptionnet.errors import ConfigurationError
-from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad
+from inceptionnet.model.modules import Concatenation, ResidualBlock, SameMaxPool, SamePad
 from inceptionnet.nets import NETWORKS
 
 QUICKLY = ("-O0",)
@@ -230,6 +233,17 @@ def test_buffers_in_use_at_the_same_time_do_not_overlap() -> None:
     assert plan.size < sum(buffer.size(2) for buffer in plan.buffers) / 5
 
 
+def test_weights_are_shared_by_plans_and_go_with_the_last(kernels: Library) -> None:
+    conv, weights = nn.Conv2d(16, 32, 1), Weights(kernels)
+    first, second = (Plan(conv, (images, 16, 8, 8), 1, kernels, weights) for images in (1, 2))
+    assert first.layers[0].weight is second.layers[0].weight
+    kept = ref(first.layers[0].weight)
+    del first
+    assert kept() is not None
+    del second
+    assert kept() is None
+
+
 def test_threads_share_the_work_and_give_the_same_bits(kernels: Library) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -252,7 +266,7 @@ def test_threads_share_the_work_and_give_the_same_bits(kernels: Library) -> None
 def test_torch_and_the_kernels_have_the_same_threads() -> None:
     """Two copies of OpenMP would have two sets of threads that fight over the cores."""
     program = (
-        "import torch; from inceptionnet.engines.winograd.library import library; handle = library().handle; "
+        "import torch; from inceptionnet.engines.winograd.compiling import library; handle = library().handle; "
         "torch.set_num_threads(3); print(handle.threads_of_openmp())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -311,6 +325,21 @@ def test_a_damaged_library_is_compiled_again(
     assert library(QUICKLY).rows and len(calls) == 3
     assert len([line for line in caplog.messages if "is damaged; compiling it again" in line]) == 2
     library.cache_clear()
+
+
+def test_a_change_of_any_source_is_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INCEPTIONNET_CACHE", str(tmp_path))
+    kept = compiling._sources()
+    assert {"kernels.cpp", "steps.h", "transforms.h"} < kept.keys()
+    monkeypatch.setattr(compiling, "_said", lambda command: Path(command[-1]).touch() if "-o" in command else "")
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda: None)  # nothing is compiled, so that nothing can be loaded
+    for changed in kept:
+        monkeypatch.setattr(compiling, "_sources", lambda changed=changed: {**kept, changed: kept[changed] + "\n"})
+        library.cache_clear()
+        with pytest.raises(TypeError):
+            library(QUICKLY)
+    library.cache_clear()
+    assert len(list(tmp_path.glob("kernels-*.so"))) == len(kept)
 
 
 def test_a_cache_that_cannot_be_written(

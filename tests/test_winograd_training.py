@@ -16,10 +16,10 @@ from inceptionnet import create_model
 from inceptionnet.data.loading import Batch
 from inceptionnet.data.preprocess import CHANGES, Preprocessing
 from inceptionnet.data.splits import Source
-from inceptionnet.engines.winograd import library as compiling
-from inceptionnet.engines.winograd import training
+from inceptionnet.engines.winograd import compiling, training
+from inceptionnet.engines.winograd.compiling import library
 from inceptionnet.engines.winograd.convolution import Convolution
-from inceptionnet.engines.winograd.library import TILES, library
+from inceptionnet.engines.winograd.library import TILES
 from inceptionnet.engines.winograd.training import Convolutions
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.train.convolutions import convolutions

@@ -21,8 +21,8 @@ from inceptionnet.data.augment import as_input
 from inceptionnet.data.images import Item, Transform, as_pixels, normalised, together, together_as_array
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.fusion import fused
+from inceptionnet.engines.graph import FromPixels, WithEmbedding
 from inceptionnet.engines.kinds import KINDS, Graph, input_of, read_metadata
-from inceptionnet.engines.outputs import FromPixels, WithEmbedding
 from inceptionnet.engines.sessions import EMBEDDING, OUTPUT, Session, onnx_metadata
 from inceptionnet.errors import ConfigurationError, InputError, WeightsError
 from inceptionnet.model.network import InceptionNet
@@ -250,10 +250,9 @@ def test_an_exported_file_answers_tensors_too(network: Classifier, files: dict[s
 @pytest.mark.parametrize("ending", ["", ".onnx", ".xml"])
 def test_answers_for_a_service(ending: str, network: Classifier, files: dict[str, Path], images: list[str]) -> None:
     clf = load(files[ending]) if ending else network
-    seen = [clf.prepare(Item(image, image)) for image in images[:2]]
+    seen = [Item(image, image).seen(clf.preprocessing) for image in images[:2]]
     assert [(one.dtype, one.shape) for one in seen] == [(np.uint8, (79, 79, 3))] * 2
-    ready = clf.prepare(Item("x", torch.zeros(3, 79, 79, dtype=torch.float64)))
-    assert isinstance(ready, np.ndarray) and (ready.dtype, ready.shape) == (np.float32, (3, 79, 79))
+    ready = torch.zeros(3, 79, 79, dtype=torch.float64)
     logits, both = clf.answer(seen), clf.answer([*seen, ready], embedding=True)
     assert logits.embedding is None and logits.logits.dtype == np.float32
     assert np.array_equal(logits.logits, np.asarray(clf.logits(images[:2])))
@@ -266,7 +265,7 @@ def test_answers_for_a_service(ending: str, network: Classifier, files: dict[str
 
 def test_without_a_classifier_there_is_only_the_embedding(images: list[str]) -> None:
     bare = load(create_model("inception_v1.slim", num_classes=0, width=0.125, input_size=32), device="cpu")
-    seen = [bare.prepare(Item(images[0], images[0]))]
+    seen = [Item(images[0], images[0]).seen(bare.preprocessing)]
     assert bare.answer(seen).logits.shape == (1, 0) and bare.answer(seen).embedding is None
     both = bare.answer(seen, embedding=True)
     assert both.embedding is not None and np.array_equal(both.embedding, bare.embed(images[:1]).numpy())

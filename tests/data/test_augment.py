@@ -13,7 +13,8 @@ from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, decode, random_crop
 from inceptionnet.data.augment import distort, flip, normalise, to_input, training_crop
-from inceptionnet.data.preprocess import CHANGES, draw, random_box
+from inceptionnet.data.preprocess import CHANGES, draw
+from inceptionnet.data.resizing import random_box
 from inceptionnet.errors import ConfigurationError, DecodeError
 
 from .made import encoded, png

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from inceptionnet.data.bands import Pixels
 from inceptionnet.data.crops import CAPTION_PX, FONT, Crops, montage
-from inceptionnet.data.preprocess import Preprocessing, centre_crop
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.resizing import centre_crop
 from inceptionnet.errors import ConfigurationError
 
 PREP = Preprocessing(14)  # the papers' 256 px for 224 are 16 px here

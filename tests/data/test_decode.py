@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inceptionnet.data import decode, formats, read_image
+from inceptionnet.data import conversion, decode, formats, read_image
 from inceptionnet.data.decode import decode_box, decode_stored, upright
 from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.errors import DecodeError
@@ -366,7 +366,7 @@ def test_tiffs_of_science() -> None:
 def test_sixteen_bits_that_use_twelve_are_scaled_as_they_are_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said", set())
+    monkeypatch.setattr(conversion, "_said", set())
     values = np.array([[0, 2000, 4080]], np.uint16)
     for name in ("a.png", "b.png"):
         found = np.asarray(decode(encoded(Image.fromarray(values)), channels=1, name=name))
@@ -380,7 +380,7 @@ def test_sixteen_bits_that_use_twelve_are_scaled_as_they_are_and_said_once(
 def test_the_first_of_several_pages_is_used_and_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys.modules["inceptionnet.data.decode"], "_said", set())
+    monkeypatch.setattr(conversion, "_said", set())
     pages = [Image.new("RGB", (3, 2), colour) for colour in ("red", "lime", "blue")]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     for _ in range(2):

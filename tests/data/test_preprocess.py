@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from inceptionnet.data import Augment, Preprocessing, centre_crop, random_crop
-from inceptionnet.data.preprocess import TRIES, random_box
+from inceptionnet.data.resizing import TRIES, random_box
 from inceptionnet.errors import ConfigurationError, WeightsError
 
 

@@ -19,7 +19,6 @@ from inceptionnet.data.images import (
     Seen,
     Transform,
     Values,
-    as_array,
     decoded,
     is_pixels,
     listed_images,
@@ -219,22 +218,12 @@ class Classifier:
         """
         return self._each(images, self._embedded, batch_size)
 
-    def prepare(self, item: Item) -> Seen:
-        """What the network sees of an image, decoded and cropped; safe in several threads at once.
-
-        Shapes: → uint8 (size_px, size_px, C); float32 (C, H, W) of what is preprocessed already.
-
-        Raises:
-            DecodeError: an image that cannot be decoded.
-            InputError: what is no image.
-        """
-        seen = item.seen(self.preprocessing)
-        return seen if is_pixels(seen) else as_array(seen)
-
     def answer(self, seen: Sequence[Seen | Tensor], *, embedding: bool = False) -> Answers:
-        """Logits, and embeddings if they are asked for, of images that `prepare` made ready, in one batch, as arrays.
+        """Logits, and embeddings if they are asked for, of what the network sees of images, in one batch, as arrays.
 
         Logits and embeddings together are computed by the network itself, whatever its engine is.
+
+        Shapes: each uint8 (size_px, size_px, C), decoded and cropped; float32 (C, H, W) of what is preprocessed.
 
         Raises:
             InputError: preprocessed images of different sizes, or of one that an exported file does not take.

@@ -42,7 +42,8 @@ def bench(
 
     from inceptionnet.cli.tables import print_json
     from inceptionnet.engines.bench import Measurement, arithmetic_peak, bench
-    from inceptionnet.engines.runtimes import BUILDERS, DTYPES, LACKS
+    from inceptionnet.engines.builders import BUILDERS, LACKS
+    from inceptionnet.engines.runtimes import DTYPES
     from inceptionnet.system.devices import pick_device
 
     named = _known(engines, "engine", BUILDERS) if engines else []

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from inceptionnet.data.decode import decode, read_image
-from inceptionnet.data.preprocess import Augment, Preprocessing, centre_crop, random_crop
+from inceptionnet.data.preprocess import Augment, Preprocessing
+from inceptionnet.data.resizing import centre_crop, random_crop
 
 if TYPE_CHECKING:
     from inceptionnet.data.sources import Source, Split, open_source

@@ -15,16 +15,8 @@ from PIL import Image
 
 from inceptionnet.data.bands import Box, Pixels
 from inceptionnet.data.decode import decode_box
-from inceptionnet.data.preprocess import (
-    CHANGES,
-    RANDOM_INTERPOLATIONS,
-    AnyInterpolation,
-    Augment,
-    Color,
-    Preprocessing,
-    random_box,
-    resize,
-)
+from inceptionnet.data.preprocess import CHANGES, RANDOM_INTERPOLATIONS, AnyInterpolation, Augment, Color, Preprocessing
+from inceptionnet.data.resizing import random_box, resize
 from inceptionnet.errors import ConfigurationError
 
 BRIGHTNESS = 32 / 255  # maximum shift, in either direction

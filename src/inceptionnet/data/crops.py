@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from inceptionnet.data.bands import Pixels
-from inceptionnet.data.preprocess import Preprocessing, centre_crop, resize
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.resizing import centre_crop, resize
 from inceptionnet.errors import ConfigurationError, listed
 
 COUNTS = (1, 10, 12, 144)

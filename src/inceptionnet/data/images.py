@@ -21,7 +21,8 @@ from inceptionnet.data.bands import Pixels
 from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
-from inceptionnet.data.preprocess import Preprocessing, centre_crop
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.resizing import centre_crop
 from inceptionnet.errors import DecodeError, InputError, reason_of
 
 if TYPE_CHECKING:

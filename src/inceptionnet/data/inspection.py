@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from inceptionnet.data.decode import DARK, decode, decode_box
+from inceptionnet.data.conversion import DARK
+from inceptionnet.data.decode import decode, decode_box
 from inceptionnet.data.formats import formats_for
 from inceptionnet.data.similar import signature
 from inceptionnet.data.splits import Source, Split

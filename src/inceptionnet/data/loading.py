@@ -24,7 +24,8 @@ from inceptionnet.data.crops import Crops
 from inceptionnet.data.decode import check_channels, decode
 from inceptionnet.data.order import BatchOrder, Continued, Key
 from inceptionnet.data.policies import vary
-from inceptionnet.data.preprocess import CHANGES, Augment, Preprocessing, centre_crop, draw
+from inceptionnet.data.preprocess import CHANGES, Augment, Preprocessing, draw
+from inceptionnet.data.resizing import centre_crop
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.data.workers import Workers
 from inceptionnet.errors import DataError, DecodeError, reason_of

@@ -77,7 +77,7 @@ def threads() -> Iterator[Finding]:
 
 def engines() -> Iterator[Finding]:
     """The engines that can be used on this machine, and why the others cannot; none is built."""
-    from inceptionnet.engines.runtimes import BUILDERS, check_usable
+    from inceptionnet.engines.builders import BUILDERS, check_usable
 
     devices = [pick_device(), *([] if pick_device().type == "cpu" else [pick_device("cpu")])]
     for name in BUILDERS:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from inceptionnet.engines.runtimes import DTYPES, Engine, Target, build_engine
+from inceptionnet.engines.builders import build_engine
+from inceptionnet.engines.runtimes import DTYPES, Engine, Target
 from inceptionnet.engines.timing import finish, noise, take_turns, timed
 from inceptionnet.errors import InceptionNetError
 from inceptionnet.model.network import InceptionNet

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from inceptionnet.data.splits import evenly_spaced
 from inceptionnet.engines.agreement import to_calibrate
+from inceptionnet.engines.builders import BUILDERS
 from inceptionnet.engines.candidates import AUTO, Candidates
+from inceptionnet.engines.fastest import fastest
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, split_calibration
-from inceptionnet.engines.runtimes import BUILDERS, DTYPES, Engine, Target
+from inceptionnet.engines.runtimes import DTYPES, Engine, Target
 from inceptionnet.engines.timing import noise
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.model.network import InceptionNet
@@ -107,9 +109,10 @@ def optimize(
             )
         calibration, compared = (torch.stack(part).to(at) for part in split_calibration(list(images)))
     target = Target(example, precision, threads or torch.get_num_threads(), calibration)
-    candidates = Candidates(plain, target, example[:CHECKED], compared, agreement, fixed_threads=threads is not None)
+    candidates = Candidates(plain, target, example[:CHECKED], compared, agreement)
     if AUTO in (engine, precision):
-        return candidates.fastest(list(BUILDERS) if engine == AUTO else [engine], remeasure)
+        names = list(BUILDERS) if engine == AUTO else [engine]
+        return fastest(candidates, names, remeasure=remeasure, fixed_threads=threads is not None)
     made = candidates.engine(engine, precision)
     made.about["why"] = "requested"
     return made

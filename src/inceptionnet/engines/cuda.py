@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.fusion import flat
-from inceptionnet.model.build import Concatenation, ResidualBlock
+from inceptionnet.model.modules import Concatenation, ResidualBlock
 
 Returned = TypeVar("Returned")
 CALLS: dict[str, Callable[..., Tensor]] = {

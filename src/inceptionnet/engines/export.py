@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from errno import EISDIR
 from math import isfinite
 from os import strerror
@@ -15,21 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-import inceptionnet
-from inceptionnet.data.augment import as_input
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.engines.agreement import Agreement, Images, compare, load_images, low_agreement, random_images
 from inceptionnet.engines.choice import check_precision
 from inceptionnet.engines.fusion import fused
-from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT, weight_bits
-from inceptionnet.engines.kinds import KINDS, Graph, Kind, input_of, kind_of, read_metadata
-from inceptionnet.engines.outputs import FromPixels, WithEmbedding
+from inceptionnet.engines.graph import graph_of
+from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT
+from inceptionnet.engines.kinds import KINDS, Kind, kind_of, read_metadata
 from inceptionnet.engines.runtimes import reason
-from inceptionnet.engines.sessions import EMBEDDING, OUTPUT
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
@@ -127,7 +119,7 @@ def export(
                     log.info("%s: calibrating on %s", destination, calibrated_on)
                 module = model if plain else fused(model, channels_last=False)
                 embedding = model.head_hidden_size if kind.embeds and model.num_classes else None
-                graph = _graph(
+                graph = graph_of(
                     module, read, calibrated_on, raw=with_preprocessing, batch_size=batch_size, embedding=embedding
                 )
                 kind.write(graph, made)
@@ -206,56 +198,6 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
     kind.check_imports(int8=True)
     if plain:
         raise ConfigurationError(f"{destination}: int8 needs batch norm folded; omit plain")
-
-
-def _graph(
-    module: nn.Module,
-    read: WeightsFile,
-    calibrated_on: Images | None,
-    *,
-    raw: bool,
-    batch_size: int | None,
-    embedding: int | None,
-) -> Graph:
-    """The graph to write; `raw`: including normalisation; `embedding`: length of the second output, if there is one."""
-    prep, calibration = read.record.preprocessing, None
-    about = _about(read, input_of(raw=raw, batch=batch_size), embedding, calibrated_on)
-    if embedding:
-        module = WithEmbedding(module).eval()
-    if raw:
-        module = FromPixels(module, prep).eval()
-        example = torch.zeros(batch_size or 2, prep.size_px, prep.size_px, prep.channels, dtype=torch.uint8)
-    else:
-        example = torch.zeros(batch_size or 2, prep.channels, prep.size_px, prep.size_px)
-    if calibrated_on:
-        pixels = calibrated_on.pixels
-        calibration = torch.from_numpy(np.stack(pixels)) if raw else as_input(pixels, prep)
-    outputs = (OUTPUT, EMBEDDING) if embedding else (OUTPUT,)
-    return Graph(module, example, batch_size is None, about, calibration, outputs)
-
-
-def _about(
-    read: WeightsFile, takes: Mapping[str, Any], embedding: int | None, calibrated_on: Images | None
-) -> dict[str, str]:
-    """The metadata that kinds.py documents."""
-    record = read.record
-    about = {
-        "network": record.configuration.name,
-        "configuration": asdict(replace(record.configuration, aux=False)),
-        "classes": record.classes,
-        "activation": record.configuration.activation,
-        "preprocessing": record.preprocessing.to_dict(),
-        "input": takes,
-        "output": "logits" if record.classes else "features",
-        **({"embedding": embedding} if embedding else {}),
-        "precision": "int8" if calibrated_on else "fp32",
-        "provenance": dict(record.provenance),
-        "source": read.report.source,
-        "version": inceptionnet.__version__,
-    }
-    if calibrated_on:
-        about["quantisation"] = {"images": len(calibrated_on.pixels), "weight_bits": weight_bits()}
-    return {key: json.dumps(value) for key, value in about.items()}
 
 
 @contextmanager

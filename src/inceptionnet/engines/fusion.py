@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inceptionnet.model.build import Concatenation, ResidualBlock
+from inceptionnet.model.modules import Concatenation, ResidualBlock
 from inceptionnet.model.network import InceptionNet, check_images
 from inceptionnet.nets.spec import Network
 

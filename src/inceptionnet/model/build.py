@@ -1,4 +1,4 @@
-"""Building torch modules from a tree, and initialising them.
+"""Building torch modules from a tree.
 
 `build` returns ordinary modules; a module's name is its path in the tree (`Row.path`), so that the names of weights,
 features and drawings agree. Parameters are on the meta device until `initialise` or a weights file fills them, so that
@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import sqrt
-from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from inceptionnet.model.modules import Concatenation, MaxAvgPool, ResidualBlock, SameMaxPool, SamePad
 from inceptionnet.nets.analysis import Row, analyse, closing, pair
 from inceptionnet.nets.spec import (
     Activation,
@@ -28,7 +26,6 @@ from inceptionnet.nets.spec import (
     Conventions,
     Dropout,
     GlobalPool,
-    Init,
     Leaf,
     Linear,
     LocalResponseNorm,
@@ -38,85 +35,6 @@ from inceptionnet.nets.spec import (
     Residual,
     SeparableConv,
 )
-
-
-class Concatenation(nn.ModuleDict):
-    """Parallel branches on the same input, concatenated along channels."""
-
-    # torch.jit.script compiles a type of module once, and would take the same branches in another order for the same.
-    __constants__: ClassVar[tuple[str, ...]] = ("order",)
-
-    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
-        super().__init__(branches)
-        self.order: tuple[str, ...] = tuple(branches)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, sum of the branches' channels, H', W')."""
-        return torch.cat([branch(x) for branch in self.values()], dim=1)
-
-
-class ResidualBlock(nn.Module):
-    """x + scale · closing(branches(x)), then ReLU except in the last block of the release."""
-
-    def __init__(self, branches: nn.Module, closing: nn.Module, scale: float, relu: bool) -> None:
-        super().__init__()
-        self.branches = branches
-        self.closing = closing
-        self.scale = scale
-        self.relu: nn.ReLU | nn.Identity = nn.ReLU(inplace=True) if relu else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → the same shape."""
-        y: Tensor = self.relu(torch.add(x, self.closing(self.branches(x)), alpha=self.scale))
-        return y
-
-    def extra_repr(self) -> str:
-        """The scale, for the repr."""
-        return f"scale={self.scale}"
-
-
-class SamePad(nn.Module):
-    """TensorFlow's "same" padding for a strided window: the odd pixel of padding goes to the end."""
-
-    def __init__(self, kernel: tuple[int, int], stride: int) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, H + a few, W + a few)."""
-        top, bottom = same_padding(x.shape[2], self.kernel[0], self.stride)
-        left, right = same_padding(x.shape[3], self.kernel[1], self.stride)
-        return F.pad(x, (left, right, top, bottom))
-
-    def extra_repr(self) -> str:
-        """Kernel and stride, for the repr."""
-        return f"kernel={self.kernel}, stride={self.stride}"
-
-
-class SameMaxPool(SamePad):
-    """Max pooling with TensorFlow's "same" padding, without materialising it: pixels outside the image are ignored."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        top, _ = same_padding(x.shape[2], self.kernel[0], self.stride)
-        left, _ = same_padding(x.shape[3], self.kernel[1], self.stride)
-        # With an odd pixel at the end, the last window extends beyond the border by that pixel.
-        return F.max_pool2d(x, self.kernel, self.stride, (top, left), ceil_mode=True)
-
-
-class MaxAvgPool(nn.Module):
-    """Global maximum and average: their mean, or both concatenated, the average first, as timm's pools give them."""
-
-    def __init__(self, concatenated: bool) -> None:
-        super().__init__()
-        self.concatenated = concatenated
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C), or (N, 2 · C)."""
-        average, maximum = x.mean((2, 3)), x.amax((2, 3))
-        return torch.cat([average, maximum], 1) if self.concatenated else 0.5 * (average + maximum)
-
 
 FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -131,12 +49,6 @@ FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
 }
 """Activation functions without a parameter."""
-
-
-def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's padding before and after, along one side; in arithmetic that traces a symbolic length too."""
-    total = kernel - 1 - (length - 1) % stride  # never negative: no kernel of the family is smaller than its stride
-    return total // 2, total - total // 2
 
 
 def build(network: Network) -> tuple[nn.Module, nn.Module, nn.ModuleDict]:
@@ -175,31 +87,6 @@ def tensors_of(row: Row, conventions: Conventions) -> dict[str, str]:
         # A linear layer has batch norm only if it says so, a convolution if the network has any.
         return {**names, "bias": f"{owner}.bias"}
     return {**names, **{role: f"{path}.bn.{name}" for role, name in NORM.items()}}
-
-
-def initialise(model: nn.Module, network: Network) -> None:
-    """Initialise every parameter and buffer of `model` that is still on the meta device, as published.
-
-    Nothing happens where meta is the default device: it holds no values.
-
-    Paper: truncated normal with the released std, or the released variance scaling (2 / fan-in; a factor of 1.3
-    compensates the truncation at two std); biases 0, batch norm 1 and 0.
-    """
-    device = torch.get_default_device()
-    if device.type == "meta":
-        return
-    inits = {path: init for row in analyse(network) for path, init in _inits(row, network.conventions)}
-    for path, module in model.named_modules():
-        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if not any(tensor.is_meta for tensor in tensors):
-            continue
-        module.to_empty(device=device, recurse=False)
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            _fill(module.weight, inits[path])
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.reset_parameters()
 
 
 def _module(node: Node, path: str, rows: Mapping[str, Row], conventions: Conventions) -> nn.Module:
@@ -295,31 +182,3 @@ def _padding(node: Conv | SeparableConv | MaxPool, conventions: Conventions) -> 
     if node.stride > 1 and (node.padding == "after" or conventions.same == "tensorflow"):
         return SamePad((height, width), node.stride), (0, 0)
     return None, (height // 2, width // 2)
-
-
-def _inits(row: Row, conventions: Conventions) -> list[tuple[str, Init]]:
-    """Paths of a row's modules with weights, and the initialisation of each."""
-    match row.node:
-        case Conv(std=std):
-            return [(f"{row.path}.conv", std or conventions.conv_init)]
-        case SeparableConv(std=std):
-            init = std or conventions.conv_init
-            return [(f"{row.path}.depthwise", init), (f"{row.path}.pointwise", init)]
-        case Linear(std=std):
-            init = std or conventions.linear_init
-            return [(row.path, init), (f"{row.path}.linear", init)]
-    return []
-
-
-@torch.no_grad()
-def _fill(weight: Tensor, init: Init) -> None:
-    fan_in = weight[0].numel()
-    if init == "glorot uniform":
-        bound = sqrt(6 / (fan_in + weight.shape[0]))
-        weight.uniform_(-bound, bound)
-        return
-    std = sqrt(1.3 * 2 / fan_in) if init == "variance scaling" else float(init)
-    # A normal truncated at two std, by the inverse of its distribution function: several times as fast as
-    # nn.init.trunc_normal_ (benchmarks/building.py).
-    edge = 0.9544997361036416  # erf(sqrt(2)): the share of a normal within two std
-    weight.uniform_(-edge, edge).erfinv_().mul_(std * sqrt(2)).clamp_(-2 * std, 2 * std)

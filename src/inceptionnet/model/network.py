@@ -13,7 +13,8 @@ from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import InputError
 from inceptionnet.model.backbone import Backbone, classes_of
-from inceptionnet.model.build import build, initialise
+from inceptionnet.model.build import build
+from inceptionnet.model.initialisation import initialise
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.model.recompute import recomputed
 from inceptionnet.nets.analysis import minimum_size

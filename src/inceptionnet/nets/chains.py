@@ -1,4 +1,4 @@
-"""Walking through trees and rewriting them: the tools of edits.py and ablations.py (no torch)."""
+"""Walking through trees and rewriting them: the tools of arguments.py and ablations.py (no torch)."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ import torch
 
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.backbone import Indices
-from inceptionnet.model.build import initialise
 from inceptionnet.model.feature_net import FeatureNet
+from inceptionnet.model.initialisation import initialise
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.nets.edits import Configuration, Scale, check_edits
+from inceptionnet.nets.arguments import Scale
+from inceptionnet.nets.edits import Configuration, check_edits
 from inceptionnet.nets.spec import Hidden
 from inceptionnet.registry.names import no_published, resolve
 from inceptionnet.weights import load_model

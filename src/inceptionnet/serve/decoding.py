@@ -24,7 +24,8 @@ from PIL import Image
 from inceptionnet.data.bands import Pixels
 from inceptionnet.data.decode import pixels_of
 from inceptionnet.data.formats import formats_for
-from inceptionnet.data.preprocess import Preprocessing, centre_crop
+from inceptionnet.data.preprocess import Preprocessing
+from inceptionnet.data.resizing import centre_crop
 from inceptionnet.errors import DecodeError, InceptionNetError, reason_of
 
 START_S = 60.0

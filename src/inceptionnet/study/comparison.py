@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from inceptionnet.errors import ConfigurationError, DataError, RunError, listed, one_line
+from inceptionnet.errors import DataError, RunError, listed, one_line
 from inceptionnet.evaluate.metrics import Interval
 from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 from inceptionnet.nets.edits import configure
 from inceptionnet.study.curves import Curve, read_curve
 from inceptionnet.study.differences import differing_settings
+from inceptionnet.study.opened_runs import OpenRun, check_same_data, opened_runs
 from inceptionnet.study.result import finite
-from inceptionnet.study.same_images import OpenRun, SameImages, check_same_data, evaluate_runs, why_not_the_same
-from inceptionnet.train.plan import read_job
-from inceptionnet.train.run import Run
+from inceptionnet.study.same_images import SameImages, evaluate_runs, why_not_the_same
 from inceptionnet.train.settings import value_text
 
 ONE_SEED = (
@@ -178,7 +176,7 @@ def compare(
         DataError: the runs have other classes or images, or not the split.
         WeightsError: the weights of a run cannot be read.
     """
-    opened = _opened([Path(one) for one in runs], data, None if labels is None else str(labels))
+    opened = opened_runs([Path(one) for one in runs], data, None if labels is None else str(labels))
     first = opened[0]
     for other in opened[1:]:
         if first.job.outputs.multi_label != other.job.outputs.multi_label:
@@ -207,45 +205,12 @@ def compare(
     )
 
 
-def _opened(paths: Sequence[Path], data: str | None, labels: str | None) -> list[OpenRun]:
-    """The runs with their data."""
-    if len(paths) < 2:
-        raise ConfigurationError(f"expected two or more run folders to compare, got {len(paths)}; name another one")
-    for one, other in combinations(paths, 2):
-        if one.resolve() == other.resolve():
-            raise ConfigurationError(f"{other}: the same run twice; name each run once")
-    for path in paths:
-        run = Run(path)
-        if not run.exists:
-            what = "a folder without run.json" if path.is_dir() else "a file" if path.exists() else "no such folder"
-            raise RunError(f"{path}: expected a run folder, got {what}; name folders that inceptionnet train has made")
-        if not all((path / name).is_file() for name in ("metrics.csv", "evaluation.json")):
-            raise RunError(
-                f"{path}: expected a finished run, no epoch of it is finished yet; go on with: inceptionnet train "
-                f"--resume --out {path}"
-            )
-    return [
-        OpenRun(name, Run(path), Run(path).about(), read_job(Run(path), data, labels))
-        for name, path in zip(_names(paths), paths, strict=True)
-    ]
-
-
 def _measures(runs: Sequence[OpenRun]) -> list[str]:
     """Which curves the runs have, the deciding one first; top-5 of more than five classes."""
     if runs[0].job.outputs.multi_label:
         return ["map", "subset_error", "loss"]
     top5 = all({"val_top5", "test_top5"} & one.run.read_metrics()[0].keys() for one in runs)
     return ["top1_error", *(["top5_error"] if top5 else []), "loss"]
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that differ."""
-    parts = [path.resolve().parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = [str(Path(*one[-depth:])) for one in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _figures(one: OpenRun) -> RunFigures:

@@ -9,45 +9,30 @@ OUT/figure.svg, figure.png, index.html
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import TypeAdapter, ValidationError
-
 import inceptionnet
-from inceptionnet.classifier import load
-from inceptionnet.data.crops import Crops
-from inceptionnet.data.fingerprint import difference, fingerprint
-from inceptionnet.data.loading import EvalLoader
-from inceptionnet.errors import Interrupted, RunError, TrainingError, visible
-from inceptionnet.evaluate.evaluation import Member, evaluate_together
-from inceptionnet.evaluate.multi_label import evaluate_labels
+from inceptionnet.data.fingerprint import fingerprint
+from inceptionnet.errors import Interrupted, RunError
 from inceptionnet.report.page import check_extras
 from inceptionnet.study.cost import affordable_epochs, announcement, speeds_of
+from inceptionnet.study.outcomes import ADVICE, evaluate_ensemble, file_of, is_known, read_outcome, train_run
 from inceptionnet.study.page import write_page
-from inceptionnet.study.result import Outcome, Result, judge
+from inceptionnet.study.result import Result, judge
 from inceptionnet.study.spec import Study
 from inceptionnet.study.trainings import MACHINE, Asked, Ensemble, Training, ensembles, trainings
 from inceptionnet.system.distributed import ALONE, World
-from inceptionnet.system.opening import SETTINGS_BYTES, contents
 from inceptionnet.system.printing import say
-from inceptionnet.system.progress import Bar, PartOf
-from inceptionnet.train import loop
-from inceptionnet.train.changes import Changes
-from inceptionnet.train.figures import AnyEvaluation, figures
+from inceptionnet.system.progress import Bar
 from inceptionnet.train.run import Run
 
 STUDY = "study.json"
-ADVICE = "; choose another --out"
 LOOK_EVERY_S = 5.0
 """How often the main process looks how far the others are."""
 
@@ -77,14 +62,14 @@ def run_study(
     if before and minutes is not None:
         asked, minutes = replace(asked, base={**asked.base, "epochs": _chosen_epochs(before, out)}), None
     found = trainings(study, asked, runs)
-    left = [one for one in found if not _known(one, out)]
+    left = [one for one in found if not is_known(one, out)]
     speeds = speeds_of(left, world)
     if minutes is not None:
         asked = replace(asked, base={**asked.base, "epochs": affordable_epochs(found, speeds, minutes, world)})
         found = trainings(study, asked, runs)
-        left = [one for one in found if not _known(one, out)]
+        left = [one for one in found if not is_known(one, out)]
     together = ensembles(study, found)
-    missing = [one for one in together if not _file(one, out).is_file()]
+    missing = [one for one in together if not file_of(one, out).is_file()]
     about = {"package": f"inceptionnet {inceptionnet.__version__}", "study": study.model_dump(mode="json"),
              "asked": _lasting(asked), "fingerprint": fingerprint(found[0].job.source)}  # fmt: skip
     _check_same(out, before, about)
@@ -94,7 +79,7 @@ def run_study(
         say(announcement(found, left, missing, speeds, world), error=True)
     _train(left, found, missing, out, world)
     everything: list[Training | Ensemble] = [*found, *together]
-    outcomes = [_outcome(_file(one, out)) for one in everything]
+    outcomes = [read_outcome(file_of(one, out)) for one in everything]
     result = judge(study, outcomes)
     if world.is_main:
         folder.write_json(STUDY, {**about, "result": result.to_dict()}, ADVICE)
@@ -118,11 +103,11 @@ def _train(
         try:
             for i in world.taken(len(queue), "trainings"):
                 mine.update(queue[i])
-                _train_run(queue[i], out, bar, look)
+                train_run(queue[i], out, bar, look)
             _wait_for(left, out, look)
             for i in world.taken(len(together), "ensembles"):
                 bar.advance(0, "", f"{together[i].title}, evaluating")
-                _evaluate_ensemble(together[i], out)
+                evaluate_ensemble(together[i], out)
             _wait_for(together, out, look)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"study interrupted; {hint}") from None
@@ -130,118 +115,9 @@ def _train(
 
 def _wait_for(expected: Sequence[Training | Ensemble], out: Path, look: Callable[[], None]) -> None:
     """Wait until the other processes have written their outcomes too."""
-    while not all(_file(one, out).is_file() for one in expected):
+    while not all(file_of(one, out).is_file() for one in expected):
         time.sleep(0.2)
         look()
-
-
-def _train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[], None]) -> None:
-    """Train a run, and write its outcome for each of the arms that have it in common."""
-    training, log = arms[0], out / "log.txt"
-    run = Run(training.folder)
-
-    def note(line: str) -> None:
-        try:
-            with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{visible(f'{training.title}: {line}')}\n")
-        except OSError as error:
-            bar.note(f"warning: {log}: cannot be written: {error.strerror}; the line is: {line}")
-        if line.startswith("warning:"):
-            bar.note(f"{training.title}: {line}")
-        look()
-
-    part, error = PartOf(bar, training.title, note), ""
-    try:
-        if training.finished:
-            _check_images(training)
-            bar.advance(training.images, "", f"{training.title}, from {run.path}")
-        elif run.exists:
-            plan = training.job.plan
-            loop.resume(run.path, changes=Changes(machine={key: getattr(plan, key) for key in MACHINE}), bar=part)
-        else:
-            loop.train(training.job.plan, run.path, leaks=False, bar=part)
-    except TrainingError as caught:
-        error = str(caught)
-        bar.note(f"{training.title}: stopped: {error}")
-    rows = run.read_metrics() if (run.path / "metrics.csv").is_file() else []
-    folder = os.path.relpath(run.path, out)
-    for one in arms:
-        job, network = one.job, one.job.trained_configuration
-        outcome = Outcome(
-            one.arm, one.value, one.seed, folder, network.name, network.width, job.prep.size_px, one.parameters,
-            one.multiply_adds, job.recipe.schedule.epochs, len(job.source.classes), rows, error, one.crops,
-            {} if error or one.crops == 1 else _accuracies([one], one.crops),
-        )  # fmt: skip
-        _write(outcome, _file(one, out))
-    if not error:
-        for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
-            shutil.rmtree(large, ignore_errors=True)
-    bar.advance(sum(one.images for one in arms[1:]), "", f"{training.title}, done")
-    gc.collect()  # the network and its optimiser refer to one another
-
-
-def _check_images(training: Training) -> None:
-    """Check that a finished run was trained on these images, as `loop.resume` does. Raises: RunError."""
-    run = Run(training.folder)
-    if what := difference(training.job.source, run.about()["data"]):
-        raise RunError(f"{run.path}: was trained on other images than {training.job.plan.data} has now: {what}; give "
-                       "another --runs or --out, or restore them")  # fmt: skip
-
-
-def _evaluate_ensemble(ensemble: Ensemble, out: Path) -> None:
-    """Write the outcome of an ensemble: one training whose last accuracy is that of its networks together."""
-    members = ensemble.members
-    error = next((f"{one.title} has no network" for one in members if not Run(one.folder).weights.is_file()), "")
-    names = [one.arm for one in members]
-    outcome = Outcome(
-        ensemble.arm, "", ensemble.seed, "", f"ensemble of {len(members)}", 0.0, 0,
-        sum(one.parameters for one in members), sum(one.multiply_adds for one in members), 1,
-        len(members[0].job.source.classes), [], error, ensemble.crops,
-        {} if error else _accuracies(members, ensemble.crops), names,
-    )  # fmt: skip
-    _write(outcome, _file(ensemble, out))
-
-
-def _accuracies(trained: Sequence[Training], crops: int) -> dict[str, float]:
-    """The accuracies on the validation split of a network, or of several together, as in a row of metrics.csv.
-
-    `evaluate_together` of the front door gives the same; it would open the data again, and show a bar beside that of
-    the study.
-    """
-    plan, source = trained[0].job.plan, trained[0].job.source
-    networks = [load(one.folder, device=plan.device) for one in trained]
-    members = [Member(one.run, Crops(one.preprocessing, crops), one.run.device, outputs=one.outputs)
-               for one in networks]  # fmt: skip
-    loader = EvalLoader(source.splits["val"], networks[0].preprocessing, batch_size=1, workers=plan.workers,
-                        corrupt_images=plan.corrupt_images, crops=[one.crops for one in members])  # fmt: skip
-    found: AnyEvaluation
-    if source.multi_label:
-        own = np.arange(len(source.classes))
-        found = evaluate_labels(members, loader, source.classes, labels_of=own, at_once=plan.batch_size)
-    else:
-        found = evaluate_together(members, loader, source.classes, at_once=plan.batch_size)
-    return {f"val_{name}": value for name, value in figures(found).items()}
-
-
-def _file(one: Training | Ensemble, out: Path) -> Path:
-    """The outcome of a training or an ensemble; arms that share a run have one each."""
-    name = f"seed-{one.seed}" if isinstance(one, Ensemble) else one.folder.name
-    return out / "outcomes" / f"{name}-{one.arm}.json"
-
-
-def _known(training: Training, out: Path) -> bool:
-    return _file(training, out).is_file() and Run(training.folder).exists
-
-
-def _write(outcome: Outcome, file: Path) -> None:
-    Run(file.parent).write_json(file.name, asdict(outcome), ADVICE)
-
-
-def _outcome(file: Path) -> Outcome:
-    try:
-        return TypeAdapter(Outcome).validate_json(contents(file, SETTINGS_BYTES))
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{file}: cannot be read ({' '.join(str(error).split())}); remove it and run again") from None
 
 
 def _looker(left: Sequence[Training], mine: set[Training], bar: Bar) -> Callable[[], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,29 +11,17 @@ import numpy.typing as npt
 
 from inceptionnet.classifier import load
 from inceptionnet.classifier.evaluating import Evaluated, evaluate_together
-from inceptionnet.data.fingerprint import fingerprint, sizes
+from inceptionnet.data.fingerprint import fingerprint
 from inceptionnet.data.splits import AnySplit, Source, Split
 from inceptionnet.errors import DataError, listed
 from inceptionnet.evaluate.evaluation import Evaluation
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
 from inceptionnet.evaluate.paired import Paired
+from inceptionnet.study.opened_runs import OpenRun
 from inceptionnet.system.files import as_text
-from inceptionnet.train.plan import Job
-from inceptionnet.train.run import Run
 
 NOTHING_CHOSEN = "the test split: nothing was chosen by it"
 MAY_FLATTER = "the validation split, which flatters runs whose epoch or settings were chosen by it"
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A finished run with its data at hand."""
-
-    name: str
-    run: Run
-    about: Mapping[str, Any]
-    """The content of run.json."""
-    job: Job
 
 
 @dataclass(frozen=True)
@@ -100,36 +87,6 @@ class SameImages:
                 found[f"confidence_{name}"] = [one.confidence[i] for one in rows]
             found[f"loss_{name}"] = [one.losses[i] for one in rows]
         return found
-
-
-def check_same_data(first: OpenRun, other: OpenRun) -> None:
-    """Check that two runs have the same images with the same labels, however they are split.
-
-    Raises:
-        DataError: other classes, images, labels or files, and which.
-    """
-    one, two = first.about["data"], other.about["data"]
-    said = f"{other.run.path}: expected the data of {first.run.path}, got"
-    if list(one["classes"]) != list(two["classes"]):
-        missing, more = set(one["classes"]) - set(two["classes"]), set(two["classes"]) - set(one["classes"])
-        words = [f"without {listed(missing)}"] * bool(missing) + [f"with {listed(more)}"] * bool(more)
-        raise DataError(
-            f"{said} other classes ({' and '.join(words) or 'another order'}); compare runs on one data set"
-        )
-    files = f"{said} other files under the same names; compare runs on one data set"
-    whole = all(isinstance(images, Split) for run in (first, other) for images in run.job.source.splits.values())
-    if whole and one["fingerprint"] == two["fingerprint"]:
-        if one["sizes"] != two["sizes"]:
-            raise DataError(files)
-        return
-    ours, theirs = _contents(first.job.source), _contents(other.job.source)
-    if ours != theirs:
-        raise DataError(
-            f"{said} other images ({_difference(ours, theirs)}); compare the networks on one data set with: "
-            f"inceptionnet evaluate {first.run.path} {other.run.path} DATA"
-        )
-    if whole and first.job.plan.data != other.job.plan.data and _files(first.job.source) != _files(other.job.source):
-        raise DataError(files)
 
 
 def why_not_the_same(runs: Sequence[OpenRun], split: str) -> str:
@@ -219,31 +176,3 @@ def _held_out(one: OpenRun, split: str) -> tuple[str, AnySplit]:
 def _digest(images: AnySplit, source: Source, name: str) -> str:
     """What the images of a split are recognised by."""
     return fingerprint(Source(source.title, source.classes, {name: images}, source.note))
-
-
-def _contents(source: Source) -> Counter[tuple[str, str]]:
-    """The names and labels of all images; of a stream its name and length."""
-    found: Counter[tuple[str, str]] = Counter()
-    for split in source.splits.values():
-        if isinstance(split, Split):
-            labels = split.labels.tolist()
-            found.update((name, str(label)) for name, label in zip(split.names, labels, strict=True))
-        else:
-            found[split.title, str(len(split))] += 1
-    return found
-
-
-def _difference(ours: Counter[tuple[str, str]], theirs: Counter[tuple[str, str]]) -> str:
-    missing, more = ({as_text(name) for name, _ in (one - two)} for one, two in ((ours, theirs), (theirs, ours)))
-    if missing == more:
-        return f"other labels of {listed(missing, 3)}"
-    words = [f"without {listed(missing - more, 3)}"] * bool(missing - more)
-    return " and ".join(words + [f"with {listed(more - missing, 3)}"] * bool(more - missing))
-
-
-def _files(source: Source) -> str:
-    """A hash of the sizes of some images, in the order of their names, however they are split."""
-    _, images = source.pick("all")
-    assert isinstance(images, Split)
-    order = np.array(sorted(range(len(images)), key=images.names.__getitem__))
-    return sizes(Source(source.title, source.classes, {"all": images.take(order)}, source.note))

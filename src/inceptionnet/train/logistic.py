@@ -1,12 +1,7 @@
 """Logistic regression on the features of a frozen network, with its penalty chosen by cross-validation.
 
-The objective is that of scikit-learn's LogisticRegression: mean cross-entropy + penalty / 2 · the sum of the squared
-weights (not of the biases), so that its C is 1 / (penalty · images). With several labels an image it is the sum over
-the labels, one logistic regression each, with the same penalty. L-BFGS minimises it in the principal axes of the
-features, each scaled by the curvature that the penalty and the variance along it give, where it needs a tenth of the
-steps. The penalties are tried from the strongest to the weakest, each from the solution of the one before.
-
-A weak penalty often classifies better and is over-confident. So the logits of held-out images are scaled by one number
+The penalties are tried from the strongest to the weakest, each from the solution of the one before (regression.py). A
+weak penalty often classifies better and is over-confident. So the logits of held-out images are scaled by one number
 (temperature scaling, Guo et al., arXiv:1706.04599) before penalties are compared, and those of the result by the same.
 """
 
@@ -24,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inceptionnet.model.outputs import Outputs
+from inceptionnet.train.regression import Axes, Problem
 from inceptionnet.train.targets import one_hot
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(13))
@@ -31,12 +27,7 @@ PENALTIES = tuple(10.0 ** (-k / 2) for k in range(13))
 FOLDS = 5
 PATIENCE = 2
 """Penalties in a row that may be worse than the best one; the rest, which are weaker still, are not tried."""
-ITERATIONS = 200
-TOLERANCE = 1e-6
-"""A solution is found when no slope is larger, or the objective changes less."""
 LEAST_SCALE = 0.01
-SMALLEST = 1e-7
-"""Principal axes with less than this share of the largest variance are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +104,13 @@ def fit(
         one_fold: hold out only the first fold, which takes a fifth of the time.
     """
     y = _targets(labels.to(features.device), outputs)
-    axes = _Axes(features, centred=bias)
+    axes = Axes(features, centred=bias)
     rows = torch.ones(len(y), 1, device=y.device) if image_weights is None else image_weights.to(y)
     rows = rows.reshape(len(y), -1)
     fold = torch.as_tensor(stratified_folds(labels.cpu().numpy(), folds, seed, groups), device=y.device)
     parts = [part for part in (fold == number for number in range(folds)) if part.any() and not part.all()]
     problems = [
-        _Problem(axes, y, rows * ~part[:, None], outputs, bias=bias) for part in parts[: 1 if one_fold else None]
+        Problem(axes, y, rows * ~part[:, None], outputs, bias=bias) for part in parts[: 1 if one_fold else None]
     ]
     tested = torch.stack(parts[: len(problems)]).any(0) if problems else torch.zeros(len(y), dtype=torch.bool)
     trials: list[Trial] = []
@@ -135,7 +126,7 @@ def fit(
             best, held_out, worse = trial, (trial.scale * logits).cpu(), 0
         elif (worse := worse + 1) > PATIENCE:
             break
-    whole = _Problem(axes, y, rows, outputs, bias=bias)
+    whole = Problem(axes, y, rows, outputs, bias=bias)
     for penalty in (penalty for penalty in PENALTIES if penalty >= best.penalty):
         whole.solve(penalty)
     weight, offset = whole.solution()
@@ -218,82 +209,3 @@ def _figures(logits: Tensor, y: Tensor, rows: Tensor, outputs: Outputs) -> tuple
         right = outputs.hits(logits, y)
     counted = share[:, 0] if share.shape[1] == 1 else torch.full_like(share[:, 0], 1 / len(share))
     return float((losses * share).sum(0).mean()), float((right * counted).sum())
-
-
-class _Axes:
-    """Features along their principal axes.
-
-    Shapes: `values` (N, r), with r at most N and D; `variances` (r,); `axes` (r, D).
-    """
-
-    def __init__(self, features: Tensor, *, centred: bool) -> None:
-        self.mean = features.mean(0) * centred  # without biases nothing could take its place
-        rest = features - self.mean
-        self.size = float(features.square().mean()) or 1.0
-        """The mean square of a feature; penalties are stated for 1."""
-        short = len(features) < features.shape[1]
-        gram = (rest @ rest.t() if short else rest.t() @ rest) / len(features)
-        variances, vectors = torch.linalg.eigh(gram.double())
-        kept = variances > SMALLEST * variances[-1].clamp_min(1e-300)
-        self.variances, vectors = variances[kept].to(features), vectors[:, kept].to(features)
-        norms = (self.variances * len(features)).sqrt()
-        self.values = vectors * norms if short else rest @ vectors
-        self.axes = (vectors / norms).t() @ rest if short else vectors.t()
-
-
-class _Problem:
-    """The regression on the images with a weight; it keeps its last solution, from which it solves the next.
-
-    Shapes: y (N, logits), rows (N, 1) or (N, logits).
-    """
-
-    def __init__(self, axes: _Axes, y: Tensor, rows: Tensor, outputs: Outputs, *, bias: bool) -> None:
-        self.axes, self.y, self.bias = axes, y, bias
-        self.softmax = outputs.activation == "softmax"
-        self.share = rows / rows.sum(0)
-        logits = y.shape[1]
-        self.curvature = (1 - 1 / logits) / logits if self.softmax else 0.25
-        """Of the cross-entropy by a logit, where all classes are equally probable."""
-        self.weight, self.offset = y.new_zeros(logits, len(axes.variances)), y.new_zeros(logits)
-
-    def solve(self, penalty: float) -> None:
-        penalty *= self.axes.size
-        scale = (self.curvature * self.axes.variances + penalty).rsqrt()
-        seen = self.axes.values * scale
-        weight, offset = self.weight / scale, self.offset.clone()
-        solver = torch.optim.LBFGS(
-            [weight, offset],
-            max_iter=ITERATIONS,
-            history_size=10,
-            tolerance_grad=TOLERANCE,
-            tolerance_change=TOLERANCE,
-            line_search_fn="strong_wolfe",
-        )
-
-        def objective() -> Tensor:
-            logits = F.linear(seen, weight, offset)
-            if self.softmax:
-                logs = logits.log_softmax(1)
-                losses, probabilities = -(self.y * logs), logs.exp()
-            else:
-                losses = F.binary_cross_entropy_with_logits(logits, self.y, reduction="none")
-                probabilities = logits.sigmoid()
-            slope = ((probabilities - self.y) * self.share).t().contiguous()
-            scaled = weight * scale
-            weight.grad = slope @ seen + penalty * scaled * scale
-            offset.grad = slope.sum(1) * self.bias
-            total: Tensor = (losses * self.share).sum() + penalty / 2 * scaled.square().sum()
-            return total
-
-        with torch.no_grad():
-            solver.step(objective)  # type: ignore[no-untyped-call]
-        self.weight, self.offset = weight * scale, offset
-
-    def logits(self) -> Tensor:
-        """Of all images. Shapes: → (N, logits)."""
-        return F.linear(self.axes.values, self.weight, self.offset)
-
-    def solution(self) -> tuple[Tensor, Tensor]:
-        """Weights (logits, D) and biases (logits,)."""
-        weight = self.weight @ self.axes.axes
-        return weight, self.offset - weight @ self.axes.mean

@@ -19,7 +19,7 @@ from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.sources import STREAMS, open_source
 from inceptionnet.data.splits import Source
 from inceptionnet.errors import DataError, InceptionNetError, RunError
-from inceptionnet.model.build import initialise
+from inceptionnet.model.initialisation import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.nets.edits import Configuration

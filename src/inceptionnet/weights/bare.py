@@ -15,7 +15,8 @@ from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse, pair
-from inceptionnet.nets.edits import Configuration, with_width
+from inceptionnet.nets.arguments import with_width
+from inceptionnet.nets.edits import Configuration
 from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.layouts.layout import TORCH, Layout

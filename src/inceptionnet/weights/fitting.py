@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.model.build import initialise
+from inceptionnet.model.initialisation import initialise
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.edits import Configuration
 

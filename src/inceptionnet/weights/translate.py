@@ -16,7 +16,8 @@ from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
 from inceptionnet.nets.analysis import Row, analyse
-from inceptionnet.nets.edits import Configuration, configure, other_embedding
+from inceptionnet.nets.arguments import other_embedding
+from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
 from inceptionnet.weights.bare import bare, bare_tensors
 from inceptionnet.weights.beside import beside, channels_of

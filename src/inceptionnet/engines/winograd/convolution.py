@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inceptionnet.engines.winograd.library import TILES, Library
 from inceptionnet.engines.winograd.transforms import filters, points
@@ -106,3 +106,9 @@ class Convolution:
     def tiles(self, tile: Pair) -> int:
         """The number of tiles of all images."""
         return self.images * ceil(self.grid[0] / tile[0]) * ceil(self.grid[1] / tile[1])
+
+
+def is_plain(conv: nn.Conv2d) -> bool:
+    """Whether it has no groups, no dilation, and zeros around, of stated widths."""
+    usual = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
+    return usual and not isinstance(conv.padding, str)

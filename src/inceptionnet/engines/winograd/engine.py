@@ -12,9 +12,11 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from inceptionnet.engines.winograd.compiling import NATIVE, library
 from inceptionnet.engines.winograd.convolution import ALIGNMENT
-from inceptionnet.engines.winograd.library import NATIVE, Library, Step, library
-from inceptionnet.engines.winograd.plan import Layer, Plan, View, Weights
+from inceptionnet.engines.winograd.library import Library, Step
+from inceptionnet.engines.winograd.memory import View, Weights
+from inceptionnet.engines.winograd.plan import Layer, Plan
 
 PLANS = 4
 """Batch sizes whose plans are kept, the latest ones."""

@@ -16,68 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.engines.fusion import ChannelBias, flat
-from inceptionnet.engines.winograd.convolution import ALIGNMENT, Convolution
+from inceptionnet.engines.winograd.convolution import Convolution, is_plain
 from inceptionnet.engines.winograd.library import Library
-from inceptionnet.model.build import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
+from inceptionnet.engines.winograd.memory import Buffer, View, Weights, arrange
+from inceptionnet.model.modules import Concatenation, ResidualBlock, SameMaxPool, SamePad, same_padding
 
 CONVOLUTION, WINOGRAD, MAX_POOL, AVERAGE_POOL, PAD, RESPONSE_NORM = range(6)
-"""The kinds of kernels.cpp."""
+"""The kinds of steps.h."""
 
 MOST_TAPS, MOST_CHANNELS = 64, 8192
-"""The bounds of kernels.cpp; what is larger is run by torch."""
-
-
-@dataclass(eq=False)
-class Buffer:
-    """Memory for an image of each of a batch, (N, H, W, channels); a concatenation's grows with its branches."""
-
-    height: int
-    width: int
-    channels: int
-    first: int
-    """The first step that uses it."""
-    last: int
-    """The last step that uses it."""
-    start: int = 0
-    """Where it begins in the arena, in floats."""
-
-    @property
-    def distance(self) -> int:
-        """Floats from one pixel to the next. Multiples of 1024 bytes would map rows to the same places in the cache."""
-        if self.channels < ALIGNMENT:
-            return self.channels
-        padded = ceil(self.channels / ALIGNMENT) * ALIGNMENT
-        return padded + ALIGNMENT * (padded % 256 == 0)
-
-    def size(self, images: int) -> int:
-        """Floats, with some more for the vectors that read past the last channel."""
-        return ceil((images * self.height * self.width * self.distance + ALIGNMENT) / ALIGNMENT) * ALIGNMENT
-
-
-@dataclass(frozen=True)
-class View:
-    """Some channels of a buffer."""
-
-    buffer: Buffer
-    offset: int
-    channels: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.buffer.height, self.buffer.width
-
-    def tensor(self, arena: Tensor, images: int) -> Tensor:
-        """The values. Shapes: → (N, channels, H, W)."""
-        buffer, step = self.buffer, self.buffer.distance
-        size = (images, self.channels, buffer.height, buffer.width)
-        strides = (buffer.height * buffer.width * step, 1, buffer.width * step, step)
-        return arena.as_strided(size, strides, buffer.start + self.offset)
+"""The bounds of steps.h; what is larger is run by torch."""
 
 
 @dataclass
 class Layer:
-    """One step: what kernels.cpp reads but for the addresses, or a module for torch."""
+    """One step: what steps.h has but for the addresses, or a module for torch."""
 
     source: View
     target: View
@@ -88,32 +41,6 @@ class Layer:
     scratch: int = 0
     """Floats that each thread needs."""
     module: nn.Module | None = None
-
-
-class Weights:
-    """The weights of a network's convolutions in the kernels' order, made once for all batch sizes.
-
-    By panels of output channels, in each by point or tap, then input channel, then the channels of the panel.
-    """
-
-    def __init__(self, library: Library) -> None:
-        self.library = library
-        self._made: dict[tuple[int, tuple[int, int] | None], tuple[nn.Module, Tensor]] = {}
-
-    def packed(self, conv: nn.Conv2d, sizes: Convolution, tile: tuple[int, int] | None) -> Tensor:
-        """Shapes: → 1-D."""
-        key = (id(conv), tile)
-        if key not in self._made:  # with the module, so that its id stays its own
-            weight = conv.weight.detach().float()
-            self._made[key] = conv, self.library.pack(weight, *sizes.filters(tile), 1)
-        return self._made[key][1]
-
-    def vector(self, values: Tensor | None, channels: int) -> Tensor:
-        """A bias, with zeros up to a whole panel. Shapes: (C) or None → (C, rounded up)."""
-        padded = torch.zeros(ceil(channels / self.library.panel) * self.library.panel)
-        if values is not None:
-            padded[:channels] = values.detach().flatten()
-        return padded
 
 
 class Plan:
@@ -130,7 +57,7 @@ class Plan:
         self.source: View = View(self._buffer((height, width), channels), 0, channels)
         self.target: View = self._chain(body, self.source)
         self.target.buffer.last = len(self.layers)
-        self.size: int = _arrange(self.buffers, self.images)
+        self.size: int = arrange(self.buffers, self.images)
         """Floats of the arena."""
 
     def _buffer(self, grid: tuple[int, int], channels: int) -> Buffer:
@@ -202,7 +129,7 @@ class Plan:
                     x = self._pool(kind, x, grid, kernel, stride, padding, active, to)
                     if kind == AVERAGE_POOL:
                         self.layers[-1].fields["count_padding"] = int(bool(part.count_include_pad))
-                        self.layers[-1].bias = self.weights.vector(bias.bias if bias else None, x.channels)
+                        self.layers[-1].bias = self.library.bias(bias.bias if bias else None, x.channels)
                 case nn.LocalResponseNorm(beta=0.75) if not own_relu:
                     x = self._response_norm(part, x, to)
                 case _:
@@ -231,7 +158,7 @@ class Plan:
             x, before = layer.target, (0, 0)
         layer = self._add(x, grid, conv.out_channels, into, residual)
         layer.weight = self.weights.packed(conv, sizes, tile)
-        layer.bias = self.weights.vector(conv.bias, conv.out_channels)
+        layer.bias = self.library.bias(conv.bias, conv.out_channels)
         layer.fields |= step_fields(CONVOLUTION if tile is None else WINOGRAD, kernel, stride, before, 1) | {
             "relu": relu
         }
@@ -270,10 +197,7 @@ class Plan:
 
 
 def _has_kernel(conv: nn.Conv2d) -> bool:
-    plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros") and not isinstance(
-        conv.padding, str
-    )
-    return plain and prod(conv.kernel_size) <= MOST_TAPS and conv.in_channels <= MOST_CHANNELS
+    return is_plain(conv) and prod(conv.kernel_size) <= MOST_TAPS and conv.in_channels <= MOST_CHANNELS
 
 
 class Copy(nn.Module):
@@ -308,16 +232,3 @@ def _pooled(
         return count - (up and (count - 1) * s >= n + p)
 
     return side(grid[0], kernel[0], stride[0], padding[0]), side(grid[1], kernel[1], stride[1], padding[1])
-
-
-def _arrange(buffers: Sequence[Buffer], images: int) -> int:
-    """Give each buffer its place, the largest first, in the first gap free while it is used; returns the end."""
-    placed: list[Buffer] = []
-    for buffer in sorted(buffers, key=lambda one: one.size(images), reverse=True):
-        beside = (other for other in placed if other.first <= buffer.last and buffer.first <= other.last)
-        for other in sorted(beside, key=lambda one: one.start):
-            if buffer.start + buffer.size(images) <= other.start:
-                break
-            buffer.start = max(buffer.start, other.start + other.size(images))
-        placed.append(buffer)
-    return max(buffer.start + buffer.size(images) for buffer in buffers)

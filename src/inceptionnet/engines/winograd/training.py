@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from inceptionnet.engines.winograd.convolution import ALIGNMENT, Convolution, Pair
-from inceptionnet.engines.winograd.library import NATIVE, Library, Step, library
+from inceptionnet.engines.winograd.compiling import NATIVE, library
+from inceptionnet.engines.winograd.convolution import ALIGNMENT, Convolution, Pair, is_plain
+from inceptionnet.engines.winograd.library import Library, Step
 from inceptionnet.engines.winograd.plan import CONVOLUTION, MOST_CHANNELS, WINOGRAD, step_fields
 
 LEAST = 1 << 24
@@ -98,8 +99,7 @@ class Convolutions:
         self.library.pack(weight, *plan.filters, threads, gradient=gradient, into=self._packed)
         biases = self._zeros
         if bias is not None:
-            biases = torch.zeros(ceil(filters / self.library.panel) * self.library.panel)
-            biases[:filters] = bias
+            biases = self.library.bias(bias, filters)
         out = torch.empty((len(x), filters, step.out_height, step.out_width), memory_format=torch.channels_last)
         setattr(step, "in", x.data_ptr())
         step.weight, step.bias, step.out = self._packed.data_ptr(), biases.data_ptr(), out.data_ptr()
@@ -116,11 +116,10 @@ class Convolutions:
         return self.library.gradient(plan.gradient, weight, *plan.filters, torch.get_num_threads(), self._memory)
 
     def _has_kernel(self, conv: nn.Conv2d) -> bool:
-        plain = (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
         whole = not (conv.in_channels % self.library.lanes or conv.out_channels % self.library.lanes)
         few = max(conv.in_channels, conv.out_channels) <= MOST_CHANNELS
         on_cpu = conv.weight.dtype == torch.float32 and conv.weight.device.type == "cpu"
-        return plain and whole and few and on_cpu and not isinstance(conv.padding, str)
+        return is_plain(conv) and whole and few and on_cpu
 
     def _forward(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         weight, stride, padding = conv.weight, conv.stride, conv.padding

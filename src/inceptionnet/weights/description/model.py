@@ -14,7 +14,8 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.errors import WeightsError, listed
 from inceptionnet.model.build import NORM
 from inceptionnet.nets.analysis import GridTooSmall, analyse
-from inceptionnet.nets.edits import Configuration, configure, other_embedding
+from inceptionnet.nets.arguments import other_embedding
+from inceptionnet.nets.edits import Configuration, configure
 from inceptionnet.nets.spec import Activation, BatchNorm, Dropout, Linear, Network
 from inceptionnet.weights.description.base import Base
 from inceptionnet.weights.description.graph import Call, layers_of
