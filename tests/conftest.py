@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from inceptionnet.cli import main
 from inceptionnet.data.fingerprint import fingerprint, sizes
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.train.loop import Plan, train
+from inceptionnet.train.loop import train
+from inceptionnet.train.plan import Plan
 
 from .forked import Forked
 
@@ -131,6 +132,11 @@ def tiny_plan(data: Path | str, *, settings: Mapping[str, object] | None = None,
         "workers": 0, "settings": {"log.report": False, **(settings or {})},
     }  # fmt: skip
     return Plan(**(plan | changes))  # type: ignore[arg-type]
+
+
+def steps_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's steps.jsonl."""
+    return [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
 
 
 DESCENT = {"network.fit_head": False, "batch_norm.mode": "update", "average.decay": None}

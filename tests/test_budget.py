@@ -23,7 +23,7 @@ from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.weights.folder import weights_of
 
-from .conftest import tiny_plan
+from .conftest import steps_of, tiny_plan
 
 
 def timed(data: Path, minutes: float, settings: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -99,7 +99,7 @@ def test_the_schedule_ends_with_the_time(
     colours: Path, tmp_path: Path, clock: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(timed(colours, 0.5, {"log.every_steps": 1}), tmp_path / "run")
-    rows, steps = Run(tmp_path / "run").read_metrics(), Run(tmp_path / "run").read_steps()
+    rows, steps = Run(tmp_path / "run").read_metrics(), steps_of(tmp_path / "run")
     assert len(steps) in (28, 29, 30) and rows[-1]["step"] == len(steps)  # the evaluations take some of the 30 s
     assert steps[0]["lr"] < max(row["lr"] for row in steps) and steps[-1]["lr"] < 0.02 * max(row["lr"] for row in steps)
     assert rows[-1]["epoch"] == 8 and "epoch 8  train loss" in capsys.readouterr().err

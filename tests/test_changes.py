@@ -25,7 +25,7 @@ from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 
-from .conftest import tiny_plan, write_images
+from .conftest import steps_of, tiny_plan, write_images
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -63,16 +63,16 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[int]
 
 
 def interrupt_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inceptionnet.train import loop
+    from inceptionnet.train.trainer import Trainer
 
-    plain = loop._Training._count
+    plain = Trainer._count
 
     def counted(self: Any, *arguments: Any) -> None:
         plain(self, *arguments)
         if self.at.step + 1 == number:
             self.stop.requested = True
 
-    monkeypatch.setattr(loop._Training, "_count", counted)
+    monkeypatch.setattr(Trainer, "_count", counted)
 
 
 def about(run: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def about(run: Path) -> dict[str, Any]:
 
 
 def lr(run: Path) -> list[float]:
-    return [row["lr"] for row in Run(run).read_steps()]
+    return [row["lr"] for row in steps_of(run)]
 
 
 def cosine(step: int, steps: int, warmup: float, peak: float) -> float:

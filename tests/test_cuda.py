@@ -41,7 +41,7 @@ from inceptionnet.train.resolve import resolve
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper, StepResult
 
-from .conftest import DEVICE, tiny_plan
+from .conftest import DEVICE, steps_of, tiny_plan
 from .test_gpu_engines import stand_in
 from .test_reference import images, randomise
 from .test_step import SGD, V1, batch
@@ -170,7 +170,7 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
                 "augment.cutmix": 1, "log.every_steps": 1, "optimizer.lr": 0.002}  # fmt: skip
     plan = tiny_plan(colours, device=DEVICE, model="inception_v1", size=65, width=0.25, settings=settings)
     train(plan, tmp_path / "whole")
-    losses = [row["loss"] for row in Run(tmp_path / "whole").read_steps()]
+    losses = [row["loss"] for row in steps_of(tmp_path / "whole")]
     plain, stop_at = Stepper.step, len(losses) // 2
 
     def step(self: Stepper, data: Any, number: int) -> StepResult:
@@ -196,7 +196,7 @@ def test_stopped_and_resumed_in_bf16(colours: Path, device: torch.device, tmp_pa
     resume(tmp_path / "run")
     assert restored.keys() == saved.keys() - {"watch.alive"}
     assert [key for key in restored if not torch.equal(restored[key], saved[key])] == []
-    rows = Run(tmp_path / "run").read_steps()
+    rows = steps_of(tmp_path / "run")
     assert [row["step"] for row in rows] == list(range(len(losses)))
     resumed = [row["loss"] for row in rows]
     if device.type == "cpu":

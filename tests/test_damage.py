@@ -24,15 +24,16 @@ from inceptionnet import load_model, read_record
 from inceptionnet.errors import InceptionNetError, RunError, WeightsError
 from inceptionnet.system.checksum import checksum
 from inceptionnet.system.distributed import ALONE
-from inceptionnet.train import checkpoint, loop, search
+from inceptionnet.train import checkpoint, search
 from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.head import Part
 from inceptionnet.train.loop import repeat, resume, train
 from inceptionnet.train.plan import read_job
 from inceptionnet.train.run import Run
+from inceptionnet.train.trainer import Trainer
 from inceptionnet.weights import read_weights
 
-from .conftest import tiny_plan
+from .conftest import steps_of, tiny_plan
 
 SETTINGS = {"optimizer.name": "rmsprop", "optimizer.lr": 0.02, "average.decay": 0.99, "checkpoint.every_steps": 2,
             "log.every_steps": 1}  # fmt: skip
@@ -232,9 +233,9 @@ def changed(run: Path, change: Change) -> None:
 def test_a_checkpoint_that_does_not_fit_gives_way_too(change: Change, why: str, run: Path) -> None:
     """With a checksum that matches: of another version, of another run, or made by hand."""
     changed(run, change)
-    training = loop._Training(read_job(Run(run)), Run(run), ALONE, resumed=True)
-    assert training.at.step == 6
-    assert len(training.notes) == 1 and why in training.notes[0] and "using an older checkpoint" in training.notes[0]
+    trainer = Trainer(read_job(Run(run)), Run(run), ALONE, resumed=True)
+    assert trainer.at.step == 6
+    assert len(trainer.notes) == 1 and why in trainer.notes[0] and "using an older checkpoint" in trainer.notes[0]
 
 
 def test_nothing_of_a_checkpoint_that_does_not_fit_stays(run: Path, whole: Path, capsys: Any) -> None:
@@ -408,7 +409,7 @@ def test_other_damaged_files_change_nothing(run: Path, whole: Path, capsys: pyte
     resume(run)
     said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(said) == 1 and "steps.jsonl: 4 damaged lines left out" in said[0]
-    assert [row["step"] for row in Run(run).read_steps()] == [2, 5, 6, 7]
+    assert [row["step"] for row in steps_of(run)] == [2, 5, 6, 7]
     assert_same(run, whole)
 
 

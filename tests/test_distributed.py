@@ -25,7 +25,7 @@ from inceptionnet.train.loop import train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 
-from .conftest import differing, tiny_plan, write_images
+from .conftest import differing, steps_of, tiny_plan, write_images
 from .forked import Forked, met
 
 SCRIPT = """
@@ -134,7 +134,7 @@ def plan(data: Path, **changes: Any) -> Plan:
 
 
 def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in Run(run).read_steps()]
+    return [row["loss"] for row in steps_of(run)]
 
 
 @pytest.mark.slow

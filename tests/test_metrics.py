@@ -14,7 +14,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation, top_k
-from inceptionnet.evaluate.metrics import BINS, Metrics, mean_interval, measure
+from inceptionnet.evaluate.intervals import mean_interval
+from inceptionnet.evaluate.metrics import BINS, Metrics, measure
 from inceptionnet.evaluate.paired import paired, paired_rows
 
 

@@ -23,9 +23,10 @@ import torch
 from safetensors.torch import save_file
 
 from inceptionnet import create_model
-from inceptionnet.data import containers, features, inputs, limits, time_limit
+from inceptionnet.data import archives, features, inputs, limits, time_limit
+from inceptionnet.data.archives import list_tar, list_zip
 from inceptionnet.data.class_names import ClassNames
-from inceptionnet.data.containers import list_folder, list_tar, list_zip
+from inceptionnet.data.containers import list_folder
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.flat import metadata_of, read_labels
 from inceptionnet.data.inputs import find_images
@@ -512,8 +513,8 @@ def test_settings_are_read_as_before(tmp_path: Path) -> None:
 def test_many_members_take_no_longer_than_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each folder is named once, however many members are in it."""
     named = []
-    update = containers.member_path
-    monkeypatch.setattr(containers, "member_path", lambda name: named.append(name) or update(name))
+    update = archives.member_path
+    monkeypatch.setattr(archives, "member_path", lambda name: named.append(name) or update(name))
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for i in range(3000):
             archive.writestr(zipfile.ZipInfo(f"a/b/{i}.png"), b"")
@@ -571,7 +572,7 @@ def test_the_limits_are_those_of_security_md() -> None:
     assert stated("the list of members of a .zip") == size(opening.PART_BYTES)
     assert stated("a name in an archive") == f"{MAX_NAME} characters, in {MAX_DEPTH} folders"
     assert stated("headers") == f"{MOST_HEADERS}, of {size(HEADER_BYTES)} each"
-    of_zip = f"an image in a .zip of more than {size(containers.RATIO_FROM_BYTES)}"
-    assert stated(of_zip) == f"{containers.MAX_RATIO} times its compressed size"
+    of_zip = f"an image in a .zip of more than {size(archives.RATIO_FROM_BYTES)}"
+    assert stated(of_zip) == f"{archives.MAX_RATIO} times its compressed size"
     most, above = size(numpy_arrays.MOST_BYTES), size(numpy_arrays.RATIO_FROM_BYTES)
     assert stated("arrays in an .npz") == f"{most}; above {above}, {numpy_arrays.MAX_RATIO} times the size of the file"

@@ -11,7 +11,7 @@ from torch import nn
 
 from inceptionnet import create_model
 from inceptionnet.train.optimizers import TensorFlowRMSprop, lr_factor, make_optimizer, peak_lr
-from inceptionnet.train.recipe import Optimizer, Schedule
+from inceptionnet.train.setting_groups import Optimizer, Schedule
 
 
 def test_first_two_steps_of_rmsprop_by_hand() -> None:

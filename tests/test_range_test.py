@@ -15,16 +15,15 @@ from safetensors.torch import load_file
 from inceptionnet.data.loading import TrainLoader
 from inceptionnet.errors import Interrupted
 from inceptionnet.system.distributed import ALONE
-from inceptionnet.train import loop, range_test
+from inceptionnet.train import range_test
 from inceptionnet.train.loop import resume, train
 from inceptionnet.train.plan import Plan
 from inceptionnet.train.range_test import MEMORY, STEPS, Trial, errors, rates, rise, smoothed
 from inceptionnet.train.resolve import resolve
-from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 from inceptionnet.weights.folder import weights_of
 
-from .conftest import tiny_plan
+from .conftest import steps_of, tiny_plan
 
 
 def plan(data: Path, run: Path, settings: dict[str, Any] | None = None) -> Plan:
@@ -115,7 +114,7 @@ def test_a_rate_that_is_too_high_is_lowered(
     train(plan(colours, run, {"optimizer.lr": 5.0, "optimizer.lr_scaling": "none"}), tmp_path / "run")
     about = json.loads((tmp_path / "run" / "range_test.json").read_text())
     assert about["recipe_lr"] == 5 and about["peak_lr"] == about["rises_at"] / 5 < 1
-    assert max(row["lr"] for row in Run(tmp_path / "run").read_steps()) <= about["peak_lr"]
+    assert max(row["lr"] for row in steps_of(tmp_path / "run")) <= about["peak_lr"]
     assert f"the peak learning rate is {about['peak_lr']:.3g}, a fifth of that" in capsys.readouterr().err
 
 
@@ -144,7 +143,7 @@ def test_a_resumed_run_keeps_its_rate(
     asked = plan(colours, run, {"optimizer.lr": 5.0, "checkpoint.every_steps": 1})
     train(asked, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Stepper, "step", stopping(loop.Stepper.step, after=2))
+        patch.setattr(Stepper, "step", stopping(Stepper.step, after=2))
         with pytest.raises(Interrupted):
             train(asked, tmp_path / "run")
     monkeypatch.setattr(range_test, "run", None)  # it is not done again

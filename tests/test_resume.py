@@ -26,7 +26,7 @@ from inceptionnet.train.plan import Plan
 from inceptionnet.train.run import Run
 from inceptionnet.train.step import Stepper
 
-from .conftest import COLOURS, differing, tiny_plan, write_images
+from .conftest import COLOURS, differing, steps_of, tiny_plan, write_images
 from .data.made import write_tar
 from .data.server import Site
 from .forked import Forked
@@ -145,8 +145,8 @@ def assert_same(run: Path, whole: Path) -> None:
     for file in (*weights, "checkpoints/step-00000012.safetensors"):
         assert differing(run / file, whole / file) == [], file
     times = {"images_per_s", "data_wait", "elapsed_s", "data_wait_s"}
-    for read in (Run.read_metrics, Run.read_steps):
-        rows = [[{k: v for k, v in row.items() if k not in times} for row in read(Run(out))] for out in (run, whole)]
+    for read in (lambda out: Run(out).read_metrics(), steps_of):
+        rows = [[{k: v for k, v in row.items() if k not in times} for row in read(out)] for out in (run, whole)]
         assert rows[0] == rows[1]
     assert not list(run.glob(".*")) and not list((run / "checkpoints").glob(".*"))
 
@@ -257,7 +257,7 @@ def test_a_full_disk_stops_nothing_and_breaks_nothing(
 ) -> None:
     """From some write on until nearly the end nothing can be written; half of what was begun had been."""
     place = {"checkpoints": "train.checkpoint.save_file", "weights": "weights.native.save_file",
-             "tables": "train.run.replacing"}[kind]  # fmt: skip
+             "tables": "train.out_folder.replacing"}[kind]  # fmt: skip
     owner = replacing if kind == "tables" else checkpoint.save_file
     first = 2 if kind == "tables" else 3  # not the copy of the best weights, which may be the last of its kind
     calls = []

@@ -22,6 +22,7 @@ from inceptionnet.train.changes import Changes
 from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.run import Run
 from inceptionnet.train.search import ranking
+from inceptionnet.train.trainer import Trainer
 from inceptionnet.train.trials import rungs_of, searched, share_of_time
 
 from .conftest import tiny_plan
@@ -180,7 +181,7 @@ def test_a_killed_search_goes_on(
     """Interrupted in the second trial, in the last one of the first rung, and in the last run."""
     out, plan = tmp_path / "out", tiny_plan(colours, epochs=2, settings=VALUES)
     runs = started(monkeypatch)
-    plain = loop._Training._count
+    plain = Trainer._count
 
     def counted(self: Any, *arguments: Any) -> None:
         plain(self, *arguments)
@@ -188,7 +189,7 @@ def test_a_killed_search_goes_on(
 
     scripted(monkeypatch, [5, 6, 8, 7, 4, 7, 1, 1])
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Training, "_count", counted)
+        patch.setattr(Trainer, "_count", counted)
         with pytest.raises(Interrupted, match=f"resume with: inceptionnet train --resume --out {out}$"):
             search.train(plan, out)
     assert search.unfinished(out) and len(runs) == killed_in

@@ -14,12 +14,13 @@ import pytest
 
 from inceptionnet.errors import ConfigurationError, Interrupted, MissingExtraError, TrainingError
 from inceptionnet.train.changes import Changes
-from inceptionnet.train.loop import _Training, resume, train
+from inceptionnet.train.loop import resume, train
 from inceptionnet.train.recipe import Recipe, parse_settings
 from inceptionnet.train.run import Run
 from inceptionnet.train.settings import listing
 from inceptionnet.train.trackers import tracker
 from inceptionnet.train.trackers.subject import Subject, settings_of, without_secrets
+from inceptionnet.train.trainer import Trainer
 
 from .conftest import tiny_plan
 
@@ -172,14 +173,14 @@ def test_a_tracker_that_comes_later_has_the_earlier_epochs_too(colours: Path, tm
 def test_a_run_that_stops_is_closed_as_such(
     error: Exception, outcome: str, colours: Path, tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = _Training._epoch
+    plain = Trainer._epoch
 
     def stopping(self: Any, epoch: int) -> Any:
         if epoch == 2:
             raise error
         return plain(self, epoch)
 
-    monkeypatch.setattr(_Training, "_epoch", stopping)
+    monkeypatch.setattr(Trainer, "_epoch", stopping)
     with pytest.raises(type(error)):
         train(tiny_plan(colours, epochs=2, settings=USED), tmp_path / "run")
     (told,) = fake.runs.values()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from inceptionnet.evaluate.metrics import share_interval
+from inceptionnet.evaluate.intervals import share_interval
 from inceptionnet.system.files import replacing
 
 METHODS = ("inceptionnet", "sklearn", "timm", "fastai", "keras")

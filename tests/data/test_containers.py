@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from inceptionnet.data.containers import list_folder, list_tar, list_zip
+from inceptionnet.data.archives import list_tar, list_zip
+from inceptionnet.data.containers import list_folder
 from inceptionnet.data.inputs import find_images
 from inceptionnet.data.unlabelled import every_image, open_images
 from inceptionnet.errors import DataError, DecodeError

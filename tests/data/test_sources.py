@@ -237,7 +237,7 @@ def test_member_over_the_size_limit_is_refused(tmp_path: Path, monkeypatch: pyte
     noise = np.random.default_rng(0).bytes(3000)
     split = open_source(write_zip(tmp_path / "x.zip", dict.fromkeys(CLASSES_OF_8, noise))).splits["train"]
     assert split.read(0) == noise
-    monkeypatch.setattr("inceptionnet.data.containers.IMAGE_BYTES", 2999)
+    monkeypatch.setattr("inceptionnet.data.archives.IMAGE_BYTES", 2999)
     with pytest.raises(DecodeError, match="to 3000 bytes, more than allowed"):
         split.read(0)
 

@@ -28,6 +28,7 @@ from inceptionnet.train.checkpoint import STATE
 from inceptionnet.train.plan import read_job
 from inceptionnet.train.reporting import subject
 from inceptionnet.train.run import Run
+from inceptionnet.train.trainer import Trainer
 
 from ..conftest import tiny_plan, write_images
 from .mutate import RAW, Mutation, odd_json, of_json, of_text
@@ -89,7 +90,7 @@ def in_run(name: str) -> Mutation:
 def _read_run(path: Path, attempt: Attempt) -> None:
     folder = path.parent
     run = Run(folder)
-    attempt(run.read_steps)
+    attempt(run.forget_steps, 10**9)
     attempt(run.evaluated_on)
     attempt(run.changes)
     attempt(run.device)
@@ -140,7 +141,7 @@ def _resume(path: Path, attempt: Attempt) -> None:
     (run.path / "checkpoints").mkdir()
     path.rename(run.path / "checkpoints" / path.name)
     if job := attempt(read_job, run, str(path.parent / "images")):
-        attempt(loop._Training, job, run, ALONE, resumed=True)
+        attempt(Trainer, job, run, ALONE, resumed=True)
     shutil.rmtree(run.path / "checkpoints")
 
 

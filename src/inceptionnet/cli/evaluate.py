@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from inceptionnet.classifier.evaluating import Evaluated
     from inceptionnet.data.crops import Crops
     from inceptionnet.evaluate.evaluation import Evaluation
-    from inceptionnet.evaluate.metrics import ClassFigures, Interval, Metrics
+    from inceptionnet.evaluate.intervals import Interval
+    from inceptionnet.evaluate.metrics import ClassFigures, Metrics
     from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
     from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 

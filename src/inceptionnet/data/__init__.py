@@ -13,8 +13,8 @@ from inceptionnet.data.preprocess import Augment, Preprocessing
 from inceptionnet.data.resizing import centre_crop, random_crop
 
 if TYPE_CHECKING:
-    from inceptionnet.data.sources import Source, Split, open_source
-    from inceptionnet.data.splits import StreamSplit
+    from inceptionnet.data.sources import open_source
+    from inceptionnet.data.splits import Source, Split, StreamSplit
 
 __all__ = [
     "Augment",
@@ -28,7 +28,7 @@ __all__ = [
     "random_crop",
     "read_image",
 ]
-_HOME = {"Source": "sources", "Split": "sources", "StreamSplit": "splits", "open_source": "sources"}
+_HOME = {"Source": "splits", "Split": "splits", "StreamSplit": "splits", "open_source": "sources"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,12 @@
-"""The columns of a table of labels: which one names the image, which the label, which the split, or 0/1 columns.
+"""Which column of a table names the image, which the label, the split and the group; or a 0/1 column for each class.
 
-Nothing is guessed: what can be read in two ways is an error with the line, and what is not used is in the notes.
+Nothing is guessed: what can be read in two ways is an error with the line.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from inceptionnet.data.class_names import is_number
 from inceptionnet.data.groups import NO_GROUPS
@@ -27,47 +22,31 @@ from inceptionnet.data.tables import (
     matched,
     steps,
 )
-from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc, plain
-from inceptionnet.errors import DataError, listed
+from inceptionnet.data.text import nfc, plain
+from inceptionnet.errors import listed
 
 _VAGUE = frozenset(("id", "name", "key"))
 _VAGUE_GROUPS = frozenset(("group", "groups"))
-_PLURAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 _ZERO_ONE = frozenset(("0", "1", "0.0", "1.0", "false", "true"))
 _ONE = frozenset(("1", "1.0", "true"))
 
 
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """The images that a file labels.
-
-    Shapes: positions (N,) of the images, sorted; labels (N,) int64, or of several labels an image (N, classes) bool.
-    """
-
-    classes: tuple[str, ...]
-    positions: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64 | np.bool_]
-    splits: tuple[str, ...] = ()
-    """The split of each, if the file says it."""
-    groups: tuple[str, ...] = ()
-    """The group of each, if the file has a column of groups; empty for an image without."""
-    group_column: str = ""
-    columns: tuple[str, ...] = ()
-    """All headers."""
-    notes: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
-class _Row:
-    line: int
+class Columns:
+    """The columns of a table by their positions."""
+
     image: int
-    labels: tuple[str, ...]
-    split: str
-    group: str
+    split: int | None
+    group: int | None
+    labels: Sequence[int]
+    """The column of labels, or several with 0 and 1, one for each class."""
+    class_names: Mapping[str, str]
+    """Names of classes by their numbers in the column of labels, in their order; empty if the table has none."""
+    unused: Sequence[int]
 
 
-def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labelled:
-    """The labels in a table; `group_by` as in `GroupBy.asked`. Raises: DataError."""
+def columns_of(table: Table, images: Images, group_by: str | None = None) -> Columns:
+    """What the columns of a table are; `group_by` as in `GroupBy.asked`. Raises: DataError."""
     image = _image_column(table, images)
     others = [i for i in range(len(table.rows[0][1])) if i != image]
     if table.header:  # pandas writes the number of a row into a column without name
@@ -76,20 +55,7 @@ def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labe
     others = [i for i in others if i != split]
     group = _group_column(table, others, group_by, has_splits=split is not None)
     others = [i for i in others if i != group]
-    label, stated, unused = _label_columns(table, others)
-    rows, notes = _rows(table, images, image, split, group, label)
-    if len(label) > 1:
-        notes.append(f"a class for each 0/1 column: {listed((table.header[i] for i in label), ordered=True)}")
-    if unused:
-        notes.append(f"columns not used: {listed(table.header[i] or 'without name' for i in unused)}")
-    rows.sort(key=lambda row: row.image)
-    named = [table.header[i].strip() for i in label] if len(label) > 1 else None
-    classes, labels = _numbered(rows, table.file, stated, named)
-    positions = np.array([row.image for row in rows], np.int64)
-    splits = tuple(row.split for row in rows) if split is not None else ()
-    groups = () if group is None else _same_numbers([row.group for row in rows])
-    called = "" if group is None else table.header[group]
-    return Labelled(classes, positions, labels, splits, groups, called.strip(), table.header, tuple(notes))
+    return Columns(image, split, group, *_label_columns(table, others))
 
 
 def _image_column(table: Table, images: Images) -> int:
@@ -114,12 +80,12 @@ def _image_column(table: Table, images: Images) -> int:
 def _split_column(table: Table, columns: Sequence[int]) -> int | None:
     """The column with names of splits."""
     if not table.header:
-        full = [i for i in columns if len(columns) > 1 and all(_split(cells[i]) for _, cells in table.rows)]
+        full = [i for i in columns if len(columns) > 1 and all(split_in(cells[i]) for _, cells in table.rows)]
         return full[0] if len(full) == 1 else None
     named = [i for i in columns if plain(table.header[i]) in SPLIT_HEADERS]
     named.sort(key=lambda i: plain(table.header[i]) not in ("split", "splits"))
     for i in named:
-        bad = [(line, cells[i]) for line, cells in table.rows if not _split(cells[i])]
+        bad = [(line, cells[i]) for line, cells in table.rows if not split_in(cells[i])]
         if not bad:
             return i
         if len(bad) < len(table.rows) or plain(table.header[i]) in ("split", "splits"):
@@ -148,17 +114,7 @@ def _group_column(table: Table, columns: Sequence[int], group_by: str | None, *,
 def _is_no_group(table: Table, column: int) -> bool:
     """Whether a column called group has something else: splits, or two kinds such as treated and not."""
     values = {cells[column] for _, cells in table.rows}
-    return plain(table.header[column]) in _VAGUE_GROUPS and (len(values) < 3 or all(map(_split, values)))
-
-
-def _same_numbers(groups: Sequence[str]) -> tuple[str, ...]:
-    """The groups; numbers without the .0 that pandas writes beside missing ones."""
-    whole = tuple(re.sub(r"\.0+$", "", group) for group in groups)
-    return whole if all(is_number(group) for group in whole if group) else tuple(groups)
-
-
-def _split(cell: Cell) -> str:
-    return split_named(cell) if isinstance(cell, str) else ""
+    return plain(table.header[column]) in _VAGUE_GROUPS and (len(values) < 3 or all(map(split_in, values)))
 
 
 def _label_columns(table: Table, columns: Sequence[int]) -> tuple[list[int], Mapping[str, str], list[int]]:
@@ -199,112 +155,15 @@ def _named_numbers(table: Table, columns: Sequence[int]) -> Mapping[str, str]:
     return {a: nfc(a if numeric[0] else b) for a, b in texts}
 
 
+def split_in(cell: Cell) -> str:
+    """The split that a cell names, or ""."""
+    return split_named(cell) if isinstance(cell, str) else ""
+
+
 def _is_binary(cell: Cell) -> bool:
     return cell in _ZERO_ONE or (isinstance(cell, str) and cell.strip().lower() in _ZERO_ONE)
 
 
-def _is_one(cell: Cell) -> bool:
+def is_one(cell: Cell) -> bool:
+    """Whether a cell of a 0/1 column is 1."""
     return cell in _ONE or (isinstance(cell, str) and cell.strip().lower() in _ONE)
-
-
-def _rows(
-    table: Table, images: Images, image: int, split: int | None, group: int | None, label: Sequence[int]
-) -> tuple[list[_Row], list[str]]:
-    """The rows with an image and a label, and notes on the others."""
-    found: list[_Row] = []
-    seen: dict[int, int] = {}
-    lost: list[str] = []
-    empty: list[int] = []
-    header = plain(table.header[label[0]]) if table.header else ""
-    for line, cells in table.rows:
-        entry = cells[image]
-        name = entry if isinstance(entry, str) else str(entry)
-        places = images.find(name)
-        if len(places) > 1:
-            raise table.error(line, "one image", f"{name}, which is {listed(images.names[i] for i in places)}",
-                              "write its folder too")  # fmt: skip
-        if not places:
-            if is_damaged(name):
-                raise DataError(f"{table.file}: line {line}: {NOT_UTF8}")
-            lost.append(f"{name.strip()} (line {line})")
-            continue
-        if places[0] in seen:
-            raise table.error(line, "every image once", f"{images.names[places[0]]} more than once (line "
-                              f"{seen[places[0]]})", "remove a line; several labels are written a;b")  # fmt: skip
-        seen[places[0]] = line
-        if len(label) > 1:
-            labels = tuple(str(i) for i, column in enumerate(label) if _is_one(cells[column]))
-        else:
-            labels = _labels(table, line, cells[label[0]], header)
-            if not labels:
-                empty.append(places[0])
-        part = _split(cells[split]) if split is not None else ""
-        held = cells[group] if group is not None else ""
-        together = nfc((held if isinstance(held, str) else ";".join(held)).strip())
-        found.append(_Row(line, places[0], labels, part, together))
-    several = any(len(row.labels) > 1 for row in found)
-    if len(label) > 1 and not several and (none := [row.line for row in found if not row.labels]):
-        raise table.error(none[0], "a 1 in one of the columns of classes", "none", "correct it, or remove the row")
-    if not several:
-        found = [row for row in found if row.labels]
-    if not found:
-        raise table.error(table.rows[0][0], "a label for every image", "none in any row", "add them")
-    notes = []
-    if lost:
-        rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
-        notes.append(f"{rows} of {table.file} without image in the data: {listed(lost, 3, ordered=True)}")
-    labelled = {row.image for row in found}
-    if bare := [name for i, name in enumerate(images.names) if i not in labelled]:
-        some = "1 image" if len(bare) == 1 else f"{len(bare)} images"
-        notes.append(f"{some} without label not used: {listed(bare, 3)}")
-    return found, notes
-
-
-def _labels(table: Table, line: int, cell: Cell, header: str) -> tuple[str, ...]:
-    """The labels in a cell; several are separated by ; or |, or are a list."""
-    parts = cell if isinstance(cell, tuple) else tuple(re.split(r"[;|]", cell))
-    labels = tuple(nfc(part.strip()) for part in parts if part.strip())
-    if missing := [label for label in labels if label.lower() == "nan"]:
-        raise table.error(line, "a label", f"{missing[0]!r}, which pandas writes for a missing value",
-                          "leave the cell empty, or name the class otherwise")  # fmt: skip
-    if is_damaged("".join(labels)):
-        raise DataError(f"{table.file}: line {line}: {NOT_UTF8}")
-    if isinstance(cell, str) and header in _PLURAL and len(labels) == 1:
-        mark = next((mark for mark in (",", " ") if mark in labels[0] and (mark == "," or header == "tags")), "")
-        if mark:
-            raise table.error(line, f"several {header} separated by ; or |", repr(labels[0])[:60],
-                              "separate them so, or call the column label if this is one class")  # fmt: skip
-    if len(set(labels)) < len(labels):
-        raise table.error(line, "every label of an image once", ";".join(labels)[:60], "correct it")
-    return labels
-
-
-def _numbered(
-    rows: Sequence[_Row], file: str, stated: Mapping[str, str], columns: Sequence[str] | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64 | np.bool_]]:
-    """Class names, and labels as numbers or as a row of classes for each image.
-
-    Numbers are in their order, names sorted as text, columns as they come.
-    """
-    used = {label for row in rows for label in row.labels}
-    whole = {label: re.sub(r"\.0+$", "", label) for label in used}  # pandas writes 1.0 beside missing numbers
-    if not all(map(is_number, whole.values())):
-        whole = {label: label for label in used}
-    if columns:
-        names = {label: nfc(columns[int(label)]) for label in used}
-        classes = tuple(map(nfc, columns))
-    elif stated and used <= stated.keys():
-        names, classes = dict(stated), tuple(stated.values())
-    else:
-        names = whole
-        distinct = set(whole.values())
-        classes = tuple(sorted(distinct, key=int if all(map(is_number, distinct)) else None))
-    if twice := [name for name, times in Counter(classes).items() if times > 1]:
-        raise DataError(f"{file}: expected every class once, got {listed(twice)} more than once: rename them")
-    code = {name: i for i, name in enumerate(classes)}
-    if all(len(row.labels) == 1 for row in rows):
-        return classes, np.array([code[names[row.labels[0]]] for row in rows], np.int64)
-    labels = np.zeros((len(rows), len(classes)), np.bool_)
-    for i, row in enumerate(rows):
-        labels[i, [code[names[label]] for label in row.labels]] = True
-    return classes, labels

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from inceptionnet.data.columns import Labelled, labels_in
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.matching import Images
+from inceptionnet.data.table_labels import Labelled, labels_in
 from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, read_metadata, read_table
 from inceptionnet.data.text import Line, lines_of, plain, read_text
 from inceptionnet.errors import DataError, listed, message_of
@@ -157,9 +157,7 @@ def _devkit_wnids(file: Path) -> list[str]:
         raise DataError(
             f"{meta}: expected the development kit's synsets, got {_reason(error)}: download it again"
         ) from None
-    wnids = [
-        by_number.get(n, "") for n in range(1, len(imagenet_wnids()) + 1)
-    ]  # numbers above 1000 are inner nodes of WordNet
+    wnids = [by_number.get(n, "") for n in range(1, len(imagenet_wnids()) + 1)]  # above are inner nodes of WordNet
     if wrong := set(imagenet_wnids()).difference(wnids):
         raise DataError(
             f"{meta}: expected ImageNet's {len(wnids)} classes under the numbers 1 to {len(wnids)}, got none for "

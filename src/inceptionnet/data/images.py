@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from inceptionnet.data.archives import ARCHIVES
 from inceptionnet.data.bands import Pixels
-from inceptionnet.data.containers import ARCHIVES
 from inceptionnet.data.decode import pixels_of, upright
 from inceptionnet.data.inputs import NamedImage, find_images
 from inceptionnet.data.preprocess import Preprocessing

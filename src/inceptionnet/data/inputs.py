@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from inceptionnet.data.archives import is_archive, list_tree
 from inceptionnet.data.bands import Pixels
-from inceptionnet.data.containers import Tree, is_archive, list_folder, list_tree
+from inceptionnet.data.containers import Tree, list_folder
 from inceptionnet.data.decode import pixels_of, read_image
 from inceptionnet.data.names import is_hidden, is_video
 from inceptionnet.data.preprocess import Preprocessing

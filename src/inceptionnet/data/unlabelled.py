@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.data.containers import Tree, is_archive, list_tree
+from inceptionnet.data.archives import is_archive, list_tree
+from inceptionnet.data.containers import Tree
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.inputs import STDIN, NamedImage, find_images
 from inceptionnet.data.names import is_image

@@ -306,9 +306,8 @@ def load_statistics(path: Path, distance: FrechetInceptionDistance, *, real: boo
         got = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise DataError(f"{path}: expected mu ({length},) and sigma ({length}, {length}), got {got}; compute it again")
     distance.update(mean.new_empty(0, length), real=real)
-    setattr(
-        distance, f"{side}_features_sum", 2 * mean
-    )  # as if of two images; the distance does not depend on their number
+    # As if of two images: the distance does not depend on their number.
+    setattr(distance, f"{side}_features_sum", 2 * mean)
     setattr(distance, f"{side}_features_cov_sum", covariance + 2 * torch.outer(mean, mean))
     setattr(distance, f"{side}_features_num_samples", torch.tensor(2))
     return Measured(None, None)

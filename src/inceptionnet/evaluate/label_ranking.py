@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inceptionnet.errors import listed
-from inceptionnet.evaluate.metrics import share_interval
+from inceptionnet.evaluate.intervals import share_interval
 from inceptionnet.system.files import as_text
 
 FEW = 10

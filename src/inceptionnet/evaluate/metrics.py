@@ -1,36 +1,27 @@
-"""Metrics of an evaluation: per class, confusion matrix, calibration, confidence intervals, comparison of networks.
+"""Metrics of an evaluation: per class, confusion matrix, calibration, their intervals, comparison of networks.
 
-torchmetrics computes precision, recall, F1, the confusion matrix and the calibration error; scipy the intervals:
-Wilson's for accuracy, precision and recall, Student's t on a log scale for the mean loss, a bootstrap over images for
-macro F1.
+torchmetrics computes precision, recall, F1, the confusion matrix and the calibration error. Intervals are Wilson's for
+accuracy, precision and recall, Student's t for the mean loss, and a bootstrap over images for macro F1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.intervals import LEVEL, Interval, bootstrap_interval, mean_interval, share_interval
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
-from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
+from inceptionnet.evaluate.paired import Paired, pairs
 from inceptionnet.system.extras import importing_torchmetrics
 
 BINS = 15
 """Confidence bins of equal width, as usual for the expected calibration error."""
-RESAMPLES = 1000
-"""Bootstrap samples."""
-
-
-class Interval(NamedTuple):
-    """Confidence interval at `LEVEL`."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -212,7 +203,7 @@ def measure(evaluation: Evaluation) -> Metrics:
         top1_interval=share_interval(int(evaluation.correct.sum()), len(labels)),
         topk_interval=share_interval(int(evaluation.in_top.sum()), len(labels)),
         loss_interval=mean_interval(evaluation.losses),
-        macro_f1_interval=_macro_f1_interval(evaluation),
+        macro_f1_interval=bootstrap_interval(len(labels), lambda index: _macro_f1(evaluation, index)),
         members=tuple(map(measure, evaluation.members)),
         paired=pairs(evaluation),
     )
@@ -247,52 +238,6 @@ def _bins(evaluation: Evaluation) -> tuple[Bin, ...]:
         )
         for i in np.flatnonzero(counts)
     )
-
-
-def share_interval(part: int, whole: int) -> Interval:
-    """Wilson's interval of a proportion, which holds for few images and for proportions near 0 and 1."""
-    from scipy.stats import binomtest
-
-    found = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
-
-
-def mean_interval(values: npt.NDArray[np.float32], most: float = np.inf) -> Interval | None:
-    """Log-scale t interval of the mean of values that are not negative; None for a single value, or if all are equal.
-
-    By the delta method the standard error of log(mean) is that of the mean divided by it: mean · exp(± t · sem / mean),
-    which is never below 0. If the relative error is large, as with a few very wrong images among many, it is wider
-    above the mean than below it, as the skewed distribution of cross-entropies asks for.
-
-    Args:
-        most: the largest possible value, at which the interval ends.
-    """
-    from scipy.stats import sem, t
-
-    if len(values) < 2 or not np.ptp(values):
-        return None
-    exact = values.astype(np.float64)
-    mean = exact.mean()
-    reach = t.ppf((1 + LEVEL) / 2, len(exact) - 1) * sem(exact) / mean
-    return Interval(float(mean * np.exp(-reach)), float(min(mean * np.exp(reach), most)))
-
-
-def _macro_f1_interval(evaluation: Evaluation) -> Interval:
-    """Percentile bootstrap over images."""
-    from scipy.stats import bootstrap
-
-    if len(evaluation.labels) < 2:
-        return Interval(0.0, 1.0)
-    drawn = bootstrap(
-        (np.arange(len(evaluation.labels)),),
-        lambda index: _macro_f1(evaluation, index),
-        vectorized=False,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(drawn.low), float(drawn.high))
 
 
 def _macro_f1(evaluation: Evaluation, index: npt.NDArray[np.int64]) -> float:

@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inceptionnet.evaluate.metrics import (
+from inceptionnet.evaluate.intervals import (
+    LEVEL,
     RESAMPLES,
-    ClassFigures,
     Interval,
-    class_figures,
-    ensemble,
     mean_interval,
+    percentile_interval,
     share_interval,
 )
+from inceptionnet.evaluate.metrics import ClassFigures, class_figures, ensemble
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
-from inceptionnet.evaluate.paired import LEVEL, Paired, pairs
+from inceptionnet.evaluate.paired import Paired, pairs
 from inceptionnet.system.extras import importing_torchmetrics
 
 WORK = 10**8
@@ -156,17 +156,9 @@ def _bootstrap(
         row[3 + labels] = areas.of(times)
         if not np.isnan(row[3:]).all():
             row[2] = np.nanmean(row[3:])
-    intervals = [_percentiles(column) for column in found.T]
+    intervals = [percentile_interval(column) for column in found.T]
     names = ("macro_f1", "micro_f1", "mean_average_precision")
     return dict(zip(names, intervals, strict=False)), tuple(intervals[3:])
-
-
-def _percentiles(values: npt.NDArray[np.float64]) -> Interval | None:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return None
-    low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(float(low), float(high))
 
 
 class _Areas:

@@ -16,10 +16,8 @@ import numpy as np
 
 from inceptionnet.errors import DataError
 from inceptionnet.evaluate.evaluation import Evaluation
+from inceptionnet.evaluate.intervals import LEVEL
 from inceptionnet.evaluate.multi_label import MultiLabelEvaluation
-
-LEVEL = 0.95
-"""Confidence level of the interval."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import inceptionnet
 from inceptionnet.errors import RunError
-from inceptionnet.evaluate.metrics import Interval
+from inceptionnet.evaluate.intervals import Interval
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import replacing
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.data.splits import AnySplit, Split
 from inceptionnet.draw import svg
+from inceptionnet.evaluate.intervals import LEVEL
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
-from inceptionnet.evaluate.paired import LEVEL
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.report.charts import (
     curve_charts,

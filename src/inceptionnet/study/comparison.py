@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from inceptionnet.errors import DataError, RunError, listed, one_line
-from inceptionnet.evaluate.metrics import Interval
+from inceptionnet.evaluate.intervals import Interval
 from inceptionnet.nets.analysis import analyse, multiply_adds, parameters
 from inceptionnet.nets.edits import configure
 from inceptionnet.study.curves import Curve, read_curve

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from inceptionnet.data.bands import Pixels
 from inceptionnet.errors import RunError, listed
-from inceptionnet.evaluate.paired import LEVEL
+from inceptionnet.evaluate.intervals import LEVEL
 from inceptionnet.report.html import from_template, percent, write_html
 from inceptionnet.report.images import whole, within_budget
 from inceptionnet.report.page import check_extras
 from inceptionnet.study.comparison import FIGURES, ONE_SEED, Comparison
 from inceptionnet.study.curves import MEASURES, curve_charts, draw_curves, save_figure
 from inceptionnet.study.same_images import Disagreement, SameImages
-from inceptionnet.train.run import Run
+from inceptionnet.train.out_folder import OutFolder
 from inceptionnet.train.settings import value_text
 
 PAGE, FIGURES_FILE, CURVES_STEM = "index.html", "comparison.json", "curves"
@@ -59,7 +59,7 @@ def write_comparison(out: Path, comparison: Comparison) -> list[Path]:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     check_out(out)
-    Run(out).write_json(FIGURES_FILE, comparison.to_dict(), "; choose another --out")
+    OutFolder(out).write_json(FIGURES_FILE, comparison.to_dict(), "; choose another --out")
     what, curves = next(iter(comparison.curves.items()))
     drawn = save_figure(draw_curves(curves, MEASURES[what][0], comparison.data), out / CURVES_STEM)
     page = out / PAGE

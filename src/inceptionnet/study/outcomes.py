@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from inceptionnet.system.progress import Bar, PartOf
 from inceptionnet.train import loop
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.figures import AnyEvaluation, figures
+from inceptionnet.train.out_folder import OutFolder
 from inceptionnet.train.run import Run
 
 ADVICE = "; choose another --out"
@@ -70,8 +70,7 @@ def train_run(arms: Sequence[Training], out: Path, bar: Bar, look: Callable[[], 
         )  # fmt: skip
         _write(outcome, file_of(one, out))
     if not error:
-        for large in (run.path / "checkpoints", run.features):  # several times the size of the weights
-            shutil.rmtree(large, ignore_errors=True)
+        run.remove_large()
     bar.advance(sum(one.images for one in arms[1:]), "", f"{training.title}, done")
     gc.collect()  # the network and its optimiser refer to one another
 
@@ -131,7 +130,7 @@ def is_known(training: Training, out: Path) -> bool:
 
 
 def _write(outcome: Outcome, file: Path) -> None:
-    Run(file.parent).write_json(file.name, asdict(outcome), ADVICE)
+    OutFolder(file.parent).write_json(file.name, asdict(outcome), ADVICE)
 
 
 def read_outcome(file: Path) -> Outcome:

@@ -30,7 +30,7 @@ from inceptionnet.study.trainings import MACHINE, Asked, Ensemble, Training, ens
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.system.printing import say
 from inceptionnet.system.progress import Bar
-from inceptionnet.train.run import Run
+from inceptionnet.train.out_folder import OutFolder
 
 STUDY = "study.json"
 LOOK_EVERY_S = 5.0
@@ -57,7 +57,7 @@ def run_study(
     """
     check_extras()  # of the page; not to be missed after hours
     runs = runs or out / "runs"
-    folder = Run(out)
+    folder = OutFolder(out)
     before = folder.read_optional(STUDY)
     if before and minutes is not None:
         asked, minutes = replace(asked, base={**asked.base, "epochs": _chosen_epochs(before, out)}), None

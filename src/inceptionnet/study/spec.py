@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.study.statistics import Expectation
 from inceptionnet.system.opening import text_of
-from inceptionnet.train.recipe import Settings
+from inceptionnet.train.setting_groups import Settings
 
 BUILTIN = Path(__file__).parent / "builtin"
 MOST_BYTES, MOST_DOTS = 2**18, 100

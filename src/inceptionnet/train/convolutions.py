@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from inceptionnet.engines.winograd.training import Convolutions
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.train.recipe import Compute
+from inceptionnet.train.setting_groups import Compute
 
 
 def convolutions(compute: Compute, model: InceptionNet) -> tuple[AbstractContextManager[object], str]:

@@ -11,14 +11,10 @@ from torch import Tensor
 
 import inceptionnet
 from inceptionnet.data.leaks import MOST_IMAGES, find_leaks
-from inceptionnet.data.splits import Split
-from inceptionnet.errors import InceptionNetError, RunError, WeightsError
+from inceptionnet.errors import RunError, WeightsError
 from inceptionnet.evaluate.metrics import Metrics
 from inceptionnet.evaluate.multi_label_metrics import MultiLabelMetrics
 from inceptionnet.model.network import InceptionNet
-from inceptionnet.report import plots
-from inceptionnet.report.page import write_report
-from inceptionnet.system.devices import pick_device
 from inceptionnet.system.distributed import World
 from inceptionnet.system.files import FolderLock, remove_leftovers
 from inceptionnet.system.progress import Bar, PartOf
@@ -27,11 +23,11 @@ from inceptionnet.train.checkpoint import Checkpoints
 from inceptionnet.train.figures import AnyEvaluation, best_row, figures, measured
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
-from inceptionnet.train.reporting import subject
+from inceptionnet.train.reporting import report_run
 from inceptionnet.train.run import REPORT, Run
 from inceptionnet.train.trackers import Subject, Trackers
 from inceptionnet.train.trackers.subject import settings_of, without_secrets
-from inceptionnet.weights import read_record, read_weights, save_weights
+from inceptionnet.weights import read_record, save_weights
 
 
 class Keeper:
@@ -41,6 +37,7 @@ class Keeper:
         self,
         job: Job,
         run: Run,
+        checkpoints: Checkpoints,
         world: World,
         at: Position,
         began: float | None = None,
@@ -55,8 +52,8 @@ class Keeper:
         self.world = world
         self.at = at
         self.changes = changes
-        self.checkpoints: Checkpoints = Checkpoints(run.path / "checkpoints", job.recipe.checkpoint.keep)
-        self.checkpointed = at.step if resumed and self.checkpoints.files() else None
+        self.checkpoints = checkpoints
+        self.checkpointed = at.step if resumed and checkpoints.files() else None
         """The step of the newest checkpoint."""
         self.metrics: Metrics | MultiLabelMetrics
         """Of the last epoch; in the main process."""
@@ -256,33 +253,9 @@ class Keeper:
 
     def draw(self, evaluation: AnyEvaluation) -> None:
         """Draw the plots and write the report; if one fails, the run only says so."""
-        if not (self.world.is_main and self.job.recipe.log.report):
-            return
-        source, folder = self.job.source, self.run.path
-        split = source.splits[self.job.held_out]
-        title = f"{self.job.plan.model} on {source.title}"
-
-        def report() -> None:
-            read = read_weights(self.run.weights)  # the evaluated weights, which may be an average of those in memory
-            model = read.model().to(pick_device(self.job.plan.device))
-            about = subject(self.run, read.record, model, self.metrics, source, self.job.held_out, split)
-            write_report(folder / REPORT, about)
-
-        made: dict[str, Callable[[], None]] = {}
-        if self.job.recipe.schedule.epochs:
-            made["curves.png"] = lambda: plots.curves(self.at.rows, folder / "curves.png", title)
-        if isinstance(split, Split):
-            file = folder / "predictions.png"
-            made[file.name] = lambda: plots.predictions(evaluation, split, self.job.prep, file, title)
-        made[REPORT] = report
-        failed: dict[str, list[str]] = {}
-        for name, make in made.items():
-            try:
-                make()
-            except InceptionNetError as error:
-                failed.setdefault(str(error), []).append(name)
-        for why, names in failed.items():
-            self.note(f"warning: {', '.join(names)} not written: {why}")
+        if self.world.is_main and self.job.recipe.log.report:
+            for line in report_run(self.run, self.job, self.at.rows, self.metrics, evaluation):
+                self.note(f"warning: {line}")
 
     def resume_hint(self) -> str:
         """How to resume the run, for the message about its interruption."""

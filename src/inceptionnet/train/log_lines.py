@@ -9,8 +9,8 @@ from inceptionnet.train.figures import BEST, AnyEvaluation, best_row, deciding, 
 from inceptionnet.train.layers import training_summary
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Counted, Position
-from inceptionnet.train.recipe import Schedule
 from inceptionnet.train.run import Run
+from inceptionnet.train.setting_groups import Schedule
 from inceptionnet.train.step import Stepper
 from inceptionnet.train.targets import imbalance_of
 from inceptionnet.train.watch import DATA_WAIT_SHARE

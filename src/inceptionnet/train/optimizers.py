@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionnet.train.layers import lr_factors
-from inceptionnet.train.recipe import Optimizer, Schedule
+from inceptionnet.train.setting_groups import Optimizer, Schedule
 
 
 class TensorFlowRMSprop(torch.optim.Optimizer):

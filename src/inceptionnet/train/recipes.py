@@ -11,14 +11,14 @@ from typing import Literal
 
 from inceptionnet.errors import ConfigurationError, nearest
 from inceptionnet.nets import NETWORKS, PAPERS
-from inceptionnet.train.recipe import (
+from inceptionnet.train.recipe import Recipe
+from inceptionnet.train.setting_groups import (
     Augmentation,
     Averaging,
     BatchNorm,
     Loss,
     Network,
     Optimizer,
-    Recipe,
     Schedule,
 )
 

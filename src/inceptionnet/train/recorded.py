@@ -14,12 +14,19 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 class RecordedPlan(BaseModel):
-    """What the data of a run is read from."""
+    """What the data of a run is read from, as its `Plan` has it."""
 
     data: str
     labels: str | None = None
     splits: str | None = None
     group_by: str | None = None
+
+    def moved(self, data: str | None, labels: str | Path | None = None) -> RecordedPlan:
+        """The same data at another place; a file of labels that lies in it has moved with it, unless it is given."""
+        at = None if labels is None else str(Path(labels).resolve())
+        if at is None and data is not None and self.labels and Path(self.labels).is_relative_to(self.data):
+            at = str(Path(data).resolve() / Path(self.labels).relative_to(self.data))
+        return self.model_copy(update={"data": self.data if data is None else data, "labels": at or self.labels})
 
 
 class RecordedData(BaseModel):

@@ -14,8 +14,9 @@ from inceptionnet.nets.edits import Configuration, check_edits
 from inceptionnet.train.activation import with_activation
 from inceptionnet.train.layers import ALL, HEAD
 from inceptionnet.train.plan import Job, Plan, absolute, place_of
-from inceptionnet.train.recipe import Preprocess, Recipe
+from inceptionnet.train.recipe import Recipe
 from inceptionnet.train.recipes import evaluation_interval, finetune, recipe_named
+from inceptionnet.train.setting_groups import Preprocess
 from inceptionnet.weights import read_record
 
 OF_GRADIENT_DESCENT = ("optimizer", "schedule", "data", "loss", "batch_norm", "average", "augment", "watch")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -246,8 +245,7 @@ class _Search:
         if self.world.is_main:
             self.write()
             if not last:
-                for folder in (run.path / "checkpoints", run.features):  # several times the size of the weights
-                    shutil.rmtree(folder, ignore_errors=True)
+                run.remove_large()
         if evaluation is not None and not last:
             self._note(f"search: {trial}: {written(figures(evaluation))}")
         if error:

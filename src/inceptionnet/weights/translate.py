@@ -1,35 +1,33 @@
-"""Mapping a published file's tensors to a network of this package: recognise the layout, then map every layer.
+"""Mapping a published file's tensors to a network of this package: its layout, body, head and auxiliary heads.
 
 A layer that the file lacks is an error. Tensors that are not used are reported with the reason, and so is every value
-that is computed (a gamma of 1, a bias folded into batch norm's mean).
+that is computed. The layers themselves are taken in layout_layers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from inceptionnet.errors import WeightsError, listed
-from inceptionnet.model.build import tensors_of
 from inceptionnet.nets import NETWORKS
-from inceptionnet.nets.analysis import Row, analyse
-from inceptionnet.nets.arguments import other_embedding
+from inceptionnet.nets.analysis import analyse
 from inceptionnet.nets.edits import Configuration, configure
-from inceptionnet.nets.spec import Conv, Linear, Network, SeparableConv
+from inceptionnet.nets.spec import Network
 from inceptionnet.weights.bare import bare, bare_tensors
 from inceptionnet.weights.beside import beside, channels_of
 from inceptionnet.weights.formats import Stored
 from inceptionnet.weights.heads import Head, head_of
+from inceptionnet.weights.layout_layers import LayoutLayers
 from inceptionnet.weights.layouts import Layout
 from inceptionnet.weights.layouts.keras import named
 from inceptionnet.weights.module_body import check_body
 from inceptionnet.weights.module_heads import check_eps, inside_of, module_head
 from inceptionnet.weights.origins import BACKGROUND
 from inceptionnet.weights.recognise import Found, recognise
-from inceptionnet.weights.strangers import changed_weights, reparametrised
+from inceptionnet.weights.strangers import changed_weights
 from inceptionnet.weights.torch_heads import TorchHead, read_head, stated_head
 
 AVERAGE_POOL = "global average pool assumed"
@@ -82,7 +80,7 @@ def translate(
 
 
 class _Translator:
-    """The state of one translation: tensors used, missing and computed so far."""
+    """The state of one translation: the configuration, and what was computed, assumed and left out so far."""
 
     def __init__(
         self,
@@ -93,45 +91,40 @@ class _Translator:
         keep_background: bool,
         stated: str | None,
     ) -> None:
-        self.stored, self.found, self.tensors = stored, found, found.tensors
-        self.layout, self.style = found.layout, found.layout.style
+        self.stored, self.found, self.layout = stored, found, found.layout
+        self.layers = LayoutLayers(stored.path, found)
         known = {*found.copies, *found.origin.values()}
         self.outside = {name: tensor for name, tensor in tensors.items() if name not in known}
         self.keep_background, self.stated = keep_background, stated
-        self.used: set[str] = set()
-        self.at: dict[str, tuple[str, str]] = {}
-        self.missing: list[str] = []
         self.initialised: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
         self.assumed: list[str] = []
         self.notes: list[str] = []
         self.normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-        self.folded = 0
         self.background = False
-        self.classifier = next((n for n in self.layout.classifier if self._weight_of(n) in self.tensors), None)
-        classes = 0 if self.classifier is None else self._classes_of(self.classifier)
+        classifier = self.layers.classifier
+        classes = 0 if classifier is None else self.layers.classes_of(classifier)
         self.configuration = Configuration(
             self._network(name, classes),
             num_classes=0,
-            in_channels=self._in_channels(),
-            embedding=self._embedding(),
+            in_channels=self.layers.in_channels(),
+            embedding=self.layers.embedding(),
             last=found.last,
         )
 
     def run(self) -> Translation:
         """Translate every layer of the network: body, head, auxiliary heads."""
         network = configure(self.configuration)
-        ours: dict[str, Tensor] = {}
-        self.entries = self._entries()
-        self._map(analyse(network), network, ours)
-        self._complete()
-        if self.style.order == "torch":
+        ours = self.layers.take(analyse(network), network)
+        self.layers.check_complete()
+        if self.layout.style.order == "torch":
             self._torch_head(network, ours)
         else:
             self._plain_head(ours)
         self._aux(ours)
-        self._complete()
-        changed = [f"{self.folded} convolutions' biases folded into the batch norm's mean"] if self.folded else []
+        self.layers.check_complete()
+        folded = self.layers.folded
+        changed = [f"{folded} convolutions' biases folded into the batch norm's mean"] if folded else []
         if self.layout.bgr_255:
             first = next(iter(ours))
             if ours[first].dim() == 4:  # else its shape will be refused
@@ -145,48 +138,27 @@ class _Translator:
             ours,
             self.background,
             {**self.stored.dropped, **self.found.copies, **self.dropped, **self._left()},
-            self.initialised,
+            {**self.layers.initialised, **self.initialised},
             (*self.found.notes, *self.notes, *changed),
             tuple(self.assumed),
             self.normalisation,
         )
 
-    def _map(self, rows: Iterable[Row], network: Network, ours: dict[str, Tensor]) -> None:
-        """The tensors of these layers, which are next of their endpoints."""
-        for row in rows:
-            if isinstance(row.node, Conv | SeparableConv | Linear):
-                where, _, rest = row.path.partition(".")
-                endpoint = rest.partition(".")[0]
-                entry = next(self.entries[f"aux.{endpoint}" if where == "aux" else endpoint])
-                if where == "body":
-                    self.at[row.path] = self._modules_of(entry, "gamma" in tensors_of(row, network.conventions))
-                ours |= self._layer(entry, row, tensors_of(row, network.conventions))
-
-    def _modules_of(self, entry: str, normed: bool) -> tuple[str, str]:
-        """The file's paths of a layer's convolution and batch norm."""
-        names = [self.style.tensor(entry, part, normed=normed) for part in ("weight", "mean" if normed else "bias")]
-        convolution, norm = (self.found.origin.get(name, "").rpartition(".")[0] for name in names)
-        return convolution, norm if normed else ""
-
-    def _complete(self) -> None:
-        """Raises: WeightsError if tensors are missing so far."""
-        if not self.missing:
-            return
-        if why := reparametrised(self.tensors, [name.rpartition(".")[0] for name in self.missing]):
-            raise WeightsError(f"{self.stored.path}: {self.layout.name}, but {why}")
-        raise WeightsError(
-            f"{self.stored.path}: {self.layout.name}, but without {listed(self.missing)}; get the complete file"
-        )
-
     def _plain_head(self, ours: dict[str, Tensor]) -> None:
         """The classifier of a file of TensorFlow or Keras: one layer."""
-        if self.classifier is None:
+        classifier = self.layers.classifier
+        if classifier is None:
             return
-        classes = self._classes_of(self.classifier)
+        classes = self.layers.classes_of(classifier)
         self.background = classes == BACKGROUND and not self.keep_background
         self._classifies(classes - self.background)
+        ours |= self._taken("head.logits")
+
+    def _taken(self, path: str) -> dict[str, Tensor]:
+        """The tensors of the layers at a path of the network, as it is configured by now."""
         network = configure(self.configuration)
-        self._map((row for row in analyse(network) if row.path == "head.logits"), network, ours)
+        rows = (row for row in analyse(network) if row.path.startswith(path))
+        return self.layers.take(rows, network, background=self.background)
 
     def _classifies(self, classes: int, activation: str | None = None) -> None:
         """Note the number of logits; a single one is assumed to have a sigmoid."""
@@ -199,33 +171,34 @@ class _Translator:
 
     def _torch_head(self, network: Network, ours: dict[str, Tensor]) -> None:
         """The layers that a PyTorch file has behind the body, under any names."""
-        origin = self.found.origin
-        left = {origin[n]: t for n, t in self.tensors.items() if n not in self.used and not self._is_aux(n)}
+        origin, used = self.found.origin, self.layers.used
+        left = {origin[n]: t for n, t in self.found.tensors.items() if n not in used and not self.layers.is_aux(n)}
         found = beside(
             {**left, **self.outside}, self.found, self.stored.path, self.configuration, _ends_with(network, ours)
         )
-        layers, self.normalisation = found.layers, found.normalisation
+        rest, self.normalisation = found.layers, found.normalisation
         self.dropped |= found.dropped
         self.notes += found.notes
         if found.unclear and self.stated is None:
             raise WeightsError(f"{self.stored.path}: {found.unclear}")
         modules = self.stored.modules
-        body = [self.found.origin[name].rpartition(".")[0] for name in sorted(self.used)]
+        body = [origin[name].rpartition(".")[0] for name in sorted(used)]
         if modules:
-            check_eps(layers, modules, body, network.conventions.batch_norm_eps)
-            inside = inside_of(modules, self.found.prefix, [convolution for convolution, _ in self.at.values()])
-            self.assumed += check_body(self.stored.path, modules, network, self.at, inside)
+            at = self.layers.at
+            check_eps(rest, modules, body, network.conventions.batch_norm_eps)
+            inside = inside_of(modules, self.found.prefix, [convolution for convolution, _ in at.values()])
+            self.assumed += check_body(self.stored.path, modules, network, at, inside)
         read: TorchHead | None
         if self.stated is not None:
-            read = stated_head(layers, self.stated)
+            read = stated_head(rest, self.stated)
         elif modules:
-            read = module_head(layers, modules, self.layout, self.found.prefix, body)
+            read = module_head(rest, modules, self.layout, self.found.prefix, body)
         else:
-            read = read_head(layers)
+            read = read_head(rest)
         if read is None:
             return
         for layer, reason in read.dropped.items():
-            self.dropped |= {f"{layer}.{part}": reason for part in layers.tensors[layer]}
+            self.dropped |= {f"{layer}.{part}": reason for part in rest.tensors[layer]}
         self.assumed += read.assumed
         pooled = {} if read.pool == "avg" else {"global_pool": read.pool}
         self.configuration = replace(self.configuration, **pooled)  # type: ignore[arg-type]
@@ -250,123 +223,38 @@ class _Translator:
             self.configuration, hidden=head.hidden, logits_bias=head.logits_bias, dropout=head.dropout
         )
 
-    def _is_aux(self, name: str) -> bool:
-        mark = self.style.separator
-        return any(name.startswith(entry + mark) for names in self.layout.aux.values() for entry in names)
-
     def _aux(self, ours: dict[str, Tensor]) -> None:
         """The auxiliary heads, if the file has all their layers for the same classes."""
         entries = [entry for names in self.layout.aux.values() for entry in names]
         classes = self.configuration.num_classes
         if not (entries and classes and NETWORKS[self.configuration.name].aux):
             return
-        if not all(self._weight_of(entry, conv=True) in self.tensors for entry in entries):
+        if not all(self.layers.weight_of(entry, conv=True) in self.found.tensors for entry in entries):
             return
-        logits = {names[-1]: self._classes_of(names[-1]) - self.background for names in self.layout.aux.values()}
+        logits = {names[-1]: self.layers.classes_of(names[-1]) - self.background for names in self.layout.aux.values()}
         if other := {count for count in logits.values() if count != classes}:
             reason = f"auxiliary head for {other.pop()} classes, where the classifier has {classes}"
-            self.dropped |= {self.found.origin[n]: reason for n in self.tensors if self._is_aux(n)}
+            self.dropped |= {self.found.origin[n]: reason for n in self.found.tensors if self.layers.is_aux(n)}
             return
         self.configuration = replace(self.configuration, aux=True)
-        network = configure(self.configuration)
-        self._map((row for row in analyse(network) if row.path.startswith("aux.")), network, ours)
-
-    def _entries(self) -> dict[str, Iterator[str]]:
-        """By endpoint, the names of its layers, each used once."""
-        names = {**self.layout.body, **{f"aux.{on}": names for on, names in self.layout.aux.items()}}
-        if self.classifier is not None:
-            names["logits"] = (self.classifier,)
-        return {endpoint: iter(entries) for endpoint, entries in names.items()}
-
-    def _layer(self, entry: str, row: Row, names: Mapping[str, str]) -> dict[str, Tensor]:
-        """One layer's tensors under this package's names."""
-        normed = "gamma" in names
-        found: dict[str, Tensor] = {}
-        for part, ours in names.items():
-            theirs = self.style.tensor(entry, part, normed=normed)
-            if theirs in self.tensors:
-                self.used.add(theirs)
-                found[ours] = self._as_torch(self.tensors[theirs], part, row)
-            elif part == "gamma" and self.style.order == "tensorflow":
-                self.initialised[ours] = "computed: gamma is 1, which the file omits"
-            else:
-                self.missing.append(theirs)
-        bias = self.style.tensor(entry, "bias", normed=normed)
-        if normed and bias in self.tensors and names["mean"] in found:
-            # gamma · (x + bias - mean) / std + beta: the bias only shifts the mean.
-            self.used.add(bias)
-            mean, shift = found[names["mean"]], self.tensors[bias].flatten()
-            if mean.shape != shift.shape:
-                raise WeightsError(f"{self.stored.path}: {bias} has {len(shift)} values for {len(mean)} channels")
-            found[names["mean"]] = mean - shift
-            self.folded += 1
-        if "beta" in names and names["beta"] in found and names["gamma"] not in found:
-            found[names["gamma"]] = torch.ones_like(found[names["beta"]])
-        return found
-
-    def _as_torch(self, tensor: Tensor, part: str, row: Row) -> Tensor:
-        """The tensor with its axes in torch's order, without the background class."""
-        if part not in ("weight", "depthwise", "pointwise"):
-            tensor = tensor.flatten()  # Caffe kept a vector as a matrix of one row
-        if self.style.order == "tensorflow":
-            if tensor.dim() == 4:  # height, width, in, out; of a depthwise kernel in, multiplier
-                depthwise = part == "depthwise"
-                tensor = tensor.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if depthwise else tensor.permute(3, 2, 0, 1)
-            elif tensor.dim() == 2:
-                tensor = tensor.t()
-        if isinstance(row.node, Linear) and tensor.dim() == 4:
-            tensor = tensor.flatten(1)
-        return tensor[1:] if self.background and row.path.endswith(".logits") else tensor
+        ours |= self._taken("aux.")
 
     def _left(self) -> dict[str, str]:
         """The file's tensors that are not used, each with the reason."""
         known = self.dropped.keys()
-        left = {self.found.origin[name]: name for name in self.tensors.keys() - self.used}
+        left = {self.found.origin[name]: name for name in self.found.tensors.keys() - self.layers.used}
         reasons = {name: self._reason(left[name]) for name in sorted(left) if name not in known}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def _reason(self, name: str) -> str:
         if name.endswith("num_batches_tracked"):
             return ""  # a counter that affects no output
-        if self._is_aux(name):
+        if self.layers.is_aux(name):
             has = NETWORKS[self.configuration.name].aux
             return "incomplete auxiliary head" if has else "auxiliary head, which the network does not have"
-        if self.style.order == "torch":
+        if self.layout.style.order == "torch":
             return ""  # of the head
         return f"not part of {self.configuration.name}"
-
-    def _weight_of(self, entry: str, *, conv: bool = False) -> str:
-        """The name of a layer's weight; `conv`: of a convolution with batch norm, if the file has one."""
-        normed = self.style.tensor(entry, "weight", normed=True)
-        return normed if conv and normed in self.tensors else self.style.tensor(entry, "weight", normed=False)
-
-    def _classes_of(self, classifier: str) -> int:
-        name = self._weight_of(classifier)
-        shape = self.tensors[name].shape
-        if len(shape) not in (2, 4) or not shape.numel():
-            raise WeightsError(
-                f"{self.stored.path}: expected a classifier's matrix, got {name} of shape {tuple(shape)}"
-            )
-        return int(shape[-1] if self.style.order == "tensorflow" else shape[0])
-
-    def _embedding(self) -> int | None:
-        """The length of the face network's embedding, None if it is the published one."""
-        for entry in self.layout.body.get("embedding", ()):
-            kernel = self.tensors.get(self.style.tensor(entry, "weight", normed=False))
-            kernel = self.tensors.get(self.style.tensor(entry, "weight", normed=True), kernel)
-            if kernel is not None and kernel.dim() == 2:
-                length = int(kernel.shape[1 if self.style.order == "tensorflow" else 0])
-                return other_embedding(self.layout.networks[0], length)
-        return None
-
-    def _in_channels(self) -> int:
-        first = next(self.layout.layers())
-        for part, normed in (("weight", True), ("weight", False), ("depthwise", False)):
-            if part in self.style.parts and (name := self.style.tensor(first, part, normed=normed)) in self.tensors:
-                shape = self.tensors[name].shape
-                if len(shape) == 4 and shape.numel():
-                    return int(shape[2] if self.style.order == "tensorflow" else shape[1])
-        return 3
 
     def _network(self, asked: str | None, classes: int) -> str:
         """The network asked for, if the layout fits it; by default the one that reproduces the publisher's code."""

@@ -1,0 +1,223 @@
+"""Images in folders, of which a .zip is one too: class folders, perhaps in folders of splits, or a file of labels.
+
+The layouts are CLASS/image.jpg, or SPLIT/CLASS/image.jpg (see layout.py), or any folders with a label file (see
+flat.py). Names of images are relative to the folder that contains the splits or classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from inceptionnet.data.containers import Tree
+from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
+from inceptionnet.data.groups import GroupBy
+from inceptionnet.data.imagenet import imagenet_wnids
+from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout
+from inceptionnet.data.names import EXTENSIONS, split_named
+from inceptionnet.data.splits import Split
+from inceptionnet.errors import DataError, listed
+
+
+def read_tree(
+    where: str,
+    tree: Tree,
+    *,
+    labels: Path | None,
+    splits: Mapping[str, str] | None,
+    evaluating: bool,
+    group_by: GroupBy,
+) -> tuple[list[str], dict[str, Split], list[str], GroupBy]:
+    """(classes; splits by name, or all images under ""; notes; `group_by`, with what the labels say of groups).
+
+    Args:
+        labels: the label file that is asked for; else one with a well-known name is looked for.
+        splits: of `parse_splits`.
+        evaluating: as for `open_source`.
+
+    Raises:
+        DataError: the images have no labels, or it is not clear which.
+    """
+    if not tree.images:
+        raise DataError(
+            f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
+            f"{_endings(tree.files)}"
+        )
+    loose = Counter(map(_parent, tree.images))  # folder → images directly in it
+    if files := {"": labels} if labels else _find_labels(where, loose, evaluating=evaluating):
+        return _labelled(where, tree, files, splits, group_by, evaluating=evaluating)
+    return *_in_class_folders(where, tree, splits, evaluating=evaluating), group_by
+
+
+def _in_class_folders(
+    where: str, tree: Tree, asked: Mapping[str, str] | None, *, evaluating: bool
+) -> tuple[list[str], dict[str, Split], list[str]]:
+    """(classes, splits, notes) of images whose folder is their label."""
+    layout = find_layout(where, tree, asked)
+    if "" in layout.splits and not layout.classes[""]:
+        raise DataError(
+            f"{where}: expected one folder per class, got {layout.bare['']} images in one folder: sort them into class "
+            "folders, or give a label file (--labels)"
+        )
+    folders, notes = _labelled_splits(where, layout, evaluating=evaluating)
+    as_trained = "train" in folders and not evaluating
+    classes = sorted(
+        set(folders["train"].values() if as_trained else (c for cs in folders.values() for c in cs.values()))
+    )
+    _check_names(where, folders)
+
+    filled = {class_folder(image, folders[split]) for split in folders for image in layout.images[split]}
+    empty = [path for paths in folders.values() for path in paths if path not in filled]
+    if empty:
+        raise DataError(
+            f"{where}: expected images in every class folder, got none in {listed(empty)}: add images or remove them"
+        )
+    for split, paths in folders.items():
+        extra = set(paths.values()).difference(classes)
+        if extra:
+            top = layout.splits[split]
+            raise DataError(
+                f"{where}: expected the classes of train, got also {listed(extra)} in {top}: add them to train"
+            )
+
+    label = {c: i for i, c in enumerate(classes)}
+    read, found = tree.reader(layout.root), {}
+    for split, paths in folders.items():
+        images_of = layout.images[split]
+        labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
+        found[split] = Split(images_of, labels, _ByName(read, images_of))
+    deeper = [image for split in folders for image in layout.images[split]
+              if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
+    if deeper:
+        inner = listed({_parent(image) for image in deeper}, 3)
+        notes.append(f"{len(deeper)} images in folders inside class folders are of that class ({inner})")
+    used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
+    return classes, found, [*layout.notes, *notes, *tree.ignored(used)]
+
+
+def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises: DataError if two class folders of a split are the same name in two forms of Unicode."""
+    for paths in folders.values():
+        if twice := [name for name, count in Counter(paths.values()).items() if count > 1]:
+            raise DataError(
+                f"{where}: expected one folder per class, got {listed(twice)} in two forms of Unicode: merge them"
+            )
+
+
+def _labelled_splits(where: str, layout: Layout, *, evaluating: bool) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """(class folders of the splits that have some, notes on the others).
+
+    ImageNet's and competitions' test images have no labels; val can be evaluated without them. But train does not
+    replace an unlabelled or empty val.
+    """
+    folders = {split: paths for split, paths in layout.classes.items() if split not in layout.bare}
+    notes = []
+    for split, count in layout.bare.items():
+        top = layout.splits[split]
+        got = f"{count} images in one folder" if count else "an empty folder"
+        if split == "train" and not evaluating:
+            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort the images into classes")
+        if split == "val" and not evaluating:
+            raise DataError(
+                f"{where}: expected class folders in {top}, got {got}: sort the images into classes, or remove {top} "
+                "to hold out a fifth of train"
+            )
+        if not folders or (split == "val" and "test" not in folders):
+            advice = f"evaluate the folder {top} itself with a label file (--labels)"
+            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort them, or {advice}")
+        notes.append(f"{top} ignored: {f'{count} images without labels' if count else 'no images'}")
+    return folders, notes
+
+
+def _find_labels(where: str, loose: Counter[str], *, evaluating: bool) -> dict[str, Path]:
+    """The label files that the folders of images have; `loose`: number of images by folder."""
+    if len(loose) != 1:
+        return metadata_of(loose, Path(where))
+    images = Path(where, *loose) if Path(where).is_dir() else Path(where)
+    file = find_labels(images, evaluating=evaluating)
+    return {"": file} if file else {}
+
+
+def _labelled(
+    where: str,
+    tree: Tree,
+    files: Mapping[str, Path],
+    asked: Mapping[str, str] | None,
+    by: GroupBy,
+    *,
+    evaluating: bool,
+) -> tuple[list[str], dict[str, Split], list[str], GroupBy]:
+    """Images in any folders, with their labels in a file; splits are the file's, else folders with names of splits."""
+    folder = os.path.commonpath(list(map(_parent, tree.images)))
+    below = f"{folder}/" if folder else ""
+    names = sorted(image.removeprefix(below) for image in tree.images)
+    if len(files) == 1:
+        read = read_labels(next(iter(files.values())), names, by.asked)
+    else:
+        at = {folder.removeprefix(below): file for folder, file in files.items()}
+        read = read_metadata_labels(at, names, by.asked)
+    used = [names[i] for i in read.positions]
+    splits = read.splits or _split_by_folder(where, used, asked)
+    if not all(splits):
+        # ImageNet's validation set is one split, whatever else is evaluated on its images.
+        whole = "val" if evaluating and set(read.classes) <= set(imagenet_wnids()) else ""
+        splits = (whole,) * len(used)
+    found = {}
+    for split in sorted(set(splits)):
+        places = np.flatnonzero(np.array(splits) == split)
+        part = [used[i] for i in places]
+        groups = [read.groups[i] for i in places] if read.groups else ()
+        found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part), groups)
+    paths = {file.resolve() for file in files.values()}
+    called = {file.name for file in files.values()}
+    own = {name for name in tree.files if name.rpartition("/")[2] in called and Path(where, name).resolve() in paths}
+    inside = replace(tree, files=[name for name in tree.files if name not in own])
+    others = inside.ignored(len(tree.images))
+    notes = [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]
+    return list(read.classes), found, notes, replace(by, column=read.group_column, columns=read.columns)
+
+
+def _split_by_folder(where: str, images: Sequence[str], asked: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The split of each image of a list by its first folder, "" if none is one. Raises: DataError for some alone."""
+    tops = [name.partition("/")[0] if "/" in name else "" for name in images]
+    if asked is None:
+        named = {top: split_named(top) for top in tops}
+    else:
+        named = {folder: split for split, folder in asked.items()}
+        if unknown := named.keys() - set(tops):
+            raise DataError(f"{where}: expected the folders of --splits to hold images of the list, got none in "
+                            f"{listed(unknown)}: known: {listed(set(tops) - {''}) or 'none'}")  # fmt: skip
+    found = tuple(named.get(top, "") for top in tops)
+    if any(found) and not all(found):
+        some, others = ({top or "no folder" for top, split in zip(tops, found, strict=True) if bool(split) is known}
+                        for known in (True, False))  # fmt: skip
+        raise DataError(
+            f"{where}: expected every image of the list in a folder of a split, got images in {listed(others)} beside "
+            f"{listed(some)}: add a column split to the list, remove those rows, or give --splits {NO_SPLITS}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _ByName:
+    """Reads from a container, by position in a split."""
+
+    read: Callable[[str], bytes]
+    names: Sequence[str]
+
+    def __call__(self, index: int) -> bytes:
+        return self.read(self.names[index])
+
+
+def _endings(files: Sequence[str]) -> str:
+    endings = sorted({Path(file).suffix.lower() for file in files} - {""})
+    return f" ({' '.join(endings[:5])})" if endings else ""
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
