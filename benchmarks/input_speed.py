@@ -67,6 +67,15 @@ def import_torchvision():
     return torchvision
 
 
+def usual_transforms(size: int) -> Callable[[bytes], torch.Tensor]:
+    """What tutorials do with an uploaded image before the network: Pillow, and torchvision's transforms."""
+    transforms = import_torchvision().transforms
+    mean = std = [0.5] * 3
+    crop = (transforms.Resize(round(size / 0.875)), transforms.CenterCrop(size))
+    prepare = transforms.Compose([*crop, transforms.ToTensor(), transforms.Normalize(mean, std)])
+    return lambda data: prepare(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def theirs(transforms, size: int, area: float) -> Crop:
     crop = transforms.RandomResizedCrop(size, scale=(area, 1.0), ratio=(3 / 4, 4 / 3), antialias=True)
     return lambda data, _: np.asarray(crop(Image.open(io.BytesIO(data)).convert("RGB")))

@@ -3,14 +3,16 @@
 MODEL is a weights file, a run folder or an exported file; IMAGES a folder of JPEGs. Servers and clients share this
 machine and talk over loopback; every server gets the same network, and the same images as multipart uploads.
 
-    --sides ours,fastapi      fastapi: the app that tutorials show, which decodes and predicts in its event loop
+    --sides ours,fastapi,litserve
+                              fastapi: the app that tutorials show, which decodes and predicts in its event loop;
+                              litserve: LitServe with batches, which decodes and predicts in a worker process
     --engine auto             of this package's service
     --clients 4,64            each sends its next request when it has the answer to the last one
     --load 0.25,0.5,0.75,0.9  offered load, as a share of the throughput of the most clients; arrivals are random
     --seconds 20 --rounds 3   of each measurement; in each round all sides are measured one after another
     --hostile                 good clients alone, then beside hostile ones: latency, memory, workers
 
-FastAPI and torchvision are installed into a temporary folder. The output is
+FastAPI, LitServe and torchvision are installed into a temporary folder. The output is
 images/s and latency (ms, median of the rounds, with their range), and the images/s of the engine itself.
 """
 
@@ -35,7 +37,7 @@ from pathlib import Path
 from input_speed import shown
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("fastapi==0.165.0", "uvicorn[standard]", "python-multipart")
+PEERS = ("fastapi==0.165.0", "litserve==0.2.19", "uvicorn[standard]", "python-multipart")
 TORCHVISION = "torchvision==0.28.0"  # without its dependencies, among which torch is
 BOUNDARY = "5f0c1e9a7d"
 STARTING_S = 300
@@ -171,6 +173,7 @@ def server(side: str, given: argparse.Namespace, folder: str):
 
 async def ready(port: int, process: subprocess.Popen, request: bytes) -> None:
     """Wait until an image is answered."""
+    status = None
     for _ in range(STARTING_S * 2):
         if process.poll() is not None:
             raise TimeoutError(f"the server ended with {process.returncode}")
@@ -181,7 +184,7 @@ async def ready(port: int, process: subprocess.Popen, request: bytes) -> None:
             if status == 200:
                 return
         await asyncio.sleep(0.5)
-    raise TimeoutError("the server did not start")
+    raise TimeoutError(f"the server answered no image in {STARTING_S} s; the last status was {status}")
 
 
 def load(given: argparse.Namespace, folder: str) -> None:
@@ -347,7 +350,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("images", type=Path)
-    parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "fastapi"])
+    parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "fastapi", "litserve"])
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)

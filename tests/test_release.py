@@ -15,6 +15,8 @@ from packaging.specifiers import SpecifierSet
 from inceptionnet import __version__
 from inceptionnet.nets import PAPERS
 
+from .documents import site
+
 ROOT = Path(__file__).parent.parent
 GITHUB = ROOT / ".github"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -105,3 +107,14 @@ def test_issues_ask_for_what_doctor_says(form: str) -> None:
     fields = {field["id"]: field for field in about["body"] if "id" in field}
     assert "inceptionnet doctor" in fields["doctor"]["attributes"]["label"]
     assert fields["doctor"].get("validations", {}).get("required", False) is (form == "bug")
+
+
+def test_the_badges_say_what_is_true() -> None:
+    badges = site("badges")
+    stated = badges.badges(PROJECT)
+    assert stated["python"].split(", ") == [
+        str(one) for one in workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    ]
+    assert (ROOT / "docs" / "badges.svg").read_text(encoding="utf-8") == badges.drawn(stated)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(text in readme for name, text in stated.items() if name != "licence") and stated["licence"] in readme

@@ -34,7 +34,8 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def shared(classifier: Classifier) -> Iterator[Running]:
-    with running(classifier, limits=LIMITS) as found:
+    with pytest.MonkeyPatch.context() as patch, running(classifier, limits=LIMITS) as found:
+        patch.setattr(connections, "NO_HTTP_S", 0.01)
         yield found
 
 
@@ -148,6 +149,17 @@ def test_what_is_no_http(here: Running, sent: bytes) -> None:
     assert answer[:9] == b"HTTP/1.1 " and answer[9:12] in (b"400", b"403", b"501")
     content, _ = json.JSONDecoder().raw_decode(answer.partition(b"\r\n\r\n")[2].decode())
     assert "\n" not in content["error"]
+
+
+def test_what_is_no_http_is_answered_late(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends it again and again waits; others do not."""
+    monkeypatch.setattr(connections, "NO_HTTP_S", 0.3)
+    start = time.monotonic()
+    with connected(here) as raw:
+        raw.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert here.predict(ONE).status_code == 200
+        assert read(raw).startswith(b"HTTP/1.1 400")
+    assert time.monotonic() - start >= 0.3
 
 
 def test_random_bytes(here: Running) -> None:

@@ -173,6 +173,7 @@ def test_options_that_cannot_be_used(here: Running, options: dict[str, str], rea
         (b'{"images": NaN}', {"Content-Type": "application/json"}, 400, "NaN is no JSON value"),
         (b"[" * 100_000, {"Content-Type": "application/json"}, 400, "nested too deeply"),
         (b"[]", {"Content-Type": "application/json"}, 400, "expected an object such as"),
+        (b"[" + b"1," * 50_001 + b"1]", {"Content-Type": "application/json"}, 413, "JSON of at most 50000 values"),
         (b"{}", {"Content-Type": "application/json"}, 400, 'expected "images", a list'),
         (b'{"images": []}', {"Content-Type": "application/json"}, 400, "expected one image or more"),
         (b'{"images": ["a"], "top": 1e99}', {"Content-Type": "application/json"}, 400, "top: expected"),

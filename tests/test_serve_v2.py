@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from PIL import Image
 
 from inceptionnet import Classifier
+from inceptionnet.errors import DecodeError
+from inceptionnet.serve import bodies
+from inceptionnet.serve.values import MOST_VALUES, tensors_of
 
 from .serving import CLASSES, NAME, SIZE_PX, Running, png, running, small_classifier
 
@@ -73,6 +77,43 @@ def test_preprocessed_input(client: Any, classifier: Classifier, binary: bool) -
     np.testing.assert_allclose(answer.as_numpy("logits"), logits.numpy(), atol=1e-5)
     np.testing.assert_allclose(answer.as_numpy("probabilities"), logits.softmax(1).numpy(), atol=1e-5)
     np.testing.assert_allclose(answer.as_numpy("embedding"), classifier.embed([ONE, TWO]).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_many_numbers_in_json_are_read_in_another_process(
+    here: Running, classifier: Classifier, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MOST_VALUES", 1000)
+    monkeypatch.setattr(bodies, "values_of", None)  # it would be called here
+    x = prepared(classifier)
+    data = (x if nested else x.ravel()).tolist()
+    tensor = {"name": "input", "datatype": "FP32", "shape": list(x.shape), "data": data}
+    answer = here.client.post(f"/v2/models/{NAME}/infer", json={"inputs": [tensor], "id": "1"})
+    found = {one["name"]: one["data"] for one in answer.json()["outputs"]}
+    np.testing.assert_allclose(found["logits"], classifier.logits([ONE, TWO]).numpy().ravel(), atol=1e-5)
+    tensor |= {"name": "image", "datatype": "BYTES", "shape": [2]}
+    answer = here.client.post(f"/v2/models/{NAME}/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 400 and "expected base64 for BYTES" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"inputs": [{"data": [[0.5, 0.5]] * MOST_VALUES + [[1]]}]}, "values beside numbers as data"),
+        ({"inputs": [{"data": ["0"] * MOST_VALUES + ["x"]}]}, "values beside numbers as data"),
+        ({"inputs": [{"shape": [0] * MOST_VALUES, "data": [0]}]}, "values beside numbers as data"),
+        ([{}] * MOST_VALUES, "values beside numbers as data"),
+    ],
+)
+def test_many_values_that_are_no_tensor(content: Any, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        tensors_of(json.dumps(content).encode())
+
+
+def test_what_is_left_of_a_long_request() -> None:
+    content = tensors_of(b'{"inputs": [{"data": [[1, 2], [3, 4]]}, {"data": ["YQ=="]}], "id": "a"}')
+    np.testing.assert_array_equal(content["inputs"][0].pop("data"), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert content == {"inputs": [{}, {"data": ["YQ=="]}], "id": "a"}
 
 
 def test_encoded_images_and_pixels(client: Any, classifier: Classifier) -> None:

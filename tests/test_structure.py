@@ -7,6 +7,7 @@ from pathlib import Path
 
 import inceptionnet
 
+from .documents import ROOT, site
 from .without_torch import without_torch
 
 SOURCE = Path(inceptionnet.__file__).parent
@@ -45,6 +46,17 @@ def test_imports_go_one_way() -> None:
         if part in level:
             wrong = {other for other in imports(file) - {part} if other in level and level[other] >= level[part]}
             assert not wrong, f"{file.name} of {part} imports {wrong}"
+
+
+def test_the_drawing_is_todays() -> None:
+    structure = site("structure")
+    places = {(column, row) for column, row, _ in structure.PACKAGES.values()}
+    assert structure.PACKAGES.keys() == set().union(*LAYERS) and len(places) == len(structure.PACKAGES)
+    graph = structure.imports()
+    assert graph["train"] > {"report", "registry"} and graph["errors"] == set()
+    for name, others in graph.items():
+        assert all(structure.PACKAGES[other][1] > structure.PACKAGES[name][1] for other in others), name
+    assert structure.drawn(graph) == (ROOT / "docs" / "structure.svg").read_text(encoding="utf-8")
 
 
 NEED_TORCH = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from inceptionnet.errors import DecodeError
 from inceptionnet.serve.refusals import Refused, busy
 from inceptionnet.serve.settings import Limits
+from inceptionnet.serve.values import MOST_VALUES, values_of
 
 _COPIES = 3
 """How often the bytes of a body are in memory at most: as it came, in parts, and decoded from base64."""
@@ -108,18 +109,16 @@ async def whole(request: Request, limits: Limits, share: Share) -> bytes:
     return b"".join([chunk async for chunk in chunks(request, limits, share)])
 
 
-async def parsed(text: bytes, share: Share) -> Any:
-    """JSON, whose values have taken their memory before they are made. Raises: Refused."""
-    share.take(sum(map(text.count, (b",", b":"))) * _PER_VALUE + sum(map(text.count, (b"[", b"{"))) * _PER_LIST)
+async def parsed(text: bytes, share: Share, tensors: Callable[[bytes], Awaitable[Any]] | None = None) -> Any:
+    """JSON, whose values have taken their memory before they are made. Raises: Refused.
+
+    `tensors` reads what has more than `MOST_VALUES` values; without it that is refused.
+    """
+    values = sum(map(text.count, (b",", b":")))
+    share.take(values * _PER_VALUE + sum(map(text.count, (b"[", b"{"))) * _PER_LIST)
+    if values > MOST_VALUES and tensors is None:
+        raise Refused(f"expected JSON of at most {MOST_VALUES} values; send images in base64", 413)
     try:
-        return await asyncio.to_thread(json.loads, text, parse_constant=_no_constant)
-    except RecursionError:
-        raise Refused("the JSON is nested too deeply; send lists and objects as documented at /docs") from None
-    except UnicodeDecodeError:
-        raise Refused("expected JSON in UTF-8, got bytes that are not; send images in base64") from None
-    except ValueError as error:
-        raise Refused(f"expected JSON, got what is none: {' '.join(str(error).split())[:100]}") from None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
+        return await (tensors(text) if values > MOST_VALUES and tensors else asyncio.to_thread(values_of, text))
+    except DecodeError as error:
+        raise Refused(str(error)) from None

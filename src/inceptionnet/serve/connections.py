@@ -20,6 +20,8 @@ LINGER_S = 5.0
 """How long the rest of a body is read and dropped after the request was refused, so that the client can read why."""
 WRITE_S = 30.0
 """How long a client may read nothing of an answer."""
+NO_HTTP_S = 0.5
+"""How long the answer to what is no HTTP is delayed: who sends such takes a connection, and little of the processor."""
 IDLE_AT_END_S = 0.5
 """How long a connection without a request stays open after SIGTERM: its request may be on the way."""
 
@@ -91,8 +93,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
-        most = self._limits.header_bytes
-        self._refuse(Refused(f"expected an HTTP/1.1 request with headers of at most {most} bytes, got what is none"))
+        self.flow.pause_reading()
+        self._start("no http", NO_HTTP_S)
 
     def _active(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -128,6 +130,9 @@ class Connection(H11Protocol):
         if name == "headers" and not self.transport.is_closing():
             if self._between_requests():
                 self._refuse(Refused(f"the headers did not arrive within {self._limits.header_s:g} s", 408))
+        elif name == "no http":
+            most = f"headers of at most {self._limits.header_bytes} bytes"
+            self._refuse(Refused(f"expected an HTTP/1.1 request with {most}, got what is none"))
         elif name == "idle":
             if not self._active():
                 self.transport.close()

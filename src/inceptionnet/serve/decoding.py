@@ -12,11 +12,12 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -30,9 +31,10 @@ from inceptionnet.errors import DecodeError, InceptionNetError, reason_of
 
 START_S = 60.0
 """The most time for a process to start and to send back its first image, beside that image's own."""
+Result = TypeVar("Result")
 Encoded = bytes | Pixels
 """An image file, or decoded pixels uint8 (H, W, C) that are still to be cropped and resized."""
-_Job = tuple[Encoded, Preprocessing, str, "Future[Pixels]"]
+_Job = tuple[Callable[..., Any], tuple[Any, ...], "Future[Any]"]
 
 
 class DecodePool:
@@ -56,8 +58,12 @@ class DecodePool:
 
         Shapes: → uint8 (size_px, size_px, C).
         """
-        answer: Future[Pixels] = Future()
-        self._jobs.put((image, prep, name, answer))
+        return self.call(_pixels, image, prep, name, self._pixels)
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """What a function of a module gives in one of the processes. The future raises a DecodeError."""
+        answer: Future[Result] = Future()
+        self._jobs.put((function, arguments, answer))
         return answer
 
     def close(self) -> None:
@@ -68,57 +74,55 @@ class DecodePool:
             thread.join()
 
     def _serve(self) -> None:
-        process = _Process(self._pixels)
+        process = _Process()
         while (job := self._jobs.get()) is not None:
-            image, prep, name, answer = job
+            function, arguments, answer = job
             if not answer.set_running_or_notify_cancel():  # nobody waits for it any more
                 continue
             try:
-                answer.set_result(process.decode(image, prep, name, self._limit_s))
+                answer.set_result(process.call(function, arguments, self._limit_s))
             except InceptionNetError as error:
                 answer.set_exception(error)
             except Exception as error:  # this thread must go on
                 answer.set_exception(error)
                 process.end()
-                process = _Process(self._pixels)
+                process = _Process()
         process.end()
 
 
 class _Process:
     """One process, which is started again after it was ended."""
 
-    def __init__(self, pixels: int) -> None:
-        self._pixels = pixels
+    def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_work, args=(there, self._pixels), daemon=True)
+        self._process = context.Process(target=_work, args=(there,), daemon=True)
         self._process.start()
         # Before multiprocessing sends SIGTERM, which these ignore, and waits for them.
         self._at_exit = Finalize(self, self._process.kill, exitpriority=100)
         there.close()
         self._fresh = True
 
-    def decode(self, image: Encoded, prep: Preprocessing, name: str, limit_s: float) -> Pixels:
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], limit_s: float) -> Any:
         """Raises: DecodeError."""
         code: int | None = None
         for _ in range(2):  # it may have been killed before the image came
             try:
-                self._here.send((image, prep, name))
+                self._here.send((function, arguments))
                 if not self._here.poll(limit_s + (START_S if self._fresh else 0)):
                     self._restart()
                     raise DecodeError(f"takes more than {limit_s:g} s to decode")
-                answer: Any = self._here.recv()
+                answer, reason = self._here.recv()
             except (EOFError, OSError):
                 code = self._restart()
                 continue
             self._fresh = False
-            if isinstance(answer, str):
-                raise DecodeError(answer)
-            pixels: Pixels = answer
-            return pixels
+            if reason is not None:
+                raise DecodeError(reason)
+            return answer
         raise DecodeError(f"the process that decoded it ended unexpectedly (exit code {code})")
 
     def _restart(self) -> int | None:
@@ -133,26 +137,34 @@ class _Process:
         self._process.join()
 
 
-def _work(parent: Connection, pixels: int) -> None:
-    """In the process: decode what comes, until the other end is gone."""
+def _work(parent: Connection) -> None:
+    """In the process: call what comes, until the other end is gone; sends (result, None) or (None, reason)."""
     for name in ("SIGINT", "SIGTERM"):  # the service ends it when the last request is answered
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     while True:
         try:
-            image, prep, name = parent.recv()
+            function, arguments = parent.recv()
         except (EOFError, OSError):
             os._exit(0)
         try:
-            answer: Pixels | str = seen(image, prep, name, pixels)
+            answer: tuple[Any, str | None] = function(*arguments), None
         except DecodeError as error:
-            answer = reason_of(error, name)
+            answer = None, str(error)
         except Exception as error:  # one image must not end the others
-            answer = f"cannot be decoded ({type(error).__name__})"
+            answer = None, f"cannot be decoded ({type(error).__name__})"
         try:
             parent.send(answer)
         except OSError:
             os._exit(0)
+
+
+def _pixels(image: Encoded, prep: Preprocessing, name: str, pixels: int) -> Pixels:
+    """`seen`, whose errors do not repeat the name."""
+    try:
+        return seen(image, prep, name, pixels)
+    except DecodeError as error:
+        raise DecodeError(reason_of(error, name)) from None
 
 
 def seen(image: Encoded, prep: Preprocessing, name: str, pixels: int) -> Pixels:

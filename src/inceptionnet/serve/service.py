@@ -25,6 +25,7 @@ from inceptionnet.serve.models import Answer, Model, Seen
 from inceptionnet.serve.refusals import Refused, busy
 from inceptionnet.serve.rows import first_class, prediction_rows
 from inceptionnet.serve.settings import Limits, Settings
+from inceptionnet.serve.values import tensors_of
 
 log: logging.Logger = logging.getLogger("inceptionnet")
 
@@ -153,6 +154,13 @@ class Service:
         finally:
             self.queued -= count
             loaded.requests -= 1
+
+    async def tensors_of(self, text: bytes) -> Any:
+        """The values of JSON with many numbers, as `values.tensors_of` reads them. Raises: DecodeError."""
+        try:
+            return await asyncio.wrap_future(self._decoders.call(tensors_of, text))
+        except DecodeError as error:
+            raise DecodeError(f"JSON: {error}") from None
 
     async def results(self, loaded: Loaded, images: Sequence[Encoded | Seen | str], embedding: bool) -> list[Result]:
         """What the network says of each image: encoded, pixels (H, W, C), preprocessed (C, H, W), or an error already.

@@ -17,6 +17,7 @@ from inceptionnet.errors import listed, nearest
 from inceptionnet.serve.refusals import Refused
 
 HEADER = "Inference-Header-Content-Length"
+_Data = memoryview | list[Any] | npt.NDArray[np.float64]
 _SIDE = 4 * MOST_PX
 """The most pixels along one side of an image in UINT8."""
 
@@ -76,8 +77,8 @@ def tensor_of(stated: Any, rest: memoryview, prep: Preprocessing) -> Tensor:
     return Tensor(name, list(_numbers(name, data, shape, np.dtype(np.uint8))))
 
 
-def _data(name: str, stated: Mapping[str, Any], rest: memoryview) -> memoryview | list[Any]:
-    """What the tensor holds: the bytes behind the JSON, or a list."""
+def _data(name: str, stated: Mapping[str, Any], rest: memoryview) -> _Data:
+    """What the tensor holds: the bytes behind the JSON, a list, or the numbers of a long one."""
     parameters = stated.get("parameters", {})
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None:
@@ -87,12 +88,12 @@ def _data(name: str, stated: Mapping[str, Any], rest: memoryview) -> memoryview 
             )
         return rest
     data = stated.get("data")
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise Refused(f"{name}: expected data, a list, or binary_data_size with the header {HEADER}")
     return data
 
 
-def _numbers(name: str, data: memoryview | list[Any], shape: list[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _numbers(name: str, data: _Data, shape: list[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     count = int(np.prod([int(side) for side in shape], dtype=object))
     if isinstance(data, memoryview):
         if len(data) != count * dtype.itemsize:
@@ -112,8 +113,10 @@ def _numbers(name: str, data: memoryview | list[Any], shape: list[int], dtype: n
         return wide.astype(dtype).reshape(shape)
 
 
-def _texts(name: str, data: memoryview | list[Any], count: int) -> list[bytes]:
+def _texts(name: str, data: _Data, count: int) -> list[bytes]:
     """BYTES: each with its length before it, in 4 bytes; in JSON base64, since an image is no text."""
+    if isinstance(data, np.ndarray):
+        raise Refused(f"{name}: expected base64 for BYTES in JSON, got numbers; or send binary tensors")
     if isinstance(data, list):
         flat = [one for part in data for one in (part if isinstance(part, list) else [part])]
         try:

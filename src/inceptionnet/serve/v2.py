@@ -130,7 +130,7 @@ async def _infer(request: Request) -> Response:
     with service.memory.share() as share:
         body = await whole(request, service.limits, share)
         head, rest = _split(request, body)
-        content = await parsed(head, share)
+        content = await parsed(head, share, service.tensors_of)
         loaded = service.get(request.path_params["name"])
         model = loaded.model
         tensor, wanted, identity = _read(model, content, rest)

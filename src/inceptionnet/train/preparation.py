@@ -46,7 +46,7 @@ class Preparation:
         keeper.note(f"classifier: logistic regression on {fitted.summary}")
 
     def range_test(self, stop: StopRequest) -> None:
-        """Lower the peak learning rate where a range test asks for it; range_test.csv has its curve."""
+        """Lower the peak learning rate where a range test asks for it; range_test.json has its curve."""
         stepper, keeper, peak = self.stepper, self.keeper, self.stepper.peak_lr
         advance = self._advance(stop, "learning-rate range test", "interrupted in the learning-rate range test")
         found = range_test.about(range_test.run(stepper, self._batches(), lambda: advance(0)), peak)
