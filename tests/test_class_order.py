@@ -108,14 +108,17 @@ def test_whether_names_were_given(tmp_path: Path) -> None:
     assert read_record(file).provenance["classes"] == "given"
 
 
-def test_a_file_of_names_wherever_names_are_given(command: Command, unnamed: Path, tmp_path: Path) -> None:
+def test_a_file_of_names_wherever_names_are_given(
+    command: Command, unnamed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = tmp_path / "class_indices.json"
     names.write_text(json.dumps({f"class {i}": i for i in range(12)}))
     clf = load(unnamed, classes=names, device="cpu")
     assert clf.classes[11] == "class 11" and "class names: given" in clf.assumed
     image = write_tree(tmp_path, {"x.png": png(0, (32, 32))}) / "x.png"
-    code, out, _ = command("predict", unnamed, image, "--classes", names)
-    assert code == 0 and f"class {ALWAYS} 100.0%" in out and "class names: given" in out
+    with caplog.at_level("INFO", "inceptionnet"):
+        code, out, _ = command("predict", unnamed, image, "--classes", names)
+    assert code == 0 and f"class {ALWAYS} 100.0%" in out and "class names: given" in caplog.text
     code, _, _ = command("convert", unnamed, tmp_path / "c.safetensors", "--classes", names)
     assert code == 0 and read_record(tmp_path / "c.safetensors").classes[11] == "class 11"
     names.write_text('["one"]')

@@ -124,7 +124,7 @@ def test_evaluate_and_predict(command, run: Path, colours: Path, tmp_path: Path)
     assert code == 1 and "error: is empty (0 bytes)" in out and "00.png" in out
     assert "1 of 2 images could not be read" in out
     code, out, err = command("predict", run, broken)
-    assert code == 2 and "none of 1 images could be read" in err
+    assert code == 2 and err.count("\n") == 1 and "could be read" not in err
 
 
 def test_train_end_to_end(command, colours: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(command, run: Path, col
         ),
         (
             ("train", colours, "--model", "inception_v3", *base),
-            "input_size is 32 px; inception_v3 takes images of 75 px",
+            "--size is 32 px; inception_v3 takes images of 75 px",
         ),
         (("train", colours, "--model", "inception_v1", *base, "--set", "optimizer.rl=1"), "did you mean optimizer.lr"),
         (("train", colours, "--model", "inception_v1", *base, "--epochs", 0), "--epochs is 0; expected 1 or more"),

@@ -153,9 +153,9 @@ def test_what_is_a_data_set(colours: Path, photos: Path, tmp_path: Path) -> None
     assert open_images([str(one)]).classes == ("red",)
     shutil.copy(photos / "a.png", one / "stray.png")
     source = open_images([str(one)])
-    assert source.classes == ("red",) and "1 images outside the class folders ignored" in source.note
+    assert source.classes == ("red",) and "1 image outside the class folders ignored" in source.note
     assert open_images([str(photos)]).note == (
-        "5 images without labels (only 2 of them are in class folders); 1 files that are not images ignored (.txt)"
+        "5 images without labels (only 2 of them are in class folders); 1 non-image file ignored (.txt)"
     )
     flat = open_images([str(colours / "red")])
     assert flat.classes == () and "12 images without labels (" in flat.note and "12 images in one folder" in flat.note

@@ -284,13 +284,13 @@ def test_a_named_engine_that_spoils_the_network(run: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "precision int8: expected images to calibrate on, got none"),
+        ((), "error: --calibrate: expected images for precision int8, got none; give 100"),
         (("--precision", "bf16"), "'bf16' is not one of 'fp32', 'int8'"),
         (("--calibrate", "empty"), "empty: expected images ("),
         (("--calibrate", "nowhere"), "nowhere: expected"),
         (("--calibrate", "empty", "--precision", "int4"), "'int4' is not one of 'fp32', 'int8'"),
-        (("--calibrate", "empty", "--precision", "fp32"), "expected precision int8 or auto for calibration images"),
-        (("--calibrate", "empty", "--plain"), "a.onnx: int8 needs batch norm folded; omit plain"),
+        (("--calibrate", "empty", "--precision", "fp32"), "--calibrate: expected precision int8 or auto for cal"),
+        (("--calibrate", "empty", "--plain"), "error: --plain: int8 needs batch norm folded; omit it"),
         (("--calibrate", "empty", "a.pt2"), "expected .onnx or .xml for int8, got a torch.export file"),
     ],
 )  # fmt: skip
@@ -310,7 +310,7 @@ def test_what_cannot_be_exported(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision int8: expected images to calibrate on"),
+        ({"precision": "int8"}, "^calibrate: expected images for precision int8, got none; give 100 or more"),
         (
             {"calibrate": torch.zeros(3, 3, 64, 64)},
             "expected precision int8 or auto for calibration images, got fp32",
@@ -337,7 +337,7 @@ def test_what_cannot_be_optimized(options: dict[str, object], message: str) -> N
 def test_predict_and_evaluate_say_what_int8_needs(run: Path, colours: Path, command: Command) -> None:
     for words in (("predict", run, colours / "red"), ("evaluate", run, colours)):
         code, _, err = command(*words, "--precision", "int8", "--engine", "openvino")
-        assert code == 2 and "int8: expected images to calibrate on" in err and err.count("\n") == 1
+        assert code == 2 and "--calibrate: expected images for precision int8" in err and err.count("\n") == 1
         code, _, err = command(*words, "--precision", "int8", "--calibrate", colours)
         assert code == 2 and "engine eager does not support int8; choose onnxruntime or openvino" in err
 

@@ -114,7 +114,7 @@ def test_the_command(mislabelled: Path, run: Path, tmp_path: Path, command: Comm
     assert {line[1]: line[5] for line in ranked} == {after: before.split("/")[0] for before, after in SWAPPED.items()}
     assert "3 of 36 images are predicted as another class than their label" in out
     assert "agree with 91.7% of the labels (always the largest class: 33.3%)" in out
-    assert "corrupt image skipped: red/cut.png: " in out and "1 of 37 images are corrupt and not ranked" in out
+    assert "corrupt image skipped: red/cut.png: " in out and "1 of 37 images is corrupt and not ranked" in out
     assert "the images of all splits together (" in out and f"{page}: thumbnails of 3 images" in out
     with open(table, newline="") as file:
         rows = list(csv.DictReader(file))

@@ -229,7 +229,7 @@ def test_a_maze_of_links_is_walked_once(tmp_path: Path) -> None:
     tree = list_folder(root)
     assert tree.images == [f"{i:02}/x.png" for i in range(12)]
     assert len(tree.again) + len(tree.loops) == 144
-    assert tree.ignored(12)[-1].startswith(f"{len(tree.again)} folders ignored that are in the data by another path (")
+    assert tree.ignored(12)[-1].startswith(f"{len(tree.again)} folders in the data by another path ignored (")
 
 
 def test_the_first_path_to_a_folder_is_its_own(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_first_path_to_a_folder_is_its_own(tmp_path: Path) -> None:
     (root / "c").symlink_to(away)
     tree = list_folder(root)
     assert tree.images == ["b/1.png", "z/0.png"] and tree.again == ("a", "c") and tree.loops == ()
-    assert tree.ignored(2) == ["2 folders ignored that are in the data by another path (a, c)"]
+    assert tree.ignored(2) == ["2 folders in the data by another path ignored (a, c)"]
 
 
 def test_deep_folders(tmp_path: Path) -> None:

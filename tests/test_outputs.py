@@ -499,7 +499,7 @@ def test_commands(command, colours: Path, tmp_path: Path, monkeypatch: pytest.Mo
     code, out, _ = command("show", three, "--json")
     assert json.loads(out)["outputs"] == {"activation": "sigmoid", "logits": 3}
     code, _, err = command("predict", three, image, "--threshold", 2)
-    assert code == 2 and err.startswith("error: threshold is 2.0; expected a probability")
+    assert code == 2 and err.startswith("error: --threshold is 2.0; expected a probability")
     report = tmp_path / "a.html"
     code, out, _ = command("report", three, "--data", colours, "--split", "all", "--out", report, "--workers", 0)
     page = report.read_text(encoding="utf-8")

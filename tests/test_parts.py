@@ -222,7 +222,7 @@ def test_one_file(command: Command, weights: Path, images: Path, whole: dict[str
     (bad / "a.png").write_bytes(b"x")
     for out in (tmp_path / "x.parquet", tmp_path / "x"):
         code, _, err = command(*words("predict", weights, bad, out))
-        assert code == 2 and "none of 1 images could be read; the first: a.png: is not an image" in err
+        assert code == 2 and "error: a.png: is not an image" in err
     assert not (tmp_path / "x.parquet").exists()
 
 

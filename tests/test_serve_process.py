@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from inceptionnet.serve.running import ending_signals
 
 from .serving import CLASSES, COMMAND_S, command_running, png, small_classifier, until
 
@@ -60,7 +63,8 @@ def test_a_key_that_is_too_short(command: Any, weights: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_when_all_is_answered(weights: Path, number: signal.Signals) -> None:
     with (
         command_running(weights, "--max-wait", "1s", "--batch-size", "64") as (process, client),
         ThreadPoolExecutor(8) as pool,
@@ -71,11 +75,51 @@ def test_sigterm_ends_it_when_all_is_answered(weights: Path) -> None:
             until(
                 lambda: "inceptionnet_queue_images 8.0" in client.get("/metrics").text or answers[0].done(), COMMAND_S
             )
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             assert [one.result().status_code for one in answers] == [200] * 8
         assert process.wait(COMMAND_S) == 0
         with pytest.raises(httpx.ConnectError):
             predict(client)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_a_second_signal_ends_it_at_once(weights: Path, arguments: tuple[str, ...]) -> None:
+    """While the first one waits for half a request, for 30 s at most."""
+    with command_running(weights, *arguments) as (process, client):
+        assert predict(client).status_code == 200
+        started, place = children(process.pid), (client.base_url.host, client.base_url.port)
+        with socket.create_connection(place) as half:
+            half.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+            process.send_signal(signal.SIGTERM)
+            until(lambda: not is_open(place), COMMAND_S)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == -signal.SIGINT
+        until(lambda: not any(map(is_running, started)))
+
+
+def test_nohup_keeps_a_service_from_ending_with_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ending_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.slow
+def test_workers_are_replaced_at_sighup(weights: Path) -> None:
+    """One after another, also when a terminal sends it to each of them."""
+    with command_running(weights, "--workers", "2") as (process, client):
+        until(lambda: len(workers(process.pid)) == 2, COMMAND_S)
+        before = workers(process.pid)
+        for pid in (*before, process.pid):
+            os.kill(pid, signal.SIGHUP)
+        while set(workers(process.pid)) & set(before):
+            assert predict(client, Connection="close").status_code == 200
+            time.sleep(0.1)
+        until(lambda: len(workers(process.pid)) == 2, COMMAND_S)
+        process.terminate()
+        assert process.wait(COMMAND_S) == 0
 
 
 @pytest.mark.slow
@@ -119,6 +163,28 @@ def test_a_worker_that_is_killed_is_replaced_and_all_are_loaded_again(weights: P
 def card(client: httpx.Client) -> dict[str, Any]:
     found: dict[str, Any] = client.get("/models/m", headers={"Connection": "close"}).json()
     return found
+
+
+def is_open(place: tuple[str, int]) -> bool:
+    """Whether somebody answers there."""
+    try:
+        socket.create_connection(place).close()
+    except OSError:
+        return False
+    return True
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    found = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [*found, *(pid for one in found for pid in children(one))]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def workers(parent: int) -> list[int]:

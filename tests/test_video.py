@@ -229,12 +229,12 @@ def test_the_command(command: Command, run: Path, colours: Path, tmp_path: Path)
     code, text, _ = command("predict", run, folder / "a.mp4", "--every", "10 frames", "--top", 1)
     assert code == 0 and f"{a} 2.000 s" in text
     code, text, _ = command("predict", run, folder)
-    assert code == 0 and "2 files that are not images ignored (.mkv, .mp4)" in text
+    assert code == 0 and "2 non-image files ignored (.mkv, .mp4)" in text
     for arguments, said in (
         ((folder / "a.mp4",), "a.mp4: is a video; give --every 1s"),
         ((folder / "*.mp4",), "a.mp4: is a video; give --every 1s"),
         ((folder, "--every", "often"), "--every often: expected an interval"),
-        ((folder / "none.mp4", "--every", "1s"), "none of 1 images could be read; the first"),
+        ((folder / "none.mp4", "--every", "1s"), "none.mp4: cannot be read (No such file or directory)"),
     ):
         code, _, err = command("predict", run, *arguments)
         assert code == 2 and err.count("\n") == 1 and said in err, err

@@ -64,7 +64,16 @@ class InputError(InceptionNetError, ValueError):
 
 
 class DataError(InceptionNetError):
-    """A data set that cannot be used for training or evaluation."""
+    """A data set that cannot be used for training or evaluation.
+
+    Args:
+        reason: what was expected and what was given.
+        advice: what to do, where whoever catches the error may know another way.
+    """
+
+    def __init__(self, reason: str = "", advice: str = "") -> None:
+        super().__init__(f"{reason}: {advice}" if advice else reason)
+        self.reason: str = reason
 
 
 class DecodeError(DataError):
@@ -103,7 +112,7 @@ def nearest(word: str, known: Iterable[str], most: int = 3) -> str:
     """The known words closest to `word`, for an error's last sentence: `did you mean a or b?`, else what is known."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=most, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {listed(known)}"
+    return f"did you mean {listed(close, ordered=True, last='or')}?" if close else f"known: {listed(known)}"
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -138,6 +147,24 @@ def listed(names: Iterable[str], most: int = MOST_LISTED, *, ordered: bool = Fal
     if last and len(names) > 1:
         return f"{', '.join(names[:-1])} {last} {names[-1]}"
     return ", ".join(names)
+
+
+def number_of(what: str, count: int, form: str = "") -> str:
+    """A number with its noun, whose plural is regular.
+
+    Args:
+        what: the noun in the singular, with words before it or not.
+        form: how the number is formatted; "," puts commas between thousands.
+
+    Example:
+        >>> number_of("image", 1), number_of("image", 1797, ","), number_of("class", 3), number_of("entry", 0)
+        ('1 image', '1,797 images', '3 classes', '0 entries')
+    """
+    if count == 1:
+        return f"1 {what}"
+    if what.endswith("y") and what[-2] not in "aeiou":
+        return f"{count:{form}} {what[:-1]}ies"
+    return f"{count:{form}} {what}{'es' if what.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:

@@ -18,7 +18,7 @@ from inceptionnet.errors import DataError, DecodeError
 from .made import png, write_tar, write_tree, write_zip
 
 HIDDEN = ["._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a/._a.png", "@eaDir/a.png/x.jpg", "Thumbs.db", "in/.x/y.png"]
-SAID = "2 files that are not images ignored (.mp4, .txt); 6 hidden files and folders ignored (._a.png, .ipynb_checkpoints, .x … and 3 more)"  # noqa: E501
+SAID = "2 non-image files ignored (.mp4, .txt); 6 hidden entries ignored (._a.png, .ipynb_checkpoints, .x … and 3 more)"
 
 
 def test_every_way_to_find_images_finds_and_says_the_same(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_every_way_to_find_images_finds_and_says_the_same(tmp_path: Path) -> Non
         assert source.note.endswith(SAID) and len(source.splits["all"]) == 5
         several = open_images([str(place), str(folder / "a.png")])
         assert len(several.splits["all"]) == 6 and several.splits["all"].read(5) == png(0)  # type: ignore[union-attr, arg-type]
-        assert "hidden files and folders ignored" in several.note
+        assert "hidden entries ignored" in several.note
 
 
 def test_a_pattern_enters_no_hidden_folder_unless_it_names_it(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_links_are_followed_without_loops_and_pipes_are_refused(tmp_path: Path) 
     tree = list_folder(root)
     assert tree.images == ["album/linked.png", "dog/0.png", "dog/itself.png", "dog/pipe.png"]
     assert tree.folders == {"album", "dog"} and tree.loops == ("album/back", "loop")
-    assert tree.ignored(4) == ["2 links to a folder above them ignored (back, loop)"]
+    assert tree.ignored(4) == ["2 links to a folder above ignored (back, loop)"]
     with pytest.raises(DecodeError, match=r"dog/itself.png: cannot be read \("):
         tree.reader("")("dog/itself.png")
     with pytest.raises(DecodeError, match=r"^dog/pipe.png: cannot be read \(a named pipe, not a regular file\)$"):
@@ -102,14 +102,14 @@ def test_names_in_zips_are_utf8_where_they_can_be(tmp_path: Path) -> None:
         assert tree.reader("")(expected) == png(9), case
         assert (tree.guessed == (expected,)) is (case in ("cp437", "neither", "japanese")), case
     (said,) = list_zip(tmp_path / "neither.zip").ignored(1)
-    assert said.startswith("1 names that are not UTF-8 read as code page 437 (τ╠/0.png): if they are in another")
+    assert said.startswith("1 name not in UTF-8 read as code page 437 (τ╠/0.png): if they are in another")
 
 
 def test_a_name_twice_in_a_zip_is_said(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/0.png": png(1), "a/1.png": png(2), "a\\0.png": png(3)})
     tree = list_zip(path)
     assert tree.images == ["a/0.png", "a/1.png"] and tree.reader("")("a/0.png") == png(3)
-    assert tree.ignored(2) == ["1 files twice in the archive, of which the last is used (0.png)"]
+    assert tree.ignored(2) == ["1 file twice in the archive, of which the last is used (0.png)"]
 
 
 def test_tars_that_are_no_plain_tar(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_tars_that_are_no_plain_tar(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected an uncompressed tar file, got a compressed one"):
         find_images([path])
     write_tar(path, {"readme.txt": b"x"})
-    with pytest.raises(DataError, match=r"expected images, got none: 1 files that are not images ignored \(.txt\)"):
+    with pytest.raises(DataError, match=r"expected images, got none: 1 non-image file ignored \(.txt\)"):
         find_images([path])
 
 

@@ -133,9 +133,7 @@ def test_a_zip_of_images(tmp_path: Path, top: str) -> None:
     (split,) = source.splits.values()
     assert isinstance(split, Split) and split.read(3) == png(3)
     assert wnids(source) == dict(zip(IMAGES, SLIM, strict=True))
-    assert source.note.endswith(
-        "; 1 files that are not images ignored (.md); 1 hidden files and folders ignored (__MACOSX)"
-    )
+    assert source.note.endswith("; 1 non-image file ignored (.md); 1 hidden entry ignored (__MACOSX)")
 
 
 LISTS = {
@@ -248,7 +246,9 @@ def test_labels_are_for_images(tmp_path: Path) -> None:
     for data, got in ((tar, ".tar shards"), ("digits", "digits"), ("hf:x", "a str")):
         with pytest.raises(DataError, match=f"^{data}: expected a folder or .zip of images .* {labels}, got {got}"):
             open_source(data, labels=labels)
-    with pytest.raises(DataError, match=r"got a .csv file: give the folder of its images, with --labels"):
+    with pytest.raises(
+        DataError, match=r"got a .csv file: give the folder of its images, with this file as their labels"
+    ):
         open_source(write_tree(tmp_path, {"x.csv": b""}) / "x.csv")
 
 

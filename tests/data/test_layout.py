@@ -127,7 +127,7 @@ def test_a_split_that_cannot_be_evaluated_is_seen_at_once(tmp_path: Path) -> Non
     assert open_source(empty).note.endswith("; test ignored: no images")
     for case, more, got in (
         ("no val", ["val/"], "class folders in val, got an empty folder: .* or remove val"),
-        ("flat val", ["val/0.png"], "class folders in val, got 1 images in one folder"),
+        ("flat val", ["val/0.png"], "class folders in val, got 1 image in one folder"),
         ("one class", ["val/ant/0.png"], "at least 2 classes in val, got 1 of ant: add"),
         ("one class to test", ["test/bee/0.png"], "at least 2 classes in test, got 1 of bee: add"),
     ):
@@ -147,4 +147,5 @@ def test_a_class_is_the_same_in_either_form_of_unicode(tmp_path: Path) -> None:
 
 def test_features_of_what_is_asked_about_have_no_labels(tmp_path: Path) -> None:
     source = open_images([str(write_tree(tmp_path, of("A", "B")))])
-    assert source.classes == () and "12 images without labels (" in source.note and "--splits" in source.note
+    assert source.classes == () and "12 images without labels (expected splits called" in source.note
+    assert "--" not in source.note, "no advice on labels where none are asked for"

@@ -152,7 +152,7 @@ def test_a_tar_that_the_command_made(tmp_path: Path) -> None:
 
 def test_a_folder_of_images_keeps_its_tar_out(tmp_path: Path) -> None:
     write_tree(tmp_path, ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "pets.tar"])
-    assert open_source(tmp_path).note.endswith("1 files that are not images ignored (.tar)")
+    assert open_source(tmp_path).note.endswith("1 non-image file ignored (.tar)")
 
 
 inherited: Split

@@ -45,7 +45,7 @@ def test_a_note_on_all_images_speaks_of_no_held_out_ones(tmp_path: Path) -> None
     source = open_source(folder, evaluating=True)
     assert source.note_on("val") == source.note and "held out" in source.note
     inner = "2 images in folders inside class folders are of that class (a/x, a/y)"
-    assert source.note_on("all") == f"not split (4 images); {inner}; 1 files that are not images ignored (.txt)"
+    assert source.note_on("all") == f"not split (4 images); {inner}; 1 non-image file ignored (.txt)"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 7])
@@ -107,12 +107,9 @@ def test_split_folders(tmp_path: Path, alias: str) -> None:
     assert source.splits["train"].names == ["train/cat/a.jpg", "train/dog/deep/b.PNG"]
     assert source.splits["val"].names == [f"{alias}/cat/c.png", f"{alias}/dog/c.png"]
     assert source.splits["val"].labels.tolist() == source.splits["test"].labels.tolist() == [0, 1]
-    deep = "1 images in folders inside class folders are of that class (train/dog/deep)"
+    deep = "1 image in folders inside class folders is of that class (train/dog/deep)"
     said = "" if alias == "val" else f"; split folders: train = train, val = {alias}, test = test"
-    assert (
-        source.note
-        == f"split as found (2 train, 2 val, 2 test){said}; {deep}; 1 files that are not images ignored (.txt)"
-    )
+    assert source.note == f"split as found (2 train, 2 val, 2 test){said}; {deep}; 1 non-image file ignored (.txt)"
 
 
 def test_train_alone_is_split_and_train_with_test_is_not(tmp_path: Path) -> None:
@@ -135,8 +132,8 @@ def test_loose_and_other_files_are_counted_in_the_note(tmp_path: Path) -> None:
     source = open_source(write_tree(tmp_path, names))
     assert source.classes == ("cat", "dog") and sum(map(len, source.splits.values())) == 16
     assert source.note.endswith(
-        "; 1 images outside the class folders ignored; 2 files that are not images ignored (.mp4, no extension); "
-        "3 hidden files and folders ignored (.hidden.png, .thumb.png, __MACOSX)"
+        "; 1 image outside the class folders ignored; 2 non-image files ignored (.mp4, no extension); "
+        "3 hidden entries ignored (.hidden.png, .thumb.png, __MACOSX)"
     )
 
 
@@ -161,7 +158,7 @@ def test_zip_and_folder_are_split_alike(tmp_path: Path, prefix: str) -> None:
     files |= {"__MACOSX/pets/cat/._0.png": b"x", f"{prefix}.DS_Store": b"x"}
     packed = open_source(write_zip(tmp_path / "pets.zip", files))
     assert packed.title == "pets.zip"
-    assert packed.note == f"{folder.note}; 2 hidden files and folders ignored (.DS_Store, __MACOSX)"
+    assert packed.note == f"{folder.note}; 2 hidden entries ignored (.DS_Store, __MACOSX)"
     for name, split in folder.splits.items():
         assert packed.splits[name].names == split.names
         assert [packed.splits[name].read(i) for i in range(len(split))] == [split.read(i) for i in range(len(split))]
@@ -279,7 +276,7 @@ REFUSED = {
         ["train/a/0.png", "train/b/0.png", "val/a/0.png", "valid/a/0.png"],
         "per split, got val and valid for val",
     ),
-    "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 images"),
+    "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 image"),
     "nothing to hold out": (["cat/0.png", "dog/0.png"], "a class with 2 images or more"),
 }
 

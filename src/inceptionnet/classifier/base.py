@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inceptionnet.data.images import Seen, Values
+from inceptionnet.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -66,6 +67,13 @@ class Backend(Protocol):
 
     def given(self, values: Values) -> Any:
         """What is answered to people: the values as a tensor, or as they are."""
+
+
+def check_classes(classes: Sequence[str], source: str) -> None:
+    """Raises: WeightsError: the network has no classifier."""
+    if not classes:
+        where = source or "the network"
+        raise WeightsError(f"{where}: expected weights with a classifier, got none; embed and features need none")
 
 
 def texts(places: str | Path | Sequence[str | Path] | None) -> tuple[str, ...]:

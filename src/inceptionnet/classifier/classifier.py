@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from inceptionnet.classifier.base import Answers, Backend, Options
+from inceptionnet.classifier.base import Answers, Backend, Options, check_classes
 from inceptionnet.classifier.files import graph_backend
 from inceptionnet.data.images import (
     ImageLike,
@@ -310,9 +310,7 @@ class Classifier:
 
     def check_classes(self) -> None:
         """Raises: WeightsError: the network has no classifier."""
-        if not self.classes:
-            where = self.source or "the network"
-            raise WeightsError(f"{where}: expected weights with a classifier, got none; embed and features need none")
+        check_classes(self.classes, self.source)
 
     def check_probabilities(self) -> None:
         """Raises: WeightsError as `check_classes`; ConfigurationError: softmax of a single logit."""

@@ -81,7 +81,7 @@ def load(
         from inceptionnet.data.class_names import named_classes
         from inceptionnet.model.network import InceptionNet
         from inceptionnet.weights.native import record_for
-        from inceptionnet.weights.reading import read_weights
+        from inceptionnet.weights.reading import opened_weights
     options.check()
     read = None
     if isinstance(source, InceptionNet):
@@ -90,7 +90,7 @@ def load(
             model.set_activation(activation)
             record = with_activation(record, activation)
     else:
-        read = read_weights(source, name=name, head=head)
+        read = opened_weights(source, name=name, head=head)
         if activation is not None:
             read = replace(read, record=with_activation(read.record, activation))
         model, record, assumed, where = read.model(), read.record, read.assumed, str(source)
@@ -114,8 +114,8 @@ def described(source: str | Path) -> tuple[Record, str]:
     if is_graph(source):
         return _record(read_metadata(source)), ""
     with needing_torch(f"reading {source}"):
-        from inceptionnet.weights.reading import read_weights
-    read = read_weights(source)
+        from inceptionnet.weights.reading import opened_weights
+    read = opened_weights(source)
     return read.record, read.assumed
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,9 +37,12 @@ from inceptionnet.cli.streams import prepare_streams
 from inceptionnet.cli.study import study
 from inceptionnet.cli.train import train
 from inceptionnet.cli.weights import weights
-from inceptionnet.errors import InceptionNetError, Interrupted
+from inceptionnet.errors import ConfigurationError, DataError, InceptionNetError, Interrupted
 from inceptionnet.system.extras import needing_torch
 from inceptionnet.system.printing import VISIBLE, say
+
+RENAMED = {"input_size": "size", "edits": "edit", "agreement": "min_agreement"}
+"""Parameters in Python that the commands call otherwise."""
 
 
 class Command(TyperCommand):
@@ -50,7 +55,18 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run it. Raises: MissingExtraError: it needs torch."""
         with needing_torch(f"inceptionnet {ctx.info_name}"):
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except (ConfigurationError, DataError) as error:
+                error.args = (self._with_option(str(error.args[0])),)
+                raise
+
+    def _with_option(self, message: str) -> str:
+        """A message that begins with a parameter's name, as in Python (and not with a file's), with the option's."""
+        word = re.match(r"[a-z_]*", message)[0]  # type: ignore[index]  # it matches any text
+        name = RENAMED.get(word, word)
+        options = [one.opts[0] for one in self.params if one.name == name and one.opts[0].startswith("--")]
+        return options[0] + message.removeprefix(word) if options and not Path(word).exists() else message
 
 
 class Group(TyperGroup):
@@ -129,7 +145,9 @@ def main() -> None:
     except InceptionNetError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(f"{error.format_message().replace('Value error, ', '').rstrip('.')}; see inceptionnet --help", 2)
+        context = getattr(error, "ctx", None)
+        command = f" {context.info_name}" if context is not None and context.parent is not None else ""
+        _fail(f"{error.format_message().replace('Value error, ', '').rstrip('.')}; see inceptionnet{command} --help", 2)
     except BrokenPipeError:
         # Whoever read standard output has gone, as `head` does; nothing is left to be said.
         _end_output()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import Device, Json, opened
-from inceptionnet.errors import ConfigurationError, nearest
+from inceptionnet.errors import ConfigurationError, nearest, number_of
 from inceptionnet.system.printing import say
 
 log: logging.Logger = logging.getLogger("inceptionnet")
@@ -64,7 +64,9 @@ def bench(
             log.info("measuring %s, batch %d", name, size)
             rows += bench(name, model, chosen, batch_size=size, peaks=peaks, threads=count, rounds=rounds)
     measured = [row for row in rows if isinstance(row, Measurement)]
-    title = f"{' and '.join(precisions)} on {at}, {count} threads, {rounds} interleaved rounds"
+    title = (
+        f"{' and '.join(precisions)} on {at}, {number_of('thread', count)}, {number_of('interleaved round', rounds)}"
+    )
     if plot:
         from inceptionnet.report.plots import speeds
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inceptionnet.cli.options import Device, GroupBy, Json, Labels, Splits, Workers
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _print(report: Report, data: str, note: str) -> None:
     totals = [f"{images:,}" for images in report.images.values()]
     print_table(
         ["class", *report.counts],
-        [*rows, [f"total ({len(rows)} classes)", *totals]],
+        [*rows, [f"total ({number_of('class', len(rows))})", *totals]],
         right=set(range(1, len(totals) + 1)),
         title=data,
         note=note,
@@ -139,7 +139,7 @@ def _print(report: Report, data: str, note: str) -> None:
     near = report.near_duplicates_across_splits, report.near_duplicates, report.near_conflicting_labels
     _print_copies("near-duplicate", "≈", *near)
     if report.plain:
-        some = "1 image is" if report.plain == 1 else f"{report.plain:,} images are"
+        some = f"{number_of('image', report.plain, ',')} {'is' if report.plain == 1 else 'are'}"
         say("", f"{some} too plain to look for near-duplicates")
 
     if report.decode_errors:
@@ -148,7 +148,8 @@ def _print(report: Report, data: str, note: str) -> None:
         say(f"corrupt image, {error.split}: {error.name}: {error.reason}")
     say()
     if report.decode_errors:
-        say(f"{len(report.decode_errors):,} of {len(report):,} images are corrupt")
+        corrupt = len(report.decode_errors)
+        say(f"{corrupt:,} of {number_of('image', len(report), ',')} {'is' if corrupt == 1 else 'are'} corrupt")
     else:
         say(f"all {len(report):,} images can be decoded")
 
@@ -158,7 +159,7 @@ def _print_groups(report: Report) -> None:
         counts = ", ".join(f"{count:,} in {split}" for split, count in report.groups.items())
         say(f"groups    {counts} ({report.grouped_by})")
     for splits, found in report.groups_across_splits.items():
-        say("", f"{found.groups:,} {'group' if found.groups == 1 else 'groups'} in both {splits}")
+        say("", f"{number_of('group', found.groups, ',')} in both {splits}")
         for group in found.examples:
             say(f"  {group}")
         if found.groups > len(found.examples):
@@ -172,11 +173,11 @@ def _print_copies(
     kinds |= {f"within {split}": found for split, found in within.items()}
     for kind, found in {**kinds, "with conflicting labels": conflicting}.items():
         if found.images:
-            _print_duplicates(f"{what}{'s' * (found.images != 1)} {kind}", sign, found)
+            _print_duplicates(f"{number_of(what, found.images, ',')} {kind}", sign, found)
 
 
 def _print_duplicates(kind: str, sign: str, found: Duplicates) -> None:
-    say("", f"{found.images:,} {kind}")
+    say("", kind)
     for earlier, later in found.examples:
         say(f"  {later} {sign} {earlier}")
     if found.images > len(found.examples):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, Labels, Workers
+from inceptionnet.errors import number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def compare(
         return
     _print(found)
     if table:
-        say(f"{table}: {len(found.same_images.disagreements):,} images" if found.same_images else f"{table}: not "
-              "written, since there is no comparison image by image")  # fmt: skip
+        same = found.same_images
+        written = number_of("image", len(same.disagreements), ",") if same else ""
+        say(f"{table}: {written or 'not written, since there is no comparison image by image'}")
     if out:
         say(f"{out / PAGE}: the page; comparison.json and the curves are beside it")
 
@@ -132,7 +134,7 @@ def _print_paired(found: SameImages) -> None:
         ],
         [[pair, *row[1:]] for pair, row in zip(pairs, rows, strict=True)],
         right={1, 2, 4},
-        title=f"image by image, on {found.images:,} images",
+        title=f"image by image, on {number_of('image', found.images, ',')}",
         note=f"last weights on {found.note}",
     )
     if len(pairs) > 1:
@@ -154,8 +156,8 @@ def _print_paired(found: SameImages) -> None:
             ]
             for one in found.disagreements[:FIRST]
         ],
-        title=f"{count:,} images with different predictions, ✓ correct; the largest difference in cross-entropy first"
-        + (f"; the first {FIRST}" if count > FIRST else ""),
+        title=f"{number_of('image', count, ',')} with different predictions, ✓ correct; the largest difference in "
+        "cross-entropy first" + (f"; the first {FIRST}" if count > FIRST else ""),
     )
 
 

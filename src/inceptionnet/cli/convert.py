@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inceptionnet.cli.options import Activation, Classes, Json
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, listed, number_of
 
 if TYPE_CHECKING:
     from inceptionnet.weights import Record, Report
@@ -48,6 +48,8 @@ def convert(
     from inceptionnet.data.class_names import named_classes
     from inceptionnet.weights import convert, read_record
 
+    if destination.suffix != ".safetensors":
+        raise ConfigurationError(f"{destination}: expected a file ending in .safetensors; for others see export")
     asked = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux, "activation": activation}
     changes = {key: value for key, value in asked.items() if value is not None}
     names = None if classes is None else named_classes(classes, "--classes")
@@ -97,7 +99,6 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 def _print(report: Report, record: Record, destination: Path) -> None:
     from inceptionnet.cli.tables import print_table
-    from inceptionnet.errors import listed
 
     prep = record.preprocessing
     settings = f"{prep.size_px} px, {prep.resize} {prep.crop:.4g}, {prep.interpolation}, "
@@ -108,7 +109,7 @@ def _print(report: Report, record: Record, destination: Path) -> None:
         ["read", f"{report.source}: {report.format}, {report.layout}"],
         ["published as", report.published],
         ["network", f"{report.network}{others}"],
-        ["mapped", f"{report.mapped} tensors"],
+        ["mapped", number_of("tensor", report.mapped)],
         *(_initialised(reason, names) for reason, names in _by_reason(report.initialised).items()),
         *(["dropped", _counted(names, reason)] for reason, names in _by_reason(report.dropped).items()),
         *(["changed", line] for line in report.changed),
@@ -136,10 +137,7 @@ def _initialised(reason: str, names: Sequence[str]) -> list[str]:
 
 def _counted(names: Sequence[str], reason: str) -> str:
     """The number of tensors, the reason, and the first names."""
-    from inceptionnet.errors import listed
-
-    tensors = f"{len(names)} tensor{'s' * (len(names) > 1)}"
-    return f"{tensors}{f' ({reason})' if reason else ''}: {listed(names, 2)}"
+    return f"{number_of('tensor', len(names))}{f' ({reason})' if reason else ''}: {listed(names, 2)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -24,7 +24,7 @@ from inceptionnet.cli.options import (
     Workers,
     opened,
 )
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -92,16 +92,11 @@ def evaluate(
     with joined_world() as world:
         classifiers = [
             opened(
-                one,
-                engine=engine,
-                precision=precision,
-                calibrate=calibrate,
-                device=device,
-                batch_size=batch_size,
-                activation=activation,
+                one, engine=engine, precision=precision, calibrate=calibrate, device=device, batch_size=batch_size,
+                activation=activation, predicts=not show_crops,
             )
             for one in weights
-        ]
+        ]  # fmt: skip
         if show_crops:
             _draw(*show_crops, Crops(classifiers[0].preprocessing, crops, sides))
             return
@@ -163,7 +158,7 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     if views:
         say("each image as " + ", ".join(sorted(views)))
     if found.excluded or found.unmatched:
-        say(f"{found.excluded} images excluded; {found.unmatched} lines of the list match no image")
+        say(f"{number_of('image', found.excluded)} excluded; lines of the list that match no image: {found.unmatched}")
     if found.labels_note:
         say(found.labels_note)
     evaluation = metrics.evaluation
@@ -176,9 +171,6 @@ def _print(classifiers: Sequence[Classifier], found: Evaluated) -> None:
     for name, reason in evaluation.decode_errors:
         say(f"not counted: {name}: {reason}")
     _print_members(metrics)
-    for one in classifiers:
-        if one.assumed:
-            say(f"assumed of {one.source}: {one.assumed}")
     if found.class_order:
         say(f"class order: {found.class_order}")
 
@@ -222,7 +214,7 @@ def _print_figures(metrics: Metrics) -> None:
     say(f"  top-{result.k} {result.topk:.2%}{_within(metrics.topk_interval, '.2%')}" if result.k > 1 else "")
     say(f"cross-entropy {result.loss:.4f}{_within(metrics.loss_interval, '.4f')}", end="  ")
     say(f"macro F1 {metrics.macro_f1:.3f}{_within(metrics.macro_f1_interval, '.3f')}", end="  ")
-    say(f"expected calibration error {metrics.ece:.1%}  on {len(result.labels)} images")
+    say(f"expected calibration error {metrics.ece:.1%}  on {number_of('image', len(result.labels))}")
 
 
 def _print_label_figures(metrics: MultiLabelMetrics) -> None:
@@ -234,8 +226,8 @@ def _print_label_figures(metrics: MultiLabelMetrics) -> None:
         say(f"F1 {one.f1:.3f}{_within(within[f'{name}_f1'], '.3f')}")
     if area is not None:
         say(f"mean average precision {area:.3f}{_within(within['mean_average_precision'], '.3f')}")
-    loss = metrics.evaluation.loss
-    say(f"binary cross-entropy {loss:.4f}{_within(within['loss'], '.4f')}  on {len(metrics.evaluation.labels)} images")
+    loss, images = metrics.evaluation.loss, number_of("image", len(metrics.evaluation.labels))
+    say(f"binary cross-entropy {loss:.4f}{_within(within['loss'], '.4f')}  on {images}")
 
 
 def _print_members(metrics: Metrics | MultiLabelMetrics) -> None:

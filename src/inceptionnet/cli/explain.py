@@ -65,8 +65,10 @@ def explain(
 
 
 def _print(rows: Sequence[Explanation]) -> None:
-    from inceptionnet.cli.tables import print_table
+    from inceptionnet.cli.tables import is_lone_error, print_table, say_errors
 
+    if is_lone_error(rows):
+        return
     print_table(
         ["file", "class", "probability", "method", "layer", "result"],
         [
@@ -77,5 +79,4 @@ def _print(rows: Sequence[Explanation]) -> None:
         ],
         right={2},
     )
-    if bad := sum(bool(row.error) for row in rows):
-        say(f"{bad} of {len(rows)} images could not be read")
+    say_errors(rows)

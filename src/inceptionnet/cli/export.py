@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inceptionnet.cli.options import Calibrate, Json, MinAgreement, Weights
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _print(done: Exported) -> None:
     sides = {"N": about["input"]["batch"] or "N", "C": channels, "H": size, "W": size}
     shape = ", ".join(str(sides[axis]) for axis in about["input"]["layout"])
     count, sigmoid = about["configuration"]["num_classes"], about["activation"] == "sigmoid"
-    output = f"{count} logit{'s' * (count != 1)}{', sigmoid' * sigmoid}" if count else "features (no classifier)"
+    output = f"{number_of('logit', count)}{', sigmoid' * sigmoid}" if count else "features (no classifier)"
     rows = [
         ["file", f"{done.path}: {done.kind}, {done.size_bytes / 1e6:.1f} MB" if done.written else "not written"],
         ["network", about["network"]],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inceptionnet.cli.options import AllowUrls, AnyModel, BatchSize, Device, Json, SplitName, Workers, opened
-from inceptionnet.cli.parts import OUT, PART_SIZE, PartSize
+from inceptionnet.cli.parts import OUT, PART_SIZE, PartSize, batch_job, named_errors, print_errors
+from inceptionnet.errors import number_of
 from inceptionnet.system.printing import say
 
 
@@ -34,20 +36,12 @@ def features(
     the schema metadata. The network needs no classifier. Under torchrun several processes share the parts of a folder.
     """
     from inceptionnet.classifier.parts import features_in_parts
-    from inceptionnet.cli.parts import print_errors
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.data.jobs import check_out, open_job
     from inceptionnet.system.devices import default_workers
-    from inceptionnet.system.distributed import joined_world, share_cores
 
-    with joined_world() as world:
-        check_out(out, world)
-        share_cores()
-        classifier = opened(weights, device=device)
-        trained = classifier.record.provenance
-        job = open_job(
-            data, split, part_size, seed=trained.get("seed", 0), group_by=trained.get("group_by"), allow_urls=allow_urls
-        )
+    open_classifier = partial(opened, weights, device=device)
+    with batch_job(open_classifier, data, out, split=split, part_size=part_size, allow_urls=allow_urls) as batch:
+        classifier, job, world = batch
         written, about = features_in_parts(
             classifier, job, out,
             endpoint=endpoint, grid=grid, batch_size=batch_size, workers=default_workers(workers), world=world,
@@ -56,12 +50,10 @@ def features(
         return
     images = written.rows - written.errors
     if json:
-        named = [{"name": name, "reason": reason} for name, reason in written.named]
-        print_json(
-            {**about, "written": str(out), "images": images, "data_note": job.source.note, "decode_errors": named}
-        )
+        said = {"written": str(out), "images": images, "data_note": job.source.note}
+        print_json({**about, **said, "decode_errors": named_errors(written)})
         return
     say(job.source.note)
     size = "×".join(map(str, about["shape"]))
-    say(f"{out}: {images} images, {size} features each, {endpoint} of {about['network']}")
+    say(f"{out}: {number_of('image', images)}, {size} features each, {endpoint} of {about['network']}")
     print_errors(written)

@@ -10,7 +10,7 @@ import typer
 
 from inceptionnet.cli.options import BatchSize, Device, Json, opened
 from inceptionnet.cli.parts import PART_SIZE, PartSize, Threads, threads_of
-from inceptionnet.errors import ConfigurationError, DataError
+from inceptionnet.errors import ConfigurationError, DataError, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def _remarks(network: str, num_features: int, measured: dict[str, Measured]) -> 
     for side, one in measured.items():
         if one.images is not None and one.images <= num_features:
             remarks.append(
-                f"{one.images} {side} images, {num_features} features: the covariance is singular and the FID is "
-                "biased upwards; use many more images"
+                f"{number_of(f'{side} image', one.images)}, {num_features} features: the covariance is singular and "
+                "the FID is biased upwards; use many more images"
             )
     return remarks
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inceptionnet.cli.options import opened
 from inceptionnet.cli.tables import print_json, print_table
 from inceptionnet.data.splits import Source
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -31,20 +31,13 @@ def print_labels(
     Raises:
         InceptionNetError: the data or the weights do not fit, or a file cannot be written.
     """
-    from inceptionnet.evaluate.table import check_kind, write_table
+    from inceptionnet.evaluate.table import write_table
     from inceptionnet.report.labels import write_labels
-    from inceptionnet.system.extras import import_extra
     from inceptionnet.system.progress import Bar
     from inceptionnet.train.label_check import all_images, check_labels, job_of, kept_features, trained_on
 
     images, _ = all_images(source)
-    if table:
-        check_kind(table, "--table")
-    if html:
-        import_extra("jinja2", "reports", f"writing {html}")
-    for option, file in (("--html", html), ("--table", table)):
-        if file and not file.parent.is_dir():
-            raise ConfigurationError(f"{option} {file}: there is no folder {file.parent}; make it or choose another")
+    _check_files(html, table)
     classifier = opened(weights, device=device)
     job = job_of(weights, data, labels)
     kept = kept_features(weights, job, classifier)
@@ -52,7 +45,7 @@ def print_labels(
     with Bar(len(images) - reused, "features") as bar:
 
         def fitting(count: int) -> None:
-            bar.note(f"cross-validation on the features of {count:,} images")
+            bar.note(f"cross-validation on the features of {number_of('image', count, ',')}")
 
         found = check_labels(
             classifier, source, kept=kept, batch_size=batch_size, workers=workers, seed=seed, advance=bar.advance,
@@ -62,7 +55,7 @@ def print_labels(
     told = _Told(
         method=_method(source, weights, found.fitted.folds),
         cautions=[*ranking.cautions(), *filter(None, [trained_on(classifier, job, source)])],
-        skipped=f"{len(found.decode_errors):,} of {len(images):,} images are corrupt and not ranked",
+        skipped=_skipped(len(found.decode_errors), len(images)),
         columns=ranking.columns(),
     )
     if table:
@@ -72,30 +65,16 @@ def print_labels(
         notes = [told.method, *told.cautions, *([told.skipped] if found.decode_errors else [])]
         shown = write_labels(html, ranking, images, title=f"Labels that look wrong: {source.title}", notes=notes)
     if json:
-        print_json({
-            "data": data,
-            "split_note": source.note,
-            "weights": weights,
-            "assumed": classifier.assumed,
-            "method": told.method,
-            "images": len(ranking),
-            "accuracy": ranking.accuracy,
-            "largest_class": ranking.largest_share,
-            "label_not_predicted": len(ranking.differing),
-            "cautions": told.cautions,
-            "decode_errors": [{"name": name, "reason": reason} for name, reason in found.decode_errors],
-            "labels": [dict(zip(told.columns, row, strict=True)) for row in told.rows()],
-        })  # fmt: skip
+        about = {"data": data, "split_note": source.note, "weights": weights, "assumed": classifier.assumed}
+        print_json({**about, **_figures(found, told)})
         return len(found.decode_errors)
     say(source.note)
-    if classifier.assumed:
-        say(f"assumed: {classifier.assumed}")
     say(told.method)
     if reused:
         say(f"the features of {reused:,} of these images are from {weights}")
     _print(found, told, listed, f"{source.title}: the least probable labels")
     if html:
-        say(f"{html}: thumbnails of {shown:,} images")
+        say(f"{html}: thumbnails of {number_of('image', shown, ',')}")
     if table:
         say(f"{table}: the whole ranking")
     for name, reason in found.decode_errors:
@@ -103,6 +82,35 @@ def print_labels(
     if found.decode_errors:
         say(told.skipped)
     return len(found.decode_errors)
+
+
+def _check_files(html: Path | None, table: Path | None) -> None:
+    """Check where results go to, before anything is computed. Raises: ConfigurationError; MissingExtraError."""
+    from inceptionnet.evaluate.table import check_kind
+    from inceptionnet.system.extras import import_extra
+
+    if table:
+        check_kind(table, "--table")
+    if html:
+        import_extra("jinja2", "reports", f"writing {html}")
+    for option, file in (("--html", html), ("--table", table)):
+        if file and not file.parent.is_dir():
+            raise ConfigurationError(f"{option} {file}: there is no folder {file.parent}; make it or choose another")
+
+
+def _figures(found: LabelCheck, told: _Told) -> dict[str, Any]:
+    """As plain JSON."""
+    ranking = found.ranking
+    return {
+        "method": told.method,
+        "images": len(ranking),
+        "accuracy": ranking.accuracy,
+        "largest_class": ranking.largest_share,
+        "label_not_predicted": len(ranking.differing),
+        "cautions": told.cautions,
+        "decode_errors": [{"name": name, "reason": reason} for name, reason in found.decode_errors],
+        "labels": [dict(zip(told.columns, row, strict=True)) for row in told.rows()],
+    }
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,10 @@ def _method(source: Source, weights: str, folds: int) -> str:
     )
 
 
+def _skipped(corrupt: int, images: int) -> str:
+    return f"{corrupt:,} of {number_of('image', images, ',')} {'is' if corrupt == 1 else 'are'} corrupt and not ranked"
+
+
 def _print(found: LabelCheck, told: _Told, listed: int, title: str) -> None:
     say()
     print_table(
@@ -139,6 +151,8 @@ def _print(found: LabelCheck, told: _Told, listed: int, title: str) -> None:
         title=title,
     )
     differing = len(found.ranking.differing)
-    say(f"{differing:,} of {len(found.ranking):,} images are predicted as another class than their label")
+    ranked = number_of("image", len(found.ranking), ",")
+    are, their = ("is", "its") if differing == 1 else ("are", "their")
+    say(f"{differing:,} of {ranked} {are} predicted as another class than {their} label")
     for caution in told.cautions:
         say(caution)

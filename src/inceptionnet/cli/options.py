@@ -66,10 +66,15 @@ AnyModel = Annotated[
     typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, a weights file of any known layout, hf:OWNER/NAME, or "
                    "an exported .onnx, .xml or .pt2 file."),
 ]  # fmt: skip
-Images = Annotated[
+IMAGES = (
+    "Image files, folders, .zip, .tar or .parquet files, quoted glob patterns, or - for standard input (an image, or "
+    "paths one a line)"
+)
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER…", help=f"{IMAGES}.")]
+ImagesOrVideos = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE|FOLDER…", help="Image files, folders, .zip, .tar or .parquet files, quoted glob "
-                   "patterns, or - for standard input (an image, or paths one a line)."),
+    typer.Argument(metavar="IMAGE|FOLDER|VIDEO|CAMERA…", help=f"{IMAGES}; with --every also videos, or one camera such "
+                   "as /dev/video0."),
 ]  # fmt: skip
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images given as http(s) addresses.")]
 Labels = Annotated[
@@ -107,10 +112,19 @@ BatchSize = Annotated[int, typer.Option(help="Batch size.", min=1)]
 def opened(
     source: str, *, engine: str = "eager", precision: str = "fp32", calibrate: list[str] | None = None,
     device: str = "auto", batch_size: int = 16, activation: str | None = None, classes: str | None = None,
+    predicts: bool = False,
 ) -> Classifier:  # fmt: skip
-    """The classifier that the options of a command ask for."""
-    from inceptionnet.classifier import load
+    """The classifier that the options of a command ask for.
 
+    Args:
+        predicts: whether the command needs classes. Weights without them are then refused before engines are measured.
+    """
+    from inceptionnet.classifier import load
+    from inceptionnet.classifier.base import check_classes
+    from inceptionnet.classifier.loading import described
+
+    if predicts and engine != "eager":
+        check_classes(described(source)[0].classes, source)
     return load(
         source, classes=classes, activation=activation, engine=engine, precision=precision, calibrate=calibrate,
         device=device, batch_size=batch_size,

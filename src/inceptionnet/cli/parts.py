@@ -1,14 +1,21 @@
-"""What the commands have in common that write a table in parts: options, and what is said of corrupt images."""
+"""What commands share that write a table in parts: options, the job, and what is said of corrupt images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from inceptionnet.errors import number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
+    from inceptionnet.classifier import Classifier
+    from inceptionnet.data.jobs import Job
+    from inceptionnet.system.distributed import World
     from inceptionnet.system.parts import Totals
 
 PART_SIZE = 4096
@@ -28,6 +35,45 @@ Threads = Annotated[
 ]
 
 
+class Batch(NamedTuple):
+    """What writes a table of all images."""
+
+    classifier: Classifier
+    job: Job
+    world: World
+
+
+@contextmanager
+def batch_job(
+    open_classifier: Callable[[], Classifier],
+    places: Sequence[str],
+    out: Path,
+    *,
+    split: str = "all",
+    part_size: int = PART_SIZE,
+    allow_urls: bool = False,
+    allow_shards: bool = True,
+) -> Iterator[Batch]:
+    """The images at some places in parts, which all processes that torchrun started share.
+
+    Data that is not split is split as it was for training. Where the table goes to is checked before anything is
+    loaded. The arguments are those of `open_job`. Raises: as `check_out`, `load` and `open_job`.
+    """
+    from inceptionnet.data.jobs import check_out, open_job
+    from inceptionnet.system.distributed import joined_world, share_cores
+
+    with joined_world() as world:
+        check_out(out, world)
+        share_cores()
+        classifier = open_classifier()
+        trained = classifier.record.provenance
+        job = open_job(
+            places, split, part_size, seed=trained.get("seed", 0), group_by=trained.get("group_by"),
+            allow_urls=allow_urls, allow_shards=allow_shards,
+        )  # fmt: skip
+        yield Batch(classifier, job, world)
+
+
 def threads_of(workers: int | None) -> int:
     """As many threads as asked for; default: half of the cores of this process, at most 4."""
     from inceptionnet.system.devices import cores_allowed
@@ -35,9 +81,14 @@ def threads_of(workers: int | None) -> int:
     return max(1, min(4, cores_allowed() // 2) if workers is None else workers)
 
 
+def named_errors(written: Totals) -> list[dict[str, str]]:
+    """The first corrupt images with their reasons, as plain JSON."""
+    return [{"name": name, "reason": reason} for name, reason in written.named]
+
+
 def print_errors(written: Totals) -> None:
     """Name the first corrupt images."""
     for name, reason in written.named[:SHOWN]:
         say(f"corrupt image: {name}: {reason}")
     if written.errors > SHOWN:
-        say(f"{written.errors} corrupt images in all; their rows have the reason in the column error")
+        say(f"{number_of('corrupt image', written.errors)} in all; their rows have the reason in the column error")

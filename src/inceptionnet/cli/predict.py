@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,26 +18,39 @@ from inceptionnet.cli.options import (
     Classes,
     Device,
     Engine,
-    Images,
+    ImagesOrVideos,
     Json,
     Precision,
     Threshold,
     opened,
 )
-from inceptionnet.cli.parts import OUT, PART_SIZE, PartSize, Threads, threads_of
-from inceptionnet.errors import ConfigurationError, Interrupted
+from inceptionnet.cli.parts import (
+    OUT,
+    PART_SIZE,
+    Batch,
+    PartSize,
+    Threads,
+    batch_job,
+    named_errors,
+    print_errors,
+    threads_of,
+)
+from inceptionnet.cli.tables import is_lone_error
+from inceptionnet.errors import ConfigurationError, Interrupted, number_of
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inceptionnet.classifier import Classifier
+    from inceptionnet.data.inputs import FoundImages
+    from inceptionnet.data.video import Every
     from inceptionnet.evaluate.prediction import Prediction
 
 
 def predict(
     weights: AnyModel,
-    images: Images,
+    images: ImagesOrVideos,
     top: Annotated[int, typer.Option(help="Number of classes to give, where one is predicted.", min=1)] = 5,
     threshold: Threshold = None,
     activation: Activation = None,
@@ -49,7 +62,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="1s|'10 frames'",
-            help="Of a camera, or of videos, which are then taken too: a row for each second, each 10 frames, …",
+            help="Take videos and cameras too: a row for each second, each 10 frames, …",
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table into this file too.")] = None,
@@ -68,137 +81,167 @@ def predict(
     there; under torchrun several processes share the parts of a folder. A camera (/dev/video0) gives its rows as they
     come, until Ctrl-C.
     """
-    from inceptionnet.classifier.video import check_videos, predict_all
-    from inceptionnet.cli.tables import end_with_errors, print_json
-    from inceptionnet.data.inputs import find_images
-    from inceptionnet.data.names import is_camera
-    from inceptionnet.data.video import Every
-    from inceptionnet.evaluate.prediction import write_csv
-    from inceptionnet.system.distributed import processes
-    from inceptionnet.system.progress import Bar
+    interval = None
+    if every:
+        from inceptionnet.data.video import Every
 
-    interval = Every.parse(every) if every else None
+        interval = Every.parse(every)
+    if out and (csv or interval):
+        raise ConfigurationError(f"--out {out}: is for the rows of images; omit {'--csv' if csv else '--every'}")
     open_classifier = partial(
         opened, weights, engine=engine, precision=precision, calibrate=calibrate, device=device,
-        activation=activation, classes=classes,
+        activation=activation, classes=classes, predicts=True,
     )  # fmt: skip
     if out:
-        if csv or interval:
-            raise ConfigurationError(f"--out {out}: is for the rows of images; omit {'--csv' if csv else '--every'}")
+        open_classifier = partial(open_classifier, batch_size=batch_size)
+        job = batch_job(
+            open_classifier, images, out, part_size=part_size, allow_urls=allow_urls, allow_shards=allow_urls
+        )
         _to_parquet(
-            open_classifier, weights, images, out,
-            allow_urls=allow_urls, part_size=part_size, top=top, threshold=threshold, batch_size=batch_size,
-            workers=workers, json=json,
+            job, weights, out, top=top, threshold=threshold, batch_size=batch_size, threads=threads_of(workers),
+            json=json,
         )  # fmt: skip
-        return
+    else:
+        found = _found(images, interval, allow_urls=allow_urls)
+        _to_terminal(
+            open_classifier, weights, found, interval, csv, top=top, threshold=threshold, batch_size=batch_size,
+            json=json,
+        )  # fmt: skip
+
+
+def _found(images: list[str], interval: Every | None, *, allow_urls: bool) -> FoundImages:
+    """The images, and with an interval the videos. Raises: as `find_images`; ConfigurationError: several processes."""
+    from inceptionnet.data.inputs import find_images
+    from inceptionnet.system.distributed import processes
+
     if processes() > 1:
         raise ConfigurationError("--out: expected a folder for the parts of several processes, got none; give one")
-    found = find_images(images, allow_urls=allow_urls, videos=interval is not None)
+    return find_images(images, allow_urls=allow_urls, videos=interval is not None)
+
+
+def _to_terminal(
+    open_classifier: Callable[..., Classifier],
+    weights: str,
+    found: FoundImages,
+    interval: Every | None,
+    csv: Path | None,
+    *,
+    top: int,
+    threshold: float | None,
+    batch_size: int,
+    json: bool,
+) -> None:
+    """Predict and print the rows. Raises: as `check_videos` and `predict_all`; ConfigurationError: --csv."""
+    from inceptionnet.classifier.video import check_videos
+    from inceptionnet.cli.tables import end_with_errors, print_json
+
     videos = check_videos(found, interval)
     classifier = open_classifier(batch_size=batch_size if videos else min(batch_size, len(found)))
     least = classifier.threshold(threshold)
-    live = is_camera(found[0].name)
-    rows = []
+    rows = _predicted(classifier, found, interval, top, threshold, batch_size, json)
+    if csv:
+        _write_csv(csv, rows, classifier)
+    if json:
+        print_json({
+            "weights": weights,
+            "network": classifier.record.configuration.name,
+            "assumed": classifier.assumed,
+            **{key: classifier.about[key] for key in ("engine", "precision")},
+            "activation": classifier.outputs.activation,
+            "threshold": least,
+            "notes": found.notes,
+            "predictions": [row.to_dict() for row in rows],
+        })  # fmt: skip
+    else:
+        if not _is_live(found):
+            _print(rows)
+        for note in found.notes:
+            say(note)
+        if (decision := classifier.outputs.decision(classifier.classes, least)) and not is_lone_error(rows):
+            say(decision)
+    end_with_errors(rows)
+
+
+def _predicted(
+    classifier: Classifier,
+    found: FoundImages,
+    interval: Every | None,
+    top: int,
+    threshold: float | None,
+    batch_size: int,
+    json: bool,
+) -> list[Prediction]:
+    """The rows, with a progress bar; those of a camera are said as they come, until Ctrl-C."""
+    from inceptionnet.classifier.video import predict_all
+    from inceptionnet.system.progress import Bar
+
+    live = _is_live(found)
+    rows: list[Prediction] = []
     ended = suppress(KeyboardInterrupt) if live else nullcontext()
     with Bar(len(found), "predicting", shown=not live) as bar, ended:
         for row in predict_all(classifier, found, interval, top, threshold=threshold, batch_size=batch_size):
             rows.append(row)
             bar.advance(1)
-            if live and not json:
+            if live and not json and not is_lone_error(rows):
                 say("  ".join(_cells(row)))
     if not rows:
         raise Interrupted("stopped before the first frame came")
-    if csv:
-        try:
-            write_csv(csv, rows, classifier.classes if classifier.outputs.multi_label else ())
-        except OSError as error:
-            raise ConfigurationError(f"--csv {csv}: cannot be written: {error.strerror}; name another file") from None
-    if json:
-        about = {key: classifier.about[key] for key in ("engine", "precision")}
-        network = classifier.record.configuration.name
-        about |= {"activation": classifier.outputs.activation, "threshold": least}
-        predictions = [row.to_dict() for row in rows]
-        print_json(
-            {
-                "weights": weights,
-                "network": network,
-                "assumed": classifier.assumed,
-                **about,
-                "notes": found.notes,
-                "predictions": predictions,
-            }
-        )
-    else:
-        if not live:
-            _print(rows)
-        for note in found.notes:
-            say(note)
-        if decision := classifier.outputs.decision(classifier.classes, least):
-            say(decision)
-        if classifier.assumed:
-            say(f"assumed: {classifier.assumed}")
-    end_with_errors(rows)
+    return rows
+
+
+def _is_live(found: FoundImages) -> bool:
+    from inceptionnet.data.names import is_camera
+
+    return is_camera(found[0].name)
+
+
+def _write_csv(csv: Path, rows: Sequence[Prediction], classifier: Classifier) -> None:
+    from inceptionnet.evaluate.prediction import write_csv
+
+    try:
+        write_csv(csv, rows, classifier.classes if classifier.outputs.multi_label else ())
+    except OSError as error:
+        raise ConfigurationError(f"--csv {csv}: cannot be written: {error.strerror}; name another file") from None
 
 
 def _to_parquet(
-    open_classifier: Callable[..., Classifier],
+    opening: AbstractContextManager[Batch],
     weights: str,
-    images: list[str],
     out: Path,
     *,
-    allow_urls: bool,
-    part_size: int,
     top: int,
     threshold: float | None,
     batch_size: int,
-    workers: int | None,
+    threads: int,
     json: bool,
 ) -> None:
     from inceptionnet.classifier.parts import predict_in_parts
-    from inceptionnet.cli.parts import print_errors
     from inceptionnet.cli.tables import print_json
-    from inceptionnet.data.jobs import check_out, open_job
-    from inceptionnet.system.distributed import joined_world, share_cores
 
-    with joined_world() as world:
-        check_out(out, world)
-        share_cores()
-        classifier = open_classifier(batch_size=batch_size)
-        trained = classifier.record.provenance
-        job = open_job(
-            images, "all", part_size,
-            seed=trained.get("seed", 0), group_by=trained.get("group_by"), allow_urls=allow_urls,
-            allow_shards=allow_urls,
-        )  # fmt: skip
+    with opening as (classifier, job, world):
         written, about = predict_in_parts(
-            classifier, job, out, top=top, threshold=threshold, batch_size=batch_size, threads=threads_of(workers),
-            world=world,
-        )  # fmt: skip
+            classifier, job, out, top=top, threshold=threshold, batch_size=batch_size, threads=threads, world=world
+        )
     if not world.is_main:
         return
     if json:
-        named = [{"name": name, "reason": reason} for name, reason in written.named]
         print_json({
             **about, "weights": weights, "assumed": classifier.assumed, "written": str(out), "images": written.rows,
-            "data_note": job.source.note, "errors": written.errors, "decode_errors": named,
+            "data_note": job.source.note, "errors": written.errors, "decode_errors": named_errors(written),
         })  # fmt: skip
     else:
         say(job.source.note)
-        say(f"{out}: {written.rows} images")
+        say(f"{out}: {number_of('image', written.rows)}")
         print_errors(written)
-        if classifier.assumed:
-            say(f"assumed: {classifier.assumed}")
 
 
 def _print(rows: Sequence[Prediction]) -> None:
-    from inceptionnet.cli.tables import print_table
+    from inceptionnet.cli.tables import print_table, say_errors
 
-    print_table(
-        ["file", "prediction"],
-        [_cells(row) for row in rows],
-    )
-    if errors := sum(bool(row.error) for row in rows):
-        say(f"{errors} of {len(rows)} images could not be read")
+    if is_lone_error(rows):
+        return
+    print_table(["file", "prediction"], [_cells(row) for row in rows])
+    say_errors(rows)
 
 
 def _cells(row: Prediction) -> list[str]:

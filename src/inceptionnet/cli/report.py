@@ -7,8 +7,19 @@ from typing import Annotated
 
 import typer
 
-from inceptionnet.cli.options import Activation, BatchSize, ClassOrder, Device, Labels, SplitName, Workers, opened
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.cli.options import (
+    Activation,
+    BatchSize,
+    ClassOrder,
+    Device,
+    GroupBy,
+    Labels,
+    SplitName,
+    Splits,
+    Workers,
+    opened,
+)
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.printing import say
 
 
@@ -20,6 +31,8 @@ def report(
     split: Annotated[SplitName, typer.Option(help="auto: what the run held out; of other data test, else "
                                                   "val.")] = "auto",
     labels: Labels = None,
+    splits: Splits = None,
+    group_by: GroupBy = None,
     classes: ClassOrder = None,
     out: Annotated[Path | None, typer.Option(help="The file. Default: report.html in the run folder.")] = None,
     activation: Activation = None,
@@ -44,15 +57,16 @@ def report(
         raise ConfigurationError(f"{weights}: expected a run folder, or --data and --out with weights; give both")
     check_extras()
     classifier = opened(weights, device=device, batch_size=batch_size, activation=activation)
-    place, splits, group_by = str(split), None, None
-    own = run is not None and (data is None or (labels is None and is_data_of(run, data)))
+    place = str(split)
+    stated = labels is not None or splits is not None or group_by is not None
+    own = run is not None and (data is None or (not stated and is_data_of(run, data)))
     if run is not None and own:
         trained_on, held_out = run.evaluated_on()
         if data is None:
             check_there(run, trained_on.data)
         now = trained_on.moved(data, labels)
-        data, labels, splits = now.data, Path(now.labels) if now.labels else None, now.splits
-        group_by = now.group_by
+        data, labels, splits = now.data, Path(now.labels) if now.labels else None, splits or now.splits
+        group_by = group_by or now.group_by
         place = held_out if split == "auto" else split
     found = evaluate_together(
         [classifier],
@@ -72,6 +86,6 @@ def report(
     )
     evaluation = found.metrics.evaluation
     which = f", {place} of the run's own data" if own else ""
-    say(f"{path}: {evaluation.summary} on {len(evaluation.labels)} images{which}")
+    say(f"{path}: {evaluation.summary} on {number_of('image', len(evaluation.labels))}{which}")
     if found.class_order:
         say(f"class order: {found.class_order}")

@@ -15,6 +15,7 @@ from inceptionnet.system.printing import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from inceptionnet.nets.analysis import Row
     from inceptionnet.nets.edits import Configuration
 
 
@@ -35,56 +36,83 @@ def show(
 
     Of a run folder or a file, first what it holds: network, classes, preprocessing and where the weights come from.
     """
-    from dataclasses import replace
+    from inceptionnet.cli.tables import print_json
+    from inceptionnet.nets.analysis import analyse
+    from inceptionnet.nets.edits import configure
 
-    from inceptionnet.cli.tables import print_json, print_table
-    from inceptionnet.nets.analysis import analyse, endpoints, minimum_size, multiply_adds, parameters
-    from inceptionnet.nets.edits import Configuration, check_edits, configure
-
-    changes: dict[str, Any] = {"num_classes": num_classes, "width": None if width == 1 else width, "input_size": size}
-    held: dict[str, Any] = {}
-    if _is_source(name):
-        if edit:
-            raise ConfigurationError(
-                f"--edit {edit[0]}: changes a network as published, but {name} holds one with weights; give its name"
-            )
-        configuration, held = _held(name)
-        configuration = replace(configuration, **{key: value for key, value in changes.items() if value is not None})
-    else:
-        edits = tuple(edit or ())
-        configuration = Configuration(name, num_classes=num_classes, width=width, input_size=size, aux=aux, edits=edits)
-        check_edits(configuration)
+    changes = {"num_classes": num_classes, "width": None if width == 1 else width, "input_size": size}
+    configuration, held = _configured(name, changes, aux, edit or [])
     network = configure(configuration)
     if svg:
         _draw(network, svg)
-        return
-    rows = analyse(network)
-    shown = [*endpoints(rows), *(row for row in rows if row.path.startswith("aux.") and row.depth == 2)]
-    totals = {"parameters": parameters(rows), "multiply_adds": multiply_adds(rows)}
-    if json:
-        print_json(
+    elif json:
+        print_json({**held, **_figures(network, configuration, analyse(network))})
+    else:
+        _print(network, held, analyse(network))
+
+
+def _configured(
+    name: str, changes: dict[str, Any], aux: bool, edits: list[str]
+) -> tuple[Configuration, dict[str, Any]]:
+    """The network as asked for, and what a run folder or a file says of itself."""
+    from dataclasses import replace
+
+    from inceptionnet.nets.edits import Configuration, check_edits
+
+    stated = {key: value for key, value in changes.items() if value is not None}
+    if _is_source(name):
+        if edits:
+            raise ConfigurationError(
+                f"--edit {edits[0]}: changes a network as published, but {name} holds one with weights; give its name"
+            )
+        configuration, held = _held(name)
+        return replace(configuration, **stated), held
+    configuration = Configuration(name, aux=aux, edits=tuple(edits), **stated)
+    check_edits(configuration)
+    return configuration, {}
+
+
+def _shown(rows: list[Row]) -> list[Row]:
+    """The endpoints, and the parts of auxiliary heads."""
+    from inceptionnet.nets.analysis import endpoints
+
+    return [*endpoints(rows), *(row for row in rows if row.path.startswith("aux.") and row.depth == 2)]
+
+
+def _endpoint(row: Row) -> str:
+    return row.name if row.depth == 1 else row.path
+
+
+def _figures(network: Network, configuration: Configuration, rows: list[Row]) -> dict[str, Any]:
+    """As plain JSON."""
+    from inceptionnet.nets.analysis import minimum_size, multiply_adds, parameters
+
+    return {
+        "name": network.name,
+        "summary": network.summary,
+        "paper": network.paper,
+        "edits": list(configuration.edits),
+        "input": [network.in_channels, network.input_size, network.input_size],
+        "minimum_size_px": minimum_size(network),
+        "parameters": parameters(rows),
+        "multiply_adds": multiply_adds(rows),
+        "endpoints": [
             {
-                **held,
-                "name": network.name,
-                "summary": network.summary,
-                "paper": network.paper,
-                "edits": list(configuration.edits),
-                "input": [network.in_channels, network.input_size, network.input_size],
-                "minimum_size_px": minimum_size(network),
-                **totals,
-                "endpoints": [
-                    {
-                        "endpoint": row.name if row.depth == 1 else row.path,
-                        "output": list(row.output),
-                        "parameters": row.parameters,
-                        "multiply_adds": row.multiply_adds,
-                        "receptive_field_px": [None if side == float("inf") else side for side in row.field[:2]],
-                    }
-                    for row in shown
-                ],
+                "endpoint": _endpoint(row),
+                "output": list(row.output),
+                "parameters": row.parameters,
+                "multiply_adds": row.multiply_adds,
+                "receptive_field_px": [None if side == float("inf") else side for side in row.field[:2]],
             }
-        )
-        return
+            for row in _shown(rows)
+        ],
+    }
+
+
+def _print(network: Network, held: dict[str, Any], rows: list[Row]) -> None:
+    from inceptionnet.cli.tables import print_table
+    from inceptionnet.nets.analysis import minimum_size, multiply_adds, parameters
+
     if held:
         print_table(["what", "value"], [[key.replace("_", " "), text] for key, text in _texts(held) if text])
     size_px, least = network.input_size, minimum_size(network)
@@ -92,18 +120,18 @@ def show(
         ["endpoint", "output (H×W×C)", "parameters", "multiply-adds (M)", "receptive field (px)"],
         [
             [
-                row.name if row.depth == 1 else row.path,
+                _endpoint(row),
                 f"{row.output.height}×{row.output.width}×{row.output.channels}",
                 f"{row.parameters:,}",
                 f"{row.multiply_adds / 1e6:,.2f}",
                 "whole image" if row.field.height == float("inf") else f"{row.field.height}×{row.field.width}",
             ]
-            for row in shown
+            for row in _shown(rows)
         ],
         right={1, 2, 3, 4},
         title=f"{network.name}: {network.summary}. {network.paper}",
         note=f"input {size_px}×{size_px}×{network.in_channels}, minimum size {least} px; "
-        f"{totals['parameters']:,} parameters, {totals['multiply_adds'] / 1e9:.2f} G multiply-adds",
+        f"{parameters(rows):,} parameters, {multiply_adds(rows) / 1e9:.2f} G multiply-adds",
     )
 
 

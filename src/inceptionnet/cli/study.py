@@ -121,7 +121,7 @@ def _describe(name: str, about: Study, json: bool) -> None:
     print_table(columns, rows, title=f"{name}: {about.claim}", note=about.source)
     print_table(
         ["holds if", "smallest difference of interest"],
-        [[one.title, f"{100 * one.margin:g} points"] for one in about.compare],
+        [[one.title, "1 point" if one.margin == 0.01 else f"{100 * one.margin:g} points"] for one in about.compare],
     )
     for note in about.notes:
         say(note)

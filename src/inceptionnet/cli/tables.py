@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inceptionnet.errors import DataError, visible
+from inceptionnet.errors import DataError, number_of, visible
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ def _in_json(match: re.Match[str]) -> str:
     return "".join(c if visible(c) == c else json.dumps(c)[1:-1] for c in match[0])
 
 
+def is_lone_error(rows: Sequence[Prediction] | Sequence[Explanation]) -> bool:
+    """Whether there is a single image, which could not be read: the error that follows says all of it."""
+    return len(rows) == 1 and bool(rows[0].error)
+
+
+def say_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
+    """Below a table of images: how many could not be read."""
+    if errors := sum(bool(row.error) for row in rows):
+        say(f"{errors} of {number_of('image', len(rows))} could not be read")
+
+
 def end_with_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
     """How a command ends whose rows are images: well, or with 1 if some could not be read, or with an error if none.
 
@@ -47,6 +58,8 @@ def end_with_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
         DataError: none of them could be read.
     """
     errors = [row for row in rows if row.error]
+    if is_lone_error(rows):
+        raise DataError(f"{rows[0].file}: {rows[0].error}")
     if len(errors) == len(rows):
         raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
     if errors:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inceptionnet.cli.options import CorruptImages, Device, GroupBy, Labels, Splits, Workers
-from inceptionnet.errors import ConfigurationError, RunError
+from inceptionnet.errors import ConfigurationError, RunError, number_of
 from inceptionnet.system.printing import say
+
+if TYPE_CHECKING:
+    from inceptionnet.train.figures import AnyEvaluation
 
 BEGAN = monotonic()
 """About when the process began; a time budget counts from there."""
@@ -83,30 +86,15 @@ def train(
     if list_settings:
         _print_settings(recipe or ("finetune" if weights else "default"), model, settings or [])
         return
-    if resume and out is None and data is not None:  # --resume RUN
-        out, data = Path(data), None
-    if out is None:
-        raise ConfigurationError("expected --out RUN, the run folder to create, got none; give --out")
-    if resume and repeat:
-        raise ConfigurationError("--resume continues a run, --repeat starts one; give one of them")
-    if data is not None and moved is not None:
-        raise ConfigurationError(f"expected the data once, got {data} and --data {moved}; omit one")
-    data = moved if data is None else data
-    if data is None and not (resume or repeat):
-        raise ConfigurationError(
-            "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
-        )
+    data, out = _places(data, out, moved, resume=resume, repeat=repeat)
 
     from inceptionnet.system.devices import default_workers
     from inceptionnet.system.distributed import joined_world
     from inceptionnet.train import loop, search
     from inceptionnet.train.budget import minutes_of
     from inceptionnet.train.changes import FIXED, Changes
-    from inceptionnet.train.figures import summary
     from inceptionnet.train.plan import Plan
     from inceptionnet.train.recipe import parse_settings, with_shortcuts
-    from inceptionnet.train.reporting import next_commands
-    from inceptionnet.train.run import Run
     from inceptionnet.train.trials import searched
 
     machine = {"workers": default_workers(workers), "device": device}
@@ -153,9 +141,41 @@ def train(
         if world.is_main:
             if searching:
                 _print_ranking(out)
-            say(f"{out}: {summary(evaluation)} on {len(evaluation.labels)} held-out images")
-            with suppress(RunError):  # a file that could not be written has been warned about
-                say("next:", *(f"  {command}" for command in next_commands(Run(out))))
+            _print_end(out, evaluation)
+
+
+def _places(
+    data: str | None, out: Path | None, moved: str | None, *, resume: bool, repeat: Path | None
+) -> tuple[str | None, Path]:
+    """Where the images are, unless the run folder says it, and the run folder.
+
+    Raises: ConfigurationError: one is missing or given twice.
+    """
+    if resume and out is None and data is not None:  # --resume RUN
+        out, data = Path(data), None
+    if out is None:
+        raise ConfigurationError("expected --out RUN, the run folder to create, got none; give --out")
+    if resume and repeat:
+        raise ConfigurationError("--resume continues a run, --repeat starts one; give one of them")
+    if data is not None and moved is not None:
+        raise ConfigurationError(f"expected the data once, got {data} and --data {moved}; omit one")
+    data = moved if data is None else data
+    if data is None and not (resume or repeat):
+        raise ConfigurationError(
+            "expected DATA to train on, got none; give it, or --resume to continue the run in --out"
+        )
+    return data, out
+
+
+def _print_end(out: Path, evaluation: AnyEvaluation) -> None:
+    """What the training has come to, and what can be done next."""
+    from inceptionnet.train.figures import summary
+    from inceptionnet.train.reporting import next_commands
+    from inceptionnet.train.run import Run
+
+    say(f"{out}: {summary(evaluation)} on {number_of('held-out image', len(evaluation.labels))}")
+    with suppress(RunError):  # a file that could not be written has been warned about
+        say("next:", *(f"  {command}" for command in next_commands(Run(out))))
 
 
 def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None:
@@ -191,8 +211,8 @@ def _print_ranking(out: Path) -> None:
     columns = ["", *best.settings, "rung", best.unit, f"val {metric}", "val loss", "wall s", "run"]
     print_table(
         columns, rows, right=range(1 + len(best.settings), len(columns) - 1),
-        note=f"Best of {len(ranking)} trials by the validation split, whose metrics flatter it for that reason; "
-        "evaluate it on images that were not used to choose, such as a test split.",
+        note=f"Best of {number_of('trial', len(ranking))} by the validation split, whose metrics flatter it for that "
+        "reason; evaluate it on images that were not used to choose, such as a test split.",
     )  # fmt: skip
 
 

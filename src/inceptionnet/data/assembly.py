@@ -10,7 +10,7 @@ import numpy.typing as npt
 from inceptionnet.data.groups import NO_GROUPS, GroupBy, divided_groups, with_groups
 from inceptionnet.data.splits import AnySplit, Source, Split, StreamSplit
 from inceptionnet.data.splitting import VAL_SHARE, held_out
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 
 def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
@@ -62,7 +62,7 @@ def make_source(
         if not evaluating:
             _check_held_out(where, val, by)
     for names, shared in divided_groups(splits).items():
-        some = "1 group" if len(shared) == 1 else f"{len(shared)} groups"
+        some = number_of("group", len(shared))
         notes.insert(0, f"{some} ({by.name}) in both {names}: {listed(shared, 3)}")
     if not evaluating:
         _check_trained(where, classes, splits)
@@ -85,7 +85,8 @@ def _how_held_out(train: Split, val: Split, by: GroupBy) -> str:
         return f"{100 * VAL_SHARE:.0f} % of the images held out as val, chosen by file name"
     count, of_val = len(set(train.units)) + len(set(val.units)), len(set(val.units))
     return (
-        f"about {100 * VAL_SHARE:.0f} % of the images held out as val in whole groups ({by.name}: {count} groups, "
+        f"about {100 * VAL_SHARE:.0f} % of the images held out as val in whole groups ({by.name}: "
+        f"{number_of('group', count)}, "
         f"{of_val} of them in val), chosen by name of group"
     )
 

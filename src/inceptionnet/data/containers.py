@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import is_hidden, is_image
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,20 @@ class Tree:
         others = [file for file in self.files if not is_image(file)]
         kinds = sorted({PurePosixPath(file).suffix.lower() or "no extension" for file in others})
         counts = (
-            (len(self.files) - len(others) - images_used, f"images {where} ignored"),
-            (len(others), f"files that are not images ignored ({', '.join(kinds[:5])})"),
-            (len(self.hidden), f"hidden files and folders ignored ({_names(self.hidden)})"),
-            (len(self.loops), f"links to a folder above them ignored ({_names(self.loops)})"),
-            (len(self.again), f"folders ignored that are in the data by another path ({_names(self.again)})"),
-            (len(self.repeated), f"files twice in the archive, of which the last is used ({_names(self.repeated)})"),
+            (len(self.files) - len(others) - images_used, "image", f" {where} ignored"),
+            (len(others), "non-image file", f" ignored ({', '.join(kinds[:5])})"),
+            (len(self.hidden), "hidden entry", f" ignored ({_names(self.hidden)})"),
+            (len(self.loops), "link", f" to a folder above ignored ({_names(self.loops)})"),
+            (len(self.again), "folder", f" in the data by another path ignored ({_names(self.again)})"),
+            (len(self.repeated), "file", f" twice in the archive, of which the last is used ({_names(self.repeated)})"),
             (
                 len(self.guessed),
-                f"names that are not UTF-8 read as code page 437 ({listed(self.guessed, 3)}): if they are in another "
+                "name",
+                f" not in UTF-8 read as code page 437 ({listed(self.guessed, 3)}): if they are in another "
                 "encoding, unpack the archive and give the folder",
             ),
         )
-        return [f"{count} {what}" for count, what in counts if count]
+        return [f"{number_of(what, count)}{how}" for count, what, how in counts if count]
 
 
 def _names(paths: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout
 from inceptionnet.data.names import EXTENSIONS, split_named
 from inceptionnet.data.splits import Split
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 
 def read_tree(
@@ -45,8 +45,8 @@ def read_tree(
     """
     if not tree.images:
         raise DataError(
-            f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got {len(tree.files)} other files"
-            f"{_endings(tree.files)}"
+            f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got "
+            f"{number_of('other file', len(tree.files)) if tree.files else 'an empty one'}{_endings(tree.files)}"
         )
     loose = Counter(map(_parent, tree.images))  # folder → images directly in it
     if files := {"": labels} if labels else _find_labels(where, loose, evaluating=evaluating):
@@ -61,8 +61,8 @@ def _in_class_folders(
     layout = find_layout(where, tree, asked)
     if "" in layout.splits and not layout.classes[""]:
         raise DataError(
-            f"{where}: expected one folder per class, got {layout.bare['']} images in one folder: sort them into class "
-            "folders, or give a label file (--labels)"
+            f"{where}: expected one folder per class, got {number_of('image', layout.bare[''])} in one folder",
+            "sort them into class folders, or give a label file (--labels)",
         )
     folders, notes = _labelled_splits(where, layout, evaluating=evaluating)
     as_trained = "train" in folders and not evaluating
@@ -95,7 +95,8 @@ def _in_class_folders(
               if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
     if deeper:
         inner = listed({_parent(image) for image in deeper}, 3)
-        notes.append(f"{len(deeper)} images in folders inside class folders are of that class ({inner})")
+        are = "is" if len(deeper) == 1 else "are"
+        notes.append(f"{number_of('image', len(deeper))} in folders inside class folders {are} of that class ({inner})")
     used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
     return classes, found, [*layout.notes, *notes, *tree.ignored(used)]
 
@@ -119,7 +120,7 @@ def _labelled_splits(where: str, layout: Layout, *, evaluating: bool) -> tuple[d
     notes = []
     for split, count in layout.bare.items():
         top = layout.splits[split]
-        got = f"{count} images in one folder" if count else "an empty folder"
+        got = f"{number_of('image', count)} in one folder" if count else "an empty folder"
         if split == "train" and not evaluating:
             raise DataError(f"{where}: expected class folders in {top}, got {got}: sort the images into classes")
         if split == "val" and not evaluating:
@@ -129,8 +130,8 @@ def _labelled_splits(where: str, layout: Layout, *, evaluating: bool) -> tuple[d
             )
         if not folders or (split == "val" and "test" not in folders):
             advice = f"evaluate the folder {top} itself with a label file (--labels)"
-            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort them, or {advice}")
-        notes.append(f"{top} ignored: {f'{count} images without labels' if count else 'no images'}")
+            raise DataError(f"{where}: expected class folders in {top}, got {got}", f"sort them, or {advice}")
+        notes.append(f"{top} ignored: {number_of('image', count) + ' without labels' if count else 'no images'}")
     return folders, notes
 
 
@@ -198,7 +199,8 @@ def _split_by_folder(where: str, images: Sequence[str], asked: Mapping[str, str]
                         for known in (True, False))  # fmt: skip
         raise DataError(
             f"{where}: expected every image of the list in a folder of a split, got images in {listed(others)} beside "
-            f"{listed(some)}: add a column split to the list, remove those rows, or give --splits {NO_SPLITS}"
+            f"{listed(some)}",
+            f"add a column split to the list, remove those rows, or give --splits {NO_SPLITS}",
         )
     return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from inceptionnet.data.splits import AnySplit, Split
-from inceptionnet.errors import ConfigurationError, DataError, listed
+from inceptionnet.errors import ConfigurationError, DataError, listed, number_of
 
 NO_GROUPS = "none"
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}]")
@@ -58,7 +58,7 @@ def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[di
             )
     bare = [name for split in splits.values() for name, group in zip(split.names, split.groups, strict=True)
             if not group]  # fmt: skip
-    some = "1 image" if len(bare) == 1 else f"{len(bare)} images"
+    some = number_of("image", len(bare))
     return splits, [f"{some} without group ({by.name}), each a group of its own: {listed(bare, 3)}"] * bool(bare)
 
 

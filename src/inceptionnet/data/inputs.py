@@ -50,7 +50,7 @@ class FoundImages(list[NamedImage]):
 
 
 def find_images(
-    places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool = False, videos: bool = False
+    places: Sequence[str | Path], *, besides: Path | None = None, allow_urls: bool | None = False, videos: bool = False
 ) -> FoundImages:
     """The images at `places`, in their order; those of a folder or an archive sorted by path.
 
@@ -59,7 +59,7 @@ def find_images(
 
     Args:
         besides: a folder inside one of them whose images are not meant, such as the one that results go into.
-        allow_urls: fetch addresses; without it, nothing is fetched.
+        allow_urls: fetch addresses; without it, nothing is fetched. None: whoever calls has no option to allow it.
         videos: the videos in a folder are found too, each as one image, for `video.frames_of`.
 
     Raises:
@@ -73,13 +73,19 @@ def find_images(
     return found
 
 
-def _at(place: str, allow_urls: bool, besides: Path | None, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
+def _at(
+    place: str, allow_urls: bool | None, besides: Path | None, videos: bool, notes: list[str]
+) -> Iterator[NamedImage]:
     path = Path(place)
     if place == STDIN:
         yield from _from_stdin(allow_urls, videos, notes)
     elif place.startswith(("https://", "http://")):
         if not allow_urls:
-            raise ConfigurationError(f"{place}: is an address, and nothing is fetched unless --allow-urls is given")
+            raise ConfigurationError(
+                f"{place}: expected images on this machine, got an address; download them"
+                if allow_urls is None
+                else f"{place}: is an address, and nothing is fetched unless --allow-urls is given"
+            )
         yield NamedImage(place, partial(_fetch, place))
     elif path.is_dir() or is_archive(path):
         yield from _from_tree(place, list_tree(path), besides, videos and path.is_dir(), notes)
@@ -149,7 +155,7 @@ def _renamed(read: Callable[[str], bytes], name: str, full: str) -> bytes:
         raise DecodeError(f"{full}: {reason_of(error, name)}") from None
 
 
-def _from_stdin(allow_urls: bool, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
+def _from_stdin(allow_urls: bool | None, videos: bool, notes: list[str]) -> Iterator[NamedImage]:
     data = sys.stdin.buffer.read(IMAGE_BYTES + 1)
     if len(data) > IMAGE_BYTES:
         raise DataError(f"standard input: expected an image or paths of at most {IMAGE_BYTES} bytes, got more")

@@ -175,8 +175,9 @@ def _named(where: str, found: _Folders, below: str, tops: list[str]) -> dict[str
         others = f" beside {listed(known, last='and')}" if known else ""
         raise DataError(
             f"{where}: expected splits called train, val or test, or one folder per class, got "
-            f"{listed(unknown, last='and')}{others} with the same folders in each ({inside}): say which is which with "
-            f"--splits train=FOLDER,val=FOLDER or --splits {NO_SPLITS} if they are classes, or rename them"
+            f"{listed(unknown, last='and')}{others} with the same folders in each ({inside})",
+            f"say which is which with --splits train=FOLDER,val=FOLDER or --splits {NO_SPLITS} if they are classes, or "
+            "rename them",
         )
     found_for = {}
     for split in SPLITS:
@@ -184,8 +185,8 @@ def _named(where: str, found: _Folders, below: str, tops: list[str]) -> dict[str
         labelled = [top for top in folders if top in held]
         if len(labelled) > 1:
             raise DataError(
-                f"{where}: expected one folder per split, got {listed(labelled, last='and')} for {split}: name the one "
-                f"to use with --splits {split}=FOLDER and those of the other splits, or merge them"
+                f"{where}: expected one folder per split, got {listed(labelled, last='and')} for {split}",
+                f"name the one to use with --splits {split}=FOLDER and those of the other splits, or merge them",
             )
         if folders:
             (found_for[split],) = labelled or sorted(folders, key=lambda top: (not is_split_word(top), top))[:1]

@@ -105,7 +105,7 @@ def open_source(
     if path.suffix.lower() == ".tar":
         return _from_shards([path], where, title, asked)
     advice = (
-        "give the folder of its images, with --labels"
+        "give the folder of its images, with this file as their labels"
         if path.suffix.lower() in TABLES
         else "unpack it and give the folder"
     )

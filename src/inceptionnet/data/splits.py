@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 # The shuffle buffer of a stream; images move no further than about its size.
 BUFFER_IMAGES, BUFFER_BYTES = 1000, 2**29
@@ -146,7 +146,7 @@ class Source:
         if not self.held_out or split != "all":
             return self.note
         _, *others = self.note.split("; ")
-        return "; ".join([f"not split ({sum(map(len, self.splits.values()))} images)", *others])
+        return "; ".join([f"not split ({number_of('image', sum(map(len, self.splits.values())))})", *others])
 
     @property
     def multi_label(self) -> bool:

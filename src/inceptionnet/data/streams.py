@@ -35,7 +35,7 @@ from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit
 from inceptionnet.data.tar import Readable, TarReader
 from inceptionnet.data.web import Download, fetch
-from inceptionnet.errors import DataError, InceptionNetError, listed
+from inceptionnet.errors import DataError, InceptionNetError, listed, number_of
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import IMAGE_BYTES
 
@@ -172,7 +172,7 @@ def _open_shards(where: str, evaluating: bool) -> Source:
                 f"{url}: expected a shard that is in {file}, got another: add its number of images to that file"
             )
         groups.setdefault(split_named(name), []).append((url, sizes[name]))
-    ignored = [f"{len(groups.pop(''))} shards ignored: not named after a split"] if "" in groups else []
+    ignored = [f"{number_of('shard', len(groups.pop('')))} ignored: not named after a split"] if "" in groups else []
     class_list = _beside(folder, CLASSES_FILE)
     text = fetch(class_list)
     if text is None:

@@ -18,7 +18,7 @@ from inceptionnet.data.columns import Columns, columns_of, is_one, split_in
 from inceptionnet.data.matching import Images
 from inceptionnet.data.tables import Cell, Table
 from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc, plain
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 _PLURAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 
@@ -115,11 +115,11 @@ def _rows(table: Table, images: Images, columns: Columns) -> tuple[list[_Row], l
         raise table.error(table.rows[0][0], "a label for every image", "none in any row", "add them")
     notes = []
     if lost:
-        rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
+        rows = number_of("row", len(lost))
         notes.append(f"{rows} of {table.file} without image in the data: {listed(lost, 3, ordered=True)}")
     labelled = {row.image for row in found}
     if bare := [name for i, name in enumerate(images.names) if i not in labelled]:
-        some = "1 image" if len(bare) == 1 else f"{len(bare)} images"
+        some = number_of("image", len(bare))
         notes.append(f"{some} without label not used: {listed(bare, 3)}")
     return found, notes
 

@@ -62,7 +62,7 @@ class Table:
 
     def error(self, line: int, expected: str, got: str, do: str) -> DataError:
         """The error about a line."""
-        return DataError(f"{self.file}: line {line}: expected {expected}, got {got}: {do}")
+        return DataError(f"{self.file}: line {line}: expected {expected}, got {got}", do)
 
 
 def read_table(file: Path, images: Images, columns: int = 2) -> Table:

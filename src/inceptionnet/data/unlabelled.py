@@ -18,7 +18,7 @@ from inceptionnet.data.inputs import STDIN, NamedImage, find_images
 from inceptionnet.data.names import is_image
 from inceptionnet.data.sources import open_source
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import DataError, listed
+from inceptionnet.errors import DataError, listed, number_of
 
 T = TypeVar("T")
 SPLIT = "all"
@@ -26,7 +26,7 @@ SPLIT = "all"
 
 
 def open_images(
-    paths: Sequence[str], *, seed: int = 0, group_by: str | None = None, allow_urls: bool = False
+    paths: Sequence[str], *, seed: int = 0, group_by: str | None = None, allow_urls: bool | None = None
 ) -> Source:
     """Open `paths` as a data set (see `open_source`) or as unlabelled images; the note says which, and why.
 
@@ -47,11 +47,11 @@ def open_images(
         held = sum(map(len, source.splits.values()))
         if held >= len(names) - held:
             return source
-        why = f"only {held} of them are in class folders"
+        why = f"only {held} of them {'is' if held == 1 else 'are'} in class folders"
     except DataError as error:
         if not names:
             raise
-        why = str(error)
+        why = error.reason.removeprefix(f"{paths[0]}: ")
     return _unlabelled(paths[0], _split(tree), why, tree.ignored(len(names)))
 
 
@@ -91,7 +91,7 @@ def _inside(where: str) -> Tree:
 
 
 def _unlabelled(where: str, split: Split, why: str, notes: Sequence[str]) -> Source:
-    note = "; ".join([f"{len(split)} images without labels ({why})", *notes])
+    note = "; ".join([f"{number_of('image', len(split))} without labels ({why})", *notes])
     return Source(Path(where).name, (), {SPLIT: split}, note)
 
 

@@ -19,7 +19,7 @@ from inceptionnet.data.unlabelled import open_images
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, split_calibration
 from inceptionnet.engines.kinds import Runner
 from inceptionnet.engines.sessions import Session
-from inceptionnet.errors import DataError, DecodeError, listed, reason_of
+from inceptionnet.errors import DataError, DecodeError, listed, number_of, reason_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.model.outputs import Outputs
 
@@ -112,7 +112,7 @@ def load_images(paths: Sequence[str], prep: Preprocessing, most: int = MAX_IMAGE
         raise DataError(
             f"{where}: expected images, got {len(errors)} of which none can be decoded, such as {name} ({why})"
         )
-    return Images(pixels, f"of {total} images of {where}", tuple(errors))
+    return Images(pixels, f"of {number_of('image', total)} of {where}", tuple(errors))
 
 
 def random_images(prep: Preprocessing) -> Images:
@@ -208,7 +208,7 @@ def low_agreement(what: str, found: Agreement, minimum: float, precision: str = 
     way = "calibrate on more images that are representative, or use fp32" if precision == "int8" else "use fp32"
     return (
         f"{what}: expected a {measure} of at least {minimum:.1%} in {precision}, got {found.share:.1%} on "
-        f"{found.images} images; {way}"
+        f"{number_of('image', found.images)}; {way}"
     )
 
 

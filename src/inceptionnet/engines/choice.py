@@ -134,7 +134,7 @@ def check_precision(name: str, calibrated: bool) -> None:
         raise ConfigurationError(
             f"calibrate: expected precision int8 or auto for calibration images, got {name}; omit them"
             if calibrated
-            else "precision int8: expected images to calibrate on, got none; give 100 or more with calibrate"
+            else "calibrate: expected images for precision int8, got none; give 100 or more"
         )
 
 

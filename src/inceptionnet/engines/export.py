@@ -22,7 +22,7 @@ from inceptionnet.engines.graph import graph_of
 from inceptionnet.engines.int8 import CALIBRATED, COMPARED, MIN_AGREEMENT
 from inceptionnet.engines.kinds import KINDS, Kind, kind_of, read_metadata
 from inceptionnet.engines.runtimes import reason
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.system.files import PART, make_folder_of, replacing
 from inceptionnet.weights import WeightsFile, read_weights, save_weights
 
@@ -159,8 +159,8 @@ def _refused(found: Agreement, tolerance: float, least: float | None) -> str:
     if found.embedding is not None and not found.embedding.kept >= least:
         return (
             f"expected squared differences of the embeddings of at most {1 - least:.1%} of their squared values in "
-            f"int8, got {1 - found.embedding.kept:.1%} on {found.images} images; calibrate on more images that are "
-            "representative, or use fp32"
+            f"int8, got {1 - found.embedding.kept:.1%} on {number_of('image', found.images)}; calibrate on more "
+            "images that are representative, or use fp32"
         )
     return ""
 
@@ -197,7 +197,7 @@ def _check_precision(destination: Path, kind: Kind, precision: str, calibrate: S
         )
     kind.check_imports(int8=True)
     if plain:
-        raise ConfigurationError(f"{destination}: int8 needs batch norm folded; omit plain")
+        raise ConfigurationError("plain: int8 needs batch norm folded; omit it")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from inceptionnet.engines.cache import Choice, device_name, recall, remember
 from inceptionnet.engines.candidates import AUTO, Candidates
 from inceptionnet.engines.runtimes import DTYPES, Engine, labelled
 from inceptionnet.engines.timing import measured, take_turns
-from inceptionnet.errors import ConfigurationError, InceptionNetError
+from inceptionnet.errors import ConfigurationError, InceptionNetError, number_of
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.system.extras import version_of
 
@@ -109,7 +109,8 @@ def _of_precision(of: Candidates, made: Engine) -> str:
         return f"; logits in {made.precision} differ by {made.about['difference']:.1%} of the largest, on noise"
     share, count = made.about["agreement"], made.about["compared_on"]
     what = "predicts the class of fp32 for" if of.plain.outputs.logits else "has features that explain"
-    on = f"of {count} images" if of.plain.outputs.logits else f"of fp32's variance on {count} images"
+    images = number_of("image", count)
+    on = f"of {images}" if of.plain.outputs.logits else f"of fp32's variance on {images}"
     return f"; {made.precision} {what} {share:.1%} {on} (at least {of.least:.1%} is asked)"
 
 

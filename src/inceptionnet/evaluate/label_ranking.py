@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inceptionnet.errors import listed
+from inceptionnet.errors import listed, number_of
 from inceptionnet.evaluate.intervals import share_interval
 from inceptionnet.system.files import as_text
 
@@ -84,7 +84,7 @@ class LabelRanking:
         if self.few:
             found.append(f"fewer than {FEW} images, so that their labels have low probabilities: {listed(self.few)}")
         if self.alone:
-            images = f"{self.unranked:,} image{'s' * (self.unranked > 1)}"
+            images = number_of("image", self.unranked, ",")
             found.append(f"not ranked, since the class has one image or one group: {images} of {listed(self.alone)}")
         return found
 

@@ -62,7 +62,7 @@ class Outputs:
         if self.activation == "softmax" and self.logits == 1:
             raise ConfigurationError(
                 f"{where}: expected two logits or more for softmax, got one, whose probability would always be 100 %; "
-                "if the network was trained with sigmoid, state it: --activation sigmoid"
+                "if the network was trained with sigmoid, state it: --activation sigmoid, here or in convert"
             )
 
     def threshold(self, stated: float | None, where: str = "the network") -> float | None:

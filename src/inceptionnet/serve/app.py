@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
+from string import Template
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -165,18 +166,25 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _page(request: Request) -> Response:
-    return _file("page.html")
+    return _in_frame("page", "inceptionnet")
 
 
 async def _docs(request: Request) -> Response:
-    return _file("docs.html")
+    return _in_frame("docs", "inceptionnet API")
 
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["file"]
-    if name not in ASSETS:
+    if name not in ASSETS or name.endswith(".html"):  # these are parts of pages
         raise HTTPException(404)
     return _file(name)
+
+
+def _in_frame(name: str, title: str) -> Response:
+    """A page in the frame that all pages have, with a script of its own name."""
+    body = ASSETS[f"{name}.html"].read_text("utf-8")
+    text = Template(ASSETS["frame.html"].read_text("utf-8")).substitute(title=title, script=f"{name}.js", body=body)
+    return Response(text, headers={"Content-Type": _TYPES["html"]})
 
 
 def _file(name: str) -> Response:

@@ -139,7 +139,7 @@ class _Process:
 
 def _work(parent: Connection) -> None:
     """In the process: call what comes, until the other end is gone; sends (result, None) or (None, reason)."""
-    for name in ("SIGINT", "SIGTERM"):  # the service ends it when the last request is answered
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the service ends it when the last request is answered
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     while True:

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,10 +31,11 @@ START_S = 600
 """The most time for a worker process to load its models, when it replaces another at SIGHUP."""
 PING_S = 30
 """The most time for a worker process to tell that it lives; one that dies meanwhile is replaced after that time."""
+PAUSE_S = 0.05
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM, Ctrl-C or, as a single process, SIGHUP; a second signal ends it at once.
 
     Raises:
         ConfigurationError: the address cannot be bound.
@@ -57,6 +59,8 @@ def run(settings: Settings) -> None:
         workers.run()
         if any(one.exitcode == 3 for one in workers.processes):
             raise ProcessError("a worker process could not start; the line above says why")
+    if workers.cut_off:
+        end_by(workers.cut_off)
 
 
 def config(settings: Settings, app: Guard | partial[Guard]) -> Config:
@@ -89,8 +93,20 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def end_by(number: int) -> None:
+    """End this process as a signal does that nothing is set for: at once, and whoever started it is told by which."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def ending_signals() -> list[int]:
+    """SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP, which a terminal sends that goes away."""
+    gone = getattr(signal, "SIGHUP", None)
+    return [*HANDLED_SIGNALS, *([] if gone is None or signal.getsignal(gone) is signal.SIG_IGN else [gone])]
+
+
 class GracefulServer(Server):
-    """A server that ends at SIGTERM when all is answered, with exit code 0."""
+    """A server that ends at a signal when all is answered, with exit code 0; at a second one at once."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,7 +114,7 @@ class GracefulServer(Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {one: signal.signal(one, self.handle_exit) for one in HANDLED_SIGNALS}
+        before = {one: signal.signal(one, self.handle_exit) for one in ending_signals()}
         try:
             yield
         finally:
@@ -106,13 +122,45 @@ class GracefulServer(Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A second signal ends it at once."""
-        self.force_exit: bool = self.should_exit
+        """The first signal ends it when all is answered; the second at once, as if nothing were set for it."""
+        if self.should_exit:
+            end_by(sig)
         self.should_exit = True
 
 
 class Workers(Multiprocess):
-    """Worker processes; a dead one no longer counts in the metrics."""
+    """Worker processes; a dead one no longer counts in the metrics. A second signal to end ends all of them at once."""
+
+    cut_off: int = 0
+    """The second signal."""
+
+    def handle_int(self) -> None:
+        """Ctrl-C."""
+        self._end(signal.SIGINT)
+
+    def handle_term(self) -> None:
+        """SIGTERM."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        if self.should_exit.is_set():
+            self.cut_off = number
+        self.should_exit.set()
+
+    def join_all(self) -> None:
+        """Wait until they have answered all, or for a second signal. Nobody can connect any more."""
+        for one in self.sockets:
+            one.close()
+        while any(worker.process.is_alive() for worker in self.processes):
+            self.signal_queue = [
+                number for number in self.signal_queue if number in HANDLED_SIGNALS
+            ]  # nothing else counts now
+            self.handle_signals()
+            if self.cut_off:
+                for worker in self.processes:
+                    worker.process.kill()
+            time.sleep(PAUSE_S)
+        super().join_all()
 
     def restart_all(self) -> None:
         """Replace one after another, each when its successor has loaded its models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from inceptionnet.serve.settings import Settings
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 def factory(settings: Settings) -> Guard:
     """The application of a worker process."""
+    if hasattr(signal, "SIGHUP"):  # it reaches every process of a terminal; the parent replaces one after another
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from inceptionnet.serve.app import application
 
     return application(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.study.trainings import Ensemble, Training
 from inceptionnet.system.distributed import ALONE, World
 from inceptionnet.train.budget import Speed, measure
@@ -63,14 +63,12 @@ def announcement(
     left_s += sum(one.crops * _held_out_s(one, speeds) for one in left if one.crops > 1)
     left_s += sum(one.crops * _held_out_s(member, speeds) for one in together for member in one.members)
     epochs = {one.job.recipe.schedule.epochs for one in found}
-    length = (
-        f"{min(epochs)} to {max(epochs)} epochs" if len(epochs) > 1 else f"{max(epochs)} epoch{'s' * (max(epochs) > 1)}"
-    )
+    length = (f"{min(epochs)} to " if len(epochs) > 1 else "") + number_of("epoch", max(epochs))
     there = f", {len(found) - len(left)} are there" if len(left) < len(found) else ""
     shared = f" in {world.size} processes" if world.size > 1 else ""
     return (
-        f"{len(found)} trainings of {length}{there}; those left take about {_duration(left_s / world.size)}{shared} by "
-        "the speed measured here"
+        f"{number_of('training', len(found))} of {length}{there}; those left take about "
+        f"{_duration(left_s / world.size)}{shared} by the speed measured here"
     )
 
 

@@ -30,7 +30,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # raises if it is not available, or holds no data like `meta`
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        said = str(error).splitlines()[0]
+        reason = "no such device" if said.startswith("Expected one of") else said  # a list of all that torch has
         raise ConfigurationError(f"--device {name}: not available ({reason}); use auto or cpu") from None
     return device
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,8 @@ def import_extra(module: str, extra: str, purpose: str, package: str | None = No
         MissingExtraError: it is not installed, or cannot be imported, with the reason.
     """
     top = module.partition(".")[0]
+    if top in _FONTS:
+        _say_nothing_of_fonts()
     try:
         import_module(top)
         return import_module(module)
@@ -49,6 +52,16 @@ def import_extra(module: str, extra: str, purpose: str, package: str | None = No
             f"{purpose} needs {package or top}, which is installed but cannot be imported ({type(error).__name__}: "
             f"{reason}); repair it with: pip install --force-reinstall 'inceptionnet[{extra}]'"
         ) from None
+
+
+_FONTS = ("matplotlib", "captum")
+"""What looks for the fonts of the machine, which is logged where some cannot be read or have another name."""
+
+
+def _say_nothing_of_fonts() -> None:
+    logger = logging.getLogger("matplotlib.font_manager")
+    if logger.level == logging.NOTSET:  # else a program that uses this package wants to know it
+        logger.setLevel(logging.ERROR)
 
 
 TORCH = ("torch", "torchmetrics", "scipy", "safetensors")

@@ -56,6 +56,8 @@ class Totals(NamedTuple):
         """Raises: DataError: no image could be decoded."""
         if self.rows == self.errors and self.named:
             name, reason = self.named[0]
+            if self.rows == 1:
+                raise DataError(f"{name}: {reason}")
             raise DataError(f"none of {self.rows} images could be read; the first: {name}: {reason}")
 
 

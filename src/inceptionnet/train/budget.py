@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from inceptionnet.data.augment import to_input
-from inceptionnet.errors import ConfigurationError
+from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.analysis import minimum_size
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
-from inceptionnet.train.figures import number_of
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Position
 from inceptionnet.train.recipes import evaluation_interval

@@ -66,11 +66,6 @@ def written(values: Mapping[str, float]) -> str:
     return " ".join(forms[name].format(value) for name, value in values.items())
 
 
-def number_of(what: str, count: int) -> str:
-    """A number of things for a log line: `1 epoch`, `4 epochs`."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def summary(evaluation: AnyEvaluation) -> str:
     """The result of a training, in words."""
     if isinstance(evaluation, Evaluation):

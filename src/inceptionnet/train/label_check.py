@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inceptionnet.classifier import Classifier
 from inceptionnet.data.splits import Source, Split
-from inceptionnet.errors import DataError, RunError
+from inceptionnet.errors import DataError, RunError, number_of
 from inceptionnet.evaluate.label_ranking import LabelRanking, rank_labels
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.train.head import Part, computed
@@ -162,7 +162,7 @@ def judged(
     if kinds < 2 or len({*zip(labels.tolist(), images.units, strict=True)}) == kinds:
         raise DataError(
             "expected two classes or more, and one with two images (of two groups, if there are groups), to hold some "
-            f"out, got {len(images)} images of {kinds} {'class' if kinds == 1 else 'classes'}; add images"
+            f"out, got {number_of('image', len(images))} of {number_of('class', kinds)}; add images"
         )
     groups = images.units if images.groups else None
     fitted = fit(values, torch.from_numpy(labels), Outputs("softmax", len(classes)), seed=seed, groups=groups)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from inceptionnet.errors import number_of
 from inceptionnet.system.distributed import World
-from inceptionnet.train.figures import BEST, AnyEvaluation, best_row, deciding, figures, number_of, value_of, written
+from inceptionnet.train.figures import BEST, AnyEvaluation, best_row, deciding, figures, value_of, written
 from inceptionnet.train.layers import training_summary
 from inceptionnet.train.plan import Job
 from inceptionnet.train.position import Counted, Position

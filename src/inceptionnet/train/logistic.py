@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from inceptionnet.errors import number_of
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.train.regression import Axes, Problem
 from inceptionnet.train.targets import one_hot
@@ -71,12 +72,13 @@ class Fit:
     @property
     def summary(self) -> str:
         """What was fitted, and how the penalty was chosen, for a log line."""
+        images = number_of("image", self.images)
         if not self.trials:
-            return f"{self.images} images, penalty {self.penalty:g} without cross-validation: too few images or groups"
+            return f"{images}, penalty {self.penalty:g} without cross-validation: too few images or groups"
         chosen = next(trial for trial in self.trials if trial.penalty == self.penalty)
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "a held-out fifth of the training images"
         found = f"{self.measure} {chosen.accuracy:.1%} there"
-        return f"{self.images} images; penalty {self.penalty:.3g} by {how}, {found}"
+        return f"{images}; penalty {self.penalty:.3g} by {how}, {found}"
 
 
 def fit(

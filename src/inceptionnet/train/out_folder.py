@@ -64,7 +64,7 @@ class OutFolder:
         try:
             values = from_json(text_of(file))
         except FileNotFoundError:
-            raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check --out") from None
+            raise RunError(f"{self.path}: expected a run folder, got none with {name} in it; check the path") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
         if not isinstance(values, dict):

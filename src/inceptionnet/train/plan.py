@@ -196,7 +196,7 @@ def read_job(run: Run, data: str | None = None, labels: str | None = None) -> Jo
     except (KeyError, TypeError, ValueError, AttributeError, InceptionNetError) as error:
         what = " ".join(str(error).split())
         raise RunError(
-            f"{run.path / 'run.json'}: not written by this version ({what}); start again with another --out"
+            f"{run.path / 'run.json'}: not written by this version ({what}); train again into another folder"
         ) from None
     if data is None:
         check_there(run, plan.data)

@@ -126,7 +126,7 @@ class Run(OutFolder):
         return about
 
     def _recorded(self, about: Mapping[str, Any]) -> Recorded:
-        return recorded(about, Recorded, self.path / "run.json", "start again with another --out")
+        return recorded(about, Recorded, self.path / "run.json", "train again into another folder")
 
     def evaluated_on(self) -> tuple[RecordedPlan, str]:
         """The data of the run, and the split of its last evaluation.

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError
+from inceptionnet.errors import ConfigurationError, Interrupted, RunError, TrainingError, number_of
 from inceptionnet.system.distributed import ALONE, World, restarted
 from inceptionnet.system.printing import say
 from inceptionnet.train import loop
@@ -171,7 +171,7 @@ class _Search:
     def run(self) -> AnyEvaluation:
         """Train the trials that are left; returns the evaluation of the last one."""
         total = " → ".join(str(count) for count, _ in self.rungs)
-        self._note(f"search: {len(self.trials)} trials in {len(self.rungs)} rungs: {total}")
+        self._note(f"search: {number_of('trial', len(self.trials))} in {number_of('rung', len(self.rungs))}: {total}")
         left = self.trials
         evaluation: AnyEvaluation | None = None
         for rung, (count, epochs) in enumerate(self.rungs, 1):
@@ -181,7 +181,7 @@ class _Search:
                 budget = share_of_time(self.minutes, spent_s / 60, len(self.rungs) + 1 - rung, len(left))
             for i, trial in enumerate(left, 1):
                 if (trial.number, rung) not in self.results:
-                    length = f"{budget:.3g} minutes" if self.minutes else f"{epochs} epoch{'s' * (epochs > 1)}"
+                    length = f"{budget:.3g} minutes" if self.minutes else number_of("epoch", epochs)
                     self._note(f"search: rung {rung} of {len(self.rungs)}, trial {i} of {len(left)}: {trial}, {length}")
                     evaluation = self._train(trial, rung, budget)
             found = {trial: self.results[trial.number, rung] for trial in left}

@@ -11,7 +11,7 @@ from inceptionnet.data.preprocess import Preprocessing
 from inceptionnet.weights.fitting import describe_channels
 from inceptionnet.weights.native import save_weights
 from inceptionnet.weights.origins import with_channels
-from inceptionnet.weights.reading import Report, read_weights
+from inceptionnet.weights.reading import Report, opened_weights
 from inceptionnet.weights.record import GIVEN, NUMBERED, with_activation
 
 
@@ -41,7 +41,8 @@ def convert(
         WeightsError: the source cannot be read, or the destination cannot be written.
         ConfigurationError: an argument that cannot be used, or a wrong number of class names.
     """
-    read = read_weights(source, name=name, keep_background=changes.get("num_classes") == 1001, head=head)
+    keep = changes.get("num_classes") == 1001
+    read = opened_weights(source, name=name, keep_background=keep, head=head)
     if (activation := changes.get("activation")) is not None:
         read = replace(read, record=with_activation(read.record, activation))
     held, report = read.record, read.report

@@ -38,7 +38,7 @@ def class_names(
         return next(iter(fits.values())), f"the file's {listed(fits, last='and')}", tuple(fits)
     if len(set(fits.values())) > 1:
         disagree = f"{NUMBERED}: the file's {listed(fits, last='and')} disagree on their order"
-        return numbered, f"{disagree}; give the names with --classes", tuple(fits)
+        return numbered, f"{disagree}; give the names with --classes, here or in convert", tuple(fits)
     other = ""
     if named and count:
         found = listed(f"{place} {_misfit(names, count)}" for place, names in named.items())

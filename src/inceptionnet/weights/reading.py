@@ -142,6 +142,19 @@ def read_weights(
         WeightsError: no such file, an unknown format or layout, a damaged file, or another network.
         MissingExtraError: the format or the hub needs a package that is not installed.
     """
+    read = opened_weights(source, name=name, keep_background=keep_background, head=head)
+    if name is None and (others := read.report.others):
+        log.info(
+            "%s: read as %s (%s); it also fits %s: choose it by name, or with convert --model",
+            read.report.source, read.report.network, read.report.layout, listed(others, ordered=True, last="and"),
+        )  # fmt: skip
+    return read
+
+
+def opened_weights(
+    source: str | Path, *, name: str | None = None, keep_background: bool = False, head: str | None = None
+) -> WeightsFile:
+    """As `read_weights`, for callers that say themselves which of several networks that fit the file is read as."""
     config: Mapping[str, Any] = {}
     known: Published | None
     folder = Path(source)
@@ -252,11 +265,6 @@ def _published(
         provenance["published"] = {key: getattr(known, key) for key in ("name", "license", "top1", "top5")}
     for note in found.changed if layout.name == BARE else ():
         log.info("%s: %s", title, note)
-    if report.others and name is None:
-        log.info(
-            "%s: read as %s (%s); it also fits %s: give the name to choose",
-            title, report.network, report.layout, listed(report.others, ordered=True, last="and"),
-        )  # fmt: skip
     return WeightsFile(stored.path, Record(configuration, classes, prep, provenance), found.tensors, report)
 
 
