@@ -52,6 +52,8 @@ def test_the_drawing_is_todays() -> None:
     structure = site("structure")
     places = {(column, row) for column, row, _ in structure.PACKAGES.values()}
     assert structure.PACKAGES.keys() == set().union(*LAYERS) and len(places) == len(structure.PACKAGES)
+    listed = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Structure")[2]
+    assert all(f"    {name}.py " in listed or f"    {name}/ " in listed for name in structure.PACKAGES)
     graph = structure.imports()
     assert graph["train"] > {"report", "registry"} and graph["errors"] == set()
     for name, others in graph.items():

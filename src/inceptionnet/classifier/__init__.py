@@ -1,4 +1,4 @@
-"""The front door: a network with its weights, classes, preprocessing and engine as one object, and what makes it.
+"""The main Python API: a network with its weights, classes, preprocessing and engine as one object, and what makes it.
 
 `load` opens whatever holds a network, and `Classifier` answers questions about images. `evaluating` compares several on
 labelled images; it imports the libraries of the metrics, so it is imported only where it is needed. The commands are

@@ -100,7 +100,7 @@ def evaluate_ensemble(ensemble: Ensemble, out: Path) -> None:
 def _accuracies(trained: Sequence[Training], crops: int) -> dict[str, float]:
     """The accuracies on the validation split of a network, or of several together, as in a row of metrics.csv.
 
-    `evaluate_together` of the front door gives the same; it would open the data again, and show a bar beside that of
+    `evaluate_together` of classifier/ gives the same; it would open the data again, and show a bar beside that of
     the study.
     """
     plan, source = trained[0].job.plan, trained[0].job.source
