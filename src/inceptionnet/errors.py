@@ -159,12 +159,14 @@ def number_of(what: str, count: int, form: str = "") -> str:
     Example:
         >>> number_of("image", 1), number_of("image", 1797, ","), number_of("class", 3), number_of("entry", 0)
         ('1 image', '1,797 images', '3 classes', '0 entries')
+        >>> number_of("epoch", 2), number_of("branch", 2), number_of("batch", 2)
+        ('2 epochs', '2 branches', '2 batches')
     """
     if count == 1:
         return f"1 {what}"
     if what.endswith("y") and what[-2] not in "aeiou":
         return f"{count:{form}} {what[:-1]}ies"
-    return f"{count:{form}} {what}{'es' if what.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+    return f"{count:{form}} {what}{'es' if what.endswith(('s', 'x', 'sh', 'nch', 'tch')) else 's'}"
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
