@@ -17,7 +17,7 @@ from types import FrameType
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import Config
 from uvicorn.server import HANDLED_SIGNALS, Server
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from inceptionnet.errors import ConfigurationError, ProcessError
 from inceptionnet.serve.app import application
@@ -30,7 +30,7 @@ from inceptionnet.system.printing import say
 START_S = 600
 """The most time for a worker process to load its models, when it replaces another at SIGHUP."""
 PING_S = 30
-"""The most time for a worker process to tell that it lives; one that dies meanwhile is replaced after that time."""
+"""The most time for a worker process to tell that it lives."""
 PAUSE_S = 0.05
 
 
@@ -170,7 +170,19 @@ class Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace what has died."""
+        for one in self.processes:
+            self._wait_for_answer(one)
         before = {one.pid for one in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {one.pid for one in self.processes}:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+    def _wait_for_answer(self, one: Process) -> None:
+        """Wait until it tells that it lives, or has died; uvicorn alone would wait `PING_S` for the dead."""
+        end = time.monotonic() + PING_S
+        with contextlib.suppress(OSError, EOFError):
+            one.parent_conn.send(b"ping")
+            while one.process.is_alive() and not self.signal_queue and time.monotonic() < end:
+                if one.parent_conn.poll(PAUSE_S):
+                    one.parent_conn.recv()
+                    return
