@@ -68,7 +68,7 @@ def config(settings: Settings, app: Guard | partial[Guard]) -> Config:
     return Config(
         app, factory=isinstance(app, partial), http=Connection, ws="none", loop="asyncio", lifespan="on",
         log_config=None, log_level="critical", access_log=False, server_header=False, proxy_headers=False,
-        workers=settings.workers, timeout_graceful_shutdown=settings.grace_s, timeout_worker_healthcheck=PING_S,
+        workers=settings.workers, timeout_graceful_shutdown=settings.grace_s, timeout_worker_healthcheck=0,
         h11_max_incomplete_event_size=settings.limits.header_bytes,
     )  # fmt: skip
 
@@ -166,23 +166,26 @@ class Workers(Multiprocess):
         """Replace one after another, each when its successor has loaded its models."""
         self.config.timeout_worker_healthcheck = START_S
         super().restart_all()
-        self.config.timeout_worker_healthcheck = PING_S
+        self.config.timeout_worker_healthcheck = 0
 
     def keep_subprocess_alive(self) -> None:
-        """Replace what has died."""
-        for one in self.processes:
-            self._wait_for_answer(one)
-        before = {one.pid for one in self.processes}
-        super().keep_subprocess_alive()
-        for pid in before - {one.pid for one in self.processes}:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        """Replace what has died, or does not answer."""
+        for i, one in enumerate(self.processes):
+            if not self._answers(one):
+                everyone, self.processes = self.processes, [one]
+                super().keep_subprocess_alive()
+                everyone[i], self.processes = self.processes[0], everyone
+                mark_process_dead(one.pid)  # type: ignore[no-untyped-call]
 
-    def _wait_for_answer(self, one: Process) -> None:
-        """Wait until it tells that it lives, or has died; uvicorn alone would wait `PING_S` for the dead."""
+    def _answers(self, one: Process) -> bool:
+        """Whether it tells that it lives; uvicorn alone would wait `PING_S` for one that dies after it was asked."""
         end = time.monotonic() + PING_S
         with contextlib.suppress(OSError, EOFError):
             one.parent_conn.send(b"ping")
-            while one.process.is_alive() and not self.signal_queue and time.monotonic() < end:
+            while one.process.is_alive() and time.monotonic() < end:
                 if one.parent_conn.poll(PAUSE_S):
                     one.parent_conn.recv()
-                    return
+                    return True
+                if self.signal_queue:
+                    return True
+        return False
