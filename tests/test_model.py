@@ -89,7 +89,7 @@ def test_reset_head_changes_logits_only() -> None:
     }  # fmt: skip
     assert model(torch.randn(1, 3, 299, 299)).shape == (1, 4)
     assert 0 < model.head.get_submodule("logits").weight.std() < 0.1
-    with pytest.raises(ConfigurationError, match="num_classes is -1; expected a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match="num_classes is -1; expected a whole number, 0 or more"):
         model.reset_head(-1)
 
 

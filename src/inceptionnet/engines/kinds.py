@@ -136,7 +136,10 @@ def _installed(package: str) -> bool:
 def kind_of(path: Path) -> Kind:
     """The format selected by a file extension. Raises: ConfigurationError for an unknown one."""
     if path.suffix not in KINDS:
-        raise ConfigurationError(f"{path}: expected a file ending in {' '.join(KINDS)}; {nearest(path.suffix, KINDS)}")
+        close = nearest(path.suffix, KINDS)
+        raise ConfigurationError(
+            f"{path}: expected a file ending in {' '.join(KINDS)}{f'; {close}' if close.startswith('did') else ''}"
+        )
     return KINDS[path.suffix]
 
 

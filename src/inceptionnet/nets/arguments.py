@@ -33,10 +33,9 @@ Scale = float | Sequence[float]
 
 def with_classes(network: Network, num_classes: int) -> Network:
     """The network with `num_classes` classes, in the auxiliary heads too; 0: without classifier, features as output."""
-    if num_classes == 0 and num_classes is not False:
+    if whole("num_classes", num_classes, least=0) == 0:
         head = {name: node for name, node in network.head.items() if name not in ("dropout", "logits")}
         return replace(network, head=head, aux={})
-    whole("num_classes", num_classes)
 
     def changed(chain: Mapping[str, Node]) -> dict[str, Node]:
         return {**chain, "logits": replace(chain["logits"], filters=num_classes)}  # type: ignore[type-var]
@@ -208,8 +207,8 @@ def at_size(network: Network, size: int) -> Network:
     return replace(network, aux=aux)
 
 
-def whole(argument: str, value: int) -> int:
-    """Check that `value` is a whole number of at least 1, and return it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{argument} is {value!r}; expected a whole number, 1 or more")
+def whole(argument: str, value: int, least: int = 1) -> int:
+    """Check that `value` is a whole number of at least `least`, and return it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{argument} is {value!r}; expected a whole number, {least} or more")
     return value
