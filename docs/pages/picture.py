@@ -1,4 +1,4 @@
-"""Makes docs/report.png: trains on scikit-learn's digits for a minute, and takes images of three parts of the report.
+"""Makes docs/report.png: trains on scikit-learn's digits for a minute, and takes images of two parts of the report.
 
 `python docs/pages/picture.py [RUN]` needs the extras digits and reports, playwright and chromium. RUN is a finished run
 to take in place of a new one.
@@ -17,7 +17,7 @@ from PIL import Image
 
 import inceptionnet
 
-WIDTH_PX, COLUMN_PX, HEIGHT_PX, SCALE = 1040, 500, 610, 1.25  # of the left part, the two others, and pixels for each
+WIDTH_PX, COLUMN_PX, HEIGHT_PX, SCALE = 760, 400, 752, 1.4  # of the left part, the right one, and pixels for each
 
 
 def main(run: str | None) -> None:
@@ -31,7 +31,7 @@ def main(run: str | None) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(color_scheme="light", device_scale_factor=SCALE)
         report = Path(run, "report.html").resolve().as_uri()
-        sections = ((WIDTH_PX, "body"), (COLUMN_PX, "#confusion"), (COLUMN_PX, "#examples"))
+        sections = ((WIDTH_PX, "body"), (COLUMN_PX, "#examples"))
         parts = [part(page, report, width, section) for width, section in sections]
         browser.close()
     picture = Image.new("RGB", (sum(one.width for one in parts) + 2 * (len(parts) - 1), parts[0].height), "#c8ccd0")
