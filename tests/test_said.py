@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 
 import inceptionnet
 from inceptionnet import create_model
-from inceptionnet.cli import app
 from inceptionnet.engines.choice import check_precision
 from inceptionnet.errors import ConfigurationError, DataError, number_of
 from inceptionnet.model.outputs import Outputs
@@ -23,14 +21,15 @@ from inceptionnet.weights import save_weights
 from inceptionnet.weights.layouts.torchvision import GOOGLENET
 
 from .conftest import write_images
+from .documents import cli_commands
 from .weights.published import as_published, write
 
 Command = Callable[..., tuple[int, str, str]]
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-COMMANDS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 OPTIONS = {
-    name: {text for one in made.params for text in (*one.opts, *one.secondary_opts)} for name, made in COMMANDS.items()
+    name: {text for one in made.params for text in (*one.opts, *one.secondary_opts)}
+    for name, made in cli_commands().items()
 }
 OTHERS = {
     "every command": {"--help"}, "inceptionnet": {"--version"}, "pip": {"--force-reinstall"},

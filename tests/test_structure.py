@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import inceptionnet
@@ -11,6 +10,7 @@ from .documents import ROOT, site
 from .without_torch import without_torch
 
 SOURCE = Path(inceptionnet.__file__).parent
+STRUCTURE = site("structure")
 # A part imports only from parts further left; parts in one place do not know each other.
 LAYERS = [
     {"errors"},
@@ -27,16 +27,6 @@ LAYERS = [
 ]
 
 
-def imports(file: Path) -> set[str]:
-    """The package's own parts that a file imports, for types or inside functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("inceptionnet"):
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return found
-
-
 def test_imports_go_one_way() -> None:
     level = {part: i for i, layer in enumerate(LAYERS) for part in layer}
     parts = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
@@ -44,21 +34,22 @@ def test_imports_go_one_way() -> None:
     for file in SOURCE.rglob("*.py"):
         part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
         if part in level:
-            wrong = {other for other in imports(file) - {part} if other in level and level[other] >= level[part]}
+            wrong = {
+                other for other in STRUCTURE.imported(file) - {part} if other in level and level[other] >= level[part]
+            }
             assert not wrong, f"{file.name} of {part} imports {wrong}"
 
 
 def test_the_drawing_is_todays() -> None:
-    structure = site("structure")
-    places = {(column, row) for column, row, _ in structure.PACKAGES.values()}
-    assert structure.PACKAGES.keys() == set().union(*LAYERS) and len(places) == len(structure.PACKAGES)
+    places = {(column, row) for column, row, _ in STRUCTURE.PACKAGES.values()}
+    assert STRUCTURE.PACKAGES.keys() == set().union(*LAYERS) and len(places) == len(STRUCTURE.PACKAGES)
     listed = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Structure")[2]
-    assert all(f"    {name}.py " in listed or f"    {name}/ " in listed for name in structure.PACKAGES)
-    graph = structure.imports()
+    assert all(f"    {name}.py " in listed or f"    {name}/ " in listed for name in STRUCTURE.PACKAGES)
+    graph = STRUCTURE.imports()
     assert graph["train"] > {"report", "registry"} and graph["errors"] == set()
     for name, others in graph.items():
-        assert all(structure.PACKAGES[other][1] > structure.PACKAGES[name][1] for other in others), name
-    assert structure.drawn(graph) == (ROOT / "docs" / "structure.svg").read_text(encoding="utf-8")
+        assert all(STRUCTURE.PACKAGES[other][1] > STRUCTURE.PACKAGES[name][1] for other in others), name
+    assert STRUCTURE.drawn(graph) == (ROOT / "docs" / "structure.svg").read_text(encoding="utf-8")
 
 
 NEED_TORCH = {

@@ -36,18 +36,23 @@ PACKAGES = {
 BOX_PX, ROW_PX, GAP_PX, MARGIN_PX = (208, 44), 84, 24, 12
 
 
+def imported(file: Path) -> set[str]:
+    """The package's own parts that a file imports, for types or inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("inceptionnet"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found
+
+
 def imports() -> dict[str, set[str]]:
-    """The packages that each package imports, inside functions and for types too."""
+    """The packages that each package imports."""
     found: dict[str, set[str]] = {name: set() for name in PACKAGES}
     for file in SOURCE.rglob("*.py"):
         package = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.ImportFrom)
-                and (node.module or "").startswith("inceptionnet.")
-                and package in found
-            ):
-                found[package].add(str(node.module).split(".")[1])
+        if package in found:
+            found[package] |= imported(file)
     return {name: others & found.keys() - {name} for name, others in found.items()}
 
 

@@ -169,6 +169,12 @@ def number_of(what: str, count: int, form: str = "") -> str:
     return f"{count:{form}} {what}{'es' if what.endswith(('s', 'x', 'sh', 'nch', 'tch')) else 's'}"
 
 
+def none_read(images: int, name: str, reason: str) -> DataError:
+    """That no image could be read, with the first one's name and reason; of a lone image these say it all."""
+    of = "" if images == 1 else f"none of {images} images could be read; the first: "
+    return DataError(f"{of}{name}: {reason}")
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
     """The error for a missing optional dependency: what needs it, and the command that installs it."""
     return MissingExtraError(f"{purpose} needs {package}; install it with: pip install 'inceptionnet[{extra}]'")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inceptionnet.classifier.base import Options, texts
+from inceptionnet.classifier.base import Options, check_classes, texts
 from inceptionnet.classifier.classifier import Classifier
 from inceptionnet.classifier.files import graph_backend, is_graph
 from inceptionnet.data.preprocess import Preprocessing
@@ -74,6 +74,23 @@ def load(
         Classifier(inception_v1.slim, 2 classes, 224 px, eager fp32 on cpu)
     """
     options = Options(engine, precision, texts(calibrate), device, batch_size, threads)
+    return made_classifier(
+        source, options, name=name, classes=classes, preprocessing=preprocessing, activation=activation, head=head
+    )
+
+
+def made_classifier(
+    source: str | Path | InceptionNet,
+    options: Options,
+    *,
+    name: str | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    activation: str | None = None,
+    head: str | None = None,
+    predicts: bool = False,
+) -> Classifier:
+    """As `load`; with `predicts`, weights without classes are refused before an engine is built. Raises: as `load`."""
     if is_graph(source):
         return _exported(Path(str(source)), options, classes, preprocessing, activation)
     with needing_torch(f"loading {source if isinstance(source, str | Path) else 'a network'}"):
@@ -99,6 +116,8 @@ def load(
         record = replace(record, classes=names, provenance={**record.provenance, "classes": GIVEN})
         assumed = replace(read, record=record).assumed if read else ""
     record = replace(record, preprocessing=_changed(record.preprocessing, preprocessing))
+    if predicts:
+        check_classes(record.classes, where)
     if assumed:
         log.info("%s: %s", where, assumed)
     return Classifier(network_backend(model, record.preprocessing, options), record, options, where, assumed)

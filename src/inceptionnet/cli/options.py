@@ -119,13 +119,8 @@ def opened(
     Args:
         predicts: whether the command needs classes. Weights without them are then refused before engines are measured.
     """
-    from inceptionnet.classifier import load
-    from inceptionnet.classifier.base import check_classes
-    from inceptionnet.classifier.loading import described
+    from inceptionnet.classifier.base import Options, texts
+    from inceptionnet.classifier.loading import made_classifier
 
-    if predicts and engine != "eager":
-        check_classes(described(source)[0].classes, source)
-    return load(
-        source, classes=classes, activation=activation, engine=engine, precision=precision, calibrate=calibrate,
-        device=device, batch_size=batch_size,
-    )  # fmt: skip
+    options = Options(engine, precision, texts(calibrate), device, batch_size)
+    return made_classifier(source, options, classes=classes, activation=activation, predicts=predicts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inceptionnet.errors import DataError, number_of, visible
+from inceptionnet.errors import none_read, number_of, visible
 from inceptionnet.system.printing import say
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ def end_with_errors(rows: Sequence[Prediction] | Sequence[Explanation]) -> None:
         DataError: none of them could be read.
     """
     errors = [row for row in rows if row.error]
-    if is_lone_error(rows):
-        raise DataError(f"{rows[0].file}: {rows[0].error}")
     if len(errors) == len(rows):
-        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0].file}: {rows[0].error}")
+        raise none_read(len(rows), rows[0].file, rows[0].error)
     if errors:
         raise typer.Exit(1)
 

@@ -116,9 +116,14 @@ async def parsed(text: bytes, share: Share, tensors: Callable[[bytes], Awaitable
     """
     values = sum(map(text.count, (b",", b":")))
     share.take(values * _PER_VALUE + sum(map(text.count, (b"[", b"{"))) * _PER_LIST)
-    if values > MOST_VALUES and tensors is None:
+    read = tensors if values > MOST_VALUES else _short_values
+    if read is None:
         raise Refused(f"expected JSON of at most {MOST_VALUES} values; send images in base64", 413)
     try:
-        return await (tensors(text) if values > MOST_VALUES and tensors else asyncio.to_thread(values_of, text))
+        return await read(text)
     except DecodeError as error:
         raise Refused(str(error)) from None
+
+
+async def _short_values(text: bytes) -> Any:
+    return await asyncio.to_thread(values_of, text)

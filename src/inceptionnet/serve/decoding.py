@@ -2,7 +2,8 @@
 
 A thread cannot be ended, and an image may be made so that decoding takes seconds, or to crash a decoder. Each process
 has a thread here that hands it one image at a time and waits for the answer, for as long as an image may take; then it
-ends the process and starts another. The processes import neither torch nor the HTTP server.
+ends the process and starts another. Long JSON is read there too (values.py). The processes import neither torch nor the
+HTTP server.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from inceptionnet.errors import DecodeError, InceptionNetError, reason_of
 
 START_S = 60.0
 """The most time for a process to start and to send back its first image, beside that image's own."""
-Result = TypeVar("Result")
+_T = TypeVar("_T")
 Encoded = bytes | Pixels
 """An image file, or decoded pixels uint8 (H, W, C) that are still to be cropped and resized."""
 _Job = tuple[Callable[..., Any], tuple[Any, ...], "Future[Any]"]
@@ -60,9 +61,9 @@ class DecodePool:
         """
         return self.call(_pixels, image, prep, name, self._pixels)
 
-    def call(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+    def call(self, function: Callable[..., _T], *arguments: Any) -> Future[_T]:
         """What a function of a module gives in one of the processes. The future raises a DecodeError."""
-        answer: Future[Result] = Future()
+        answer: Future[_T] = Future()
         self._jobs.put((function, arguments, answer))
         return answer
 

@@ -171,7 +171,8 @@ class Workers(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace what has died, or does not answer."""
         for i, one in enumerate(self.processes):
-            if not self._answers(one):
+            if not self.should_exit.is_set() and not self._answers(one):
+                # uvicorn's own looks at all of them, and would ask those that are busy without waiting for the answer.
                 everyone, self.processes = self.processes, [one]
                 super().keep_subprocess_alive()
                 everyone[i], self.processes = self.processes[0], everyone

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inceptionnet.errors import ConfigurationError, DataError, one_line
+from inceptionnet.errors import ConfigurationError, DataError, none_read, one_line
 from inceptionnet.system.distributed import World
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.files import FolderLock, Locked, remove_leftovers, replacing
@@ -56,9 +56,7 @@ class Totals(NamedTuple):
         """Raises: DataError: no image could be decoded."""
         if self.rows == self.errors and self.named:
             name, reason = self.named[0]
-            if self.rows == 1:
-                raise DataError(f"{name}: {reason}")
-            raise DataError(f"none of {self.rows} images could be read; the first: {name}: {reason}")
+            raise none_read(self.rows, name, reason)
 
 
 @dataclass(frozen=True)
