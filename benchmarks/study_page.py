@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.spec import Study
-from inceptionnet.study.tables import Table, arm_table, comparison_table, grid_table, verdict_line
+from inceptionnet.study.tables import Table, arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
 from inceptionnet.study.trainings import Asked
 from inceptionnet.system.devices import cpu_says
 from inceptionnet.train.run import Run
@@ -66,7 +66,7 @@ def page(folder: Path, target: Path) -> Path:
         f"Images: {images} of {len(run['data']['classes'])} classes; {run['data']['note']} (the first seed's). "
         f"{len(result.runs)} trainings, {took} with {environment['threads']} "
         f"thread{'s' * (environment['threads'] > 1)} of {processor}, torch {environment['torch']}.",
-        *(f"- {note}" for note in study.notes),
+        *(f"- {note}" for note in [*study.notes, *ends_of_grids(study, result)]),
         f"```sh\n{command}\n```",
     ]
     path = target / f"{folder.name}.md"

@@ -21,7 +21,7 @@ from inceptionnet.study import cost, running
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.running import run_study
 from inceptionnet.study.spec import Arm, Study, read_study, studies
-from inceptionnet.study.tables import arm_table, comparison_table, grid_table, verdict_line
+from inceptionnet.study.tables import arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
 from inceptionnet.study.trainings import Asked, Training, trainings
 from inceptionnet.train import loop
 from inceptionnet.train.run import Run
@@ -273,6 +273,23 @@ def test_of_a_grid_the_best_value_is_compared() -> None:
     assert result.judged[0].first == (0.7, 0.71, 0.72)
     assert [row[-1] for row in grid_table(result)[1]] == ["", "chosen"]
     assert arm_table(one, result)[1][0][0] == "sgd (optimizer.lr=0.3)"
+
+
+@pytest.mark.parametrize(("best", "said"), [
+    (0, ["sgd has the lowest optimizer.lr of its grid: a lower one may be better."]),
+    (1, []),
+    (2, ["sgd has the highest optimizer.lr of its grid: a higher one may be better."]),
+])  # fmt: skip
+def test_a_best_value_at_the_end_of_its_grid_is_said(best: int, said: list[str]) -> None:
+    rates = [0.1, 0.03, 0.3]
+    arms = {"sgd": {"grid": {"optimizer.lr": rates, "loss.name": ["cross_entropy"]}}, "adamw": {}}
+    one = study(arms=arms, compare=[{"arm": "sgd", "against": "adamw", "expect": "higher", "margin": 0.02}])
+    outcomes = [outcome("adamw", seed, [0.5]) for seed in range(3)]
+    for rate in rates:
+        accuracy = 0.7 if rate == sorted(rates)[best] else 0.6
+        value = f"optimizer.lr={rate:g} loss.name=cross_entropy"
+        outcomes += [outcome("sgd", seed, [accuracy], value=value) for seed in range(3)]
+    assert ends_of_grids(one, judge(one, outcomes)) == said
 
 
 # How it is run.

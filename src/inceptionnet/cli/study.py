@@ -149,7 +149,7 @@ def _arm(about: Study, name: str) -> list[str]:
 
 def _print(about: Study, result: Result, out: Path, json: bool) -> None:
     from inceptionnet.cli.tables import print_json, print_table
-    from inceptionnet.study.tables import arm_table, comparison_table, grid_table, verdict_line
+    from inceptionnet.study.tables import arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
 
     if json:
         print_json({"claim": about.claim, **result.to_dict()})
@@ -158,7 +158,7 @@ def _print(about: Study, result: Result, out: Path, json: bool) -> None:
     print_table(columns, rows, right=range(2, len(columns) - 1), title=about.claim, note=about.source)
     columns, rows = grid_table(result)
     if rows:
-        print_table(columns, rows)
+        print_table(columns, rows, note=" ".join(ends_of_grids(about, result)))
     columns, rows = comparison_table(result)
     print_table(columns, rows)
     say(verdict_line(result))

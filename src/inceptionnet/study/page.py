@@ -9,7 +9,7 @@ from inceptionnet.study.curves import curve_charts, draw_curves, save_figure, th
 from inceptionnet.study.figures import curves_of, draw_differences
 from inceptionnet.study.result import Result
 from inceptionnet.study.spec import Study
-from inceptionnet.study.tables import arm_table, comparison_table, grid_table, verdict_line
+from inceptionnet.study.tables import arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
 from inceptionnet.train.run import Run
 
 PAGE, FIGURE, DIFFERENCES = "index.html", "figure", "differences"
@@ -37,6 +37,7 @@ def write_page(out: Path, name: str, study: Study, command: str, result: Result)
         "verdict": verdict_line(result).removeprefix("verdict: "), "charts": charts,
         "differences": themed_svg(lambda: draw_differences(result), "differences"),
         "arms": arm_table(study, result), "comparisons": comparison_table(result), "grid": grid_table(result),
+        "ends": ends_of_grids(study, result),
         "seeds": len(result.judged[0].first), "trainings": len(result.runs), "minutes": sum(result.runs.values()),
         "environment": about["environment"],
     }  # fmt: skip

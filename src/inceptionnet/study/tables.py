@@ -8,6 +8,7 @@ from statistics import mean
 from inceptionnet.study.result import Judged, Outcome, Result
 from inceptionnet.study.spec import Study
 from inceptionnet.study.statistics import MOST_SEEDS
+from inceptionnet.train.settings import value_text
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -58,6 +59,19 @@ def grid_table(result: Result) -> Table:
         found = [one for one in result.outcomes if (one.arm, one.value) == (arm, value)]
         rows.append([arm, value, _accuracy(found, "top1"), "chosen" if result.chosen[arm] == value else ""])
     return ["arm", "value", "mAP" if is_multi_label(result.outcomes) else "top-1 error", ""], rows
+
+
+def ends_of_grids(study: Study, result: Result) -> list[str]:
+    """A sentence for each arm whose chosen value is the lowest or the highest of its grid, which may be too narrow."""
+    said = []
+    for name, arm in study.arms.items():
+        taken = result.chosen.get(name, "").split(" ")
+        for key, values in arm.grid.items():
+            numbers = sorted(value for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+            for end, beyond, value in (("lowest", "lower", numbers[:1]), ("highest", "higher", numbers[-1:])):
+                if len(numbers) > 1 and f"{key}={value_text(value[0])}" in taken:
+                    said.append(f"{name} has the {end} {key} of its grid: a {beyond} one may be better.")
+    return said
 
 
 def interval(one: Judged) -> str:
