@@ -7,12 +7,13 @@ The words about a result are in docs/studies.md.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from inceptionnet.study.curves import draw_curves, save_figure
+from inceptionnet.study.figures import curves_of, draw_differences
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.spec import Study
 from inceptionnet.study.tables import Table, arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
@@ -43,8 +44,8 @@ def page(folder: Path, target: Path) -> Path:
     data = Path(asked["data"]).name
     command = Asked(asked["study"], data, seeds, **named).command(Path(f"studies/{folder.name}"))
     name = Path(asked["study"]).stem
-    for figure in ("figure", "differences"):
-        shutil.copyfile(folder / f"{figure}.svg", target / f"{folder.name}-{figure}.svg")
+    for figure, drawn in (("figure", draw_curves(curves_of(study, result))), ("differences", draw_differences(result))):
+        save_figure(drawn, target / f"{folder.name}-{figure}", ["svg"])
     run = Run(folder / next(iter(result.runs))).about()
     minutes = sum(result.runs.values())
     took = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

@@ -318,7 +318,7 @@ def test_curves_that_are_not_there(split_run: Path, tmp_path: Path) -> None:
 
 def test_figures_draw_every_curve_and_are_the_same_each_time(tmp_path: Path) -> None:
     curves = [Curve(f"_run $x$ {i}", i, [1, 2, 3], [0.5, 1, 1.5], [30 - i, 20, 10 + i], faint=i == 1) for i in range(9)]
-    figure = draw_curves(curves, "top-1 error (%)", "a $title$")
+    figure = draw_curves({"top-1 error (%)": curves}, "a $title$")
     for axes, x in zip(figure.axes, ([1, 2, 3], [0.5, 1, 1.5]), strict=True):
         assert sorted(line.get_ydata()[0] for line in axes.lines) == [*range(22, 31)]
         assert all([*line.get_xdata()] == x for line in axes.lines)
@@ -327,7 +327,7 @@ def test_figures_draw_every_curve_and_are_the_same_each_time(tmp_path: Path) -> 
     files = save_figure(figure, tmp_path / "curves")
     assert [file.name for file in files] == ["curves.svg", "curves.png"]
     before = [file.read_bytes() for file in files]
-    again = save_figure(draw_curves(curves, "top-1 error (%)", "a $title$"), tmp_path / "b" / "curves")
+    again = save_figure(draw_curves({"top-1 error (%)": curves}, "a $title$"), tmp_path / "b" / "curves")
     assert [file.read_bytes() for file in again] == before
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"curves.svg: cannot be written"):
@@ -336,7 +336,7 @@ def test_figures_draw_every_curve_and_are_the_same_each_time(tmp_path: Path) -> 
 
 def test_a_page_has_the_figures_in_its_own_colours() -> None:
     curves = [Curve(f"run {i}", i, [1, 2], [0.5, 1], [30, 20]) for i in range(8)]
-    charts = [*curve_charts(curves, "loss", "a"), themed_svg(lambda: draw_curves(curves, "loss"), '"both" <b>')]
+    charts = [*curve_charts(curves, "loss", "a"), themed_svg(lambda: draw_curves({"loss": curves}), '"both" <b>')]
     for chart in charts:
         assert all(f"var(--c{i})" in chart for i in range(8)) and not any(colour in chart for colour in COLOURS)
     page = Page("".join(charts))

@@ -18,6 +18,8 @@ from inceptionnet.classifier.evaluating import evaluate_together
 from inceptionnet.cli import main
 from inceptionnet.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, RunError, TrainingError
 from inceptionnet.study import cost, running
+from inceptionnet.study.curves import draw_curves
+from inceptionnet.study.figures import curves_of
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.running import run_study
 from inceptionnet.study.spec import Arm, Study, read_study, studies
@@ -273,6 +275,18 @@ def test_of_a_grid_the_best_value_is_compared() -> None:
     assert result.judged[0].first == (0.7, 0.71, 0.72)
     assert [row[-1] for row in grid_table(result)[1]] == ["", "chosen"]
     assert arm_table(one, result)[1][0][0] == "sgd (optimizer.lr=0.3)"
+
+
+@pytest.mark.parametrize(("classes", "units"), [(9, ["top-1 error (%)"]), (10, ["top-1 error (%)", "top-5 error (%)"])])
+def test_the_top5_error_is_drawn_of_ten_classes(classes: int, units: list[str]) -> None:
+    outcomes = []
+    for arm in ("none", "smoothing"):
+        one = outcome(arm, 0, [0.2, 0.6], classes=classes)
+        outcomes.append(replace(one, rows=[{**row, "val_top5": 0.75} for row in one.rows]))
+    figure = draw_curves(curves_of(study(), judge(study(), outcomes)))
+    assert [axes.get_ylabel() for axes in figure.axes] == [unit for unit in units for _ in ("epoch", "minutes")]
+    assert [[*line.get_ydata()] for line in figure.axes[0].lines] == [[80, 40]] * 2
+    assert [[*line.get_ydata()] for line in figure.axes[-1].lines][0] == ([25, 25] if classes == 10 else [80, 40])
 
 
 @pytest.mark.parametrize(("best", "said"), [

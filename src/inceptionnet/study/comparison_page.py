@@ -61,7 +61,7 @@ def write_comparison(out: Path, comparison: Comparison) -> list[Path]:
     check_out(out)
     OutFolder(out).write_json(FIGURES_FILE, comparison.to_dict(), "; choose another --out")
     what, curves = next(iter(comparison.curves.items()))
-    drawn = save_figure(draw_curves(curves, MEASURES[what][0], comparison.data), out / CURVES_STEM)
+    drawn = save_figure(draw_curves({MEASURES[what][0]: curves}, comparison.data), out / CURVES_STEM)
     page = out / PAGE
     write_html(page, rendered(comparison))
     return [out / FIGURES_FILE, *drawn, page]

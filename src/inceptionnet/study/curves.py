@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,24 +78,25 @@ def read_curve(run: Run, what: str = "top1_error", *, label: str, colour: int, f
     return Curve(label, colour, [row["epoch"] for row in rows], [row["elapsed_s"] / 60 for row in rows], values, faint)
 
 
-def draw_curves(curves: Sequence[Curve], unit: str, title: str = "") -> Figure:
-    """Two panels with the same curves, by epoch and by minutes; the legend is above them.
+def draw_curves(curves: Mapping[str, Sequence[Curve]], title: str = "") -> Figure:
+    """Two panels with the same curves, by epoch and by minutes, for each unit; the legend is above them.
 
     Args:
-        unit: of the values, see `MEASURES`.
+        curves: by their unit, see `MEASURES`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    named = sum(not curve.faint for curve in curves)
+    named = max(sum(not curve.faint for curve in some) for some in curves.values())
     first = named if named <= 3 else -(-named // 2)  # entries above the first panel; the others are above the second
-    figure = new_figure(2 * 4.8, HEIGHT_IN + LINE_IN * first + 0.3 * bool(title))
-    panels = figure.subplots(1, len(PANELS))
-    for axes, by in zip(panels, PANELS, strict=True):
-        _draw(axes, curves, unit, by)
-    handles, labels = panels[0].get_legend_handles_labels()
-    _legend(panels[0], handles[:first], labels[:first])
-    _legend(panels[1], handles[first:], labels[first:])
+    figure = new_figure(2 * 4.8, len(curves) * (HEIGHT_IN + LINE_IN * first) + 0.3 * bool(title))
+    rows = figure.subplots(len(curves), len(PANELS), squeeze=False)
+    for panels, (unit, some) in zip(rows, curves.items(), strict=True):
+        for axes, by in zip(panels, PANELS, strict=True):
+            _draw(axes, some, unit, by)
+        handles, labels = panels[0].get_legend_handles_labels()
+        _legend(panels[0], handles[:first], labels[:first])
+        _legend(panels[1], handles[first:], labels[first:])
     figure.suptitle(_plain(title))
     return figure
 
@@ -134,7 +135,7 @@ def themed_svg(make: Callable[[], Figure], title: str) -> str:
         return inline_svg(make(), title)
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Write STEM.svg and STEM.png, the same bytes each time, and return their paths.
 
     Raises:
@@ -142,12 +143,12 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """
     import matplotlib
 
-    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}}
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in metadata]
-    for file, (kind, about) in zip(files, metadata.items(), strict=True):
+    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}}
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
+    for file, kind in zip(files, kinds, strict=True):
         try:
             with replacing(file) as temporary, matplotlib.rc_context({"svg.hashsalt": stem.name}):
-                figure.savefig(temporary, format=kind, metadata=about)
+                figure.savefig(temporary, format=kind, metadata=metadata.get(kind))
         except OSError as error:
             raise RunError(f"{file}: cannot be written: {error.strerror}; choose another folder") from None
     return files

@@ -18,17 +18,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEAD = "dead features (%)"
+TOP5_CLASSES = 10
+"""Of fewer classes the top-5 error is in the tables only: it says little."""
 ROW_IN = 0.62
 """Height of a comparison."""
 
 
 def curves_of(study: Study, result: Result) -> dict[str, list[Curve]]:
-    """Curves by their unit, the study's own figure first: the mean of each arm, and every seed faintly."""
+    """Curves by their unit, the study's own figure first: the mean of each arm, and every seed faintly.
+
+    From ten classes on the top-5 error is among them.
+    """
     if is_multi_label(result.outcomes):
         drawn = {MEASURES["map"][0]: "map"}
     else:
         drawn = {MEASURES["top1_error"][0]: "top1"}
-        if all("val_top5" in row for one in result.outcomes for row in one.rows):
+        with_top5 = all("val_top5" in row for one in result.outcomes for row in one.rows)
+        if with_top5 and result.outcomes[0].classes >= TOP5_CLASSES:
             drawn[MEASURES["top5_error"][0]] = "top5"
     if study.figure == "dead_features":
         drawn = {DEAD: "dead_features"} | drawn

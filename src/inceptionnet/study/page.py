@@ -27,8 +27,7 @@ def write_page(out: Path, name: str, study: Study, command: str, result: Result)
         RunError: a file cannot be written.
     """
     curves = curves_of(study, result)
-    unit, first = next(iter(curves.items()))
-    save_figure(draw_curves(first, unit), out / FIGURE)
+    save_figure(draw_curves(curves), out / FIGURE)
     save_figure(draw_differences(result), out / DIFFERENCES)
     charts = [chart for unit, some in curves.items() for chart in curve_charts(some, unit, name)]
     about = Run(out / result.outcomes[0].run).about()

@@ -67,7 +67,9 @@ def ends_of_grids(study: Study, result: Result) -> list[str]:
     for name, arm in study.arms.items():
         taken = result.chosen.get(name, "").split(" ")
         for key, values in arm.grid.items():
-            numbers = sorted(value for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+            numbers = sorted(
+                value for value in values if isinstance(value, int | float) and not isinstance(value, bool)
+            )
             for end, beyond, value in (("lowest", "lower", numbers[:1]), ("highest", "higher", numbers[-1:])):
                 if len(numbers) > 1 and f"{key}={value_text(value[0])}" in taken:
                     said.append(f"{name} has the {end} {key} of its grid: a {beyond} one may be better.")
