@@ -101,6 +101,7 @@ def test_a_second_signal_ends_it_at_once(weights: Path, arguments: tuple[str, ..
 
 
 def test_nohup_keeps_a_service_from_ending_with_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
     assert ending_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
     assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
