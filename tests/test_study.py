@@ -286,7 +286,7 @@ def test_the_top5_error_is_drawn_of_ten_classes(classes: int, units: list[str]) 
     figure = draw_curves(curves_of(study(), judge(study(), outcomes)))
     assert [axes.get_ylabel() for axes in figure.axes] == [unit for unit in units for _ in ("epoch", "minutes")]
     assert [[*line.get_ydata()] for line in figure.axes[0].lines] == [[80, 40]] * 2
-    assert [[*line.get_ydata()] for line in figure.axes[-1].lines][0] == ([25, 25] if classes == 10 else [80, 40])
+    assert [*figure.axes[-1].lines[0].get_ydata()] == ([25, 25] if classes == 10 else [80, 40])
 
 
 @pytest.mark.parametrize(("best", "said"), [
