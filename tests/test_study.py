@@ -277,6 +277,20 @@ def test_of_a_grid_the_best_value_is_compared() -> None:
     assert arm_table(one, result)[1][0][0] == "sgd (optimizer.lr=0.3)"
 
 
+def test_the_step_of_the_first_dead_features() -> None:
+    """An arm of which all seeds have some, at different steps; and one of which one seed never has."""
+    outcomes = []
+    for arm, shares in (("none", ([0, 0.1, 0.2], [0.3, 0, 0])), ("smoothing", ([0, 0, 0.1], [0, 0, 0]))):
+        for seed, dead in enumerate(shares):
+            one = outcome(arm, seed, [0.5, 0.5, 0.5])
+            rows = [{**row, "step": 1000 * i, "dead_features": dead[i - 1]} for i, row in enumerate(one.rows, 1)]
+            outcomes.append(replace(one, rows=rows))
+    about = study(figure="dead_features")
+    columns, rows = arm_table(about, judge(about, outcomes))
+    assert [row[columns.index("first dead at step")] for row in rows] == ["1,000 to 2,000", "3,000, 1 never"]
+    assert "first dead at step" not in arm_table(study(), judge(study(), outcomes))[0]
+
+
 @pytest.mark.parametrize(("classes", "units"), [(9, ["top-1 error (%)"]), (10, ["top-1 error (%)", "top-5 error (%)"])])
 def test_the_top5_error_is_drawn_of_ten_classes(classes: int, units: list[str]) -> None:
     outcomes = []

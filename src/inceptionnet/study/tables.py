@@ -14,11 +14,16 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def arm_table(study: Study, result: Result) -> Table:
-    """A row for each arm, with means over the seeds and their range; of a grid only the chosen value."""
+    """A row for each arm, with means over the seeds and their range; of a grid only the chosen value.
+
+    A study of dead features has the step of the first evaluation that found one.
+    """
     top5 = any("val_top5" in row for one in result.outcomes for row in one.rows)
     judged_by = "mAP" if is_multi_label(result.outcomes) else "top-1 error"
     columns = ["arm", "network", "width", "px", "parameters (M)", "multiply-adds (M)", "epochs", judged_by]
-    columns += [*(["top-5 error"] if top5 else []), "dead features", "minutes", "in the paper"]
+    columns += [*(["top-5 error"] if top5 else []), "dead features"]
+    dying = study.figure == "dead_features"
+    columns += [*(["first dead at step"] if dying else []), "minutes", "in the paper"]
     rows = []
     for name, arm in study.arms.items():
         found = result.of(name)
@@ -30,6 +35,7 @@ def arm_table(study: Study, result: Result) -> Table:
             f"{first.parameters / 1e6:.2f}", f"{first.multiply_adds / 1e6:.0f}", str(first.epochs) if own else "–",
             _accuracy(found, "top1"), *([_accuracy(found, "top5")] if top5 else []),
             f"{mean(one.curve('dead_features')[-1] for one in found):.0%}" if own else "–",
+            *([_first_dead(found)] if dying else []),
             f"{mean(one.minutes for one in found):.1f}" if own else "–", arm.paper or "–",
         ])  # fmt: skip
     return columns, rows
@@ -106,6 +112,16 @@ def verdict_line(result: Result) -> str:
 def is_multi_label(outcomes: Sequence[Outcome]) -> bool:
     """Whether the trainings are judged by mean average precision."""
     return any("val_map" in row for one in outcomes for row in one.rows)
+
+
+def _first_dead(found: Sequence[Outcome]) -> str:
+    """The range over the seeds of the step of the first evaluation with dead features."""
+    evaluated = [[row for row in one.rows if row["epoch"] and row["dead_features"]] for one in found]
+    steps = [int(rows[0]["step"]) for rows in evaluated if rows]
+    if not steps:
+        return "none"
+    alive = len(found) - len(steps)
+    return " to ".join(f"{step:,}" for step in sorted({min(steps), max(steps)})) + f", {alive} never" * bool(alive)
 
 
 def _accuracy(found: Sequence[Outcome], what: str) -> str:
