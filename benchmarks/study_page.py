@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from inceptionnet.study.curves import draw_curves, save_figure
 from inceptionnet.study.figures import curves_of, draw_differences
+from inceptionnet.study.page import DIFFERENCES, FIGURE
 from inceptionnet.study.result import Outcome, judge
 from inceptionnet.study.spec import Study
 from inceptionnet.study.tables import Table, arm_table, comparison_table, ends_of_grids, grid_table, verdict_line
@@ -44,7 +45,8 @@ def page(folder: Path, target: Path) -> Path:
     data = Path(asked["data"]).name
     command = Asked(asked["study"], data, seeds, **named).command(Path(f"studies/{folder.name}"))
     name = Path(asked["study"]).stem
-    for figure, drawn in (("figure", draw_curves(curves_of(study, result))), ("differences", draw_differences(result))):
+    figures = {FIGURE: draw_curves(curves_of(study, result)), DIFFERENCES: draw_differences(result)}
+    for figure, drawn in figures.items():
         save_figure(drawn, target / f"{folder.name}-{figure}", ["svg"])
     run = Run(folder / next(iter(result.runs))).about()
     minutes = sum(result.runs.values())
@@ -57,8 +59,8 @@ def page(folder: Path, target: Path) -> Path:
         f"{study.claim}" + (f" ({study.source})" if study.source else ""),
         f"**{verdict_line(result).capitalize()}.**",
         markdown(comparison_table(result)),
-        f"![differences]({folder.name}-differences.svg)",
-        f"![curves]({folder.name}-figure.svg)",
+        f"![differences]({folder.name}-{DIFFERENCES}.svg)",
+        f"![curves]({folder.name}-{FIGURE}.svg)",
         markdown(arm_table(study, result)),
     ]
     if grid_table(result)[1]:

@@ -288,6 +288,8 @@ def test_the_step_of_the_first_dead_features() -> None:
     about = study(figure="dead_features")
     columns, rows = arm_table(about, judge(about, outcomes))
     assert [row[columns.index("first dead at step")] for row in rows] == ["1,000 to 2,000", "3,000, 1 never"]
+    outcomes[0], outcomes[1] = (replace(one, rows=[], error="no finite loss") for one in outcomes[:2])
+    assert arm_table(about, judge(about, outcomes))[1][0][columns.index("first dead at step")] == "2 stopped before"
     assert "first dead at step" not in arm_table(study(), judge(study(), outcomes))[0]
 
 

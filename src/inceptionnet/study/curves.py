@@ -136,19 +136,18 @@ def themed_svg(make: Callable[[], Figure], title: str) -> str:
 
 
 def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Write STEM.svg and STEM.png, the same bytes each time, and return their paths.
+    """Write a file for each kind, STEM.svg and STEM.png, the same bytes each time, and return their paths.
 
     Raises:
         RunError: a file cannot be written; an existing one is unchanged.
     """
     import matplotlib
 
-    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}}
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
     for file, kind in zip(files, kinds, strict=True):
         try:
             with replacing(file) as temporary, matplotlib.rc_context({"svg.hashsalt": stem.name}):
-                figure.savefig(temporary, format=kind, metadata=metadata.get(kind))
+                figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
         except OSError as error:
             raise RunError(f"{file}: cannot be written: {error.strerror}; choose another folder") from None
     return files

@@ -35,7 +35,7 @@ def arm_table(study: Study, result: Result) -> Table:
             f"{first.parameters / 1e6:.2f}", f"{first.multiply_adds / 1e6:.0f}", str(first.epochs) if own else "–",
             _accuracy(found, "top1"), *([_accuracy(found, "top5")] if top5 else []),
             f"{mean(one.curve('dead_features')[-1] for one in found):.0%}" if own else "–",
-            *([_first_dead(found)] if dying else []),
+            *([_first_dead(found) if own else "–"] if dying else []),
             f"{mean(one.minutes for one in found):.1f}" if own else "–", arm.paper or "–",
         ])  # fmt: skip
     return columns, rows
@@ -71,13 +71,10 @@ def ends_of_grids(study: Study, result: Result) -> list[str]:
     """A sentence for each arm whose chosen value is the lowest or the highest of its grid, which may be too narrow."""
     said = []
     for name, arm in study.arms.items():
-        taken = result.chosen.get(name, "").split(" ")
         for key, values in arm.grid.items():
-            numbers = sorted(
-                value for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-            )
-            for end, beyond, value in (("lowest", "lower", numbers[:1]), ("highest", "higher", numbers[-1:])):
-                if len(numbers) > 1 and f"{key}={value_text(value[0])}" in taken:
+            numbers = {value for value in values if type(value) in (int, float)}
+            for extreme, end, beyond in ((min, "lowest", "lower"), (max, "highest", "higher")):
+                if len(numbers) > 1 and f"{key}={value_text(extreme(numbers))}" in result.chosen[name].split(" "):
                     said.append(f"{name} has the {end} {key} of its grid: a {beyond} one may be better.")
     return said
 
@@ -115,13 +112,14 @@ def is_multi_label(outcomes: Sequence[Outcome]) -> bool:
 
 
 def _first_dead(found: Sequence[Outcome]) -> str:
-    """The range over the seeds of the step of the first evaluation with dead features."""
-    evaluated = [[row for row in one.rows if row["epoch"] and row["dead_features"]] for one in found]
-    steps = [int(rows[0]["step"]) for rows in evaluated if rows]
-    if not steps:
-        return "none"
-    alive = len(found) - len(steps)
-    return " to ".join(f"{step:,}" for step in sorted({min(steps), max(steps)})) + f", {alive} never" * bool(alive)
+    """The range over the seeds of the step of the first evaluation with dead features, and how many have none."""
+    first = [next((int(row["step"]) for row in one.rows if row["epoch"] and row["dead_features"]), 0) for one in found]
+    steps = sorted(filter(None, first))
+    stopped = sum(not step and bool(one.error) for step, one in zip(first, found, strict=True))
+    never = len(found) - len(steps) - stopped
+    parts = [" to ".join(f"{step:,}" for step in dict.fromkeys((steps[0], steps[-1])))] if steps else []
+    parts += [f"{count} {what}" for count, what in ((never, "never"), (stopped, "stopped before")) if count]
+    return ", ".join(parts)
 
 
 def _accuracy(found: Sequence[Outcome], what: str) -> str:

@@ -1,11 +1,12 @@
 """The classifier of `train --train-from head` beside scikit-learn's on the same features, and beside one pass.
 
-    python benchmarks/head.py DATA WEIGHTS [--images 400,all] [--splits 5] [--held-out 500] [--rounds 3] [--out FOLDER]
+    python benchmarks/finetuning/head.py DATA WEIGHTS [--images 400,all] [--splits 5] [--held-out 500] [--rounds 3]
+        [--out FOLDER]
 
 Accuracy: the features of all images are computed once (OUT/features.parquet). For each number of images and each
 random seed, so many are drawn for training and --held-out others for testing, both stratified; this package's fit and
-`LogisticRegressionCV` (7 penalties, 5 folds, 200 steps) on the features and on standardised ones get the same. Time:
-the whole command `train --train-from head` and the whole command `features`, one after the other, in --rounds rounds.
+the `LogisticRegressionCV` of with_sklearn.py on the features and on standardised ones get the same. Time: the whole
+command `train --train-from head` and the whole command `features`, one after the other, in --rounds rounds.
 """
 
 from __future__ import annotations
@@ -13,25 +14,23 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-from sklearn.linear_model import LogisticRegressionCV
+from common import command
+from sklearn.base import ClassifierMixin
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from with_sklearn import read, regression
 
 from inceptionnet.model.outputs import Outputs
 from inceptionnet.train import logistic
 
-CS, STEPS = np.logspace(-4, 2, 7), 200
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -49,9 +48,8 @@ def main() -> None:
     file = given.out / "features.parquet"
     if not file.exists():
         command("features", given.weights, given.data, "--out", str(file))
-    table = pq.read_table(file, columns=["features", "label"])
-    x = np.stack(table["features"].to_numpy()).astype(np.float32)
-    classes, y = np.unique(table["label"].to_pylist(), return_inverse=True)
+    x, labels, _ = read(file)
+    classes, y = np.unique(labels, return_inverse=True)
     print(f"{len(x)} images, {x.shape[1]} features, {len(classes)} classes, {torch.get_num_threads()} threads")
     for images in given.images.split(","):
         compare(x, y, len(x) - given.held_out if images == "all" else int(images), given.held_out, given.splits)
@@ -62,8 +60,10 @@ def main() -> None:
 def compare(x: np.ndarray, y: np.ndarray, images: int, held_out: int, splits: int) -> None:
     """Print the accuracies of the methods on the same splits, and how long they took."""
     methods: dict[str, Callable[[np.ndarray, np.ndarray, int], Predict]] = {
-        "inceptionnet": own, "LogisticRegressionCV": plain, "LogisticRegressionCV, standardised": standardised,
-    }  # fmt: skip
+        "inceptionnet": own,
+        "LogisticRegressionCV": plain,
+        "LogisticRegressionCV, standardised": standardised,
+    }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for seed in range(splits):
         drawn = StratifiedShuffleSplit(1, train_size=images, test_size=held_out, random_state=seed)
@@ -87,23 +87,18 @@ def own(x: np.ndarray, y: np.ndarray, seed: int) -> Predict:
 
 
 def plain(x: np.ndarray, y: np.ndarray, seed: int) -> Predict:
-    return _fitted(search(seed), x, y)
+    return peer(regression(seed), x, y)
 
 
 def standardised(x: np.ndarray, y: np.ndarray, seed: int) -> Predict:
-    return _fitted(make_pipeline(StandardScaler(), search(seed)), x, y)
+    return peer(make_pipeline(StandardScaler(), regression(seed)), x, y)
 
 
-def search(seed: int) -> LogisticRegressionCV:
-    return LogisticRegressionCV(
-        Cs=CS, cv=5, max_iter=STEPS, random_state=seed, l1_ratios=(0,), use_legacy_attributes=False
-    )
-
-
-def _fitted(model: object, x: np.ndarray, y: np.ndarray) -> Predict:
+def peer(model: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> Predict:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fits that stop after STEPS steps
-        return model.fit(x, y).predict  # type: ignore[attr-defined, no-any-return]
+        warnings.simplefilter("ignore")  # fits that stop before they converge
+        model.fit(x, y)
+    return model.predict
 
 
 def times(data: str, weights: str, out: Path, rounds: int) -> None:
@@ -115,7 +110,7 @@ def times(data: str, weights: str, out: Path, rounds: int) -> None:
         file.unlink(missing_ok=True)
         whole = ("train", data, "--weights", weights, "--train-from", "head", "--out", str(run))
         one_pass = ("features", weights, data, "--out", str(file))
-        took = {words[0]: command(*words) for words in ((whole, one_pass) if number % 2 else (one_pass, whole))}
+        took = {words[0]: timed(*words) for words in ((whole, one_pass) if number % 2 else (one_pass, whole))}
         pairs.append((took["train"], took["features"]))
         print(f"round {number}: train {took['train']:.0f} s, features {took['features']:.0f} s", flush=True)
     ratios = [train / features for train, features in pairs]
@@ -123,10 +118,10 @@ def times(data: str, weights: str, out: Path, rounds: int) -> None:
           f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
 
 
-def command(*words: str) -> float:
+def timed(*words: str) -> float:
     """Run a command of this package; how long it took, in seconds."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "inceptionnet", *words], check=True, stdout=subprocess.DEVNULL)
+    command(*words)
     return time.perf_counter() - start
 
 
