@@ -78,7 +78,12 @@ def page(folder: Path, target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    place, *folders = map(Path, sys.argv[1:])
+    for each in folders:
+        if not (each / "study.json").is_file():
+            sys.exit(f"{each}: expected a folder that `inceptionnet study --out` made, found no study.json in it")
     place.mkdir(parents=True, exist_ok=True)
-    for each in sys.argv[2:]:
-        print(page(Path(each), place))
+    for each in folders:
+        print(page(each, place))

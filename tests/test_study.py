@@ -504,7 +504,8 @@ def test_a_training_without_finite_loss_is_a_result(
     ("changes", "options", "message"),
     [
         ({"claim": "Other."}, {}, "has another study; choose another --out"),
-        ({}, {"base": {"epochs": 2}}, "has a study with other options"),
+        ({}, {"base": {"epochs": 2}}, r"has a study with other options \(epochs not given instead of 2\); choose"),
+        ({}, {"settings": {"optimizer.lr": 1.0}}, r"other options \(optimizer.lr not given instead of 1.0\); choose"),
     ],
 )
 def test_a_folder_with_another_study(

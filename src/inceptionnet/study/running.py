@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,17 @@ def _check_same(out: Path, before: dict[str, Any], about: dict[str, Any]) -> Non
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out}: exists and has no study; choose another --out")
         return
-    for key in ("study", "asked", "fingerprint"):
-        if before.get(key) != json.loads(json.dumps(about[key])):
-            what = {"study": "another study", "asked": "a study with other options", "fingerprint": "other images"}[key]
-            raise RunError(f"{out}: has {what}; choose another --out, or give the same command as before")
+    now = json.loads(json.dumps(about))
+    whats = {"study": "another study", "asked": "a study with other options", "fingerprint": "other images"}
+    for key, what in whats.items():
+        if before.get(key) != now[key]:
+            told = _differences(before[key], now[key]) if key == "asked" else ""
+            raise RunError(f"{out}: has {what}{told}; choose another --out, or give the same command as before")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The options that two commands of a study differ in, in brackets."""
+    first, second = ({**one, **one["base"], **one["settings"], "base": None, "settings": None} for one in (before, now))
+    told = [f"{key} {first.get(key) or 'not given'} instead of {second.get(key) or 'not given'}"
+            for key in {**first, **second} if first.get(key) != second.get(key)]  # fmt: skip
+    return f" ({', '.join(told)})"
