@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.distributed import ALONE
 from inceptionnet.train import budget
-from inceptionnet.train.budget import REPORT_IMAGES, REPORT_S, Clock, Speed, minutes_of, plans
+from inceptionnet.train.budget import PROBE, REPORT_IMAGES, REPORT_S, Clock, Speed, measure, minutes_of, plans
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.loop import repeat, resume, train
@@ -79,6 +80,19 @@ def test_a_range_test_that_fits_takes_its_time(job: Job) -> None:
     fast, slow = (next(iter(plans(job, Speed(100, 0.1, 0.01), 0, smallest=60))) for job in (job, without_test(job)))
     assert fast.range_test and not slow.range_test
     assert slow.left_s - fast.left_s == pytest.approx(30 * 8 * 0.1)
+
+
+def test_the_speed_is_measured_with_batches_that_fit(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the run are 8 images: more might not fit into memory."""
+    sizes, batches = list[int](), Job.batches
+    monkeypatch.setattr(Job, "batches", lambda job, size, *rest: sizes.append(size) or batches(job, size, *rest))
+    for accumulate in (1, 4):
+        plan = replace(job.plan, accumulate=accumulate)
+        speed = measure(job.empty_model(), replace(job, plan=plan), ALONE)
+        assert speed.train_s > speed.forward_s > 0
+    assert sizes == [8, 8]
+    measure(job.empty_model(), replace(job, plan=replace(job.plan, batch_size=32)), ALONE)
+    assert sizes[-1] == PROBE
 
 
 def without_test(job: Job) -> Job:

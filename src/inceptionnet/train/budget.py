@@ -30,8 +30,9 @@ SMALLER = (1.0, 0.8, 0.65, 0.5)
 """The image sizes that are tried, relative to the one of the weights or the network."""
 FEWEST = 5
 """A smaller image is taken if the budget has fewer epochs than this."""
-PROBE, PROBES = 8, 3
-"""Images of a batch to measure the speed with, and number of batches; the first is not counted."""
+PROBE, PROBES = 16, 3
+"""Images of a batch to measure the speed with, and number of batches, the first of which is not counted. With
+fewer the speed is too low: the update of the weights counts more, and the second step is slower than later ones."""
 RANGE_TEST_SHARE = 0.1
 """A range test may take this share of the time."""
 REPORT_S = 8.0
@@ -158,7 +159,7 @@ def measure(model: InceptionNet, job: Job, world: World) -> Speed:
     plan = job.plan
     model = job.placed(model)
     stepper = Stepper(model, job, steps_per_epoch=1, world=world)
-    loader = job.batches(PROBE * world.size * plan.accumulate, 0, world)
+    loader = job.batches(min(PROBE * world.size * plan.accumulate, plan.batch_size), 0, world)
     batches, loads, steps, forwards = loader.epoch(1), [], [], []
     for number in range(min(PROBES, len(loader))):
         start = time.perf_counter()
