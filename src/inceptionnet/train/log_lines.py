@@ -62,7 +62,7 @@ def epoch_line(
 ) -> str:
     """The results of an epoch, of averaged weights and of the raw ones."""
     found = written(figures(evaluation))
-    if raw:
+    if raw and raw is not evaluation:  # as before any training
         rest = {name: value for name, value in figures(raw).items() if name != "loss"}
         found = f"averaged {found} (raw {written(rest).removeprefix('accuracy ')})"
     wait = ""
