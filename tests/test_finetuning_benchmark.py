@@ -42,7 +42,7 @@ def test_a_sample_has_the_same_share_of_every_class_and_depends_on_the_seed(cell
 
 
 def test_results_are_kept_and_failures_are_run_again(cells: ModuleType, tmp_path: Path) -> None:
-    settings = {"minutes": 10}
+    settings = {"size": 9, "minutes": {"1": 10.0}}
     results = cells.Results(tmp_path, settings)
     one, two, three = cells.all_cells(["a"], [1.0], ["timm", "keras", "fastai"], 1)
     results.save(one, result(150, 61))
@@ -51,13 +51,16 @@ def test_results_are_kept_and_failures_are_run_again(cells: ModuleType, tmp_path
     assert again.pending([one, two, three]) == [two, three]
     stored = json.loads((tmp_path / "results" / "a-100%-0-timm.json").read_text())
     assert stored == result(150, 61) | {"data": "a", "fraction": 1.0, "method": "timm", "seed": 0}
-    with pytest.raises(ValueError, match=r"has results with \{'minutes': 10\}, not with \{'minutes': 5\}"):
-        cells.Results(tmp_path, {"minutes": 5})
+    for change in ({"size": 8}, {"minutes": {"1": 5.0}}, {"minutes": {"1": 5.0, "0.2": 5.0}}):
+        with pytest.raises(ValueError, match=r"has results with \{'size': 9, 'minutes': \{'1': 10.0\}\}, not with"):
+            cells.Results(tmp_path, settings | change)
+    cells.Results(tmp_path, settings | {"minutes": {"0.2": 5.0}})  # another fraction
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"size": 9, "minutes": {"0.2": 5.0, "1": 10.0}}
 
 
 def test_table(cells: ModuleType, tmp_path: Path) -> None:
     """Wilson's interval of 150 of 200 is 68.6 to 80.5 %: its centre is (150 + z²/2) / (200 + z²), z = 1.96."""
-    results = cells.Results(tmp_path, {})
+    results = cells.Results(tmp_path)
     some = cells.all_cells(["a"], [1.0, 0.05], ["timm", "keras"], 2)
     numbers = {"a-100%-0-timm": (150, 600), "a-5%-0-timm": (100, 59.6), "a-5%-1-timm": (110, 62.4)}
     for cell in some:

@@ -78,14 +78,16 @@ class Results:
     """A folder with one JSON file for each cell that has been run; all have the same settings."""
 
     def __init__(self, folder: Path, settings: dict[str, Any] | None = None) -> None:
-        """Raises: ValueError if the folder has results of other settings."""
+        """Raises: ValueError if the folder has results of other settings, or of other minutes for a fraction."""
         self.folder = folder
-        file = folder / "settings.json"
-        there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if settings is not None and there is not None and there != settings:
+        if settings is None:
+            return
+        file, minutes = folder / "settings.json", settings["minutes"]
+        there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+        both = {**minutes, **there["minutes"]}
+        if {**settings, "minutes": both} != {**there, "minutes": {**both, **minutes}}:
             raise ValueError(f"{folder} has results with {there}, not with {settings}: choose another --out")
-        if settings is not None and there is None:
-            self._write(file, settings)
+        self._write(file, {**settings, "minutes": both})
 
     def _file(self, cell: Cell) -> Path:
         return self.folder / "results" / f"{cell}.json"
