@@ -55,7 +55,7 @@ def page(folder: Path, target: Path) -> Path:
     environment = run["environment"]
     processor = cpu_says("model name") or environment["platform"]
     parts = [
-        f"# {name}, on {data}",
+        f"# {name}, on {data}" + (f", width {asked['base']['width']:g}" if "width" in asked["base"] else ""),
         f"{study.claim}" + (f" ({study.source})" if study.source else ""),
         f"**{verdict_line(result).capitalize()}.**",
         markdown(comparison_table(result)),
