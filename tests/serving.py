@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -136,9 +137,12 @@ def png(seed: int = 0, size: tuple[int, int] = (40, 32)) -> bytes:
 
 @contextmanager
 def command_running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """`inceptionnet serve` on a free port, ready."""
+    """`inceptionnet serve` on a free port, ready; as from a terminal, though the tests may run under nohup."""
     line = [sys.executable, "-m", "inceptionnet", "serve", *map(str, arguments), "--port", "0", "--engine", "eager"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         assert process.stderr is not None
         said = process.stderr.readline()
