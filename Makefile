@@ -3,10 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One process more than there are cores, since many tests wait for processes that they start (20 minutes instead of 26 for
-# all on two cores). Each gets a stretch of tests that share what they build, and takes from others at the end.
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)))')
-PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+# A process for each core; each gets a stretch of tests that share what they build, and takes from others at the end.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 # `make test SLOW=1` runs the slow tests too, in the same processes: they share what the others have built.
 SLOW ?=
 SECONDS ?= 60
