@@ -506,6 +506,7 @@ def test_a_training_without_finite_loss_is_a_result(
         ({"claim": "Other."}, {}, "has another study; choose another --out"),
         ({}, {"base": {"epochs": 2}}, r"has a study with other options \(epochs not given instead of 2\); choose"),
         ({}, {"settings": {"optimizer.lr": 1.0}}, r"other options \(optimizer.lr not given instead of 1.0\); choose"),
+        ({}, {"settings": {"loss.label_smoothing": 0.0}}, r"\(loss.label_smoothing not given instead of 0.0\); choose"),
     ],
 )
 def test_a_folder_with_another_study(

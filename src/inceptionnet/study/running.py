@@ -169,7 +169,11 @@ def _check_same(out: Path, before: dict[str, Any], about: dict[str, Any]) -> Non
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The options that two commands of a study differ in, in brackets."""
-    first, second = ({**one, **one["base"], **one["settings"], "base": None, "settings": None} for one in (before, now))
-    told = [f"{key} {first.get(key) or 'not given'} instead of {second.get(key) or 'not given'}"
+    first, second = (
+        {key: value for key, value in {**one, **one["base"], **one["settings"]}.items()
+         if key not in ("base", "settings") and value is not None}
+        for one in (before, now)
+    )  # fmt: skip
+    told = [f"{key} {first.get(key, 'not given')} instead of {second.get(key, 'not given')}"
             for key in {**first, **second} if first.get(key) != second.get(key)]  # fmt: skip
     return f" ({', '.join(told)})"
