@@ -96,13 +96,15 @@ def test_it_leaves_no_trace(colours: Path, run: Path) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert stepper.average
     average = {name: tensor.clone() for name, tensor in stepper.average.tensors.items()}
-    moved = []
+    moved, seen = [], []
 
-    def look() -> None:
+    def look(images: int) -> None:
+        seen.append(images)
         moved.append(any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()))
 
     found = range_test.run(stepper, iter([*batches.epoch(1), *batches.epoch(2)]), look)
     assert len(found) == 8 == len(moved) and all(moved)
+    assert sorted(seen) == [7, 7, *[8] * 6]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(torch.equal(tensor, average[name]) for name, tensor in stepper.average.tensors.items())
     assert not stepper.optimizer.state

@@ -6,17 +6,19 @@ Everything is printed to standard error, so that standard output contains result
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn
 
 from inceptionnet.errors import visible
 from inceptionnet.system.printing import say
 
 PLAIN_EVERY_S = 10.0
+RATE_OVER_S = 30.0
+"""The rate is that of the last so many seconds."""
 
 
 class Bar:
@@ -28,17 +30,19 @@ class Bar:
     def __init__(self, total: int, title: str, *, shown: bool = True, done: int = 0) -> None:
         self._shown = shown
         self._console = Console(stderr=True, highlight=False)
-        self._title, self._figures = title, ""
-        self._done, self._before, self._total = done, done, total
-        self._start = self._last = time.monotonic()
+        self._title = title
+        self._done, self._total = done, total
+        now = self._printed = time.monotonic()
+        self._ends: float | None = None
+        self._whole_s = 0.0
+        self._marks = deque([(now, done)])
+        """Times and what was done then, since RATE_OVER_S ago."""
         self._progress: Progress | None = None
         if shown and self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[figures]}", markup=False),
-                _Rate(),
-                TimeRemainingColumn(compact=True),
                 console=self._console,
                 expand=True,
             )
@@ -55,26 +59,44 @@ class Bar:
         if self._progress:
             self._progress.stop()
 
-    def advance(self, images: int, figures: str = "", title: str | None = None) -> None:
-        """Count `images` more, and show `figures`, such as `loss 0.41  accuracy 87.2 %`."""
-        self._done += images
-        self._figures, self._title = figures, title or self._title
-        if self._progress:
-            self._progress.update(
-                self._task, advance=images, figures=visible(figures), description=visible(self._title)
-            )
-        elif time.monotonic() - self._last > PLAIN_EVERY_S:
-            self._last = time.monotonic()
-            rate = (self._done - self._before) / (self._last - self._start)
-            left_s = (self._total - self._done) / rate if rate else 0
-            self.note(f"{self._title}  {figures}  {rate:.0f} images/s  {_clock(left_s)} left")
+    def advance(self, images: int, figures: str = "", title: str | None = None, *, extra: bool = False) -> None:
+        """Count `images` more, and show `figures`, such as `loss 0.41  accuracy 87.2 %`.
 
-    def ends_in(self, seconds: float) -> None:
-        """Estimate the total again, from a time that is left."""
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        self._total = round(self._done + (self._done - self._before) * max(seconds, 0.0) / elapsed)
+        `extra`: they are not among the total, which grows with them.
+        """
+        now = time.monotonic()
+        self._title = title or self._title
+        self._done += images
+        self._total += images * extra
+        self._marks.append((now, self._done))
+        while len(self._marks) > 2 and self._marks[1][0] < now - RATE_OVER_S:
+            self._marks.popleft()
         if self._progress:
-            self._progress.update(self._task, total=self._total)
+            over, whole = float(self._done), float(self._total)
+            if self._ends is not None:
+                over, whole = self._whole_s - (self._ends - now), self._whole_s
+            shown = visible("  ".join(filter(None, (figures, *self._pace(now)))))
+            self._progress.update(
+                self._task, completed=over, total=whole, figures=shown, description=visible(self._title)
+            )
+        elif now - self._printed > PLAIN_EVERY_S:
+            self._printed = now
+            self.note("  ".join(filter(None, (self._title, figures, *self._pace(now)))))
+
+    def _pace(self, now: float) -> Iterator[str]:
+        """Images per second of late, and the time that is left, as far as they are known."""
+        since, before = self._marks[0]
+        rate = (self._done - before) / max(now - since, 1e-9)
+        if rate:
+            yield f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"
+        if self._ends is not None:
+            yield f"{_clock(max(self._ends - now, 0.0))} left"
+        elif rate:
+            yield f"{_clock(max(self._total - self._done, 0) / rate)} left"
+
+    def ends_in(self, seconds: float, whole_s: float) -> None:
+        """Say how much time is left, and of how much, which then do not follow from the images."""
+        self._ends, self._whole_s = time.monotonic() + seconds, whole_s
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""
@@ -98,21 +120,16 @@ class PartOf:
     ) -> None:
         return None
 
-    def advance(self, images: int, figures: str = "", title: str | None = None) -> None:
+    def advance(self, images: int, figures: str = "", title: str | None = None, *, extra: bool = False) -> None:
         """Count `images` more of the whole."""
-        self._whole.advance(images, figures, ", ".join(filter(None, (self._name, title))))
+        self._whole.advance(images, figures, ", ".join(filter(None, (self._name, title))), extra=extra)
 
-    def ends_in(self, seconds: float) -> None:
+    def ends_in(self, seconds: float, whole_s: float) -> None:
         """Nothing: the whole has no time of its own."""
 
     def note(self, line: str) -> None:
         """Write a line to the log."""
         self._log(line)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
 
 
 def _clock(seconds: float) -> str:

@@ -10,6 +10,7 @@ from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.errors import Interrupted
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
+from inceptionnet.train.budget import Clock
 from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.plan import Job
@@ -21,12 +22,15 @@ from inceptionnet.train.watch import Features
 class Preparation:
     """The steps before the first epoch; all processes must call them."""
 
-    def __init__(self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World) -> None:
+    def __init__(
+        self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World, clock: Clock | None
+    ) -> None:
         self.job = job
         self.stepper = stepper
         self.batches = batches
         self.keeper = keeper
         self.world = world
+        self.clock = clock
 
     def fit_head(self, features: Features, stop: StopRequest) -> None:
         """Fit the classifier by logistic regression to the features of the training images."""
@@ -48,8 +52,9 @@ class Preparation:
     def range_test(self, stop: StopRequest) -> None:
         """Lower the peak learning rate where a range test asks for it; range_test.json has its curve."""
         stepper, keeper, peak = self.stepper, self.keeper, self.stepper.peak_lr
-        advance = self._advance(stop, "learning-rate range test", "interrupted in the learning-rate range test")
-        found = range_test.about(range_test.run(stepper, self._batches(), lambda: advance(0)), peak)
+        title = "learning-rate range test"
+        advance = self._advance(stop, title, f"interrupted in the {title}", extra=True)
+        found = range_test.about(range_test.run(stepper, self._batches(), advance), peak)
         stepper.peak_lr = keeper.at.peak_lr = found["peak_lr"]
         keeper.attempt(lambda: keeper.run.write_sealed("range_test.json", found))
         rises = f"the loss rises at {found['rises_at']:.2g}" if found["rises_at"] else "the loss never rises"
@@ -61,11 +66,15 @@ class Preparation:
         for epoch in count(1_000_000):
             yield from self.batches.epoch(epoch)
 
-    def _advance(self, stop: StopRequest, title: str, interrupted: str) -> Callable[[int], None]:
+    def _advance(
+        self, stop: StopRequest, title: str, interrupted: str, *, extra: bool = False
+    ) -> Callable[[int], None]:
         """Shows progress, and raises when the run is to stop."""
 
         def advance(images: int) -> None:
-            self.keeper.bar.advance(images, "", title)
+            if self.clock:
+                self.keeper.bar.ends_in(self.clock.seconds - self.keeper.elapsed(), self.clock.seconds)
+            self.keeper.bar.advance(images, "", title, extra=extra)
             if self.world.total([stop.requested])[0]:
                 raise Interrupted(f"{interrupted}; {self.keeper.resume_hint()}")
 

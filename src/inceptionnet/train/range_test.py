@@ -45,18 +45,18 @@ def rates(peak: float) -> list[float]:
     return [ABOVE * peak * math.pow(SPAN, i / (STEPS - 1) - 1) for i in range(STEPS)]
 
 
-def run(stepper: Stepper, batches: Iterator[Batch], after_step: Callable[[], None]) -> list[Trial]:
+def run(stepper: Stepper, batches: Iterator[Batch], after_step: Callable[[int], None]) -> list[Trial]:
     """Train at the rates of `rates` until the loss is far above its smallest value; the network is then as before.
 
     Args:
         batches: training batches, as many as `STEPS`. All processes call it.
-        after_step: may raise to interrupt.
+        after_step: called with the number of images; may raise to interrupt.
     """
     trials: list[Trial] = []
     with stepper.undone():
         for number, (lr, batch) in enumerate(zip(rates(stepper.peak_lr), batches, strict=False)):
             result = stepper.step(batch, number, lr)
-            after_step()
+            after_step(batch.planned)
             if result.skipped:
                 break
             if result.images:

@@ -86,7 +86,7 @@ class Trainer:
         minutes = self.recipe.schedule.minutes
         self.clock: Clock | None = None if minutes is None else Clock(minutes, report=self.recipe.log.report)
         self.validation: Validation = Validation(job, self.stepper, self.batches, self.keeper, world)
-        self.preparation: Preparation = Preparation(job, self.stepper, self.batches, self.keeper, world)
+        self.preparation: Preparation = Preparation(job, self.stepper, self.batches, self.keeper, world, self.clock)
         self.stop: StopRequest
 
     def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -210,7 +210,7 @@ class Trainer:
                 self.stepper.progress = self._progress()
                 if self.stepper.progress == 1 and at.step:
                     return
-                keeper.bar.ends_in(self.clock.seconds - at.seconds)
+                keeper.bar.ends_in(self.clock.seconds - at.seconds, self.clock.seconds)
             start = time.monotonic()
             batch = self._next(batches)
             waited = time.monotonic() - start
