@@ -23,6 +23,7 @@ from inceptionnet.engines.runtimes import DTYPES
 from inceptionnet.explain import METHODS
 from inceptionnet.nets import NETWORKS
 from inceptionnet.train.recipe import Recipe, choices_of
+from inceptionnet.train.recipes import layer_decay
 from inceptionnet.train.reporting import next_commands
 from inceptionnet.train.run import Run
 
@@ -170,7 +171,7 @@ def test_resume_and_repeat(command, run: Path, tmp_path: Path) -> None:
     assert code == 0 and "resuming in epoch 6 after 4 of its 4 steps" in err
 
 
-def test_settings_are_listed(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_listed(command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = command("train", "--settings")
     lines = out.splitlines()
@@ -184,7 +185,10 @@ def test_settings_are_listed(command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 0 and "recipe paper of inception_v3" in out
     assert all(f"  {line}\n" in out for line in ("optimizer.name=rmsprop", "schedule.epochs=7", "network.aux=true"))
     code, out, _ = command("train", "--settings", "--recipe", "finetune")
-    assert code == 0 and "  optimizer.lr=0.0003\n" in out
+    assert code == 0 and "  optimizer.lr=0.0003\n" in out and f"layer_decay={layer_decay('inception_v3')}\n" in out
+    code, out, _ = command("train", "--settings", "--weights", run)
+    assert code == 0 and "recipe finetune of inception_v1.slim" in out
+    assert f"layer_decay={layer_decay('inception_v1.slim')}\n" in out
     for arguments, message in (
         (("--recipe", "paper"), "--recipe paper depends on the network, got none; give --model"),
         (("--set", "optimizer.rl=1"), "did you mean optimizer.lr"),

@@ -113,9 +113,9 @@ def test_it_leaves_no_trace(colours: Path, run: Path) -> None:
 def test_a_rate_that_is_too_high_is_lowered(
     colours: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(plan(colours, run, {"optimizer.lr": 5.0, "optimizer.lr_scaling": "none"}), tmp_path / "run")
+    train(plan(colours, run, {"optimizer.lr": 0.5, "optimizer.lr_scaling": "none"}), tmp_path / "run")
     about = json.loads((tmp_path / "run" / "range_test.json").read_text())
-    assert about["recipe_lr"] == 5 and about["peak_lr"] == about["rises_at"] / 5 < 1
+    assert about["recipe_lr"] == 0.5 and about["peak_lr"] == about["rises_at"] / 5 < 0.1
     assert max(row["lr"] for row in steps_of(tmp_path / "run")) <= about["peak_lr"]
     assert f"the peak learning rate is {about['peak_lr']:.3g}, a fifth of that" in capsys.readouterr().err
 

@@ -6,13 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from inceptionnet import create_model
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.nets import NETWORKS, PAPERS
+from inceptionnet.train.layers import lr_factors
 from inceptionnet.train.loop import train
 from inceptionnet.train.recipe import Recipe, parse_settings
-from inceptionnet.train.recipes import FINETUNE, PAPER, evaluation_interval, finetune, paper_of, recipe_named
+from inceptionnet.train.recipes import (
+    FINETUNE,
+    PAPER,
+    STEM_RATE,
+    evaluation_interval,
+    finetune,
+    layer_decay,
+    paper_of,
+    recipe_named,
+)
 from inceptionnet.train.run import Run
 from inceptionnet.train.settings import describe, value_text
 from inceptionnet.weights.folder import weights_of
@@ -130,14 +142,27 @@ def test_the_papers_recipe_is_for_the_network(network: str) -> None:
 
 def test_default_and_finetune_are_for_every_network() -> None:
     assert recipe_named("default", "inception_v4") == Recipe() == recipe_named("default", "inception_v1")
-    assert recipe_named("finetune", "inception_v3") == FINETUNE == recipe_named("finetune", "inception_v1")
+    assert recipe_named("finetune", "inception_v3") == FINETUNE == recipe_named("finetune")
+    other = recipe_named("finetune", "inception_v1")
+    assert {key for key, value in other.items() if value != dict(FINETUNE.items())[key]} == {"optimizer.layer_decay"}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_fine_tuning_trains_the_first_layer_of_every_network(network: str) -> None:
+    """As much of shallow networks as of deep ones, which have three times as many endpoints."""
+    with torch.device("meta"):
+        model = create_model(network, width=0.125)
+    factors = lr_factors(model, recipe_named("finetune", network).optimizer.layer_decay)
+    first = next(name for name, _ in model.named_parameters())
+    assert factors[first] == min(factors.values()) == pytest.approx(STEM_RATE, rel=0.03)
 
 
 def test_fine_tuning_is_longer_on_fewer_images() -> None:
     numbers = (0, 1, 400, 1000, 2000, 50_000, 50_001)
-    found = [finetune(images) for images in numbers]
+    found = [finetune("inception_resnet_v2", images) for images in numbers]
     assert [recipe.schedule.epochs for recipe in found] == [30, 30, 30, 20, 10, 5, 5]
     assert [recipe.network.fit_head for recipe in found] == [True] * 6 + [False]
+    assert {recipe.optimizer.layer_decay for recipe in found} == {layer_decay("inception_resnet_v2")}
     assert [evaluation_interval(epochs) for epochs in (0, 1, 10, 14, 16, 30)] == [1, 1, 1, 1, 2, 3]
 
 

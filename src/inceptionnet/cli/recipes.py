@@ -10,7 +10,7 @@ from inceptionnet.cli.options import Json
 
 
 def recipes(
-    network: Annotated[str | None, typer.Argument(help="Show the paper recipe of this network only.")] = None,
+    network: Annotated[str | None, typer.Argument(help="Show the recipes for this network only.")] = None,
     all_settings: Annotated[bool, typer.Option("--all", help="Show the settings that are equal in all recipes "
                                                "too.")] = False,
     json: Json = False,
@@ -21,10 +21,10 @@ def recipes(
     """
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets import PAPERS
-    from inceptionnet.train.recipes import DEFAULT, FINETUNE, FINETUNE_NOTE, PAPER, paper_of, recipe_named
+    from inceptionnet.train.recipes import DEFAULT, FINETUNE_NOTE, PAPER, paper_of, recipe_named
     from inceptionnet.train.settings import value_text
 
-    shown = {"default": DEFAULT, "finetune": FINETUNE}
+    shown = {"default": DEFAULT, "finetune": recipe_named("finetune", network)}
     if network:
         shown[f"paper [{paper_of(network)}]"] = recipe_named("paper", network)
     else:

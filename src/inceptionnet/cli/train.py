@@ -84,7 +84,7 @@ def train(
     Distributed: torchrun --nproc-per-node N -m inceptionnet train …
     """
     if list_settings:
-        _print_settings(recipe or ("finetune" if weights else "default"), model, settings or [])
+        _print_settings(recipe or ("finetune" if weights else "default"), model, weights, settings or [])
         return
     data, out = _places(data, out, moved, resume=resume, repeat=repeat)
 
@@ -178,14 +178,18 @@ def _print_end(out: Path, evaluation: AnyEvaluation) -> None:
         say("next:", *(f"  {command}" for command in next_commands(Run(out))))
 
 
-def _print_settings(recipe: str, model: str | None, settings: list[str]) -> None:
-    """The settings of the recipe, with the changes of --set."""
+def _print_settings(recipe: str, model: str | None, weights: str | None, settings: list[str]) -> None:
+    """The settings of the recipe for the network, with the changes of --set."""
     import shutil
 
+    from inceptionnet.train.plan import place_of
     from inceptionnet.train.recipe import parse_settings
     from inceptionnet.train.recipes import recipe_named
     from inceptionnet.train.settings import listing
+    from inceptionnet.weights import read_record
 
+    if weights and not model:
+        model = read_record(place_of(weights)).configuration.name
     chosen = recipe_named(recipe, model).changed(parse_settings(settings))
     say(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.", "")
     say(*listing(chosen, min(100, shutil.get_terminal_size().columns)).split("\n"))

@@ -48,7 +48,7 @@ def resolve(plan: Plan, source: Source | None = None) -> Job:
     start = record.preprocessing if record else None
     usual = {f"preprocess.{key}": getattr(start, key) for key in Preprocess.model_fields} if start else {}
     asked = {**plan.settings, **({} if plan.epochs is None else {"schedule.epochs": plan.epochs})}
-    recipe = finetune(len(source.splits["train"])) if name == "finetune" else recipe_named(name, network)
+    recipe = finetune(network, len(source.splits["train"])) if name == "finetune" else recipe_named(name, network)
     recipe = recipe.changed({**usual, **source.suggestions, **asked})
     check_length(recipe, asked)
     if name == "finetune" and "schedule.evaluate_every" not in asked:

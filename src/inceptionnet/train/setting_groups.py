@@ -51,7 +51,11 @@ class Optimizer(Settings):
     decay: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean square of rmsprop.")
     eps: float = Field(default=1.0, gt=0, description="Epsilon of rmsprop, inside the square root; 1.0 in [v3].")
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Layer-wise learning-rate decay: a factor per endpoint from the head down."
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Layer-wise learning-rate decay: a factor per endpoint from the head down; that of finetune "
+        "depends on the network.",
     )
     weight_decay: float = Field(
         default=0.02,
