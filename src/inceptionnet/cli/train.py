@@ -182,14 +182,14 @@ def _print_settings(recipe: str, model: str | None, weights: str | None, setting
     """The settings of the recipe for the network, with the changes of --set."""
     import shutil
 
-    from inceptionnet.train.plan import place_of
     from inceptionnet.train.recipe import parse_settings
     from inceptionnet.train.recipes import recipe_named
     from inceptionnet.train.settings import listing
     from inceptionnet.weights import read_record
+    from inceptionnet.weights.folder import weights_of
 
     if weights and not model:
-        model = read_record(place_of(weights)).configuration.name
+        model = read_record(weights_of(weights)).configuration.name
     chosen = recipe_named(recipe, model).changed(parse_settings(settings))
     say(f"Settings of the recipe {recipe}{f' of {model}' if model else ''}; change one with --set KEY=VALUE.", "")
     say(*listing(chosen, min(100, shutil.get_terminal_size().columns)).split("\n"))

@@ -6,6 +6,7 @@ paper says nothing. Values that neither states are marked here.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -39,7 +40,8 @@ def layer_decay(network: str) -> float:
     0.8 leaves 2e-5.
     """
     rows = endpoints(analyse(NETWORKS[network]))
-    return round(STEM_RATE ** (1 / sum(row.path.startswith("body.") and row.parameters > 0 for row in rows)), 3)
+    depth = sum(row.path.startswith("body.") and row.parameters > 0 for row in rows)
+    return round(math.pow(STEM_RATE, 1 / depth), 3)
 
 
 FINETUNE = Recipe(
