@@ -26,7 +26,7 @@ from inceptionnet.cli import main
 from inceptionnet.system import progress
 
 sought = sys.argv.pop(1)
-def advance(self, images, figures="", *more):
+def advance(self, images, figures="", *more, **options):
     if sought in figures:
         print("at work", flush=True)
         time.sleep(60)
