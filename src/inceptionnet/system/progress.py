@@ -33,8 +33,8 @@ class Bar:
         self._title = title
         self._done, self._total = done, total
         now = self._printed = time.monotonic()
-        self._ends: float | None = None
-        self._whole_s = 0.0
+        self._span: tuple[float, float] | None = None
+        """When the whole began and when it ends, if that is known."""
         self._marks = deque([(now, done)])
         """Times and what was done then, since RATE_OVER_S ago."""
         self._progress: Progress | None = None
@@ -73,8 +73,8 @@ class Bar:
             self._marks.popleft()
         if self._progress:
             over, whole = float(self._done), float(self._total)
-            if self._ends is not None:
-                over, whole = self._whole_s - (self._ends - now), self._whole_s
+            if self._span:
+                over, whole = now - self._span[0], self._span[1] - self._span[0]
             shown = visible("  ".join(filter(None, (figures, *self._pace(now)))))
             self._progress.update(
                 self._task, completed=over, total=whole, figures=shown, description=visible(self._title)
@@ -89,14 +89,15 @@ class Bar:
         rate = (self._done - before) / max(now - since, 1e-9)
         if rate:
             yield f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"
-        if self._ends is not None:
-            yield f"{_clock(max(self._ends - now, 0.0))} left"
+        if self._span:
+            yield f"{_clock(max(self._span[1] - now, 0.0))} left"
         elif rate:
             yield f"{_clock(max(self._total - self._done, 0) / rate)} left"
 
     def ends_in(self, seconds: float, whole_s: float) -> None:
         """Say how much time is left, and of how much, which then do not follow from the images."""
-        self._ends, self._whole_s = time.monotonic() + seconds, whole_s
+        ends = time.monotonic() + seconds
+        self._span = ends - whole_s, ends
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""

@@ -10,7 +10,6 @@ from inceptionnet.data.loading import Batch, TrainLoader
 from inceptionnet.errors import Interrupted
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
-from inceptionnet.train.budget import Clock
 from inceptionnet.train.head import about, features_of, fit_head
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.plan import Job
@@ -22,15 +21,12 @@ from inceptionnet.train.watch import Features
 class Preparation:
     """The steps before the first epoch; all processes must call them."""
 
-    def __init__(
-        self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World, clock: Clock | None
-    ) -> None:
+    def __init__(self, job: Job, stepper: Stepper, batches: TrainLoader, keeper: Keeper, world: World) -> None:
         self.job = job
         self.stepper = stepper
         self.batches = batches
         self.keeper = keeper
         self.world = world
-        self.clock = clock
 
     def fit_head(self, features: Features, stop: StopRequest) -> None:
         """Fit the classifier by logistic regression to the features of the training images."""
@@ -72,8 +68,6 @@ class Preparation:
         """Shows progress, and raises when the run is to stop."""
 
         def advance(images: int) -> None:
-            if self.clock:
-                self.keeper.bar.ends_in(self.clock.seconds - self.keeper.elapsed(), self.clock.seconds)
             self.keeper.bar.advance(images, "", title, extra=extra)
             if self.world.total([stop.requested])[0]:
                 raise Interrupted(f"{interrupted}; {self.keeper.resume_hint()}")

@@ -114,7 +114,7 @@ def recipe_named(name: str, network: str | None = None) -> Recipe:
     if name == "default":
         return DEFAULT
     if name == "finetune":
-        return FINETUNE.changed({"optimizer.layer_decay": layer_decay(network or "inception_v3")})
+        return FINETUNE if network is None else FINETUNE.changed({"optimizer.layer_decay": layer_decay(network)})
     if name == "paper":
         if network is None or paper is None:
             raise ConfigurationError("--recipe paper depends on the network, got none; give --model")

@@ -86,7 +86,7 @@ class Trainer:
         minutes = self.recipe.schedule.minutes
         self.clock: Clock | None = None if minutes is None else Clock(minutes, report=self.recipe.log.report)
         self.validation: Validation = Validation(job, self.stepper, self.batches, self.keeper, world)
-        self.preparation: Preparation = Preparation(job, self.stepper, self.batches, self.keeper, world, self.clock)
+        self.preparation: Preparation = Preparation(job, self.stepper, self.batches, self.keeper, world)
         self.stop: StopRequest
 
     def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -130,6 +130,8 @@ class Trainer:
         keeper = self.keeper
         evaluation: AnyEvaluation | None = None
         found = keeper.leaks() if leaks and not self.resumed else []
+        if self.clock:
+            keeper.bar.ends_in(self.clock.seconds - keeper.elapsed(), self.clock.seconds)
         with StopRequest() as self.stop, keeper.bar, keeper.trackers:
             for line in (*self.notes, *self._opening(), *found):
                 keeper.note(line)
@@ -210,7 +212,6 @@ class Trainer:
                 self.stepper.progress = self._progress()
                 if self.stepper.progress == 1 and at.step:
                     return
-                keeper.bar.ends_in(self.clock.seconds - at.seconds, self.clock.seconds)
             start = time.monotonic()
             batch = self._next(batches)
             waited = time.monotonic() - start
