@@ -198,7 +198,8 @@ def test_settings_are_listed(command, run: Path, monkeypatch: pytest.MonkeyPatch
     code, out, _ = command("recipes", "inception_v3", "--all")
     rows = [line.split() for line in out.splitlines()]
     assert ["network.aux", "false", "false", "true"] in rows, "values as --settings has them"
-    assert "train --settings describes every setting" in out
+    *_, cited, last = out.splitlines()
+    assert cited.startswith("[v3] ") and last == "train --settings describes every setting"
 
 
 def test_a_run_ends_with_the_next_commands(command, colours: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def recipes(
     """
     from inceptionnet.cli.tables import print_json, print_table
     from inceptionnet.nets import PAPERS
+    from inceptionnet.system.printing import say
     from inceptionnet.train.recipes import DEFAULT, FINETUNE_NOTE, PAPER, paper_of, recipe_named
     from inceptionnet.train.settings import value_text
 
@@ -42,11 +43,6 @@ def recipes(
         rows,
         title="train --recipe NAME"
         + ("" if all_settings else ": the settings that differ (--all shows every setting)"),
-        note="\n".join(
-            [
-                FINETUNE_NOTE,
-                *(f"[{paper}] {PAPERS[paper]}" for paper in cited),
-                "train --settings describes every setting",
-            ]
-        ),
+        note=FINETUNE_NOTE,
     )
+    say(*(f"[{paper}] {PAPERS[paper]}" for paper in cited), "train --settings describes every setting")
