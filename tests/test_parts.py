@@ -388,8 +388,10 @@ def test_torchrun_loses_a_process(weights: Path, images: Path, whole: dict[str, 
         )  # fmt: skip
 
     killed = torchrun(2, "within")
-    assert killed.returncode and "it was ended by SIGTERM" in killed.stderr
-    assert len([line for line in killed.stderr.splitlines() if line.startswith("error: ")]) == 1
+    errors = [line for line in killed.stderr.splitlines() if line.startswith("error: ")]
+    assert killed.returncode and len(errors) == 1, killed.stderr
+    # It notices by torchrun's signal; or by the broken connection, if it is already waiting for the other.
+    assert "it was ended by SIGTERM" in errors[0] or "ended without a word" in errors[0]
     assert not (out / SUCCESS).exists()
     done = torchrun(3, "nowhere")
     assert done.returncode == 0 and "35 images" in done.stdout, done.stderr
