@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -91,8 +92,15 @@ def test_the_speed_is_measured_with_batches_that_fit(job: Job, monkeypatch: pyte
         speed = measure(job.empty_model(), replace(job, plan=plan), ALONE)
         assert speed.train_s > speed.forward_s > 0
     assert sizes == [8, 8]
-    measure(job.empty_model(), replace(job, plan=replace(job.plan, batch_size=32)), ALONE)
-    assert sizes[-1] == PROBE
+
+
+def test_a_fast_step_is_measured_with_whole_batches(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, batches = list[int](), Job.batches
+    monkeypatch.setattr(Job, "batches", lambda job, size, *rest: sizes.append(size) or batches(job, size, *rest))
+    for limit in (0.0, math.inf):
+        monkeypatch.setattr(budget, "CHEAP_S", limit)
+        measure(job.empty_model(), replace(job, plan=replace(job.plan, batch_size=32)), ALONE)
+    assert sizes == [PROBE, PROBE, 32]
 
 
 def without_test(job: Job) -> Job:

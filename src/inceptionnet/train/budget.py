@@ -33,6 +33,9 @@ FEWEST = 5
 PROBE, PROBES = 16, 3
 """Images of a batch to measure the speed with, and number of batches, the first of which is not counted. With
 fewer the speed is too low: the update of the weights counts more, and the second step is slower than later ones."""
+CHEAP_S = 1.0
+"""If a step on a whole batch takes less, the speed is measured again with whole batches: fast networks are small, and
+the update of the weights counts more there too."""
 RANGE_TEST_SHARE = 0.1
 """A range test may take this share of the time."""
 REPORT_S = 8.0
@@ -159,7 +162,17 @@ def measure(model: InceptionNet, job: Job, world: World) -> Speed:
     plan = job.plan
     model = job.placed(model)
     stepper = Stepper(model, job, steps_per_epoch=1, world=world)
-    loader = job.batches(min(PROBE * world.size * plan.accumulate, plan.batch_size), 0, world)
+    few = min(PROBE * world.size * plan.accumulate, plan.batch_size)
+    speed = _measured(stepper, few, world)
+    if few < plan.batch_size and speed.train_s * plan.batch_size < CHEAP_S:
+        speed = _measured(stepper, plan.batch_size, world)
+    return speed
+
+
+def _measured(stepper: Stepper, batch_size: int, world: World) -> Speed:
+    """The speed with batches of that size. All processes call it."""
+    model, job = stepper.model, stepper.job
+    loader = job.batches(batch_size, 0, world)
     batches, loads, steps, forwards = loader.epoch(1), [], [], []
     for number in range(min(PROBES, len(loader))):
         start = time.perf_counter()
@@ -175,8 +188,8 @@ def measure(model: InceptionNet, job: Job, world: World) -> Speed:
                 model(to_input(batch.images.to(model.device), job.prep, job.augment, batch.draws)).sum().item()
         forwards.append((time.perf_counter() - start) / batch.planned)
     load, step, forward = (min(times[1:] or times) for times in (loads, steps, forwards))
-    if plan.workers:  # they load while the device computes
-        train, evaluate = max(step, load / plan.workers), max(forward, load / plan.workers)
+    if workers := job.plan.workers:  # they load while the device computes
+        train, evaluate = max(step, load / workers), max(forward, load / workers)
     else:
         train, evaluate = step + load, forward + load
     slowest = [max(values) for values in zip(*world.gather((train, evaluate)), strict=True)]
