@@ -15,7 +15,7 @@ import pytest
 from inceptionnet.errors import ConfigurationError
 from inceptionnet.system.distributed import ALONE
 from inceptionnet.train import budget
-from inceptionnet.train.budget import PROBE, REPORT_IMAGES, REPORT_S, Clock, Speed, measure, minutes_of, plans
+from inceptionnet.train.budget import PROBE, REPORT_IMAGES, REPORT_S, Clock, Speed, measure, minutes_of, plans, together
 from inceptionnet.train.changes import Changes
 from inceptionnet.train.keeper import Keeper
 from inceptionnet.train.loop import repeat, resume, train
@@ -101,6 +101,19 @@ def test_a_fast_step_is_measured_with_whole_batches(job: Job, monkeypatch: pytes
         monkeypatch.setattr(budget, "CHEAP_S", limit)
         measure(job.empty_model(), replace(job, plan=replace(job.plan, batch_size=32)), ALONE)
     assert sizes == [PROBE, PROBE, 32]
+
+
+def test_loading_and_computing_at_the_same_time_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, workers, threads, seconds in (
+        (1, 0, 1, 5),
+        (1, 2, 1, 5),  # a core does one thing at a time
+        (2, 1, 2, 4),  # 2 + 2 * 3 seconds of two cores
+        (16, 1, 1, 3),  # the device computes for longer than a worker loads
+        (16, 1, 16, 3.125),
+    ):
+        monkeypatch.setattr(budget, "cores_allowed", lambda cores=cores: cores)
+        assert together(2, 3, workers=workers, threads=threads) == seconds
+    assert together(9, 1, workers=2, threads=1) == 4.5
 
 
 def without_test(job: Job) -> Job:

@@ -9,7 +9,6 @@ them are held at any time.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +22,7 @@ from PIL import Image
 from inceptionnet.data.limits import MAX_SIDE
 from inceptionnet.data.names import is_camera
 from inceptionnet.errors import ConfigurationError, DecodeError, one_line
+from inceptionnet.system.devices import cores_allowed
 from inceptionnet.system.extras import import_extra
 from inceptionnet.system.opening import opened
 
@@ -145,7 +145,7 @@ class _Video:
             raise DecodeError(f"{self.path}: its video has a codec that PyAV does not know")
         self._check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(MAX_PIXELS)}
-        codec.thread_type, codec.thread_count = "AUTO", min(THREADS, os.cpu_count() or 1)
+        codec.thread_type, codec.thread_count = "AUTO", min(THREADS, cores_allowed())
 
     def chosen(self, every: Every) -> Iterator[Frame]:
         due = 0.0

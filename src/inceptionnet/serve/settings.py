@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path, PurePath
 
 from inceptionnet.data.limits import MAX_PIXELS
 from inceptionnet.errors import ConfigurationError
+from inceptionnet.system.devices import default_workers
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s)")
@@ -79,7 +79,7 @@ class Settings:
     @property
     def decode_processes(self) -> int:
         """The number of processes that decode images in one worker."""
-        return self.decoders or max(1, min(4, (os.cpu_count() or 1) // 2) // self.workers)
+        return self.decoders or max(1, default_workers(None) // self.workers)
 
 
 def named_models(places: Sequence[str]) -> dict[str, str]:

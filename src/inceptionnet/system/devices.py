@@ -37,8 +37,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def default_workers(asked: int | None) -> int:
-    """As many worker processes as asked for; default: half of the cores, at most 4."""
-    return min(4, max(1, (os.cpu_count() or 2) // 2)) if asked is None else asked
+    """As many worker processes as asked for; default: half of the cores that this process may use, at most 4."""
+    return min(4, max(1, cores_allowed() // 2)) if asked is None else asked
 
 
 def cores_allowed() -> int:

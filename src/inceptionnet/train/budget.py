@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, count
 
 import torch
 
@@ -18,6 +19,7 @@ from inceptionnet.data.augment import to_input
 from inceptionnet.errors import ConfigurationError, number_of
 from inceptionnet.model.network import InceptionNet
 from inceptionnet.nets.analysis import minimum_size
+from inceptionnet.system.devices import cores_allowed
 from inceptionnet.system.distributed import World
 from inceptionnet.train import range_test
 from inceptionnet.train.plan import Job
@@ -173,8 +175,9 @@ def _measured(stepper: Stepper, batch_size: int, world: World) -> Speed:
     """The speed with batches of that size. All processes call it."""
     model, job = stepper.model, stepper.job
     loader = job.batches(batch_size, 0, world)
-    batches, loads, steps, forwards = loader.epoch(1), [], [], []
-    for number in range(min(PROBES, len(loader))):
+    batches = chain.from_iterable(loader.epoch(epoch) for epoch in count(1))  # few images may be a single batch
+    loads, steps, forwards = [], [], []
+    for number in range(PROBES):
         start = time.perf_counter()
         batch = next(batches)
         loads.append((time.perf_counter() - start) / batch.planned)
@@ -187,13 +190,23 @@ def _measured(stepper: Stepper, batch_size: int, world: World) -> Speed:
             if len(batch):
                 model(to_input(batch.images.to(model.device), job.prep, job.augment, batch.draws)).sum().item()
         forwards.append((time.perf_counter() - start) / batch.planned)
-    load, step, forward = (min(times[1:] or times) for times in (loads, steps, forwards))
-    if workers := job.plan.workers:  # they load while the device computes
-        train, evaluate = max(step, load / workers), max(forward, load / workers)
-    else:
-        train, evaluate = step + load, forward + load
+    load, step, forward = (min(times[1:]) for times in (loads, steps, forwards))
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
+    train, evaluate = (together(load, one, workers=job.plan.workers, threads=threads) for one in (step, forward))
     slowest = [max(values) for values in zip(*world.gather((train, evaluate)), strict=True)]
     return Speed(job.prep.size_px, *slowest)
+
+
+def together(load_s: float, compute_s: float, *, workers: int, threads: int) -> float:
+    """Seconds per image of loading and computing: workers load meanwhile, but on cores that may have to do both.
+
+    Args:
+        threads: those that compute.
+    """
+    if not workers:
+        return load_s + compute_s
+    cores = cores_allowed()
+    return max(compute_s, load_s / workers, (load_s + compute_s * min(threads, cores)) / cores)
 
 
 def plans(job: Job, speed: Speed, elapsed_s: float, smallest: int) -> Iterator[Fit]:
