@@ -75,10 +75,10 @@ def batch_job(
 
 
 def threads_of(workers: int | None) -> int:
-    """As many threads as asked for; default: half of the cores of this process, at most 4."""
-    from inceptionnet.system.devices import cores_allowed
+    """As many threads as worker processes would be, but at least one."""
+    from inceptionnet.system.devices import default_workers
 
-    return max(1, min(4, cores_allowed() // 2) if workers is None else workers)
+    return max(1, default_workers(workers))
 
 
 def named_errors(written: Totals) -> list[dict[str, str]]:

@@ -165,15 +165,15 @@ def measure(model: InceptionNet, job: Job, world: World) -> Speed:
     model = job.placed(model)
     stepper = Stepper(model, job, steps_per_epoch=1, world=world)
     few = min(PROBE * world.size * plan.accumulate, plan.batch_size)
-    speed = _measured(stepper, few, world)
+    speed = _measured(stepper, few)
     if few < plan.batch_size and speed.train_s * plan.batch_size < CHEAP_S:
-        speed = _measured(stepper, plan.batch_size, world)
+        speed = _measured(stepper, plan.batch_size)
     return speed
 
 
-def _measured(stepper: Stepper, batch_size: int, world: World) -> Speed:
+def _measured(stepper: Stepper, batch_size: int) -> Speed:
     """The speed with batches of that size. All processes call it."""
-    model, job = stepper.model, stepper.job
+    model, job, world = stepper.model, stepper.job, stepper.world
     loader = job.batches(batch_size, 0, world)
     batches = chain.from_iterable(loader.epoch(epoch) for epoch in count(1))  # few images may be a single batch
     loads, steps, forwards = [], [], []
