@@ -127,6 +127,17 @@ def test_near_duplicates_and_groups(
     assert found["near_duplicates"] == {"train": {"images": 1, "examples": [["train/b/P1.jpg", "train/b/P9.png"]]}}
 
 
+def test_a_mirrored_copy_with_another_label_is_no_conflict(tmp_path: Path) -> None:
+    """An arrow to the left is one to the right, mirrored."""
+    image = Image.open(io.BytesIO(photo(seed=0)))
+    mirrored = encoded(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG")
+    files = {"train/left/0.jpg": photo(seed=0), "train/right/0.png": mirrored, "train/left/1.jpg": photo(seed=1)}
+    files |= {f"val/{kind}/2.jpg": photo(seed=2 + i) for i, kind in enumerate(("left", "right"))}
+    report = check(open_source(write_tree(tmp_path, files)), workers=0)
+    assert report.near_duplicates["train"].examples == (("train/left/0.jpg", "train/right/0.png"),)
+    assert not report.near_conflicting_labels.images
+
+
 def test_how_many_duplicates_are_named(tmp_path: Path) -> None:
     same = {f"{split}/{kind}/{i}.png": png(7) for split in ("train", "test") for kind in "ab" for i in range(5)}
     report = check(open_source(write_tree(tmp_path, same)), workers=0, listed=3)

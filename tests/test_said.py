@@ -78,8 +78,8 @@ def options_missing(name: str, text: str) -> set[str]:
         (("features", "{run}", "{table}", "--out", "{out}"), "give the folder of its images, with this file as"),
         (("fid", "{table}", "{flat}", "--weights", "{run}"), "give the folder of its images, with this file as"),
         (("report", "{run}", "--data", "{asked}", "--out", "{out}"), "--splits train=FOLDER"),
-        (("report", "{run}", "--data", "{flat}", "--out", "{out}"), "give a label file (--labels)"),
-        (("evaluate", "{run}", "{flat}"), "give a label file (--labels)"),
+        (("report", "{run}", "--data", "{flat}", "--out", "{out}"), "give a label file (--labels FILE)"),
+        (("evaluate", "{run}", "{flat}"), "give a label file (--labels FILE)"),
         (("compare", "{flat}", "{run}"), "expected a run folder, got a folder without run.json"),
         (("predict", "{run}", "https://x.org/a.png"), "nothing is fetched unless --allow-urls"),
         (

@@ -258,7 +258,20 @@ def test_images_side_by_side_without_labels(tmp_path: Path) -> None:
     write_tree(tmp_path, {SLIM_FILE: LABELS[SLIM_FILE]})
     with pytest.raises(DataError) as caught:
         open_source(folder)
-    assert str(caught.value) == start + ", or give a label file (--labels)"
+    assert str(caught.value) == start + ", or give a label file (--labels FILE)"
+
+
+def test_the_label_file_of_a_flat_training_set_is_named(tmp_path: Path) -> None:
+    """As competitions have it: train.csv, train/ and test/."""
+    rows = b"id,label\n0,a\n1,b\n2,a\n3,b\n"
+    images = {f"{split}/{i}.png": png() for split in ("train", "test") for i in range(4)}
+    data = write_tree(tmp_path / "data", {**images, "train.csv": rows})
+    train, labels = data / "train", data / "train.csv"
+    with pytest.raises(DataError) as caught:
+        open_source(data)
+    advice = f"sort the images into class folders, or give {train} with a label file (--labels FILE, such as {labels})"
+    assert str(caught.value) == f"{data}: expected class folders in train, got 4 images in one folder: {advice}"
+    assert open_source(train, labels=labels).classes == ("a", "b")
 
 
 NAMES = ["val/a/ILSVRC2012_val_00000007.JPEG", "val/b/ILSVRC2012_val_00000042.JPEG", "val/b/42.png", "val/c/x.png"]

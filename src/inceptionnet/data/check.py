@@ -79,7 +79,7 @@ class Report:
     duplicates: Mapping[str, Duplicates]  # split → within the split
     duplicates_across_splits: Mapping[str, Duplicates]  # "train and val" → in both, a leak
     conflicting_labels: Duplicates  # the same bytes with different labels
-    near_duplicates: Mapping[str, Duplicates]  # as above, for images with other bytes that look nearly the same
+    near_duplicates: Mapping[str, Duplicates]  # as above, for other bytes that look nearly the same (similar.py)
     near_duplicates_across_splits: Mapping[str, Duplicates]
     near_conflicting_labels: Duplicates
     plain: int  # images that are too plain to be compared by their look
@@ -197,4 +197,4 @@ class _Tally:
         return {splits: self._duplicates(pairs) for splits, pairs in found.items()}
 
     def _duplicates(self, pairs: Pairs) -> Duplicates:
-        return Duplicates(len(pairs), tuple((a.name, b.name) for a, b in pairs[: self.listed]))
+        return Duplicates(len(pairs), tuple((one.first.name, one.later.name) for one in pairs[: self.listed]))

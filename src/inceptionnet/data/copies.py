@@ -21,8 +21,21 @@ class Place(NamedTuple):
     name: str
 
 
-Pairs: TypeAlias = list[tuple[Place, Place]]
-"""An image and a later one that is a copy of it."""
+class Pair(NamedTuple):
+    """An image and a later one that is a copy of it."""
+
+    first: Place
+    later: Place
+    turned: bool = False
+    """Mirrored or turned by quarters."""
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether the labels are different. Of a mirrored or turned copy they may say which way it looks."""
+        return self.first.labels != self.later.labels and not self.turned
+
+
+Pairs: TypeAlias = list[Pair]
 
 
 class Found(NamedTuple):
@@ -33,7 +46,7 @@ class Found(NamedTuple):
     across: Mapping[str, Pairs]
     """`train and val` → in both, a leak; each image of the second split counts once."""
     conflicting: Pairs
-    """With different labels."""
+    """With different labels, as `Pair.conflicting`."""
 
 
 class Copies:
@@ -64,18 +77,18 @@ class Copies:
         conflicting: Pairs = []
         for digest in self._again:
             first, *others = self._same(digest)
-            conflicting += [(first, other) for other in others if other.labels != first.labels]
+            conflicting += [pair for pair in (Pair(first, other) for other in others) if pair.conflicting]
             by_split = defaultdict(list)
             for place in (first, *others):
                 by_split[place.split].append(place)
             for split, (one, *later) in by_split.items():
-                within[split] += [(one, other) for other in later]
+                within[split] += [Pair(one, other) for other in later]
             for a, b in combinations(by_split, 2):
-                across.setdefault(f"{a} and {b}", []).extend((by_split[a][0], other) for other in by_split[b])
+                across.setdefault(f"{a} and {b}", []).extend(Pair(by_split[a][0], other) for other in by_split[b])
         return Found(_filled(within), across, conflicting)
 
     def near(self, *, inside: bool = True) -> Found:
-        """Images that look nearly the same and have other bytes.
+        """Images that look nearly the same, perhaps mirrored or turned, and have other bytes.
 
         Args:
             inside: compare images of one split too.
@@ -83,19 +96,21 @@ class Copies:
         arrays = {split: as_array([one[2] for one in looks]) for split, looks in self._looks.items()}
         within, across = dict[str, Pairs](), dict[str, Pairs]()
         for split, array in arrays.items() if inside else ():
-            looks = self._looks[split]
-            within[split] = [(looks[j][0], looks[i][0]) for i, j in enumerate(nearest(array)) if j >= 0]
+            looks, found = self._looks[split], nearest(array)
+            within[split] = [
+                Pair(looks[j][0], looks[i][0], bool(found.turned[i])) for i, j in enumerate(found.position) if j >= 0
+            ]
         for a, b in combinations(arrays, 2):
-            ours, theirs = self._looks[a], self._looks[b]
+            ours, theirs, found = self._looks[a], self._looks[b], nearest(arrays[b], arrays[a])
             across[f"{a} and {b}"] = [
-                (ours[j][0], place)
-                for i, j in enumerate(nearest(arrays[b], arrays[a]))
+                Pair(ours[j][0], place, bool(found.turned[i]))
+                for i, j in enumerate(found.position)
                 if j >= 0 and not any(one.split == a for one in self._same(theirs[i][1]))
                 for place in self._same(theirs[i][1])
                 if place.split == b
             ]
         pairs = [pair for some in (*within.values(), *across.values()) for pair in some]
-        conflicting = [(one, other) for one, other in pairs if one.labels != other.labels]
+        conflicting = [pair for pair in pairs if pair.conflicting]
         return Found(_filled(within), _filled(across), conflicting)
 
 

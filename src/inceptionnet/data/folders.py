@@ -19,7 +19,7 @@ from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_m
 from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout
-from inceptionnet.data.names import EXTENSIONS, split_named
+from inceptionnet.data.names import EXTENSIONS, images_and_annotations, split_named
 from inceptionnet.data.splits import Split
 from inceptionnet.errors import DataError, listed, number_of
 
@@ -62,14 +62,21 @@ def _in_class_folders(
     if "" in layout.splits and not layout.classes[""]:
         raise DataError(
             f"{where}: expected one folder per class, got {number_of('image', layout.bare[''])} in one folder",
-            "sort them into class folders, or give a label file (--labels)",
+            f"sort them into class folders, or give {_a_label_file(where, tree)}",
         )
-    folders, notes = _labelled_splits(where, layout, evaluating=evaluating)
+    folders, notes = _labelled_splits(where, tree, layout, evaluating=evaluating)
     as_trained = "train" in folders and not evaluating
     classes = sorted(
         set(folders["train"].values() if as_trained else (c for cs in folders.values() for c in cs.values()))
     )
     _check_names(where, folders)
+    if found := images_and_annotations(classes):
+        raise DataError(
+            f"{where}: expected one folder per class, got {' and '.join(found)}, as in data for segmentation or "
+            "detection",
+            f"sort the images into class folders, give {_a_label_file(where, tree)}, or rename the folders if they are "
+            "classes",
+        )
 
     filled = {class_folder(image, folders[split]) for split in folders for image in layout.images[split]}
     empty = [path for paths in folders.values() for path in paths if path not in filled]
@@ -86,19 +93,19 @@ def _in_class_folders(
             )
 
     label = {c: i for i, c in enumerate(classes)}
-    read, found = tree.reader(layout.root), {}
+    read, out = tree.reader(layout.root), {}
     for split, paths in folders.items():
         images_of = layout.images[split]
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
-        found[split] = Split(images_of, labels, _ByName(read, images_of))
+        out[split] = Split(images_of, labels, _ByName(read, images_of))
     deeper = [image for split in folders for image in layout.images[split]
               if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
     if deeper:
         inner = listed({_parent(image) for image in deeper}, 3)
         are = "is" if len(deeper) == 1 else "are"
         notes.append(f"{number_of('image', len(deeper))} in folders inside class folders {are} of that class ({inner})")
-    used = sum(map(len, found.values())) + sum(layout.bare[split] for split in layout.bare if split not in found)
-    return classes, found, [*layout.notes, *notes, *tree.ignored(used)]
+    used = sum(map(len, out.values())) + sum(layout.bare[split] for split in layout.bare if split not in out)
+    return classes, out, [*layout.notes, *notes, *tree.ignored(used)]
 
 
 def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
@@ -110,7 +117,9 @@ def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
             )
 
 
-def _labelled_splits(where: str, layout: Layout, *, evaluating: bool) -> tuple[dict[str, dict[str, str]], list[str]]:
+def _labelled_splits(
+    where: str, tree: Tree, layout: Layout, *, evaluating: bool
+) -> tuple[dict[str, dict[str, str]], list[str]]:
     """(class folders of the splits that have some, notes on the others).
 
     ImageNet's and competitions' test images have no labels; val can be evaluated without them. But train does not
@@ -122,17 +131,27 @@ def _labelled_splits(where: str, layout: Layout, *, evaluating: bool) -> tuple[d
         top = layout.splits[split]
         got = f"{number_of('image', count)} in one folder" if count else "an empty folder"
         if split == "train" and not evaluating:
-            raise DataError(f"{where}: expected class folders in {top}, got {got}: sort the images into classes")
+            given = f", or give {Path(where, layout.root, top)} with {_a_label_file(where, tree)}" if count else ""
+            raise DataError(
+                f"{where}: expected class folders in {top}, got {got}", f"sort the images into class folders{given}"
+            )
         if split == "val" and not evaluating:
             raise DataError(
                 f"{where}: expected class folders in {top}, got {got}: sort the images into classes, or remove {top} "
                 "to hold out a fifth of train"
             )
         if not folders or (split == "val" and "test" not in folders):
-            advice = f"evaluate the folder {top} itself with a label file (--labels)"
+            advice = f"evaluate the folder {top} itself with {_a_label_file(where, tree)}"
             raise DataError(f"{where}: expected class folders in {top}, got {got}", f"sort them, or {advice}")
         notes.append(f"{top} ignored: {number_of('image', count) + ' without labels' if count else 'no images'}")
     return folders, notes
+
+
+def _a_label_file(where: str, tree: Tree) -> str:
+    """What to give to images without class folders, with the tables that lie among them."""
+    tables = [str(Path(where, file)) for file in tree.files if file.lower().endswith((".csv", ".tsv"))]
+    such = f", such as {listed(tables, 3)}" if tables and Path(where).is_dir() else ""
+    return f"a label file (--labels FILE{such})"
 
 
 def _find_labels(where: str, loose: Counter[str], *, evaluating: bool) -> dict[str, Path]:

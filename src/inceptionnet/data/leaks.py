@@ -48,9 +48,10 @@ def find_leaks(
                     copies.add(Place(chunk.split, labels, name), look.digest, look.signature)
             advance(len(looks))
     seen = {name: len(split) for name, split in some.items()}
-    lines += _lines(copies.exact().across, seen, "are copies of", "=", "remove them from one of both")
+    lines += _lines(copies.exact().across, seen, "are copies of {} images", "=", "remove them from one of both")
     together = "remove them from one of both, or state with --group-by which images belong together"
-    lines += _lines(copies.near(inside=False).across, seen, "look nearly the same as", "≈", together)
+    alike = "look nearly the same as {} images, perhaps mirrored or turned"
+    lines += _lines(copies.near(inside=False).across, seen, alike, "≈", together)
     if any(seen[name] < len(split) for name, split in splits.items()):
         parts = listed((f"{seen[name]:,} of {len(split):,} {name}" for name, split in splits.items()), ordered=True)
         lines.append(f"looked for copies among {parts} images only; inceptionnet check looks at all")
@@ -79,10 +80,10 @@ def _part(splits: Mapping[str, Split], most: int) -> dict[str, Split]:
 def _lines(found: Mapping[str, Pairs], seen: Mapping[str, int], what: str, sign: str, do: str) -> list[str]:
     lines = []
     for pairs in found.values():
-        one, other = pairs[0][0].split, pairs[0][1].split
-        examples = listed((f"{later.name} {sign} {earlier.name}" for earlier, later in pairs), NAMED, ordered=True)
+        one, other = pairs[0].first.split, pairs[0].later.split
+        examples = listed((f"{pair.later.name} {sign} {pair.first.name}" for pair in pairs), NAMED, ordered=True)
         lines.append(
-            f"warning: {len(pairs):,} of {seen[other]:,} {other} images {what} {one} images ({examples}), so that the "
+            f"warning: {len(pairs):,} of {seen[other]:,} {other} images {what.format(one)} ({examples}), so that the "
             f"accuracy on {other} is too high; {do} (list: inceptionnet check)"
         )
     return lines

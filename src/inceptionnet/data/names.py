@@ -39,6 +39,19 @@ _SPLIT_WORDS = {
     "eval": "val", "test": "test", "testing": "test", "tests": "test", "holdout": "test",
 }  # fmt: skip
 
+_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures")
+_ANNOTATIONS = (
+    "annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks", "segmentation",
+    "segmentations", "segmentationclass", "segmentationmasks",
+)  # fmt: skip
+
+
+def images_and_annotations(folders: Iterable[str]) -> tuple[str, str] | None:
+    """The folders of images and of their masks or boxes, which are no classes, if there are both."""
+    plain = {re.sub("[^a-z]", "", folder.lower()): folder for folder in folders}
+    images, annotations = ([plain[word] for word in words if word in plain] for words in (_IMAGES, _ANNOTATIONS))
+    return (images[0], annotations[0]) if images and annotations else None
+
 
 def with_those_above(folder: str, known: set[str]) -> None:
     """Add a folder and those that it is in to the known ones; of a folder that is known, those above are known too."""
