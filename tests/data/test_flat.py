@@ -76,8 +76,8 @@ def meta(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file.read_bytes()
 
 
-def wnids(source: Source) -> dict[str, str]:
-    _, split = source.pick("all")
+def wnids(source: Source, of: str = "all") -> dict[str, str]:
+    _, split = source.pick(of)
     assert isinstance(split, Split)
     return {name: source.classes[label] for name, label in zip(split.names, split.labels, strict=True)}
 
@@ -123,6 +123,23 @@ def test_labels_are_found(tmp_path: Path, meta: bytes, case: str) -> None:
     write_tree(tmp_path, {second: b"nonsense\n", first: LABELS[Path(first).name], f"{KIT}meta.mat": meta})
     source = open_source(tmp_path / data, evaluating=True)
     assert list(wnids(source).values()) == SLIM and f"labels from {tmp_path / first}" in source.note
+
+
+@pytest.mark.parametrize("case", sorted(set(PLACES) - {"above it"}))
+def test_the_published_layout_is_trained_on(tmp_path: Path, meta: bytes, case: str) -> None:
+    """Training images in folders of synsets, beside the flat validation images."""
+    val, file, _ = PLACES[case]
+    data = (tmp_path / val).parent
+    train = {f"train/{wnid}/{i}.JPEG": png(i) for wnid in SLIM for i in range(2)}
+    write_tree(data, {**train, **{f"val/{name}": png() for name in IMAGES}, "test/x.JPEG": png()})
+    write_tree(tmp_path, {file: LABELS[Path(file).name], f"{KIT}meta.mat": meta})
+    source = open_source(data)
+    assert source.classes == tuple(sorted(SLIM)) and {name: len(one) for name, one in source.splits.items()} == {
+        "train": 10,
+        "val": 5,
+    }
+    assert wnids(source, "val") == {f"val/{name}": wnid for name, wnid in zip(IMAGES, SLIM, strict=True)}
+    assert f"; labels of val from {tmp_path / file}; test ignored: 1 image without labels" in source.note
 
 
 @pytest.mark.parametrize("top", ["", "val/", "ILSVRC2012_img_val/"])

@@ -278,7 +278,10 @@ REFUSED = {
     ),
     "unlabelled splits": (["train/0.png", "val/0.png"], "expected class folders in train, got 1 image"),
     "masks": (["images/0.png", "Masks/0.png"], "folder per class, got images and Masks, as in data for segmentation"),
-    "boxes": (["train/img/0.png", "train/labels/0.txt", "val/img/1.png"], "got img and labels, as in data for segm"),
+    "boxes": (
+        ["train/img/0.png", "train/labels/0.txt", "val/img/1.png", "val/labels/1.txt"],
+        "got img and labels, as in data for segm",
+    ),
     "nothing to hold out": (["cat/0.png", "dog/0.png"], "a class with 2 images or more"),
 }
 

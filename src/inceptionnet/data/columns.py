@@ -5,6 +5,7 @@ Nothing is guessed: what can be read in two ways is an error with the line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -133,9 +134,16 @@ def _label_columns(table: Table, columns: Sequence[int]) -> tuple[list[int], Map
         return named, table.names, [i for i in columns if i != named[0]]
     if len(columns) == 1:
         return list(columns), table.names, []
+    texts = [i for i in columns if not table.header and not all(_is_figure(cells[i]) for _, cells in table.rows)]
+    if len(texts) == 1 and 2 * len({cells[texts[0]] for _, cells in table.rows}) <= len(table.rows):
+        return texts, {}, [i for i in columns if i != texts[0]]  # beside numbers, such as those of boxes
     got = f"the columns {listed(table.header, ordered=True)}" if table.header else f"{len(columns) + 1} without header"
     raise table.error(line, "a column of labels (label, class, category or target), or a 0/1 column for each class",
                       got if columns else "none", "add or rename it")  # fmt: skip
+
+
+def _is_figure(cell: Cell) -> bool:
+    return isinstance(cell, str) and re.fullmatch(r"\s*[-+.\d]*\s*", cell) is not None
 
 
 def _named_numbers(table: Table, columns: Sequence[int]) -> Mapping[str, str]:

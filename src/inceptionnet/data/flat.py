@@ -25,12 +25,14 @@ from inceptionnet.errors import DataError, listed, message_of
 
 SYNSETS_FILE = "imagenet_2012_validation_synset_labels.txt"  # TF-slim
 SOLUTION_FILE = "LOC_val_solution.csv"  # Kaggle
-# In order of preference: the last one needs meta.mat beside it.
-LABEL_FILES = (SYNSETS_FILE, SOLUTION_FILE, "val.txt", "ILSVRC2012_validation_ground_truth.txt")
+# In order of preference: the last one needs meta.mat beside it; the one before it is Tiny ImageNet's.
+LABEL_FILES = (
+    SYNSETS_FILE, SOLUTION_FILE, "val.txt", "val_annotations.txt", "ILSVRC2012_validation_ground_truth.txt",
+)  # fmt: skip
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 # Of 2012; of 2014 and 2015, with the same numbers.
 META_FILES = ("meta.mat", "meta_clsloc.mat")
-METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's ImageFolder
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "_classes.csv")  # Hugging Face's, Roboflow's
 
 _WNID = re.compile(r"n\d{8}")
 _BOXES = re.compile(r"(n\d{8})(?: +[\d.]+){4}(?: +n\d{8}(?: +[\d.]+){4})*")

@@ -7,8 +7,8 @@ flat.py). Names of images are relative to the folder that contains the splits or
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_m
 from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout
-from inceptionnet.data.names import EXTENSIONS, images_and_annotations, split_named
+from inceptionnet.data.names import EXTENSIONS, are_parts, images_and_annotations, split_named
 from inceptionnet.data.splits import Split
+from inceptionnet.data.table_labels import Labelled
 from inceptionnet.errors import DataError, listed, number_of
 
 
@@ -57,26 +58,21 @@ def read_tree(
 def _in_class_folders(
     where: str, tree: Tree, asked: Mapping[str, str] | None, *, evaluating: bool
 ) -> tuple[list[str], dict[str, Split], list[str]]:
-    """(classes, splits, notes) of images whose folder is their label."""
+    """(classes, splits, notes) of images whose folder is their label; those of a flat val or test are in a list."""
     layout = find_layout(where, tree, asked)
     if "" in layout.splits and not layout.classes[""]:
         raise DataError(
-            f"{where}: expected one folder per class, got {number_of('image', layout.bare[''])} in one folder",
+            f"{where}: expected one folder per class, got {number_of('image', len(layout.loose['']))} in one folder",
             f"sort them into class folders, or give {_a_label_file(where, tree)}",
         )
-    folders, notes = _labelled_splits(where, tree, layout, evaluating=evaluating)
+    folders, files, notes = _labelled_splits(where, tree, layout, evaluating=evaluating)
+    lists = {split: _read_list(file, layout.loose[split]) for split, file in files.items()}
+    held = {split: set(paths.values()) for split, paths in folders.items()}
+    held |= {split: set(read.classes) for split, read in lists.items()}
     as_trained = "train" in folders and not evaluating
-    classes = sorted(
-        set(folders["train"].values() if as_trained else (c for cs in folders.values() for c in cs.values()))
-    )
+    classes = sorted(held["train"] if as_trained else set().union(*held.values()))
     _check_names(where, folders)
-    if found := images_and_annotations(classes):
-        raise DataError(
-            f"{where}: expected one folder per class, got {' and '.join(found)}, as in data for segmentation or "
-            "detection",
-            f"sort the images into class folders, give {_a_label_file(where, tree)}, or rename the folders if they are "
-            "classes",
-        )
+    _check_classes(where, tree, classes)
 
     filled = {class_folder(image, folders[split]) for split in folders for image in layout.images[split]}
     empty = [path for paths in folders.values() for path in paths if path not in filled]
@@ -84,28 +80,79 @@ def _in_class_folders(
         raise DataError(
             f"{where}: expected images in every class folder, got none in {listed(empty)}: add images or remove them"
         )
-    for split, paths in folders.items():
-        extra = set(paths.values()).difference(classes)
-        if extra:
+    for split, its_classes in held.items():
+        if extra := its_classes.difference(classes):
             top = layout.splits[split]
             raise DataError(
                 f"{where}: expected the classes of train, got also {listed(extra)} in {top}: add them to train"
             )
 
     label = {c: i for i, c in enumerate(classes)}
-    read, out = tree.reader(layout.root), {}
+    read, found = tree.reader(layout.root), {}
     for split, paths in folders.items():
         images_of = layout.images[split]
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
-        out[split] = Split(images_of, labels, _ByName(read, images_of))
+        found[split] = Split(images_of, labels, _ByName(read, images_of))
+    for split, listing in lists.items():
+        images_of = [layout.loose[split][i] for i in listing.positions]
+        labels = np.array([label[c] for c in listing.classes], np.int64)[listing.labels]
+        found[split] = Split(images_of, labels, _ByName(read, images_of))
+        notes += listing.notes
     deeper = [image for split in folders for image in layout.images[split]
               if _parent(image) != class_folder(image, folders[split])]  # fmt: skip
     if deeper:
+        _check_inside(where, folders, deeper)
         inner = listed({_parent(image) for image in deeper}, 3)
         are = "is" if len(deeper) == 1 else "are"
         notes.append(f"{number_of('image', len(deeper))} in folders inside class folders {are} of that class ({inner})")
-    used = sum(map(len, out.values())) + sum(layout.bare[split] for split in layout.bare if split not in out)
-    return classes, out, [*layout.notes, *notes, *tree.ignored(used)]
+    used = sum(len(found[split]) for split in folders) + sum(map(len, layout.loose.values()))
+    found = {split: found[split] for split in layout.splits if split in found}
+    return classes, found, [*layout.notes, *notes, *_without(tree, where, files.values()).ignored(used)]
+
+
+def _read_list(file: Path, images: Sequence[str]) -> Labelled:
+    """The labels of images beside class folders. Raises: DataError."""
+    found = read_labels(file, images)
+    if found.labels.ndim > 1:
+        raise DataError(f"{file}: expected one label an image, as class folders give, got several")
+    return found
+
+
+def _check_classes(where: str, tree: Tree, classes: Sequence[str]) -> None:
+    """Raises: DataError if folders are named as something else than classes."""
+    if found := images_and_annotations(classes):
+        got = f"{' and '.join(found)}, as in data for segmentation or detection"
+    elif are_parts(classes):
+        got = f"parts of one collection ({listed(classes, 3)})"
+    else:
+        return
+    raise DataError(
+        f"{where}: expected one folder per class, got {got}",
+        f"sort the images into class folders, give {_a_label_file(where, tree)}, or rename the folders if they are "
+        "classes",
+    )
+
+
+def _check_inside(where: str, folders: Mapping[str, Mapping[str, str]], deeper: Sequence[str]) -> None:
+    """Raises: DataError if a class folder has folders with the names of all others, as a second copy of the data has.
+
+    Args:
+        deeper: the images in folders inside class folders.
+    """
+    known = {path: name for paths in folders.values() for path, name in paths.items()}
+    inside: dict[str, set[str]] = defaultdict(set)
+    for folder in {_parent(image) for image in deeper}:
+        path = class_folder(folder, known)
+        inside[path].add(folder[len(path) + 1 :].partition("/")[0])
+    for paths in folders.values():
+        for path, name in paths.items():
+            others = set(paths.values()) - {name}
+            if len(others) > 1 and others <= inside[path]:
+                raise DataError(
+                    f"{where}: expected one folder per class, got {path} with the folders of all other classes in it "
+                    f"({listed(others, 3)})",
+                    f"remove it if it is a copy of the data, or give {Path(where, path)}",
+                )
 
 
 def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
@@ -119,16 +166,20 @@ def _check_names(where: str, folders: Mapping[str, Mapping[str, str]]) -> None:
 
 def _labelled_splits(
     where: str, tree: Tree, layout: Layout, *, evaluating: bool
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """(class folders of the splits that have some, notes on the others).
+) -> tuple[dict[str, dict[str, str]], dict[str, Path], list[str]]:
+    """(class folders of the splits that have some, label files with a well-known name of others, notes).
 
     ImageNet's and competitions' test images have no labels; val can be evaluated without them. But train does not
     replace an unlabelled or empty val.
     """
-    folders = {split: paths for split, paths in layout.classes.items() if split not in layout.bare}
-    notes = []
-    for split, count in layout.bare.items():
-        top = layout.splits[split]
+    folders = {split: paths for split, paths in layout.classes.items() if split not in layout.loose}
+    files, notes = dict[str, Path](), list[str]()
+    for split, images in layout.loose.items():
+        top, count = layout.splits[split], len(images)
+        if folders and (file := _list_of(where, layout, split)):
+            files[split] = file
+            notes.append(f"labels of {top} from {file}")
+            continue
         got = f"{number_of('image', count)} in one folder" if count else "an empty folder"
         if split == "train" and not evaluating:
             given = f", or give {Path(where, layout.root, top)} with {_a_label_file(where, tree)}" if count else ""
@@ -140,11 +191,19 @@ def _labelled_splits(
                 f"{where}: expected class folders in {top}, got {got}: sort the images into classes, or remove {top} "
                 "to hold out a fifth of train"
             )
-        if not folders or (split == "val" and "test" not in folders):
+        if not folders or (split == "val" and "test" not in {**folders, **files}):
             advice = f"evaluate the folder {top} itself with {_a_label_file(where, tree)}"
             raise DataError(f"{where}: expected class folders in {top}, got {got}", f"sort them, or {advice}")
         notes.append(f"{top} ignored: {number_of('image', count) + ' without labels' if count else 'no images'}")
-    return folders, notes
+    return folders, files, notes
+
+
+def _list_of(where: str, layout: Layout, split: str) -> Path | None:
+    """The label file with a well-known name of a val or test in one folder: one in it, of val also one beside it."""
+    images = layout.loose[split]
+    if split == "train" or not images or not Path(where).is_dir():
+        return None
+    return find_labels(Path(where, layout.root, _parent(images[0])), evaluating=split == "val")
 
 
 def _a_label_file(where: str, tree: Tree) -> str:
@@ -193,13 +252,17 @@ def _labelled(
         part = [used[i] for i in places]
         groups = [read.groups[i] for i in places] if read.groups else ()
         found[split] = Split(part, read.labels[places], _ByName(tree.reader(folder), part), groups)
-    paths = {file.resolve() for file in files.values()}
-    called = {file.name for file in files.values()}
-    own = {name for name in tree.files if name.rpartition("/")[2] in called and Path(where, name).resolve() in paths}
-    inside = replace(tree, files=[name for name in tree.files if name not in own])
-    others = inside.ignored(len(tree.images))
+    others = _without(tree, where, files.values()).ignored(len(tree.images))
     notes = [f"labels from {listed(map(str, files.values()))}", *read.notes, *others]
     return list(read.classes), found, notes, replace(by, column=read.group_column, columns=read.columns)
+
+
+def _without(tree: Tree, where: str, files: Iterable[Path]) -> Tree:
+    """The container, less some of its files."""
+    paths = {file.resolve() for file in files}
+    called = {path.name for path in paths}
+    own = {name for name in tree.files if name.rpartition("/")[2] in called and Path(where, name).resolve() in paths}
+    return replace(tree, files=[name for name in tree.files if name not in own])
 
 
 def _split_by_folder(where: str, images: Sequence[str], asked: Mapping[str, str] | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import PurePosixPath
 
 from inceptionnet.data.containers import Tree
-from inceptionnet.data.names import is_split_word, split_named, with_those_above
+from inceptionnet.data.names import is_images_word, is_split_word, split_named, with_those_above
 from inceptionnet.data.text import nfc
 from inceptionnet.errors import ConfigurationError, DataError, listed, nearest
 from inceptionnet.system.files import as_text
@@ -52,8 +52,8 @@ class Layout:
     """Split → path of a class folder → class: its name as text, in NFC, so that a name is one class in every split."""
     images: dict[str, list[str]]
     """Split → its images, sorted."""
-    bare: dict[str, int]
-    """Split without class folders → number of images directly in it."""
+    loose: dict[str, list[str]]
+    """Split without class folders → the images directly in it, sorted."""
     notes: list[str]
 
 
@@ -68,7 +68,7 @@ def find_layout(where: str, tree: Tree, asked: Mapping[str, str] | None = None) 
             not exist.
     """
     found = _Folders(tree)
-    root = found.start(split_named if asked is None else (lambda name: name in asked.values()))
+    root, passed = found.start(split_named if asked is None else (lambda name: name in asked.values()))
     below = f"{root}/" if root else ""
     tops = sorted(found.inside[root])
     if asked is None:
@@ -88,9 +88,14 @@ def find_layout(where: str, tree: Tree, asked: Mapping[str, str] | None = None) 
             for image in everything
             if image.startswith(inside) and "/" in image[len(inside) :]
         ]
-    bare = {split: found.loose[base] for split, base in bases.items() if not classes[split]}
+    loose = {
+        split: [image.removeprefix(below) for image in everything if image.rpartition("/")[0] == base]
+        for split, base in bases.items()
+        if not classes[split]
+    }
     with_images = {top for top in tops if below + top in found.filled}
-    return Layout(root, chosen or {"": ""}, classes, images, bare, list(_notes(chosen, with_images)))
+    notes = [f"the images are in {root}: {listed(passed, last='and')} beside it ignored"] if passed else []
+    return Layout(root, chosen or {"": ""}, classes, images, loose, [*notes, *_notes(chosen, with_images)])
 
 
 def class_folder(image: str, folders: Mapping[str, str]) -> str:
@@ -120,30 +125,48 @@ class _Folders:
     def __init__(self, tree: Tree) -> None:
         self.inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
         self.loose = Counter(image.rpartition("/")[0] for image in tree.images)  # folder → images directly in it
-        self.filled = set[str]()
+        self.filled, self.used = set[str](), set[str]()  # folders with images, and with any files, at any depth
         for folder in self.loose:
             with_those_above(folder, self.filled)
+        for file in tree.files:
+            with_those_above(file.rpartition("/")[0], self.used)
         for folder in tree.folders:
             above, _, name = folder.rpartition("/")
             self.inside[above].add(name)
 
-    def start(self, is_split: Callable[[str], object]) -> str:
-        """The folder that contains the classes or splits, below any chain of single folders."""
-        root = ""
-        while len(self.inside[root]) == 1 and not self.loose[root]:
-            (only,) = self.inside[root]
+    def start(self, is_split: Callable[[str], object]) -> tuple[str, list[str]]:
+        """The folder that contains the classes or splits, and the folders with other files that are passed on the way.
+
+        It is below any chain of folders that are single, or the only ones with images: images/ beside meta/.
+        """
+        root, passed = "", list[str]()
+        while (only := self._only(root)) and not self.loose[root]:
             deeper = f"{root}/{only}".lstrip("/")
             if is_split(only) or self.loose[deeper] or not self.inside[deeper]:
                 break
+            passed += sorted(f"{root}/{name}".lstrip("/") for name in self.inside[root] - {only})
             root = deeper
-        return root
+        return root, passed
+
+    def _only(self, root: str) -> str:
+        """The folder in `root` that is single, or the only one with images if it has several folders of them; or ""."""
+        names = self.inside[root]
+        if len(names) == 1:
+            return next(iter(names))
+        paths = {name: f"{root}/{name}".lstrip("/") for name in names}
+        filled = [name for name, path in paths.items() if path in self.filled]
+        if len(filled) != 1 or not self.used.issuperset(paths.values()):  # one that is empty may be a class
+            return ""
+        path = paths[filled[0]]
+        return filled[0] if sum(f"{path}/{name}" in self.filled for name in self.inside[path]) > 1 else ""
 
     def base(self, folder: str, split: str) -> str:
-        """The folder with the classes of a split: itself, or seg_train/seg_train."""
+        """The folder with the classes of a split: itself, seg_train/seg_train, or train/images."""
         names = self.inside[folder]
         if len(names) == 1 and not self.loose[folder]:
             (only,) = names
-            if only == PurePosixPath(folder).name or (split_named(only) == split and self.inside[f"{folder}/{only}"]):
+            again = only == PurePosixPath(folder).name or is_images_word(only)
+            if again or (split_named(only) == split and self.inside[f"{folder}/{only}"]):
                 return f"{folder}/{only}"
         return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,12 +38,26 @@ _SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "eval": "val", "test": "test", "testing": "test", "tests": "test", "holdout": "test",
 }  # fmt: skip
-
 _IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures")
 _ANNOTATIONS = (
     "annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks", "segmentation",
     "segmentations", "segmentationclass", "segmentationmasks",
 )  # fmt: skip
+
+_PART = re.compile(
+    r"(.*(?:part|batch|shard|chunk|fold|subset|images?|imgs?|photos|pictures)s?[ _.-]*)\d+", re.IGNORECASE
+)
+
+
+def is_images_word(folder: str) -> bool:
+    """Whether a folder is named images, imgs or the like, which says nothing of what they show."""
+    return re.sub("[^a-z]", "", folder.lower()) in _IMAGES
+
+
+def are_parts(folders: Collection[str]) -> bool:
+    """Whether folders are named as the parts of one collection: images_001, images_002; data_part_1, data_part_2."""
+    starts = {match and match[1].lower() for match in map(_PART.fullmatch, folders)}
+    return len(folders) > 1 and len(starts) == 1 and None not in starts
 
 
 def images_and_annotations(folders: Iterable[str]) -> tuple[str, str] | None:

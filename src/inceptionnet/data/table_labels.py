@@ -58,9 +58,11 @@ def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labe
     rows, notes = _rows(table, images, columns)
     binary = len(columns.labels) > 1
     if binary:
-        notes.append(f"a class for each 0/1 column: {listed((header[i] for i in columns.labels), ordered=True)}")
+        notes.append(
+            f"a class for each 0/1 column: {listed((header[i].strip() for i in columns.labels), ordered=True)}"
+        )
     if columns.unused:
-        notes.append(f"columns not used: {listed(header[i] or 'without name' for i in columns.unused)}")
+        notes.append(f"columns not used: {listed(_called(header, i) for i in columns.unused)}")
     rows.sort(key=lambda row: row.image)
     named = [header[i].strip() for i in columns.labels] if binary else None
     classes, labels = _numbered(rows, table.file, columns.class_names, named)
@@ -70,6 +72,10 @@ def labels_in(table: Table, images: Images, group_by: str | None = None) -> Labe
     groups = () if columns.group is None else tuple(whole[row.group] for row in rows)
     called = "" if columns.group is None else header[columns.group]
     return Labelled(classes, positions, labels, splits, groups, called.strip(), header, tuple(notes))
+
+
+def _called(header: Sequence[str], column: int) -> str:
+    return (header[column].strip() or "without name") if header else str(column + 1)
 
 
 def _rows(table: Table, images: Images, columns: Columns) -> tuple[list[_Row], list[str]]:

@@ -108,7 +108,8 @@ def read_metadata(files: Mapping[str, Path], images: Images) -> Table:
         table = read_table(file, images, 1)  # a test split may have names alone
         for line, cells in table.rows:
             row: dict[str, Cell] = dict(zip(table.header, cells, strict=False))
-            objects.append((line, row | {METADATA_NAME: f"{folder}/{row.get(METADATA_NAME, '')}"}))
+            name = row.get(METADATA_NAME) or row.pop("filename", "")  # Roboflow's
+            objects.append((line, row | {METADATA_NAME: f"{folder}/{name}"}))
     return _of_objects(listed(map(str, files.values())), objects)
 
 

@@ -1,0 +1,158 @@
+"""Data sets as their publishers lay them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inceptionnet.data import Source, Split, open_source
+from inceptionnet.errors import DataError
+
+from .made import png, write_tree, write_zip
+
+WNIDS = ("n01443537", "n01629819")
+
+
+def labels(source: Source) -> dict[str, dict[str, str]]:
+    """Split → image → class."""
+    return {
+        name: dict(zip(split.names, (source.classes[i] for i in split.labels), strict=True))
+        for name, split in source.splits.items()
+        if isinstance(split, Split)
+    }
+
+
+def images(*folders: str, count: int = 4) -> dict[str, bytes]:
+    return {f"{folder}/{i}.jpg": png(i) for folder in folders for i in range(count)}
+
+
+BESIDE_IMAGES = {
+    "Stanford Dogs": ("Images", {f"Annotation/{breed}/{i}": b"<x/>" for breed in "ab" for i in range(4)}),
+    "Food-101": ("images", {"meta/train.txt": b"a/0", "meta/classes.txt": b"a\nb"}),
+    "DTD": ("images", {"labels/train1.txt": b"a/0.jpg", "imdb/imdb.mat": b"MATLAB"}),
+    "CUB-200-2011": (
+        "CUB/images",
+        {"CUB/attributes/a.txt": b"1", "CUB/parts/parts.txt": b"1", "CUB/classes.txt": b"1"},
+    ),
+    "Caltech-101": ("101_ObjectCategories", {"Annotations/a/1.mat": b"MATLAB", "show_annotation.m": b"%"}),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE_IMAGES)
+def test_class_folders_beside_folders_without_images(tmp_path: Path, case: str) -> None:
+    folder, others = BESIDE_IMAGES[case]
+    files = {**images(f"{folder}/a", f"{folder}/b"), **others}
+    for path in (write_tree(tmp_path / "set", files), write_zip(tmp_path / "set.zip", files)):
+        source = open_source(path)
+        assert source.classes == ("a", "b") and sum(map(len, source.splits.values())) == 8
+        assert f"; the images are in {folder}: " in source.note
+        assert " beside it ignored; " in source.note
+
+
+def test_an_empty_folder_may_be_a_class(tmp_path: Path) -> None:
+    files = {**images("plants/a", "plants/b"), "animals/notes.txt": b"x"}
+    assert open_source(write_tree(tmp_path / "set", files)).classes == ("a", "b")
+    with pytest.raises(DataError, match="expected images in every class folder, got none in animals, rocks: add"):
+        open_source(write_tree(tmp_path / "set", ["rocks/"]))
+
+
+TINY = {
+    **images(*(f"train/{wnid}/images" for wnid in WNIDS)),
+    **{f"train/{wnid}/{wnid}_boxes.txt": b"0.jpg\t0\t0\t1\t1\n" for wnid in WNIDS},
+    **images("val/images", "test/images"),
+    "val/val_annotations.txt": "".join(f"{i}.jpg\t{WNIDS[i % 2]}\t0\t{i}\t62\t63\n" for i in range(4)).encode(),
+    "wnids.txt": b"n01443537\nn01629819\n",
+}
+
+
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_tiny_imagenet(tmp_path: Path, evaluating: bool) -> None:
+    source = open_source(write_tree(tmp_path / "tiny", TINY), evaluating=evaluating)
+    assert source.classes == WNIDS and [*source.splits] == ["train", "val"] and not source.held_out
+    assert labels(source)["val"] == {f"val/images/{i}.jpg": WNIDS[i % 2] for i in range(4)}
+    val = source.splits["val"]
+    assert isinstance(val, Split) and [val.read(i) for i in range(4)] == [png(i) for i in range(4)]
+    assert f"; labels of val from {tmp_path / 'tiny' / 'val' / 'val_annotations.txt'}; " in source.note
+    assert "test ignored: 4 images without labels" in source.note and "columns not used: 3, 4, 5, 6" in source.note
+    assert source.note.endswith("; 3 non-image files ignored (.txt)")
+
+
+def test_flat_validation_images_that_cannot_be_used(tmp_path: Path) -> None:
+    train, val = images("train/a", "train/b"), images("val")
+    other = write_tree(tmp_path / "other", {**train, **val, "val.txt": b"0.jpg a\n1.jpg b\n2.jpg c\n3.jpg a\n"})
+    with pytest.raises(DataError, match="expected the classes of train, got also c in val: add them to train"):
+        open_source(other)
+    several = b"file_name,label\n0.jpg,a;b\n1.jpg,a\n2.jpg,b\n3.jpg,a\n"
+    with pytest.raises(
+        DataError, match=r"metadata.csv: expected one label an image, as class folders give, got several"
+    ):
+        open_source(write_tree(tmp_path / "several", {**train, **val, "val/metadata.csv": several}))
+    part = write_tree(tmp_path / "part", {**train, **val, "val/metadata.csv": b"file_name,label\n0.jpg,b\n3.jpg,a\n"})
+    source = open_source(part)
+    assert labels(source)["val"] == {"val/0.jpg": "b", "val/3.jpg": "a"}
+    assert source.note.endswith("; 2 images without label not used: val/1.jpg, val/2.jpg")
+    with pytest.raises(
+        DataError, match="class folders in val, got 4 images in one folder"
+    ):  # a .zip is not looked into
+        open_source(
+            write_zip(tmp_path / "part.zip", {**train, **val, "val/metadata.csv": b"file_name,label\n0.jpg,b\n"})
+        )
+
+
+def test_roboflow(tmp_path: Path) -> None:
+    """Its export for several labels an image has a table in each split."""
+    rows = {"train": 4, "valid": 2, "test": 2}
+    files = images("train") | images("valid", "test", count=2)
+    tables = {
+        f"{split}/_classes.csv": ("filename, cat, dog\n" + "".join(f"{i}.jpg, 1, {i % 2}\n" for i in range(n))).encode()
+        for split, n in rows.items()
+    }
+    source = open_source(write_tree(tmp_path, files | tables))
+    assert source.classes == ("cat", "dog") and source.multi_label
+    assert {name: split.labels.tolist() for name, split in source.splits.items() if isinstance(split, Split)} == {
+        "train": [[True, False], [True, True]] * 2,
+        "val": [[True, False], [True, True]],
+        "test": [[True, False], [True, True]],
+    }
+    assert source.note.endswith("; a class for each 0/1 column: cat, dog")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_second_copy_of_the_data_is_no_class(tmp_path: Path, packed: bool) -> None:
+    """As in archives of cell and brain images in circulation."""
+    files = images("yes", "no", "brain/yes", "brain/no")
+    path = (write_zip if packed else write_tree)(tmp_path / "set.zip", files)
+    with pytest.raises(
+        DataError, match=r"got brain with the folders of all other classes in it \(no, yes\): remove it"
+    ):
+        open_source(path)
+    if not packed:
+        assert open_source(path / "brain").classes == ("no", "yes")
+    nested = images("cat", "dog", "bird/cat", "bird/tit")  # not all of them
+    assert open_source(write_tree(tmp_path / "nested", nested)).classes == ("bird", "cat", "dog")
+
+
+PARTS = {
+    "HAM10000": ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+    "ChestX-ray14": ("images_001/images", "images_002/images", "images_003/images"),
+    "batches": ("data_batch_1", "data_batch_2"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_parts_of_a_collection_are_no_classes(tmp_path: Path, case: str) -> None:
+    table = tmp_path / "set" / "table.csv"
+    rows = "".join(f"{folder}/{i}.jpg,{'ab'[i % 2]}\n" for folder in PARTS[case] for i in range(4))
+    write_tree(tmp_path / "set", {**images(*PARTS[case]), "table.csv": f"image,label\n{rows}".encode()})
+    first = PARTS[case][0].split("/")[0]
+    with pytest.raises(DataError, match=rf"got parts of one collection \({first}, .* such as {table}\)"):
+        open_source(tmp_path / "set")
+    assert open_source(tmp_path / "set", labels=table).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "classes", [("0", "1"), ("class_1", "class_2"), ("level 1", "level 2"), ("partridge", "part_1")]
+)
+def test_numbered_classes_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    assert open_source(write_tree(tmp_path, images(*classes))).classes == tuple(sorted(classes))
