@@ -136,6 +136,7 @@ def test_a_second_copy_of_the_data_is_no_class(tmp_path: Path, packed: bool) -> 
 PARTS = {
     "HAM10000": ("HAM10000_images_part_1", "HAM10000_images_part_2"),
     "ChestX-ray14": ("images_001/images", "images_002/images", "images_003/images"),
+    "CheXpert": ("patient00001/study1", "patient00002/study1"),
     "batches": ("data_batch_1", "data_batch_2"),
 }
 
@@ -156,3 +157,37 @@ def test_parts_of_a_collection_are_no_classes(tmp_path: Path, case: str) -> None
 )
 def test_numbered_classes_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
     assert open_source(write_tree(tmp_path, images(*classes))).classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize(
+    ("train", "others"),
+    [
+        ("train_images", ["test_images"]),
+        ("train2017", ["val2017"]),
+        ("train_data", []),
+        ("Train", ["Test", "Val_imgs"]),
+    ],
+)
+def test_flat_splits_are_no_classes(tmp_path: Path, train: str, others: list[str]) -> None:
+    """As competitions have them."""
+    tables = dict.fromkeys(("sample.csv", "train.csv"), b"id,label\n0,a\n1,b\n2,a\n3,b\n")
+    data = write_tree(tmp_path / "set", images(train, *others) | tables)
+    advice = rf"or give {data / train} with a label file \(--labels FILE, such as {data}/train.csv, {data}/sample.csv\)"
+    with pytest.raises(
+        DataError, match=rf"expected class folders in {train}, got 4 images in one folder: .*, {advice}"
+    ):
+        open_source(data)
+    assert open_source(data / train, labels=data / "train.csv").classes == ("a", "b")
+
+
+def test_a_single_folder_of_images_is_no_class(tmp_path: Path) -> None:
+    data = write_tree(tmp_path / "set", images("images") | {"labels.csv": b"image,label\n0,a\n1,b\n2,a\n3,b\n"})
+    with pytest.raises(DataError, match=r"got 4 images in one folder: .* \(--labels FILE, such as .*labels.csv\)"):
+        open_source(data)
+    assert open_source(data, labels=data / "labels.csv").classes == ("a", "b")
+
+
+def test_a_class_that_is_called_like_a_split_is_said(tmp_path: Path) -> None:
+    source = open_source(write_tree(tmp_path, images("bus", "car", "train", "test_tube")))
+    assert source.classes == ("bus", "car", "test_tube", "train")
+    assert source.note.endswith("; train taken as a class, not as a split")

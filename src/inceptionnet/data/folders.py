@@ -207,9 +207,11 @@ def _list_of(where: str, layout: Layout, split: str) -> Path | None:
 
 
 def _a_label_file(where: str, tree: Tree) -> str:
-    """What to give to images without class folders, with the tables that lie among them."""
-    tables = [str(Path(where, file)) for file in tree.files if file.lower().endswith((".csv", ".tsv"))]
-    such = f", such as {listed(tables, 3)}" if tables and Path(where).is_dir() else ""
+    """What to give to images without class folders, with the tables that lie among them, likely ones first."""
+    found = sorted(file for file in tree.files if file.lower().endswith((".csv", ".tsv")))
+    found.sort(key=lambda file: not any(word in file.lower() for word in ("train", "label", "annotation")))
+    tables = [str(Path(where, file)) for file in found]
+    such = f", such as {listed(tables, 3, ordered=True)}" if tables and Path(where).is_dir() else ""
     return f"a label file (--labels FILE{such})"
 
 

@@ -95,6 +95,8 @@ def find_layout(where: str, tree: Tree, asked: Mapping[str, str] | None = None) 
     }
     with_images = {top for top in tops if below + top in found.filled}
     notes = [f"the images are in {root}: {listed(passed, last='and')} beside it ignored"] if passed else []
+    if asked is None and not chosen and len(tops) > 1 and (odd := [top for top in tops if is_split_word(top)]):
+        notes.append(f"{listed(odd, last='and')} taken as {'a class' if len(odd) == 1 else 'classes'}, not as a split")
     return Layout(root, chosen or {"": ""}, classes, images, loose, [*notes, *_notes(chosen, with_images)])
 
 
@@ -142,7 +144,8 @@ class _Folders:
         root, passed = "", list[str]()
         while (only := self._only(root)) and not self.loose[root]:
             deeper = f"{root}/{only}".lstrip("/")
-            if is_split(only) or self.loose[deeper] or not self.inside[deeper]:
+            flat = not self.inside[deeper] and is_images_word(only)  # images/ alone is no class
+            if is_split(only) or (not flat and (self.loose[deeper] or not self.inside[deeper])):
                 break
             passed += sorted(f"{root}/{name}".lstrip("/") for name in self.inside[root] - {only})
             root = deeper

@@ -45,7 +45,8 @@ _ANNOTATIONS = (
 )  # fmt: skip
 
 _PART = re.compile(
-    r"(.*(?:part|batch|shard|chunk|fold|subset|images?|imgs?|photos|pictures)s?[ _.-]*)\d+", re.IGNORECASE
+    r"(.*(?:part|batch|shard|chunk|fold|subset|images?|imgs?|photos|pictures|patient|study|scan)s?[ _.-]*)\d+",
+    re.IGNORECASE,
 )
 
 
@@ -55,7 +56,7 @@ def is_images_word(folder: str) -> bool:
 
 
 def are_parts(folders: Collection[str]) -> bool:
-    """Whether folders are named as the parts of one collection: images_001, images_002; data_part_1, data_part_2."""
+    """Whether folders are named as parts of a collection: images_001, images_002; data_part_1; patient00001."""
     starts = {match and match[1].lower() for match in map(_PART.fullmatch, folders)}
     return len(folders) > 1 and len(starts) == 1 and None not in starts
 
@@ -104,15 +105,21 @@ def split_named(name: str) -> str:
 
     One of the words in any case, alone or with a prefix or suffix: Training, test_set, seg_train, train2017, valSet.
     """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    words = re.findall("[a-z]+", re.sub(r"(?<![a-z])hold[ _-]out", "holdout", spaced))
-    found = {_SPLIT_WORDS.get(word.removesuffix("set"), "") for word in words} - {""}
+    found = {split for _, split in _words(name)} - {""}
     return found.pop() if len(found) == 1 else ""
 
 
 def is_split_word(name: str) -> bool:
-    """Whether a name is the word for a split and nothing else: train, Test, but not test_tube."""
-    return name.lower() in _SPLIT_WORDS
+    """Whether a name says a split and of what, and nothing else: train, Test, train2017, test_images; not test_tube."""
+    rest = {word for word, split in _words(name) if not split}
+    return split_named(name) != "" and rest <= {*_IMAGES, "data", "dataset", "files", "jpeg", "jpg", "png", "set"}
+
+
+def _words(name: str) -> list[tuple[str, str]]:
+    """The words of a name in lower case, each with the split that it stands for, or ""."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = re.findall("[a-z]+", re.sub(r"(?<![a-z])hold[ _-]out", "holdout", spaced))
+    return [(word, _SPLIT_WORDS.get(word.removesuffix("set"), "")) for word in words]
 
 
 def by_split(files: Iterable[Path]) -> tuple[dict[str, list[Path]], list[str]]:
