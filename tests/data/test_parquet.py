@@ -53,7 +53,8 @@ def test_splits_shards_and_class_names(tmp_path: Path, folder: str, val: str) ->
     write(root / f"{val}-00000-of-00001.parquet", [1, 0], names=names, first=4)
     write(root / "test.parquet", [0, 1], names=names, first=6)
     source = open_source(tmp_path)
-    assert source.classes == ("zebra", "ant") and source.note == "split as found (4 train, 2 val, 2 test)"
+    assert source.classes == ("zebra", "ant")
+    assert source.note == "split as found (4 train, 2 val, 2 test); columns not used: extra"
     train = source.splits["train"]
     first, second = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
     assert train.names == ["z/0.png", f"{first}:1", f"{first}:2", f"{second}:0"]
@@ -96,7 +97,7 @@ def test_unlabelled_split_and_unnamed_file_are_left_out_and_said(tmp_path: Path)
     assert list(source.splits) == ["train", "val"]
     assert source.note == (
         "split as found (2 train, 2 val); values.parquet ignored: not named after a split; "
-        "test ignored: all labels are -1 (unlabelled)"
+        "test ignored: all labels are -1 (unlabelled); columns not used: extra"
     )
 
 
@@ -148,4 +149,13 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write(tmp_path / "train.parquet", [0, 1])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pyarrow.*inceptionnet\[parquet\]"):
+        open_source(tmp_path)
+
+
+def test_a_folder_of_several_data_sets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.parquet", [0, 1])
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"got 3 other files .*: give the folder of one data set, such as .*/a, .*/b$"):
         open_source(tmp_path)

@@ -250,6 +250,8 @@ dataset_info:
     dtype:
       class_label:
         names: {{'0': ant, '1': bee}}
+  - name: caption
+    dtype: string
   splits:
   - {{name: train, num_bytes: 1, num_examples: 10}}
   - {{name: validation, num_bytes: 1, num_examples: 3}}
@@ -269,7 +271,7 @@ def table(first: int, count: int, label: int | None = None, image: str = "image"
     labels = [i % 2 if label is None else label for i in range(first, first + count)]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({image: pa.array(images, kind), "label": labels}), sink)
+    pq.write_table(pa.table({image: pa.array(images, kind), "label": labels, "caption": [""] * count}), sink)
     return bytes(sink.getvalue())
 
 
@@ -297,7 +299,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def looked_at(source: Source) -> None:
     assert source.classes == ("ant", "bee") and source.note == (
-        "streamed (10 train, 3 val); test ignored: its first label is -1 (unlabelled)"
+        "streamed (10 train, 3 val); test ignored: its first label is -1 (unlabelled); columns not used: caption"
     )
     train = stream(source)
     assert greys(list(train.iterate(0, None))) == list(range(10))
@@ -340,7 +342,7 @@ def test_images_beside_the_table(tmp_path: Path, caches: None) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"README.md": b""},
-        "expected images in image/img and labels in label/.*, got image, label in train: rename them",
+        "expected images in image/img and labels in label/.*, got image, label, caption in train: rename them",
     ),
     ({"README.md": README.format(image="photo").replace("image\n", "string\n").encode()}, "."),
     (

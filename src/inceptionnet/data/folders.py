@@ -45,9 +45,12 @@ def read_tree(
         DataError: the images have no labels, or it is not clear which.
     """
     if not tree.images:
+        packed = sorted({_parent(file) for file in tree.files if file.lower().endswith((".parquet", ".tar"))} - {""})
+        advice = f"give the folder of one data set, such as {listed((str(Path(where, one)) for one in packed), 2)}"
         raise DataError(
             f"{where}: expected images ({' '.join(sorted(EXTENSIONS))}), got "
-            f"{number_of('other file', len(tree.files)) if tree.files else 'an empty one'}{_endings(tree.files)}"
+            f"{number_of('other file', len(tree.files)) if tree.files else 'an empty one'}{_endings(tree.files)}",
+            advice if packed and Path(where).is_dir() else "",
         )
     loose = Counter(map(_parent, tree.images))  # folder → images directly in it
     if files := {"": labels} if labels else _find_labels(where, loose, evaluating=evaluating):

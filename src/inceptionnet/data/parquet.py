@@ -6,7 +6,7 @@ is spawned instead of forked gets its own copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class _File:
     paths: list[str | None]
     labels: list[int] | list[str]
     classes: list[str] | None  # from the schema
+    unused: frozenset[str] = frozenset()  # other columns
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _ArrowReader:
 
 
 def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str, Split], list[str]]:
-    """Read parquet files: (classes, splits by name or all under "", notes on ignored files).
+    """Read parquet files: (classes, splits by name or all under "", notes on ignored files and columns).
 
     A file belongs to the split that its name starts with (train-00000-of-00002.parquet). Raises: DataError.
     """
@@ -58,6 +59,7 @@ def read_parquet(files: Sequence[Path], where: str) -> tuple[list[str], dict[str
     for split in [split for split, parts in contents.items() if split and _unlabelled(parts)]:
         ignored.append(f"{split} ignored: all labels are -1 (unlabelled)")
         del contents[split]
+    ignored += columns_not_used(name for parts in contents.values() for part in parts for name in part.unused)
 
     classes, codes = _classes([part for parts in contents.values() for part in parts], where)
     found = {}
@@ -86,7 +88,14 @@ def _read(path: Path) -> _File:
             raise DataError(
                 f"{path}: expected one integer or string per row in column {label}, got {got}: correct the column"
             )
-        return _File(path.name, images, paths, labels.to_pylist(), classes)
+        unused = frozenset(file.schema.names) - {image, label}
+        return _File(path.name, images, paths, labels.to_pylist(), classes, unused)
+
+
+def columns_not_used(names: Iterable[str]) -> list[str]:
+    """A note on the columns of a table that are neither the images nor their labels."""
+    unused = sorted(set(names))
+    return [f"columns not used: {listed(unused)}"] if unused else []
 
 
 def _column(file: ParquetTable, known: Sequence[str]) -> str | None:

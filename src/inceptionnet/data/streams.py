@@ -30,7 +30,7 @@ from inceptionnet.data.assembly import make_stream_source
 from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, parse_bytes
 from inceptionnet.data.decode import read_image
 from inceptionnet.data.names import EXTENSIONS, expand, is_split_word, member_path, split_named
-from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from inceptionnet.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, columns_not_used
 from inceptionnet.data.shards import LABEL_FIELDS, MAX_LABEL_BYTES, labelled
 from inceptionnet.data.splits import Encoded, Source, StreamSplit
 from inceptionnet.data.tar import Readable, TarReader
@@ -73,19 +73,21 @@ def _open_hub(where: str, evaluating: bool) -> Source:
     except Exception as error:  # of several libraries: not found, not permitted, not reachable, not a data set
         raise DataError(f"{where}: cannot be opened: {_one_line(error)}; check the name and the connection") from None
     splits: dict[str, StreamSplit] = {}
-    ignored, lists = [], []
+    ignored, lists, unused = [], [], set[str]()
     for own_name, data in sorted(found.items(), key=lambda one: not is_split_word(one[0])):
         split = split_named(own_name)
         if not split or split in splits:
             why = f"there is another {split} split" if split else "not the name of a split"
             ignored.append(f"{own_name} ignored: {why}")
             continue
-        classes, opened = _hub_split(where, own_name, data)
+        classes, opened, others = _hub_split(where, own_name, data)
         if split == "test" and all(label == -1 for _, label, _ in _first(opened)):
             ignored.append(f"{own_name} ignored: its first label is -1 (unlabelled)")
             continue
         splits[split] = opened
         lists.append(classes)
+        unused |= others
+    ignored += columns_not_used(unused)
     if any(classes != lists[0] for classes in lists):
         raise DataError(
             f"{where}: expected the same class names in every split, got different lists: correct the data set"
@@ -94,8 +96,8 @@ def _open_hub(where: str, evaluating: bool) -> Source:
     return make_stream_source(where, title, lists[0] if lists else [], splits, ignored, evaluating=evaluating)
 
 
-def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit]:
-    """Class names and images of a datasets.IterableDataset."""
+def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit, set[str]]:
+    """Class names and images of a datasets.IterableDataset, and its columns that are neither."""
     import datasets
 
     features = data.features or {}
@@ -135,7 +137,8 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
         except Exception as error:  # of several libraries
             raise DataError(f"{where}: cannot be read: {_one_line(error)}; try again, a run can be resumed") from None
 
-    return list(features[label].names), StreamSplit(f"{where}, {name}", known.num_examples, count, read)
+    split = StreamSplit(f"{where}, {name}", known.num_examples, count, read)
+    return list(features[label].names), split, {*features} - {image, label}
 
 
 def _read_beside(path: str) -> bytes:
