@@ -50,11 +50,10 @@ def test_class_folders_beside_folders_without_images(tmp_path: Path, case: str) 
         assert " beside it ignored; " in source.note
 
 
-def test_an_empty_folder_may_be_a_class(tmp_path: Path) -> None:
-    files = {**images("plants/a", "plants/b"), "animals/notes.txt": b"x"}
-    assert open_source(write_tree(tmp_path / "set", files)).classes == ("a", "b")
-    with pytest.raises(DataError, match="expected images in every class folder, got none in animals, rocks: add"):
-        open_source(write_tree(tmp_path / "set", ["rocks/"]))
+def test_a_class_without_images_is_not_passed_over(tmp_path: Path) -> None:
+    files = {**images("cats/siamese", "cats/persian"), "dogs/0.tga": b"x"}
+    with pytest.raises(DataError, match="expected images in every class folder, got none in dogs: add"):
+        open_source(write_tree(tmp_path / "set", files))
 
 
 TINY = {

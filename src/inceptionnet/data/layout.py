@@ -127,19 +127,17 @@ class _Folders:
     def __init__(self, tree: Tree) -> None:
         self.inside: dict[str, set[str]] = defaultdict(set)  # folder → names of the folders in it
         self.loose = Counter(image.rpartition("/")[0] for image in tree.images)  # folder → images directly in it
-        self.filled, self.used = set[str](), set[str]()  # folders with images, and with any files, at any depth
+        self.filled = set[str]()
         for folder in self.loose:
             with_those_above(folder, self.filled)
-        for file in tree.files:
-            with_those_above(file.rpartition("/")[0], self.used)
         for folder in tree.folders:
             above, _, name = folder.rpartition("/")
             self.inside[above].add(name)
 
     def start(self, is_split: Callable[[str], object]) -> tuple[str, list[str]]:
-        """The folder that contains the classes or splits, and the folders with other files that are passed on the way.
+        """The folder that contains the classes or splits, and the folders without images that are passed on the way.
 
-        It is below any chain of folders that are single, or the only ones with images: images/ beside meta/.
+        It is below any chain of folders that are single, or called images beside folders without images.
         """
         root, passed = "", list[str]()
         while (only := self._only(root)) and not self.loose[root]:
@@ -152,13 +150,13 @@ class _Folders:
         return root, passed
 
     def _only(self, root: str) -> str:
-        """The folder in `root` that is single, or the only one with images if it has several folders of them; or ""."""
+        """The folder in `root` that is single, or called images, with class folders, and alone has images; or ""."""
         names = self.inside[root]
         if len(names) == 1:
             return next(iter(names))
         paths = {name: f"{root}/{name}".lstrip("/") for name in names}
         filled = [name for name, path in paths.items() if path in self.filled]
-        if len(filled) != 1 or not self.used.issuperset(paths.values()):  # one that is empty may be a class
+        if len(filled) != 1 or not is_images_word(filled[0]):  # a class whose images are missing is an error
             return ""
         path = paths[filled[0]]
         return filled[0] if sum(f"{path}/{name}" in self.filled for name in self.inside[path]) > 1 else ""

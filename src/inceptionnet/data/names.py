@@ -38,7 +38,7 @@ _SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "eval": "val", "test": "test", "testing": "test", "tests": "test", "holdout": "test",
 }  # fmt: skip
-_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures")
+_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "objectcategories")
 _ANNOTATIONS = (
     "annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks", "segmentation",
     "segmentations", "segmentationclass", "segmentationmasks",
@@ -51,7 +51,7 @@ _PART = re.compile(
 
 
 def is_images_word(folder: str) -> bool:
-    """Whether a folder is named images, imgs or the like, which says nothing of what they show."""
+    """Whether a folder is named images, 101_ObjectCategories or the like, which says nothing of what they show."""
     return re.sub("[^a-z]", "", folder.lower()) in _IMAGES
 
 
