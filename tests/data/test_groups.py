@@ -13,6 +13,7 @@ from inceptionnet.data import open_source
 from inceptionnet.data.groups import divided_groups
 from inceptionnet.data.splits import Source, Split
 from inceptionnet.data.splitting import held_out
+from inceptionnet.data.versions import versions
 from inceptionnet.errors import ConfigurationError, DataError
 
 from .made import write_tar, write_tree, write_zip
@@ -213,3 +214,52 @@ def test_a_class_in_too_few_groups_is_named(tmp_path: Path) -> None:
     assert "; no val images of rare: too few groups" in source.note
     source = open_source(write_tree(tmp_path / "tree2", [*NAMES, "rare/0.png"]))
     assert "; no val images of rare: too few images" in source.note
+
+
+HASHES = [hashlib.md5(bytes([i])).hexdigest() for i in range(100)]
+AUGMENTED = {
+    "Roboflow": [f"{c}/{c}{i}_jpg.rf.{HASHES[3 * i + k]}.jpg" for c in "ab" for i in range(12) for k in range(3)],
+    "PlantVillage": [
+        f"{c}/{c} ({i}){end}.JPG" for c in "ab" for i in range(12) for end in ("", "_flipLR", "_new30degFlipLR")
+    ],
+    "written by scripts": [
+        f"{c}/{i}{end}.png" for c in "ab" for i in range(12) for end in ("", "-aug_1", "-aug_2_rot90")
+    ],
+}
+
+
+@pytest.mark.parametrize("case", AUGMENTED)
+def test_augmented_versions_stay_together(tmp_path: Path, case: str) -> None:
+    names = AUGMENTED[case]
+    source = open_source(write_tree(tmp_path / "a", names))
+    found = groups_of(source)
+    assert not found["train"] & found["val"] and len(found["train"] | found["val"]) == 24
+    assert f"in whole groups (augmented versions by name: 24 groups, {len(found['val'])} of them in val)" in source.note
+    assert source.grouped_by == "augmented versions by name"
+    apart = open_source(tmp_path / "a", group_by="none")
+    assert "whole groups" not in apart.note and groups_of(apart) == {"train": set(), "val": set()}
+    moved = [
+        f"{'valid' if 'flip' in name or HASHES[1] in name or 'aug_1' in name else 'train'}/{name}" for name in names
+    ]
+    divided = open_source(write_tree(tmp_path / "b", moved))
+    assert " (augmented versions by name) in both train and val: " in divided.note
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["carrot/carrot_1.jpg", "carrot/carrot_2.jpg", "carrot/carrot.jpg"],  # no change is named
+        ["a/1_rot.jpg", "a/2_rot.jpg", "b/1.jpg", "b/2.jpg"],  # the original is of another class
+        ["a/1_night.jpg", "a/1.jpg"],
+        [f"a/x_jpg.rf.{HASHES[0]}.jpg", f"a/y_jpg.rf.{HASHES[1]}.jpg"],  # one version of each
+        ["train/1_flip.jpg", "a/1.jpg", "rot.jpg", "_rot.jpg", ".rf.jpg"],
+    ],
+)
+def test_other_names_say_nothing_of_versions(names: list[str]) -> None:
+    assert versions(names) == [""] * len(names)
+
+
+def test_versions_of_versions_and_long_names() -> None:
+    assert versions(["x.jpg", "x_aug_2.jpg", "x_aug_2_flip.jpg", "y_aug.jpg"]) == ["/x", "/x", "/x", ""]
+    assert versions(["train/x.jpg", "val/x_flip.jpg"]) == ["/x", "/x"]
+    assert len(versions(["x" + "_rot" * k + ".jpg" for k in range(1000)])) == 1000  # in no time, and without recursion

@@ -41,7 +41,7 @@ def make_source(
     splits, by, notes = dict(found), group_by or GroupBy(), list(ignored)
     whole = splits.keys() in ({""}, {"train"})
     if whole or not evaluating:
-        splits, bare = with_groups(where, splits, by)
+        splits, by, bare = with_groups(where, splits, by)
         notes += bare
     if not evaluating:
         _check_classes(where, classes)

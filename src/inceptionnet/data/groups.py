@@ -1,7 +1,7 @@
 """Groups of images that no split may divide, such as those of one patient, video or product.
 
-They are from a column of the file of labels, or from a regular expression for the names of the images. An image without
-group is one of its own.
+They are from a column of the file of labels, from a regular expression for the names of the images, or, without either,
+augmented versions of one image (versions.py). An image without group is one of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from inceptionnet.data.splits import AnySplit, Split
+from inceptionnet.data.versions import VERSIONS, versions
 from inceptionnet.errors import ConfigurationError, DataError, listed, number_of
 
 NO_GROUPS = "none"
@@ -28,15 +29,19 @@ class GroupBy:
     """The column that the groups of the images are from."""
     columns: tuple[str, ...] = ()
     """All columns of the file of labels."""
+    versions: bool = False
+    """Whether the groups are augmented versions of one image."""
 
     @property
     def name(self) -> str:
         """What the groups are from; empty if there are none."""
+        if self.versions:
+            return VERSIONS
         return self.column or ("" if self.asked in (None, NO_GROUPS) else str(self.asked))
 
 
-def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[dict[str, Split], list[str]]:
-    """The splits with the groups that are asked for, and notes on images without one.
+def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[dict[str, Split], GroupBy, list[str]]:
+    """The splits with the groups that are asked for or found, what these are from, and notes on images without one.
 
     Raises:
         ConfigurationError: a mistake in the regular expression.
@@ -45,8 +50,13 @@ def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[di
     splits = dict(found)
     if by.asked is not None and not by.asked.strip():
         raise ConfigurationError("--group-by: expected a column or a regular expression, got an empty one; omit it")
+    if by.asked is None and not by.column:
+        groups = iter(versions([name for split in found.values() for name in split.names]))
+        splits = {name: replace(split, groups=[next(groups) for _ in split.names]) for name, split in found.items()}
+        if any(map(any, (split.groups for split in splits.values()))):
+            return splits, replace(by, versions=True), []
     if not by.name:
-        return splits, []
+        return dict(found), by, []
     if not by.column:
         pattern = _pattern(by)
         splits = {name: replace(split, groups=_groups(split.names, pattern)) for name, split in found.items()}
@@ -59,7 +69,7 @@ def with_groups(where: str, found: Mapping[str, Split], by: GroupBy) -> tuple[di
     bare = [name for split in splits.values() for name, group in zip(split.names, split.groups, strict=True)
             if not group]  # fmt: skip
     some = number_of("image", len(bare))
-    return splits, [f"{some} without group ({by.name}), each a group of its own: {listed(bare, 3)}"] * bool(bare)
+    return splits, by, [f"{some} without group ({by.name}), each a group of its own: {listed(bare, 3)}"] * bool(bare)
 
 
 def divided_groups(splits: Mapping[str, AnySplit]) -> dict[str, list[str]]:
