@@ -1,11 +1,13 @@
-"""Targets: data sets in .zip, .tar and .parquet files; lists of labels, class names and exclusions."""
+"""Targets: data sets in .zip, .tar and .parquet files; folders; lists of labels, class names and exclusions."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +20,7 @@ from inceptionnet.data.sources import open_source
 
 from ..data.made import png, write_tar, write_tree, write_zip
 from .mutate import Mutation, of_bytes, of_json, of_members, of_tar, of_text
-from .target import Attempt, Target
+from .target import Attempt, Fault, Target
 
 NAMES = ["é/猫_8.png", *(f"{name}/{name}_{i}.png" for name in ("cat", "dog") for i in range(6))]
 
@@ -123,6 +125,67 @@ def _read_list(path: Path, attempt: Attempt) -> None:
     attempt(read_exclude_list, path, NAMES)
 
 
+FOLDERS = [
+    "cat", "dog", "a", "b", "train", "val", "test", "valid", "seg_train", "train_images", "test_images", "images",
+    "Images", "masks", "labels", "annotations", "meta", "images_001", "images_002", "part_1", "part_2", "patient001",
+    "patient002", "101_ObjectCategories", "n01443537", "n01629819",
+]  # fmt: skip
+IMAGES = [
+    "0.jpg", "1.jpg", "2.png", "0_flip.jpg", "0_rot90.png", f"x_jpg.rf.{'a' * 32}.jpg", f"x_jpg.rf.{'b' * 32}.jpg",
+    "ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG",
+]  # fmt: skip
+BESIDE = {
+    "metadata.csv": ["file_name,label\n0.jpg,cat\n1.jpg,dog\n", "file_name\n0.jpg\n", ""],
+    "metadata.jsonl": ['{"file_name": "0.jpg", "label": "cat"}\n', "{"],
+    "_classes.csv": ["filename, cat, dog\n0.jpg, 1, 0\n1.jpg, 0, 1\n", "filename\n0.jpg\n"],
+    "val.txt": [
+        "0.jpg cat\n1.jpg dog\n",
+        "ILSVRC2012_val_00000001.JPEG 1\nILSVRC2012_val_00000002.JPEG 391\n",
+        "0.jpg\n",
+    ],
+    "val_annotations.txt": ["0.jpg\tn01443537\t0\t1\t2\t3\n1.jpg\tn01629819\t0\t0\t2\t3\n"],
+    "LOC_val_solution.csv": ["ImageId,PredictionString\nILSVRC2012_val_00000001,n01443537 1 2 3 4\n"],
+    "imagenet_2012_validation_synset_labels.txt": ["n01443537\nn01629819\n"],
+    "labels.csv": ["image,label\n0,a\n1,b\n"],
+    "notes.txt": ["x"],
+}
+
+
+def _folders(folder: Path) -> Mapping[str, bytes]:
+    return {
+        "set.json": json.dumps(dict.fromkeys(["train/cat/0.jpg", "train/dog/0.jpg", "test/cat/1.jpg"], "")).encode()
+    }
+
+
+def _other_folders(chance: Random, content: bytes, others: Sequence[bytes]) -> bytes:
+    """Files in folders of names that mean something, up to three deep; images have no content here."""
+    files: dict[str, str] = {}
+
+    def fill(base: str, depth: int) -> None:
+        files.update({base + name: "" for name in chance.sample(IMAGES, chance.choice([0, 0, 1, 2, 4]))})
+        for name in chance.sample(sorted(BESIDE), chance.choice([0, 0, 0, 1])):
+            files[base + name] = chance.choice(BESIDE[name])
+        for name in chance.sample(FOLDERS, chance.choice([0, 0, 1, 2, 3, 4 * (not depth)])) if depth < 3 else ():
+            fill(f"{base}{name}/", depth + 1)
+
+    fill("", 0)
+    return json.dumps(files).encode()
+
+
+def _read_folders(path: Path, attempt: Attempt) -> None:
+    """Every image is used, or the note says what is not."""
+    files = json.loads(path.read_bytes())
+    packed = {name: text.encode() if text else png() for name, text in files.items()}
+    images = sum(name.rpartition("/")[2] in IMAGES for name in files)
+    with tempfile.TemporaryDirectory() as folder:
+        for where in (write_tree(Path(folder) / "set", packed), write_zip(Path(folder) / "set.zip", packed)):
+            for options in ({}, {"evaluating": True}, {"splits": "none"}):
+                source = attempt(open_source, where, **options)
+                used = sum(map(len, source.splits.values())) if source else images
+                if used < images and not any(word in source.note for word in ("ignored", "not used")):
+                    raise Fault(f"silent at {sorted(files)}: {source.note}")
+
+
 TARGETS = [
     Target("zip", _zip, lambda _: of_members(lambda _: of_bytes(), stored=False), _images, 150),
     Target("tar", _tar, lambda _: of_tar, _images, 150),
@@ -133,5 +196,6 @@ TARGETS = [
         _read_parquet,
         150,
     ),
+    Target("folders", _folders, lambda _: _other_folders, _read_folders, 150),
     Target("lists", _lists, in_list, _read_list, 150, lambda folder: write_tree(folder / "images", NAMES)),
 ]
