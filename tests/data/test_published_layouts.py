@@ -152,9 +152,16 @@ def test_parts_of_a_collection_are_no_classes(tmp_path: Path, case: str) -> None
 
 
 @pytest.mark.parametrize(
-    "classes", [("0", "1"), ("class_1", "class_2"), ("level 1", "level 2"), ("partridge", "part_1")]
+    "classes",
+    [
+        ("0", "1"),
+        ("class_1", "class_2"),
+        ("level 1", "level 2"),
+        ("partridge", "part_1"),
+        ("invoice", "label", "photo"),
+    ],
 )
-def test_numbered_classes_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+def test_classes_with_names_that_mean_something_else_in_others(tmp_path: Path, classes: tuple[str, ...]) -> None:
     assert open_source(write_tree(tmp_path, images(*classes))).classes == tuple(sorted(classes))
 
 

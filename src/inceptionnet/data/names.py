@@ -38,7 +38,7 @@ _SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "eval": "val", "test": "test", "testing": "test", "tests": "test", "holdout": "test",
 }  # fmt: skip
-_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "objectcategories")
+_IMAGES = ("image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "objectcategories")
 _ANNOTATIONS = (
     "annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks", "segmentation",
     "segmentations", "segmentationclass", "segmentationmasks",
