@@ -24,6 +24,7 @@ from inceptionnet.registry.create import create_model
 from inceptionnet.report import images, page
 from inceptionnet.report.page import Subject, rendered, write_report
 from inceptionnet.train.loop import train
+from inceptionnet.train.run import Run
 from tests.conftest import Page, opened, tiny_plan
 
 SIZE = 32
@@ -62,7 +63,7 @@ def subject(
     return Subject(
         "a net on images", measure(evaluation), split, "val", "held out", model, Preprocessing(SIZE), epochs,
         {"plan": {"seed": 7, "classes": list(names), "nested": {"deep": None, "on": True}}, "version": "1"},
-        "inceptionnet train --repeat a --out b",
+        repeat="inceptionnet train --repeat a --out b",
     )  # fmt: skip
 
 
@@ -83,6 +84,18 @@ def test_the_page_stands_alone_and_says_the_figures() -> None:
     cells = {(i, j): n for i, j, n in data["cells"]}
     assert all(cells.get((i, j), 0) == metrics.confusion_matrix[i, j] for i in range(6) for j in range(6))
     assert sum(map(len, data["images"].values())) == 200
+
+
+def test_what_was_found_before_the_training_is_said_beside_the_accuracy(run: Path, tmp_path: Path, command) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    about = Run(copied).about() | {"leaks": ["warning: 3 of 9 val images are <copies>", "looked at 5 images only"]}
+    Run(copied).write_sealed("run.json", about)
+    code, _, err = command("report", copied, "--out", tmp_path / "r.html", "--workers", 0)
+    assert code == 0, err
+    before = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text.partition("top-1 accuracy")[0]
+    assert "Found in the images before the training" in before and "3 of 9 val images are <copies>" in before
+    assert "warning: 3 of 9" not in before and "looked at 5 images only" in before
 
 
 def test_names_are_text_whatever_they_hold() -> None:

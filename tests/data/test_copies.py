@@ -179,9 +179,9 @@ def test_leaks(leaky: Path, workers: int) -> None:
 
 def test_a_part_of_many_images(leaky: Path) -> None:
     *_, last = find_leaks(open_source(leaky), 0, most=20)
-    assert last == "looked for copies among 11 of 21 train, 9 of 9 val images only; inceptionnet check looks at all"
+    assert last == "looked at 11 of 21 train, 9 of 9 val images only; inceptionnet check looks at all"
     *_, last = find_leaks(open_source(leaky), 0, most=10)
-    assert last.startswith("looked for copies among 5 of 21 train, 5 of 9 val images only")
+    assert last.startswith("looked at 5 of 21 train, 5 of 9 val images only")
 
 
 def test_no_leaks_and_streams(tmp_path: Path) -> None:

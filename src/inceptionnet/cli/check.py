@@ -1,4 +1,4 @@
-"""`inceptionnet check DATA`: corrupt images, copies, leaks between splits, class imbalance, labels that look wrong."""
+"""`inceptionnet check DATA`: corrupt images, copies, leaks, shortcuts, class imbalance, labels that look wrong."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def check(
 ) -> None:  # fmt: skip
     """Decode every image of a data set; exit code 0 if all can be decoded, 1 if some are corrupt, 2 for other errors.
 
-    Prints counts by class and split, corrupt images with the reason, sizes, formats, images that are the same or nearly
-    the same, and groups in two splits. With --weights it ranks the labels instead, the least probable first, which
-    takes one pass of the network over the images.
+    Prints counts by class and split, corrupt images with the reason, sizes, formats, classes that these tell apart,
+    images that are the same or nearly the same, and groups in two splits. With --weights it ranks the labels instead,
+    the least probable first, which takes one pass of the network over the images.
     """
     from inceptionnet.cli.label_check import print_labels
     from inceptionnet.cli.tables import print_json
@@ -92,6 +92,7 @@ def check(
 
 def _print(report: Report, data: str, note: str) -> None:
     from inceptionnet.cli.tables import print_table
+    from inceptionnet.data.shortcuts import shortcut_lines
 
     rows = [[name, *(f"{counts[i]:,}" for counts in report.counts.values())] for i, name in enumerate(report.classes)]
     totals = [f"{images:,}" for images in report.images.values()]
@@ -134,6 +135,8 @@ def _print(report: Report, data: str, note: str) -> None:
         say(f"modes     {_listed(report.modes)}")
         if report.unusual:
             say(f"unusual   {_listed(report.unusual)}; converted to plain RGB or grey when decoded")
+    for line in shortcut_lines(report.shortcuts):
+        say("", line)
     _print_groups(report)
     _print_copies("duplicate", "=", report.duplicates_across_splits, report.duplicates, report.conflicting_labels)
     near = report.near_duplicates_across_splits, report.near_duplicates, report.near_conflicting_labels

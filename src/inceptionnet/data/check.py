@@ -12,6 +12,7 @@ from inceptionnet.data.balance import imbalance, imbalance_note
 from inceptionnet.data.copies import Copies, Pairs, Place
 from inceptionnet.data.groups import divided_groups
 from inceptionnet.data.inspection import Inspection, inspect_images
+from inceptionnet.data.shortcuts import Shortcut, Shortcuts
 from inceptionnet.data.splits import Source, Split
 
 # Powers of two, and the input sizes of the family between them.
@@ -86,6 +87,7 @@ class Report:
     grouped_by: str  # the column or expression that says which images belong together
     groups: Mapping[str, int]  # split → groups
     groups_across_splits: Mapping[str, DividedGroups]  # "train and val" → in both, a leak
+    shortcuts: tuple[Shortcut, ...]  # classes of train (without it of all) that format, mode or size tells apart
     imbalance: float | None  # training images of the largest class to the smallest; None: several labels an image
     imbalance_note: str  # what to do about it; empty: nothing, or nothing that a stream supports
 
@@ -134,7 +136,7 @@ class _Tally:
         self.bytes = 0
         self.formats, self.modes, self.unusual, self.bins = (Counter[Any]() for _ in range(4))
         self.extremes: dict[str, tuple[float, SizedImage]] = {}
-        self.copies = Copies()
+        self.copies, self.shortcuts = Copies(), Shortcuts(source.classes)
 
     def add(self, split: str, name: str, labels: tuple[int, ...], look: Inspection) -> None:
         self.images[split] += 1
@@ -155,6 +157,8 @@ class _Tally:
             if extreme not in self.extremes or rank > self.extremes[extreme][0]:
                 self.extremes[extreme] = rank, SizedImage(split, name, width, height)
         self.copies.add(Place(split, labels, name), look.digest, look.signature)
+        if split == "train" or "train" not in self.source.splits:
+            self.shortcuts.add(labels, look)
 
     def report(self) -> Report:
         lows, highs = [1, *SHORT_SIDES_PX], [*SHORT_SIDES_PX, None]
@@ -189,6 +193,7 @@ class _Tally:
                 splits: DividedGroups(len(shared), tuple(shared[: self.listed]))
                 for splits, shared in divided_groups(grouped).items()
             },
+            shortcuts=tuple(self.shortcuts.found()),
             imbalance=imbalance(counts) if counts else None,
             imbalance_note=imbalance_note(counts, classes) if counts and isinstance(train, Split) else "",
         )

@@ -208,13 +208,15 @@ def _images(chunk: Chunk, reads: _Reads) -> Iterator[tuple[Callable[[], bytes], 
 
 
 def glance(read: Callable[[], bytes], name: str) -> Inspection:
-    """The hash and the signature of an image only; a JPEG is decoded at a fraction of its size."""
+    """The hash, signature, format, mode and size of an image only; a JPEG is decoded at a fraction of its size."""
     try:
         data = read()
         grey = decode_box(data, lambda width, height: (0, 0, width, height), at_least_px=64, channels=1, name=name)
     except DecodeError as error:
         return Inspection(reason_of(error, name))
-    return Inspection("", hashlib.blake2b(data, digest_size=16).digest(), signature(grey))
+    with Image.open(io.BytesIO(data), formats=formats_for(data)) as image:
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        return Inspection("", digest, signature(grey), len(data), image.size, str(image.format), image.mode)
 
 
 def inspect(read: Callable[[], bytes], name: str) -> Inspection:

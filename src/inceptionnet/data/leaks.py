@@ -1,4 +1,4 @@
-"""What a training should know before it starts: the same images, or images of one group, in two splits.
+"""What a training should know before it starts: the same images, or images of one group, in two splits, and shortcuts.
 
 Every image is read and decoded at a reduced size; of more than MOST_IMAGES, an evenly spaced part of every split.
 `check` looks at all of them.
@@ -13,6 +13,7 @@ from dataclasses import replace
 from inceptionnet.data.copies import Copies, Pairs, Place
 from inceptionnet.data.groups import divided_groups
 from inceptionnet.data.inspection import glance, inspect_images
+from inceptionnet.data.shortcuts import Shortcuts, shortcut_lines
 from inceptionnet.data.splits import Source, Split, evenly_spaced
 from inceptionnet.errors import listed
 
@@ -23,7 +24,7 @@ NAMED = 3
 def find_leaks(
     source: Source, workers: int, *, most: int = MOST_IMAGES, advance: Callable[[int], None] = lambda images: None
 ) -> list[str]:
-    """A line for each kind of leak between two splits, with the number, examples and what to do.
+    """A line for each kind of leak between two splits, and of shortcut in train, with numbers and what to do.
 
     Streams are not looked at.
 
@@ -40,21 +41,25 @@ def find_leaks(
     if len(splits) < len(source.splits):
         return lines
     some = _part(splits, most)
-    copies = Copies()
+    copies, shortcuts = Copies(), Shortcuts(source.classes)
     with closing(inspect_images(replace(source, splits=some), workers, glance)) as chunks:
         for chunk, looks in chunks:
             for name, labels, look in zip(chunk.names, chunk.labels, looks, strict=True):
-                if not look.reason:
-                    copies.add(Place(chunk.split, labels, name), look.digest, look.signature)
+                if look.reason:
+                    continue
+                copies.add(Place(chunk.split, labels, name), look.digest, look.signature)
+                if chunk.split == "train":
+                    shortcuts.add(labels, look)
             advance(len(looks))
     seen = {name: len(split) for name, split in some.items()}
     lines += _lines(copies.exact().across, seen, "are copies of {} images", "=", "remove them from one of both")
     together = "remove them from one of both, or state with --group-by which images belong together"
     alike = "look nearly the same as {} images, perhaps mirrored or turned"
     lines += _lines(copies.near(inside=False).across, seen, alike, "≈", together)
+    lines += [f"warning: {line}" for line in shortcut_lines(shortcuts.found())]
     if any(seen[name] < len(split) for name, split in splits.items()):
         parts = listed((f"{seen[name]:,} of {len(split):,} {name}" for name, split in splits.items()), ordered=True)
-        lines.append(f"looked for copies among {parts} images only; inceptionnet check looks at all")
+        lines.append(f"looked at {parts} images only; inceptionnet check looks at all")
     return lines
 
 

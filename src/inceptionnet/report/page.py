@@ -54,6 +54,8 @@ class Subject:
     """The content of run.json, or the metadata of the weights."""
     imbalance: str = ""
     """What to know about training classes of unequal size, in one line."""
+    leaks: Sequence[str] = ()
+    """What was found before the training: copies and groups in two splits, and shortcuts."""
     repeat: str = ""
     """The command that repeats the run."""
     head: Mapping[str, Any] = field(default_factory=dict)

@@ -57,6 +57,7 @@ class Recorded(BaseModel):
     data: RecordedData
     environment: dict[str, Any]
     changes: list[RecordedChange] = []
+    leaks: list[str] = []
 
 
 class RecordedPenalty(BaseModel):

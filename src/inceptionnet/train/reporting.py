@@ -65,6 +65,7 @@ def subject(
         except KeyError as error:
             file = run.path / "metrics.csv"
             raise RunError(f"{file}: expected a column {error}, got none; restore it") from None
+        about["leaks"] = [line.removeprefix("warning: ") for line in settings.get("leaks", [])]
         about["imbalance"] = imbalance_of(source, settings.get("recipe", {}))
     return Subject(
         title=f"{record.configuration.title} on {source.title}",
