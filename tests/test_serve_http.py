@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -333,7 +334,12 @@ def test_alive_while_loading_and_ready_after_the_warm_up(
     with serving(Service(Settings({NAME: ""}, decoders=1, batch_size=7))) as here:
         assert here.client.get("/health/live").status_code == 200
         assert "being loaded" in refused(here.client.get("/health/ready"), 503)
-        assert "being loaded" in refused(here.predict(ONE), 503)
+        assert "being loaded, for " in refused(here.predict(ONE), 503)
+        for since_s, retry_s in ((60, 15), (900, 30)):
+            here.service._loading_since = time.monotonic() - since_s
+            answer = here.predict(ONE)
+            assert refused(answer, 503).endswith(f" s so far; try again in {retry_s} s")
+            assert answer.headers["Retry-After"] == str(retry_s)
         loaded.set()
         until(lambda: here.client.get("/health/ready").status_code == 200)
         assert warmed == [7] and here.predict(ONE).status_code == 200

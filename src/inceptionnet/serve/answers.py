@@ -87,6 +87,8 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether requests are answered: every model is loaded, and has run once."""
     service = service_of(request)
-    if not (service.ready and service.alive):
-        raise Refused("models are being loaded", 503)
+    if not service.ready:
+        raise service.loading("models are being loaded")
+    if not service.alive:
+        raise Refused("a batch does not end", 503)
     return Json({"status": "ready"})

@@ -67,7 +67,7 @@ class Service:
         self.failed: InceptionNetError | None = None
         """Why a model could not be loaded at the start."""
         self._loaded: dict[str, Loaded] = {}
-        self._loading = threading.Lock()
+        self._loading, self._loading_since = threading.Lock(), time.monotonic()
         self._decoders = DecodePool(settings.decode_processes, self.limits.decode_s, self.limits.pixels)
         self._aside = ThreadPoolExecutor(1, "attribution")
 
@@ -98,8 +98,13 @@ class Service:
                 f"there is no model {name[:100]!r}; expected {listed(self.names, ordered=True, last='or')}", 404
             )
         if name not in self._loaded:
-            raise busy(f"the model {name} is being loaded")
+            raise self.loading(f"the model {name} is being loaded")
         return self._loaded[name]
+
+    def loading(self, what: str) -> Refused:
+        """Why a request must wait for a model: `what`, and since when."""
+        since_s = time.monotonic() - self._loading_since
+        return busy(f"{what}, for {since_s:.0f} s so far", since_s)
 
     def load(self, name: str) -> Loaded:
         """Load a model, or load it again, run it once, and put it in the place of the old one, which ends what it has.
@@ -108,9 +113,9 @@ class Service:
         Raises: InceptionNetError: it cannot be loaded; the old one stays. Refused: 503 while one is being loaded.
         """
         if not self._loading.acquire(blocking=False):
-            raise busy("a model is being loaded")
+            raise self.loading("a model is being loaded")
         try:
-            since = time.time()
+            since, self._loading_since = time.time(), time.monotonic()
             model = Model.load(name, self.settings)
             model.warm_up(self.settings.batch_size)
             return self.put(model, since)
