@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from inceptionnet.data.preprocess import Preprocessing
@@ -23,6 +24,7 @@ from inceptionnet.evaluate.metrics import measure
 from inceptionnet.registry.create import create_model
 from inceptionnet.report import images, page
 from inceptionnet.report.page import Subject, rendered, write_report
+from inceptionnet.report.plots import over_epochs
 from inceptionnet.train.loop import train
 from inceptionnet.train.run import Run
 from tests.conftest import Page, opened, tiny_plan
@@ -155,6 +157,14 @@ def test_a_stream_has_a_report_without_images() -> None:
     about = replace(subject(40, 3), split=StreamSplit("stream", 40, 1, lambda shard: iter(())))
     text = rendered(about)
     assert "were streamed" in text and 'id="examples"' not in text
+
+
+@pytest.mark.parametrize("epochs", [[1], [0, 1], [1, 2, 3], list(range(1, 31))])
+def test_epochs_are_whole_numbers(epochs: list[int]) -> None:
+    axes = Figure().subplots()
+    axes.plot(epochs, epochs, "o")
+    over_epochs(axes)
+    assert all(tick.is_integer() for tick in axes.get_xticks())
 
 
 def test_weights_without_a_run_have_no_curves() -> None:

@@ -131,7 +131,7 @@ def over_epochs(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # one epoch has one tick
     bare(axes)
 
 
