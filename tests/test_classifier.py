@@ -328,6 +328,9 @@ class TestFindImages:
         expected = [one.read() for one in find_images([colours / "red"])]
         assert [one.read() for one in find_images([packed])] == expected
         assert [one.read() for one in find_images([str(colours / "r*" / "*.png")])] == expected
+        odd = tmp_path / "a[1].png"  # a file that is called like a pattern
+        odd.write_bytes(expected[0])
+        assert classifier.predict(str(odd)).label == classifier.predict(expected[0]).label
         assert [one.read() for one in find_images([str(colours / "**" / "red" / "*.png")])] == expected
         assert [row.label for row in classifier.predict(packed)] == ["red"] * 12
 

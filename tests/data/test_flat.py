@@ -125,6 +125,14 @@ def test_labels_are_found(tmp_path: Path, meta: bytes, case: str) -> None:
     assert list(wnids(source).values()) == SLIM and f"labels from {tmp_path / first}" in source.note
 
 
+def test_the_list_of_val_is_none_of_test(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"test/{i}.png": png(i) for i in range(4)} | {"val.txt": b"0.png 0\n1.png 1\n2.png 0\n"})
+    with pytest.raises(DataError, match="expected "):
+        open_source(tmp_path / "test", evaluating=True)
+    (tmp_path / "test").rename(tmp_path / "photos")
+    assert open_source(tmp_path / "photos", evaluating=True).classes == ("0", "1")
+
+
 @pytest.mark.parametrize("case", sorted(set(PLACES) - {"above it"}))
 def test_the_published_layout_is_trained_on(tmp_path: Path, meta: bytes, case: str) -> None:
     """Training images in folders of synsets, beside the flat validation images."""

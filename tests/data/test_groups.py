@@ -120,6 +120,16 @@ def test_a_column_with_a_known_header(flat: Path, tmp_path: Path, header: str) -
     assert by_image.note.endswith(f"columns not used: {header}")
 
 
+@pytest.mark.parametrize("missing", ["", "nan", "#N/A"])
+def test_images_without_a_group_are_not_one(tmp_path: Path, missing: str) -> None:
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'p1' if i < 4 else missing}\n" for i in range(20))
+    (tmp_path / "labels.csv").write_text(f"image,label,patient_id\n{rows}")
+    flat = write_tree(tmp_path / "flat", [f"{i}.png" for i in range(20)])
+    source = open_source(flat, labels=tmp_path / "labels.csv")
+    assert groups_of(source)["train"] | groups_of(source)["val"] == {"p1", ""}
+    assert "16 images without group (patient_id), each a group of its own" in source.note
+
+
 def test_a_column_that_is_asked_for(flat: Path, tmp_path: Path) -> None:
     file = table(tmp_path, "image,label,site(s),patient", "{image},{label},s{patient},{patient}")
     source = open_source(flat, labels=file, group_by="Site(s)")

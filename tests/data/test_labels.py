@@ -60,6 +60,9 @@ TABLES = {
     "other columns": ("x.csv", table(lambda i: f"{i}.png,{name(i)},web", "filename,label,source")),
     "pandas": ("x.csv", table(lambda i: f"{i},{i}.png,{name(i)}", ",filename,label")),
     "headers of no language that we know": ("x.csv", table(lambda i: f"x{i},{i}.png,{name(i)}", "Nr,Foto,label")),
+    "row numbers that images are called": ("x.csv", table(lambda i: f"{3 - i},{i}.png,{name(i)}", "index,file,label")),
+    "row numbers, unknown headers": ("x.csv", table(lambda i: f"{3 - i},{i}.png,{name(i)}", "Nr,Bilddatei,label")),
+    "JSON lines called .json": ("x.json", table(lambda i: json.dumps({"image": f"{i}.png", "label": name(i)}))),
     "no extension": ("x.csv", table(lambda i: f"{i},{name(i)}", "id,label")),
     "another extension": ("x.csv", table(lambda i: f"{i}.JPG,{name(i)}", "id,label")),
     "relative to above": ("x.csv", table(lambda i: f"d/{i}.png,{name(i)}", "path,label")),
@@ -89,6 +92,7 @@ def test_tables_of_labels(tmp_path: Path, case: str) -> None:
     plain = open_source(write_tree(tmp_path / "same", [f"{label}/{one}" for one, label in LABELS.items()]))
     assert source.note.partition(" (")[0] == plain.note.partition(" (")[0], "the rule of folders that are not split"
     unused = {"other columns": "source", "headers of no language that we know": "Nr", "0/1 columns as floats": "from",
+              "row numbers that images are called": "index", "row numbers, unknown headers": "Nr",
               "0/1 beside a label": "blurred, outdoors"}.get(case)  # fmt: skip
     end = f"labels from {tmp_path / file}" + "; a class for each 0/1 column: ant, bee" * (case == "0/1 columns")
     assert source.note.endswith(f"; columns not used: {unused}" if unused else f"; {end}")
@@ -118,6 +122,11 @@ def test_parquet(tmp_path: Path) -> None:
     assert found(open_source(folder, labels=file)) == {
         "0.png": ["ant"], "1.png": ["ant", "bee"], "2.png": [], "3.png": ["bee"],
     }  # fmt: skip
+    features = {"label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}
+    held = pa.table({"image": FILES, "label": [0, 1, -1, 1]})
+    pq.write_table(held.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), file)
+    with pytest.raises(DataError, match="expected labels that have a name in the file, got -1: correct them"):
+        open_source(folder, labels=file)
     pq.write_table(pa.table({"image": [b"x"], "label": [0]}), file)
     with pytest.raises(DataError, match=r"expected names of images and labels, got encoded images in image"):
         open_source(folder, labels=file)
@@ -251,6 +260,18 @@ def test_metadata_of_hugging_face(tmp_path: Path) -> None:
     (folder / "metadata.csv").write_text(table(lambda i: f"{i}.png,a photo of {i}", "file_name,text"))
     with pytest.raises(DataError, match=r"metadata.csv: expected a column label, got file_name, text: add it"):
         open_source(folder)
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (folder / "metadata.csv").unlink()
+    pq.write_table(pa.table({"file_name": FILES, "label": [*LABELS.values()]}), folder / "metadata.parquet")
+    source = open_source(folder)
+    assert found(source) == LABELS and source.note.endswith(f"; labels from {folder / 'metadata.parquet'}")
+    above = write_tree(tmp_path / "above", {f"cam{i % 2}/{i}.png": png(i) for i in range(4)})
+    (above / "metadata.csv").write_text(table(lambda i: f"cam{i % 2}/{i}.png,{name(3 - i)}", "file_name,label"))
+    source = open_source(above)
+    assert source.note.endswith(f"; labels from {above / 'metadata.csv'}")
+    assert found(source) == {f"cam{i % 2}/{i}.png": name(3 - i) for i in range(4)}
+    (above / "metadata.csv").write_text(table(lambda i: f"cam{i % 2}/{i}.png,a photo", "file_name,text"))
+    assert open_source(above).classes == ("cam0", "cam1"), "captions are no labels"
     splits = write_tree(tmp_path / "s", [f"train/{i}.png" for i in range(4)] + ["test/0.png", "test/3.png"])
     (splits / "train" / "metadata.jsonl").write_text(TABLES["JSON lines"][1])
     (splits / "test" / "metadata.csv").write_text("file_name,label\n0.png,bee\n3.png,ant\n")
@@ -272,7 +293,7 @@ def test_which_column_names_the_images(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "d", [f"{i}.png" for i in range(6)] + ["image.png"])
     file = tmp_path / "x.csv"
     for text in ("id,label\n4,0\n5,1\n90,2\n91,3\n", "id,label,file_name\n0,0,4.png\n1,1,5.png\n",
-                 "label,image\n0,4\n1,5\n"):  # fmt: skip
+                 "label,image\n0,4\n1,5\n", "id,file_name,label\n0,4.png,0\n1,5.png,1\n2,gone.png,1\n"):  # fmt: skip
         file.write_text(text)
         _, split = open_source(folder, labels=file, evaluating=True).pick("all")
         assert isinstance(split, Split) and sorted(zip(split.names, split.labels, strict=True)) == [
@@ -311,7 +332,21 @@ REFUSED = {
     "another encoding": ("image,label\n0.png,b\n1.png,L\udcf6we\n",
                          "line 3: is not in UTF-8: save the file as UTF-8"),
     "a missing value": (table(lambda i: f"{i}.png,{'nan' if i == 1 else 'a'}", "image,label"),
-                        "line 3: expected a label, got 'nan', which pandas writes for a missing value"),
+                        "line 3: expected a label, got 'nan', which is written for a missing value"),
+    "a missing value of Excel": (table(lambda i: f"{i}.png,{'#N/A' if i == 1 else 'a'}", "image,label"),
+                                 "line 3: expected a label, got '#N/A', which is written for a missing value"),
+    "numbers with spaces": (table(lambda i: f"{i}.png,{'7 1 0' if i == 1 else 5}", "Id,Target"),
+                            "line 3: expected a label, or several separated by ; or |, got '7 1 0': separate"),
+    "names with spaces": (table(lambda i: f"{i}.png,{('scab', 'rust', 'scab rust')[i % 3]}", "image,labels"),
+                          "line 4: expected several labels separated by ; or |, got 'scab rust': separate them so, or"),
+    "a number in two forms": (table(lambda i: f"{i}.png,{('1', '01', '2', '3')[i]}", "image,label"),
+                              "expected one number for a class, got 01 and 1: correct one"),
+    "two columns of images": (table(lambda i: f"{i}.png,{3 - i}.png,a", "before,after,label"),
+                              "line 2: expected one column with names of images, got 0.png and 3.png: remove"),
+    "objects": (json.dumps({f"{i}.png": {"label": "a", "by": "me"} for i in range(4)}),
+                "line 1: expected the name or number of a class, got {'label': 'a', 'by': 'me'}: write the label"),
+    "CreateML": (json.dumps([{"image": f"{i}.png", "label": [{"label": "a"}]} for i in range(4)]),
+                 "line 1: expected the name or number of a class, got {'label': 'a'}: write the label itself"),
     "labels alone": ("label\na\nb\n", "line 2: expected 2 cells, as in NAME LABEL .*, got 1 in 'a'"),
     "no label": (table(lambda i: f"{i}.png,", "image,label"), "line 2: expected a label for every image"),
     "a column twice": (table(lambda i: f"{i}.png,{i % 2},{1 - i % 2}", "image,a,a"), "expected every class once"),

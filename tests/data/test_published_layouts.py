@@ -186,6 +186,41 @@ def test_flat_splits_are_no_classes(tmp_path: Path, train: str, others: list[str
     assert open_source(data / train, labels=data / "train.csv").classes == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["cars_train/cars_train", "cars_test/cars_test"],
+        ["ISIC_2019_Training_Input", "ISIC_2019_Test_Input"],
+        ["healthy_train", "healthy_test", "sick_train", "sick_test"],
+    ],
+)
+def test_folders_of_two_splits_are_no_classes(tmp_path: Path, folders: list[str]) -> None:
+    with pytest.raises(DataError, match="expected "):
+        open_source(write_tree(tmp_path, images(*folders)))
+    assert len(open_source(tmp_path, splits="none").classes) == len(folders)
+
+
+MASKS = {
+    "BUSI": ["benign/a (1).png", "benign/a (1)_mask.png", "benign/a (1)_mask_1.png", "normal/b.png"],
+    "COVID-19 Radiography": [f"{kind}/{what}/{i}.png" for kind in "ab" for what in ("images", "masks") for i in "01"],
+    "masks of one class": ["OK/1.png", "OK/2.png", "NG/3.png", "NG/4.png", "NG/mask/4.png"],
+    "ground truth": ["OK/1.png", "NG/images/3.png", "NG/ground_truth/3.png"],
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_masks_are_not_trained_on(tmp_path: Path, case: str) -> None:
+    data = write_tree(tmp_path, MASKS[case])
+    with pytest.raises(DataError, match=r"mask|ground_truth"):
+        open_source(data, splits="none")
+
+
+def test_names_that_end_like_those_of_masks(tmp_path: Path) -> None:
+    """Without the image that it would be the mask of; and people with masks."""
+    names = ["a/face_mask.png", "a/with mask 1.png", "b/without mask 1.png", "b/unmask.png", "b/un.png"]
+    assert open_source(write_tree(tmp_path, names), evaluating=True).classes == ("a", "b")
+
+
 def test_a_single_folder_of_images_is_no_class(tmp_path: Path) -> None:
     data = write_tree(tmp_path / "set", images("images") | {"labels.csv": b"image,label\n0,a\n1,b\n2,a\n3,b\n"})
     with pytest.raises(DataError, match=r"got 4 images in one folder: .* \(--labels FILE, such as .*labels.csv\)"):

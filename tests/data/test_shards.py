@@ -213,6 +213,12 @@ REFUSED = {
     "no text": ({"0.png": b"", "0.cls": b"\xff"}, r"0.cls: expected an integer or a class name, got b'\\xff'"),
     "no json": ({"0.png": b"", "0.json": b"{"}, "0.json: expected an integer or a class name, as .* got b'{'"),
     "no label in json": ({"0.png": b"", "0.json": b'{"x": 1}'}, "0.json: expected an integer or a class name, as"),
+    "an object in json": ({"0.png": b"", "0.json": b'{"label": {"name": "a"}}'}, "0.json: expected an integer or a"),
+    "null in json": ({"0.png": b"", "0.json": b'{"label": null}'}, "0.json: expected an integer or a class name"),
+    "two dots": (
+        {"0.jpg": b"", "0.cls": b"1", "1.v2.jpg": b"", "1.v2.cls": b"1"},
+        "expected names with one dot, since WebDataset ends the key at the first, got 1.v2.jpg: rename",
+    ),
     "nothing": ({}, "expected images .* in the tar shards, got none in 1: add them"),
     "out of range": (labelled(0, 1, 2), r"0002.png: expected a label from 0 to 1 or a name in classes.txt, got 2"),
     "unlabelled": (labelled(0, 1, -1), r"0002.png: expected a label from 0 to 1 or a name in classes.txt, got -1"),

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from inceptionnet.data import Source, open_source, splits
+from inceptionnet.data.check import check
 from inceptionnet.data.splits import Encoded, StreamSplit
 from inceptionnet.errors import DataError, MissingExtraError
 
@@ -328,6 +329,17 @@ def test_the_hub(tmp_path: Path, caches: None, monkeypatch: pytest.MonkeyPatch) 
         site.error_code = "RepoNotFound"
         with pytest.raises(DataError, match=r"^hf:me/dogs: cannot be opened: Dataset 'me/dogs' doesn't exist"):
             open_source("hf:me/dogs")
+
+
+@pytest.mark.parametrize(("row", "label"), [(0, -1), (1, -1), (2, 2)])
+def test_an_image_without_a_class_is_an_error(tmp_path: Path, caches: None, row: int, label: int) -> None:
+    rows = [pq.read_table(pa.BufferReader(table(20 + i, 1, label if i == row else 0))) for i in range(3)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(rows), sink)
+    files = repository() | {"data/validation-00000-of-00001.parquet": bytes(sink.getvalue())}
+    source = open_source(folder(tmp_path / "pets", files))
+    with pytest.raises(DataError, match=f"expected a label from 0 to 1 for every image, got {label} for .* in valid"):
+        check(source, workers=0)
 
 
 def test_images_beside_the_table(tmp_path: Path, caches: None) -> None:

@@ -200,6 +200,10 @@ def test_objects_beside_the_weights_are_not_imported(tmp_path: Path) -> None:
         ({"class_to_idx": {"b": 0, "a": 1}}, {"class_to_idx": ("b", "a")}),
         ({"idx_to_class": {1: "b", 0: "a"}}, {"idx_to_class": ("a", "b")}),
         ({"id2label": {"0": "a", "1": "b"}}, {"id2label": ("a", "b")}),
+        ({"idx_to_class": {0: "0", 1: "10", 2: "2", 3: "1"}}, {"idx_to_class": ("0", "10", "2", "1")}),
+        ({"id2label": {"0": "2", "1": "0", "2": "1"}}, {"id2label": ("2", "0", "1")}),
+        ({"class_to_idx": {"0": 0, "10": 1, "2": 2}}, {"class_to_idx": ("0", "10", "2")}),
+        ({"labels": {"b": "0", "a": "1"}}, {"labels": ("b", "a")}),
         ({"args": argparse.Namespace(classes=("a", "b"))}, {"args.classes": ("a", "b")}),
         ({"meta": {"data": {"Label_Names": ["a"]}}}, {"meta.data.Label_Names": ("a",)}),
         # Names that cannot be used are empty, so that the reader can say so.

@@ -241,6 +241,9 @@ def test_a_normalisation_inside_the_network_becomes_preprocessing(whole: State, 
         buffers = {"mean": scale * mean.view(1, 3, 1, 1), "std": scale * std.view(1, 3, 1, 1)}
         prep = read_weights(saved({**under("net", whole), **buffers}, tmp_path)).record.preprocessing
         assert prep.mean == (0.5, 0.25, 0.125) and prep.std == (0.25, 0.5, 0.125)
+    caffe = {"mean": torch.tensor([127.5, 51, 102]), "std": torch.ones(3)}  # of pixels from 0 to 255
+    prep = read_weights(saved({**under("net", whole), **caffe}, tmp_path)).record.preprocessing
+    assert prep.mean == (0.5, 0.2, 0.4) and prep.std == pytest.approx((1 / 255,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +301,16 @@ def test_a_folder_downloaded_from_the_hub(whole: State, tmp_path: Path) -> None:
     record = read_weights(tmp_path).record
     assert record.classes == ("a", "b", "c")
     assert (record.preprocessing.size_px, record.preprocessing.std) == (240, (0.25,) * 3)
+    old = stated | {
+        "architecture": "inception_v3",
+        "label_names": ["c", "a", "b"],
+    }  # of older timm
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    save_file(held, tmp_path / "model.safetensors")
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        read = read_weights(place)
+        assert read.record.classes == ("c", "a", "b") and read.report.classes.endswith("config.json (label_names)")
+        assert (read.record.preprocessing.size_px, read.record.preprocessing.std) == (240, (0.25,) * 3)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"got a PEFT \(LoRA\) adapter, by its adapter_config\.json; merge it"):
         read_weights(tmp_path)

@@ -62,14 +62,23 @@ def columns_of(table: Table, images: Images, group_by: str | None = None) -> Col
 def _image_column(table: Table, images: Images) -> int:
     width = len(table.rows[0][1])
     headers = [plain(table.header[i]) if table.header else "" for i in range(width)]
-    known = [(header in IMAGE_HEADERS) + (header in IMAGE_HEADERS - _VAGUE) for header in headers]
+    known = [(header in IMAGE_HEADERS) + (header in IMAGE_HEADERS - _VAGUE) for header in headers]  # 2: certainly
     cells = [cells for _, cells in table.rows]
     for step in steps(len(cells)):
-        counts = matched(cells[::step], images)
-        best = max(range(width), key=lambda i: (bool(counts[i] and known[i]), counts[i], known[i]))
-        if counts[best]:
+        found = matched(cells[::step], images)
+        ranks = [
+            (bool(one.all and usual == 2), one.as_files, bool(one.all and usual), one.all, usual)
+            for one, usual in zip(found, known, strict=True)
+        ]
+        best = max(range(width), key=ranks.__getitem__)
+        if found[best].all:
             break
-    if not counts[best]:
+    for rival in (i for i in range(width) if found[best].as_files and i != best and ranks[i] == ranks[best]):
+        for line, row in table.rows:
+            if images.find(str(row[rival])) != images.find(str(row[best])):
+                raise table.error(line, "one column with names of images", f"{row[best]} and {row[rival]}",
+                                  "remove the other one, or call the column image")  # fmt: skip
+    if not found[best].all:
         shown = next((i for i in range(width) if known[i]), 0)
         line, first = table.rows[0]
         such = f" such as {images.names[0]}" if images.names else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -18,8 +19,9 @@ import numpy as np
 
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.matching import Images
+from inceptionnet.data.names import split_named
 from inceptionnet.data.table_labels import Labelled, labels_in
-from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, read_metadata, read_table
+from inceptionnet.data.tables import EXPECTED, LABEL_HEADERS, METADATA_NAME, read_metadata, read_table
 from inceptionnet.data.text import Line, lines_of, plain, read_text
 from inceptionnet.errors import DataError, listed, message_of
 
@@ -48,9 +50,11 @@ def find_labels(images: Path, *, evaluating: bool) -> Path | None:
     if own or not evaluating:
         return own
     folder = Path(os.path.abspath(images))
-    places = (folder, folder.parent, folder.parent / DEVKIT)
-    files = [place / name for place in places for name in LABEL_FILES]
-    return next(filter(Path.is_file, [*files, *(above / SOLUTION_FILE for above in folder.parents[3:4])]), None)
+    files = [folder / name for name in LABEL_FILES]
+    if split_named(folder.name) in ("", "val"):  # they are lists of validation images
+        files += [place / name for place in (folder.parent, folder.parent / DEVKIT) for name in LABEL_FILES]
+        files += [above / SOLUTION_FILE for above in folder.parents[3:4]]
+    return next(filter(Path.is_file, files), None)
 
 
 def read_labels(file: Path, names: Sequence[str], group_by: str | None = None) -> Labelled:
@@ -82,6 +86,16 @@ def metadata_of(folders: Iterable[str], root: Path) -> dict[str, Path]:
             return {}
         files[folder] = file
     return files if len(files) > 1 else {}
+
+
+def metadata_above(root: Path, names: Sequence[str]) -> Path | None:
+    """Hugging Face's table at the top, whose column file_name has paths of the images below, and one of labels."""
+    for file in (root / name for name in METADATA_FILES):
+        with suppress(DataError):
+            header = set(map(plain, read_table(file, Images(names)).header)) if file.is_file() else set[str]()
+            if METADATA_NAME in header and header & LABEL_HEADERS:
+                return file
+    return None
 
 
 def read_metadata_labels(files: Mapping[str, Path], names: Sequence[str], group_by: str | None = None) -> Labelled:

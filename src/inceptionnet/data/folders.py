@@ -15,11 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from inceptionnet.data.containers import Tree
-from inceptionnet.data.flat import find_labels, metadata_of, read_labels, read_metadata_labels
+from inceptionnet.data.flat import find_labels, metadata_above, metadata_of, read_labels, read_metadata_labels
 from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.imagenet import imagenet_wnids
 from inceptionnet.data.layout import NO_SPLITS, Layout, class_folder, find_layout
-from inceptionnet.data.names import EXTENSIONS, are_parts, images_and_annotations, split_named
+from inceptionnet.data.names import (
+    EXTENSIONS,
+    are_parts,
+    images_and_annotations,
+    is_annotations_word,
+    masks_among,
+    split_named,
+)
 from inceptionnet.data.splits import Split
 from inceptionnet.data.table_labels import Labelled
 from inceptionnet.errors import DataError, listed, number_of
@@ -53,7 +60,7 @@ def read_tree(
             advice if packed and Path(where).is_dir() else "",
         )
     loose = Counter(map(_parent, tree.images))  # folder → images directly in it
-    if files := {"": labels} if labels else _find_labels(where, loose, evaluating=evaluating):
+    if files := {"": labels} if labels else _find_labels(where, tree, loose, evaluating=evaluating):
         return _labelled(where, tree, files, splits, group_by, evaluating=evaluating)
     return *_in_class_folders(where, tree, splits, evaluating=evaluating), group_by
 
@@ -94,6 +101,11 @@ def _in_class_folders(
     read, found = tree.reader(layout.root), {}
     for split, paths in folders.items():
         images_of = layout.images[split]
+        if masks := masks_among(images_of):
+            raise DataError(
+                f"{where}: expected images, got {number_of('mask', len(masks))} beside them ({listed(masks, 3)})",
+                "remove them, or rename them if they are images",
+            )
         labels = np.array([label[paths[class_folder(image, paths)]] for image in images_of], np.int64)
         found[split] = Split(images_of, labels, _ByName(read, images_of))
     for split, listing in lists.items():
@@ -137,7 +149,9 @@ def _check_classes(where: str, tree: Tree, classes: Sequence[str]) -> None:
 
 
 def _check_inside(where: str, folders: Mapping[str, Mapping[str, str]], deeper: Sequence[str]) -> None:
-    """Raises: DataError if a class folder has folders with the names of all others, as a second copy of the data has.
+    """Raises: DataError if a class folder has folders of masks, or ones with the names of all other classes.
+
+    The latter are a second copy of the data.
 
     Args:
         deeper: the images in folders inside class folders.
@@ -147,6 +161,11 @@ def _check_inside(where: str, folders: Mapping[str, Mapping[str, str]], deeper: 
     for folder in {_parent(image) for image in deeper}:
         path = class_folder(folder, known)
         inside[path].add(folder[len(path) + 1 :].partition("/")[0])
+    if masks := [f"{path}/{one}" for path, inner in inside.items() for one in inner if is_annotations_word(one)]:
+        raise DataError(
+            f"{where}: expected images in class folders, got {listed(masks, 3)} for segmentation or detection",
+            "remove or rename these folders",
+        )
     for paths in folders.values():
         for path, name in paths.items():
             others = set(paths.values()) - {name}
@@ -218,10 +237,13 @@ def _a_label_file(where: str, tree: Tree) -> str:
     return f"a label file (--labels FILE{such})"
 
 
-def _find_labels(where: str, loose: Counter[str], *, evaluating: bool) -> dict[str, Path]:
+def _find_labels(where: str, tree: Tree, loose: Counter[str], *, evaluating: bool) -> dict[str, Path]:
     """The label files that the folders of images have; `loose`: number of images by folder."""
     if len(loose) != 1:
-        return metadata_of(loose, Path(where))
+        if files := metadata_of(loose, Path(where)):
+            return files
+        above = metadata_above(Path(where), tree.images)
+        return {"": above} if above else {}
     images = Path(where, *loose) if Path(where).is_dir() else Path(where)
     file = find_labels(images, evaluating=evaluating)
     return {"": file} if file else {}

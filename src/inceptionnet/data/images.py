@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ def listed_images(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Item], 
     """
     if isinstance(images, str | Path):
         place = str(images)
-        several = Path(place).is_dir() or Path(place).suffix.lower() in (*ARCHIVES, ".parquet") or glob.has_magic(place)
+        pattern = glob.has_magic(place) and not os.path.lexists(place)
+        several = Path(place).is_dir() or Path(place).suffix.lower() in (*ARCHIVES, ".parquet") or pattern
         inside = find_images([images])
         for note in inside.notes:
             log.info(note)

@@ -190,7 +190,8 @@ def _named(where: str, found: _Folders, below: str, tops: list[str]) -> dict[str
             alike |= {a: shared, b: shared}
     # A folder `train` with images directly in it, next to car and bus, is a class of trains; so is bullet_train.
     trained = any(split == "train" and top in held for top, split in names.items())
-    all_named = len(names) == len(tops) and (any(top in held for top in names) or all(map(is_split_word, names)))
+    divided = len(set(names.values())) > 1 or any(top in held for top in names)  # cars_train, cars_test
+    all_named = len(names) == len(tops) and (divided or all(map(is_split_word, names)))
     if not (trained or all_named or alike):
         return {}
     if unknown := sorted(set(alike) - set(names)):

@@ -44,6 +44,7 @@ _ANNOTATIONS = (
     "segmentations", "segmentationclass", "segmentationmasks",
 )  # fmt: skip
 
+_MASK = re.compile(r"(.+?)[ _.-](?:mask|masks|seg|segmentation|gt|groundtruth)(?:[ _.-]?\d+)?", re.IGNORECASE)
 _PART = re.compile(
     r"(.*(?:part|batch|shard|chunk|fold|subset|images?|imgs?|photos|pictures|patient|study|scan)s?[ _.-]*)\d+",
     re.IGNORECASE,
@@ -66,6 +67,18 @@ def images_and_annotations(folders: Iterable[str]) -> tuple[str, str] | None:
     plain = {re.sub("[^a-z]", "", folder.lower()): folder for folder in folders}
     images, annotations = ([plain[word] for word in words if word in plain] for words in (_IMAGES, _ANNOTATIONS))
     return (images[0], annotations[0]) if images and annotations else None
+
+
+def is_annotations_word(folder: str) -> bool:
+    """Whether a folder is named masks, ground_truth or the like."""
+    return re.sub("[^a-z]", "", folder.lower()) in _ANNOTATIONS
+
+
+def masks_among(images: Iterable[str]) -> list[str]:
+    """The images that are called as masks of others: lesion (1)_mask.png beside lesion (1).png."""
+    stems = {posixpath.splitext(name)[0]: name for name in images}
+    matches = {name: _MASK.fullmatch(stem) for stem, name in stems.items()}
+    return [name for name, match in matches.items() if match and match[1] in stems]
 
 
 def with_those_above(folder: str, known: set[str]) -> None:

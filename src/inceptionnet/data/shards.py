@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inceptionnet.data.class_names import CLASSES_FILE, ClassNames, is_number
-from inceptionnet.data.names import EXTENSIONS, by_split, is_hidden
+from inceptionnet.data.names import EXTENSIONS, by_split, is_hidden, is_image
 from inceptionnet.data.splits import Split
 from inceptionnet.data.tar import Place, read_member, tar_members
 from inceptionnet.errors import DataError
@@ -68,6 +68,11 @@ def _labelled(
         )
     elif images or label == "cls":
         raise DataError(f"{shard}: expected one image ({' '.join(sorted(EXTENSIONS))}) called {key}, got {got}")
+    elif not label and (dotted := [field for field in fields if is_image(f".{field}")]):
+        raise DataError(
+            f"{shard}: expected names with one dot, since WebDataset ends the key at the first, got {key}.{dotted[0]}: "
+            "rename them"
+        )
 
 
 def _label(data: bytes, kind: str, place: str) -> str:
@@ -75,7 +80,10 @@ def _label(data: bytes, kind: str, place: str) -> str:
         value = data.decode().strip()
         if kind == "json":
             values = json.loads(value)
-            value = str(values["label"] if "label" in values else values["cls"])
+            stated = values["label"] if "label" in values else values["cls"]
+            if isinstance(stated, bool) or not (isinstance(stated, str) or stated == int(stated)):
+                raise TypeError
+            value = stated if isinstance(stated, str) else str(int(stated))
         if is_number(value):
             return str(int(value))
         if value and value.isprintable() and len(value) < 1000:

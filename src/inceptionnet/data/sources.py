@@ -17,6 +17,7 @@ from PIL import Image
 from inceptionnet.data.archives import list_zip
 from inceptionnet.data.assembly import make_source
 from inceptionnet.data.containers import Tree, list_folder
+from inceptionnet.data.flat import METADATA_FILES
 from inceptionnet.data.folders import read_tree
 from inceptionnet.data.groups import GroupBy
 from inceptionnet.data.layout import parse_splits
@@ -69,6 +70,8 @@ def open_source(
     where, path = str(data), Path(data)
     asked = _Asked(seed, Path(labels) if labels is not None else None, evaluating, parse_splits(splits),
                    GroupBy(group_by))  # fmt: skip
+    if not where.strip():
+        raise DataError(f"expected {KINDS}, got an empty name: give the data")
     if where == "digits":
         _refuse_options(where, asked, "digits")
         return _digits(asked)
@@ -123,7 +126,7 @@ def _refuse_options(where: str, asked: _Asked, what: str) -> None:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"data/{pattern}"))
-    return [file for file in found if not is_hidden(file.name)]
+    return [file for file in found if not is_hidden(file.name) and file.name not in METADATA_FILES]
 
 
 def _from_shards(shards: list[Path], where: str, title: str, asked: _Asked) -> Source:

@@ -81,7 +81,7 @@ def _open_hub(where: str, evaluating: bool) -> Source:
             ignored.append(f"{own_name} ignored: {why}")
             continue
         classes, opened, others = _hub_split(where, own_name, data)
-        if split == "test" and all(label == -1 for _, label, _ in _first(opened)):
+        if split == "test" and not _is_labelled(opened):
             ignored.append(f"{own_name} ignored: its first label is -1 (unlabelled)")
             continue
         splits[split] = opened
@@ -121,7 +121,7 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
             "num_examples to dataset_info in its README.md"
         )
     data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-    count = data.num_shards
+    count, classes = data.num_shards, list(features[label].names)
 
     def read(shard: int) -> Iterator[Encoded]:
         try:
@@ -131,14 +131,19 @@ def _hub_split(where: str, name: str, data: Any) -> tuple[list[str], StreamSplit
                 encoded = stored.get("bytes")
                 if encoded is None and stored.get("path"):
                     encoded = _read_beside(stored["path"])
-                yield called, -1 if number is None else number, encoded or b""
+                if number is None or not 0 <= number < len(classes):
+                    raise _UnlabelledError(
+                        f"{where}: expected a label from 0 to {len(classes) - 1} for every image, got {number} for "
+                        f"{called} in {name}: remove these images"
+                    )
+                yield called, number, encoded or b""
         except InceptionNetError:
             raise
         except Exception as error:  # of several libraries
             raise DataError(f"{where}: cannot be read: {_one_line(error)}; try again, a run can be resumed") from None
 
     split = StreamSplit(f"{where}, {name}", known.num_examples, count, read)
-    return list(features[label].names), split, {*features} - {image, label}
+    return classes, split, {*features} - {image, label}
 
 
 def _read_beside(path: str) -> bytes:
@@ -152,9 +157,17 @@ def _read_beside(path: str) -> bytes:
     return data
 
 
-def _first(split: StreamSplit) -> list[Encoded]:
-    images = split.read(0)
-    return [image for image, _ in zip(images, range(1), strict=False)]
+class _UnlabelledError(DataError):
+    """An image without a label, or with one that is no class."""
+
+
+def _is_labelled(split: StreamSplit) -> bool:
+    """Whether the first image has a label."""
+    try:
+        next(split.read(0), None)
+    except _UnlabelledError:
+        return False
+    return True
 
 
 def _one_line(error: Exception) -> str:

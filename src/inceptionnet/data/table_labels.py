@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,12 @@ import numpy.typing as npt
 from inceptionnet.data.class_names import is_number
 from inceptionnet.data.columns import Columns, columns_of, is_one, split_in
 from inceptionnet.data.matching import Images
-from inceptionnet.data.tables import Cell, Table
+from inceptionnet.data.tables import Cell, Nested, Table
 from inceptionnet.data.text import NOT_UTF8, is_damaged, nfc, plain
 from inceptionnet.errors import DataError, listed, number_of
 
+_MISSING = frozenset(("nan", "<na>", "nat", "#n/a", "#na", "#ref!", "#value!", "#name?", "#null!", "#div/0!"))
+"""What pandas and spreadsheets write where there is no value."""
 _PLURAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 
 
@@ -111,8 +114,15 @@ def _rows(table: Table, images: Images, columns: Columns) -> tuple[list[_Row], l
         part = split_in(cells[split]) if split is not None else ""
         held = cells[group] if group is not None else ""
         together = nfc((held if isinstance(held, str) else ";".join(held)).strip())
+        together = "" if together.lower() in _MISSING else together
         found.append(_Row(line, places[0], labels, part, together))
     several = any(len(row.labels) > 1 for row in found)
+    alone = {one for row in found for one in row.labels}
+    for row in found if header in _PLURAL else ():
+        words = [word for one in row.labels for word in one.split() if " " in one]
+        if words and alone.issuperset(words):
+            raise table.error(row.line, f"several {header} separated by ; or |", repr(" ".join(words))[:60],
+                              "separate them so, or call the column label if this is one class")  # fmt: skip
     if len(label) > 1 and not several and (none := [row.line for row in found if not row.labels]):
         raise table.error(none[0], "a 1 in one of the columns of classes", "none", "correct it, or remove the row")
     if not several:
@@ -134,9 +144,13 @@ def _labels(table: Table, line: int, cell: Cell, header: str) -> tuple[str, ...]
     """The labels in a cell; several are separated by ; or |, or are a list."""
     parts = cell if isinstance(cell, tuple) else tuple(re.split(r"[;|]", cell))
     labels = tuple(nfc(part.strip()) for part in parts if part.strip())
-    if missing := [label for label in labels if label.lower() == "nan"]:
-        raise table.error(line, "a label", f"{missing[0]!r}, which pandas writes for a missing value",
+    if missing := [label for label in labels if label.lower() in _MISSING]:
+        raise table.error(line, "a label", f"{missing[0]!r}, which is written for a missing value",
                           "leave the cell empty, or name the class otherwise")  # fmt: skip
+    if nested := [one for one in (cell if isinstance(cell, tuple) else (cell,)) if isinstance(one, Nested)]:
+        raise table.error(line, "the name or number of a class", nested[0][:60], "write the label itself")
+    if isinstance(cell, str) and len(labels) == 1 and re.fullmatch(r"\d+( +\d+)+", labels[0]):
+        raise table.error(line, "a label, or several separated by ; or |", repr(labels[0])[:60], "separate them so")
     if is_damaged("".join(labels)):
         raise DataError(f"{table.file}: line {line}: {NOT_UTF8}")
     if isinstance(cell, str) and header in _PLURAL and len(labels) == 1:
@@ -160,12 +174,19 @@ def _numbered(
     if columns:
         names = {label: nfc(columns[int(label)]) for label in used}
         classes = tuple(map(nfc, columns))
-    elif stated and used <= stated.keys():
+    elif stated:
+        if unknown := used - stated.keys():
+            raise DataError(
+                f"{file}: expected labels that have a name in the file, got {listed(unknown, 3)}: correct them"
+            )
         names, classes = dict(stated), tuple(stated.values())
     else:
         names = _whole_numbers(used)
-        distinct = set(names.values())
-        classes = tuple(sorted(distinct, key=int if all(map(is_number, distinct)) else None))
+        classes = tuple(sorted(set(names.values())))
+        if all(map(is_number, classes)):
+            classes = tuple(sorted(classes, key=int))
+            if same := next(((a, b) for a, b in pairwise(classes) if int(a) == int(b)), None):
+                raise DataError(f"{file}: expected one number for a class, got {' and '.join(same)}: correct one")
     if twice := [name for name, times in Counter(classes).items() if times > 1]:
         raise DataError(f"{file}: expected every class once, got {listed(twice)} more than once: rename them")
     code = {name: i for i, name in enumerate(classes)}

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from inceptionnet.data.features import class_names
 from inceptionnet.data.matching import Images
+from inceptionnet.data.names import is_image
 from inceptionnet.data.text import FIRST_SPACE, LAST_SPACE, Row, cells_of, json_lines, json_of, plain, read_text
 from inceptionnet.errors import DataError, listed
 from inceptionnet.system.parquet_files import flat, open_parquet
@@ -45,6 +46,8 @@ GROUP_HEADERS = frozenset((
 MARKS = (",", ";", "\t", "|", FIRST_SPACE, LAST_SPACE)
 """Separators of cells."""
 METADATA_NAME = "file_name"
+_OBJECT = re.compile(r"\s*\{\s*\".*\}\s*")
+"""An object on one line."""
 SAMPLE = 300
 """Rows that are enough to see which column names images."""
 EXPECTED = "a file with labels"
@@ -89,9 +92,10 @@ def _read(file: Path, images: Images, columns: int) -> Table:
     text = read_text(file, EXPECTED)
     if suffix in (".jsonl", ".ndjson"):
         return _of_objects(str(file), list(json_lines(text, str(file))))
-    value = json_of(text, str(file), is_json=suffix == ".json")
-    if value is None and text.lstrip().startswith('{"'):
+    lines = list(filter(str.strip, text.split("\n")))
+    if len(lines) > 1 and all(map(_OBJECT.fullmatch, lines)):  # pandas calls them .json
         return _of_objects(str(file), list(json_lines(text, str(file))))
+    value = json_of(text, str(file), is_json=suffix == ".json")
     if isinstance(value, Mapping):
         return _of_mapping(str(file), value, images)
     if isinstance(value, list) and all(isinstance(one, list) for one in value):
@@ -154,17 +158,27 @@ def _score(rows: Sequence[Row], images: Images, step: int) -> tuple[int, bool]:
     """How well a separator fits: images that a column names, and whether there are headers that people use."""
     wide = [row.cells for row in rows if len(row.cells) > 1]
     known = bool(wide) and any(plain(cell) in IMAGE_HEADERS | LABEL_HEADERS for cell in wide[0])
-    return max(matched(wide[::step], images), default=0), known
+    return max((one.all for one in matched(wide[::step], images)), default=0), known
 
 
-def matched(rows: Sequence[tuple[Cell, ...]], images: Images) -> list[int]:
+class Matched(NamedTuple):
+    """How many different images a column names."""
+
+    all: int
+    as_files: int
+    """With an extension, as no number of a row or of a class does."""
+
+
+def matched(rows: Sequence[tuple[Cell, ...]], images: Images) -> list[Matched]:
     """How many different images each column names."""
-    found: list[set[int]] = [set() for _ in range(max(map(len, rows), default=0))]
+    found: list[tuple[set[int], set[int]]] = [(set(), set()) for _ in range(max(map(len, rows), default=0))]
     for cells in rows:
         for column, cell in enumerate(cells):
             if isinstance(cell, str):
-                found[column].update(images.find(cell)[:1])
-    return list(map(len, found))
+                places = images.find(cell)[:1]
+                found[column][0].update(places)
+                found[column][1].update(places if is_image(cell.strip()) else ())
+    return [Matched(len(some), len(as_files)) for some, as_files in found]
 
 
 def steps(rows: int) -> tuple[int, ...]:
@@ -250,8 +264,17 @@ def _cell(value: Any) -> Cell:
     return _text(value)
 
 
+class Nested(str):
+    """The text of an object or a list inside a cell or a list, which is no label."""
+
+
 def _text(value: Any) -> str:
     """A value as one text, whatever is in it: of lists in lists, the text of each in that of the next would double."""
+    if isinstance(value, Mapping | list | tuple):
+        try:
+            return Nested(value)
+        except RecursionError:
+            return Nested("[…]")
     if value is None or value != value:  # NaN
         return ""
     try:

@@ -116,5 +116,5 @@ def _normalisation(tensors: Mapping[str, Tensor], channels: int) -> tuple[tuple[
             held[name.rpartition("_")[2].rpartition(".")[2]] = [float(value) for value in tensor.flatten()]
     if held.keys() != {"mean", "std"}:
         return None
-    scale = 255 if max(held["std"]) > 2 else 1
+    scale = 255 if max(held["std"]) > 2 or max(map(abs, held["mean"])) > 1 else 1
     return tuple(v / scale for v in held["mean"]), tuple(v / scale for v in held["std"])

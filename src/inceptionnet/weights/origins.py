@@ -26,13 +26,14 @@ log: logging.Logger = logging.getLogger("inceptionnet")
 
 
 def class_names(
-    configuration: Configuration, stored: Stored, layout: Layout, keep: bool
+    configuration: Configuration, stored: Stored, layout: Layout, keep: bool, config: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Class names, where they come from (the file, else ImageNet's if their number fits, else numbers), and the lists
-    in the file that this tells of, by place."""
+    in the file that this tells of, by place. `config` is the content of config.json beside it."""
     outputs = outputs_of(configuration)
     count, numbered = outputs.classes, numbers(outputs)
-    named = {**stored.class_names, **_of_metadata(stored.metadata)}
+    beside = {f"config.json ({place})": names for place, names in class_names_in(config).items() if names}
+    named = {**stored.class_names, **_of_metadata(stored.metadata), **beside}
     fits = {place: names for place, names in named.items() if not _misfit(names, count)}
     if fits and len(set(fits.values())) == 1:
         return next(iter(fits.values())), f"the file's {listed(fits, last='and')}", tuple(fits)
@@ -93,7 +94,7 @@ def preprocessing(
 
 
 def _stated(usual: Preprocessing, config: Mapping[str, Any], known: Published | None) -> tuple[Preprocessing, str]:
-    stated = config.get("pretrained_cfg")
+    stated = config.get("pretrained_cfg") or (config if {"mean", "std", "input_size"} <= config.keys() else None)
     if isinstance(stated, Mapping):
         try:
             return _of_timm(stated), "config.json beside the file"

@@ -157,7 +157,6 @@ def opened_weights(
     """As `read_weights`, for callers that say themselves which of several networks that fit the file is read as."""
     config: Mapping[str, Any] = {}
     known: Published | None
-    folder = Path(source)
     source = weights_of(source)
     if is_address(source):
         fetched = fetch(source)
@@ -168,8 +167,8 @@ def opened_weights(
     else:
         path = Path(source)
         title, known = path.name, published_as(path.name)
-        if path.name == HUB_WEIGHTS and folder.is_dir():
-            config = config_in(folder)
+        if path.name == HUB_WEIGHTS:
+            config = config_in(path.parent)
         if known and known.sha256 and path.is_file():
             _check_hash(path, known)
     stored = open_weights(path)
@@ -233,7 +232,7 @@ def _published(
     held = (configuration.num_classes or 0) + found.background
     if known and (known.network not in layout.networks or known.classes != held):
         known = None  # somebody's own file of the same name
-    classes, classes_from, told = class_names(configuration, stored, layout, keep)
+    classes, classes_from, told = class_names(configuration, stored, layout, keep, config)
     if own:
         prep, prep_from = own.preprocessing, own.origin
     else:

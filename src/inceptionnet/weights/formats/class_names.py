@@ -31,7 +31,8 @@ def names_of(value: Any) -> tuple[str, ...] | None:
         return tuple(value) if value and all(isinstance(name, str) for name in value) else None
     if not isinstance(value, Mapping) or not value:
         return None
-    pairs = [(str(k), v) if _is_number(v) else (v, k) for k, v in value.items()]
+    named = all(isinstance(v, str) for v in value.values()) and all(map(_is_number, value))  # {0: "10"}: number → name
+    pairs = [(v, k) if named else (str(k), v) for k, v in value.items()]
     if not all(isinstance(name, str) and _is_number(number) for name, number in pairs):
         return None
     ordered = {int(number): name for name, number in pairs}
